@@ -1,0 +1,43 @@
+"""Criterion of aLRP Loss, which couples classification and localisation."""
+
+from ..losses import ALRPLoss, Balancer, BoxLoss
+from .base import Criterion, CriterionOutput, MatchedPredictions
+
+
+class ALRPCriterion(Criterion):
+    """aLRP Loss (Oksuz et al., NeurIPS 2020).
+
+    Args:
+        cls_loss: the ranking part, ``ALRPLoss``.
+        box_loss: per positive; times ``error_scale`` it is the localisation error.
+        balancer: weighs the localisation component; ``EpochSelfBalancer`` as published.
+        error_scale: ``1 / (2 (1 - tau))`` of the paper for 1 - GIoU, with ``tau`` the IoU that
+            makes a prediction positive: 1 for tau = 0.5, 1/0.6 for the 0.7 of an RPN.
+    """
+
+    def __init__(
+        self,
+        cls_loss: ALRPLoss,
+        box_loss: BoxLoss,
+        balancer: Balancer,
+        *,
+        error_scale: float = 1.0,
+    ):
+        super().__init__()
+        self.cls_loss, self.box_loss, self.balancer = cls_loss, box_loss, balancer
+        self.error_scale = error_scale
+
+    def forward(self, matched: MatchedPredictions) -> CriterionOutput:
+        errors = matched.box_losses(self.box_loss) * self.error_scale
+        losses = self.cls_loss(matched.logits.flatten(), matched.binary_labels().flatten(), errors)
+        rank_loss, box_loss = losses["loss_rank"], losses["loss_box"]
+        balanced = self.balancer(rank_loss, box_loss, len(errors))
+        return CriterionOutput(
+            {"loss_rank": rank_loss, "loss_box_reg": balanced},
+            box_weights=errors.detach().new_ones(len(errors)),
+            cls_total=rank_loss.detach(),
+            metrics={"box_reg_unbalanced": box_loss.detach(), "num_positives": len(errors)},
+        )
+
+    def extra_repr(self) -> str:
+        return f"error_scale={self.error_scale:.4g}"

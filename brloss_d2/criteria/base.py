@@ -1,0 +1,110 @@
+"""What a head gives to a criterion, and what it gets back."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..losses import BoxLoss
+
+
+@dataclass(frozen=True)
+class MatchedPredictions:
+    """R predictions of one head with their matched ground truth; P of them are foreground.
+
+    Attributes:
+        logits: (R, K) unbounded class scores, or (R, K + 1) with a background column at the end
+            for criteria that ask for one (``Criterion.num_logits``).
+        labels: (R,) integers, 0..K-1 foreground class, K background, -1 ignored.
+        pred_boxes: (P, 4) decoded boxes of the foreground rows, XYXY in absolute pixels,
+            differentiable, in row order.
+        gt_boxes: (P, 4) their ground truth.
+        num_classes: K.
+        pred_deltas: (P, 4) the encoded predictions, for losses on deltas.
+        gt_deltas: (P, 4) the encoded ground truth.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    pred_boxes: Tensor
+    gt_boxes: Tensor
+    num_classes: int
+    pred_deltas: Tensor | None = None
+    gt_deltas: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.logits.ndim != 2 or self.logits.shape[1] - self.num_classes not in (0, 1):
+            raise ValueError(
+                f"logits must be (R, {self.num_classes}) or (R, {self.num_classes + 1}) for "
+                f"{self.num_classes} classes, got {tuple(self.logits.shape)}"
+            )
+        if self.labels.shape != self.logits.shape[:1]:
+            raise ValueError(
+                f"labels must be ({len(self.logits)},), one for each row of logits, got "
+                f"{tuple(self.labels.shape)}"
+            )
+        if self.pred_boxes.shape != self.gt_boxes.shape or self.pred_boxes.shape[1:] != (4,):
+            raise ValueError(
+                "pred_boxes and gt_boxes must both be (P, 4), got "
+                f"{tuple(self.pred_boxes.shape)} and {tuple(self.gt_boxes.shape)}"
+            )
+
+    def foreground(self) -> Tensor:
+        """(P,) indices of the foreground rows."""
+        return ((self.labels >= 0) & (self.labels < self.num_classes)).nonzero().squeeze(1)
+
+    def binary_labels(self) -> Tensor:
+        """(R, K) int8: 1 at the class of a foreground row, -1 all along an ignored row, else 0."""
+        classes = torch.arange(self.num_classes, device=self.labels.device)
+        one_hot = (self.labels[:, None] == classes).to(torch.int8)
+        return one_hot.masked_fill_((self.labels < 0)[:, None], -1)
+
+    def box_losses(self, box_loss: BoxLoss) -> Tensor:
+        """(P,): ``box_loss`` of every foreground row, on boxes or deltas as it needs."""
+        if not box_loss.on_deltas:
+            return box_loss(self.pred_boxes, self.gt_boxes)
+        if self.pred_deltas is None or self.gt_deltas is None:
+            raise ValueError(f"{type(box_loss).__name__} needs pred_deltas and gt_deltas")
+        return box_loss(self.pred_deltas, self.gt_deltas)
+
+
+@dataclass(frozen=True)
+class CriterionOutput:
+    """Losses of one head.
+
+    Attributes:
+        losses: named 0-dim losses to be summed. Every criterion returns the same names always.
+        box_weights: (P,) detached weight of each foreground row in the box loss.
+        cls_total: () detached sum of the classification terms, to balance other losses with.
+        metrics: detached numbers worth a look, not to be summed.
+    """
+
+    losses: dict[str, Tensor]
+    box_weights: Tensor
+    cls_total: Tensor
+    metrics: dict[str, Tensor | int] = field(default_factory=dict)
+
+
+class Criterion(nn.Module, ABC):
+    """Turns the matched predictions of a head into losses. Heads know no more of losses than this.
+
+    The outputs are sigmoids without a background class unless a subclass says otherwise.
+    """
+
+    def num_logits(self, num_classes: int) -> int:
+        """How many class outputs a head needs for ``num_classes`` classes."""
+        return num_classes
+
+    def predict_probs(self, logits: Tensor) -> Tensor:
+        """(R, ``num_logits``) logits to (R, K) foreground probabilities in [0, 1]."""
+        return logits.sigmoid()
+
+    @abstractmethod
+    def forward(self, matched: MatchedPredictions) -> CriterionOutput: ...
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """``sum(w v) / sum(w)``, () ; 0, attached to ``values``, where the weights vanish."""
+    total = weights.sum()
+    return (values * weights).sum() / torch.where(total < 1e-10, 1.0, total)

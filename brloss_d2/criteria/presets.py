@@ -1,0 +1,60 @@
+"""The published criteria by name, for users who configure by name (YAML).
+
+LazyConfig users write the same parts out, in ``configs/common/criteria.py``.
+"""
+
+from collections.abc import Callable
+
+from ..losses import (
+    ALRPLoss,
+    APLoss,
+    BinaryCrossEntropyLoss,
+    BucketedAPLoss,
+    BucketedRankSortLoss,
+    EpochSelfBalancer,
+    GIoULoss,
+    RankingLoss,
+    RankSortLoss,
+    SelfBalancer,
+    SmoothL1Loss,
+)
+from .alrp import ALRPCriterion
+from .base import Criterion
+from .ranking import RankingCriterion
+from .score import SigmoidCriterion, SoftmaxCriterion
+
+_RANKING_LOSSES: dict[str, Callable[[], RankingLoss]] = {
+    "ap": APLoss,
+    "bap": BucketedAPLoss,
+    "rs": RankSortLoss,
+    "brs": BucketedRankSortLoss,
+}
+CRITERION_NAMES = ("ce", *_RANKING_LOSSES, "alrp")
+
+
+def rpn_criterion(name: str, *, epoch_steps: int) -> Criterion:
+    """The criterion of a region proposal network: one class, positives from IoU 0.7.
+
+    Args:
+        name: one of ``CRITERION_NAMES``.
+        epoch_steps: training steps in an epoch, used by aLRP Loss.
+    """
+    if name == "ce":
+        return SigmoidCriterion(BinaryCrossEntropyLoss(), SmoothL1Loss(), normalizer="rows")
+    return _ranking_criterion(name, epoch_steps, error_scale=1 / 0.6)
+
+
+def roi_criterion(name: str, *, epoch_steps: int) -> Criterion:
+    """The criterion of a box head with positives from IoU 0.5. Arguments as ``rpn_criterion``."""
+    if name == "ce":
+        return SoftmaxCriterion(SmoothL1Loss())
+    return _ranking_criterion(name, epoch_steps, error_scale=1.0)
+
+
+def _ranking_criterion(name: str, epoch_steps: int, *, error_scale: float) -> Criterion:
+    if name == "alrp":
+        balancer = EpochSelfBalancer(period=epoch_steps)
+        return ALRPCriterion(ALRPLoss(), GIoULoss(), balancer, error_scale=error_scale)
+    if name not in _RANKING_LOSSES:
+        raise ValueError(f"unknown criterion {name!r}, expected one of {CRITERION_NAMES}")
+    return RankingCriterion(_RANKING_LOSSES[name](), GIoULoss(), SelfBalancer())

@@ -1,0 +1,54 @@
+"""Criterion of the ranking losses without coupling: AP, BAP, RS, BRS."""
+
+import torch
+from torch import Tensor
+
+from ..losses import Balancer, BoxLoss, RankingLoss, paired_box_iou
+from .base import Criterion, CriterionOutput, MatchedPredictions, weighted_mean
+
+
+class RankingCriterion(Criterion):
+    """One ranking pool over all rows and classes, and a box loss weighted by score.
+
+    Oksuz et al., ICCV 2021 (RS) and Yavuz et al., ECCV 2024 (BRS). Every row and class is one
+    decision of the pool; the quality of a positive is the IoU of its predicted box with its ground
+    truth. No row is sampled away.
+
+    Args:
+        cls_loss: the ranking loss.
+        box_loss: per positive.
+        balancer: weighs the box loss against the ranking terms.
+        score_weighted: average the box losses with the highest class score of their row as weight,
+            else with equal weights.
+    """
+
+    def __init__(
+        self,
+        cls_loss: RankingLoss,
+        box_loss: BoxLoss,
+        balancer: Balancer,
+        *,
+        score_weighted: bool = True,
+    ):
+        super().__init__()
+        self.cls_loss, self.box_loss, self.balancer = cls_loss, box_loss, balancer
+        self.score_weighted = score_weighted
+
+    def forward(self, matched: MatchedPredictions) -> CriterionOutput:
+        quality = paired_box_iou(matched.pred_boxes.detach(), matched.gt_boxes)
+        losses = self.cls_loss(matched.logits.flatten(), matched.binary_labels().flatten(), quality)
+        cls_total = torch.stack(list(losses.values())).sum().detach()
+        weights = self._box_weights(matched)
+        box_loss = weighted_mean(matched.box_losses(self.box_loss), weights)
+        balanced = self.balancer(cls_total, box_loss, len(weights))
+        metrics: dict[str, Tensor | int] = {
+            "box_reg_unbalanced": box_loss.detach(),
+            "num_positives": len(weights),
+        }
+        return CriterionOutput({**losses, "loss_box_reg": balanced}, weights, cls_total, metrics)
+
+    def _box_weights(self, matched: MatchedPredictions) -> Tensor:
+        if not self.score_weighted:
+            return matched.pred_boxes.new_ones(len(matched.pred_boxes))
+        scores = matched.logits.detach()[matched.foreground()].float().sigmoid()
+        return scores.amax(1)

@@ -1,0 +1,109 @@
+"""Rank & Sort Loss and its bucketed form."""
+
+import torch
+from torch import Tensor
+
+from ..ops import RankingPool, Term, attach, prefix_ramp_sum
+from ..ops.reference import SORT_MIN_MASS
+from .ap_loss import precision_term
+from .base import LossDict, RankingLoss, no_positives, ranking_pool, share_out
+
+
+def sorting_term(pool: RankingPool, quality: Tensor) -> Term:
+    """The sorting error of the positives with its identity update (Oksuz et al. 2021, eq. 8-9).
+
+    Args:
+        quality: (P,) in the order of the labels.
+    """
+    quality = quality.detach().double()[pool.order]
+    error, mass = _sorting_errors(pool, quality)
+    share = share_out(error, mass, SORT_MIN_MASS)
+    error = torch.where(mass > SORT_MIN_MASS, error, 0.0)
+    gradient = (_received(pool, quality, share) - error) / len(pool) + pool.poison
+    return Term(error.mean() + pool.poison, gradient.to(pool.logits.dtype), pool.index)
+
+
+def _sorting_errors(pool: RankingPool, quality: Tensor) -> tuple[Tensor, Tensor]:
+    """Current minus target sorting error, and the mass of worse positives above: (P,) each.
+
+    Sums over the worse positives (lower quality) are taken directly, those over the others by
+    difference: these hold the positive itself and never vanish.
+    """
+    weights = torch.stack([torch.ones_like(quality), 1 - quality])
+    by_quality, ascending = quality.sort()
+    worse = prefix_ramp_sum(
+        pool.scores,
+        torch.searchsorted(by_quality, quality),
+        pool.scores[ascending],
+        weights[:, ascending],
+        pool.delta,
+    )
+    everyone = pool.own_sum(weights)
+    others = everyone - worse
+    error = everyone[1] / everyone[0] - others[1] / others[0]
+    return error.clamp(min=0), worse[0]
+
+
+def _received(pool: RankingPool, quality: Tensor, share: Tensor) -> Tensor:
+    """``sum of share[i] H(s_k - s_i)`` over the better positives i, for every positive k: (P,)."""
+    by_quality, descending = (-quality).sort()
+    return prefix_ramp_sum(
+        -pool.scores,
+        torch.searchsorted(by_quality, -quality),
+        -pool.scores[descending],
+        share[descending],
+        pool.delta,
+    )
+
+
+def _rank_sort(
+    logits: Tensor, labels: Tensor, quality: Tensor, delta: float, *, bucketed: bool
+) -> LossDict:
+    logits, pool = ranking_pool(logits, labels, quality, delta)
+    if len(pool) == 0:
+        terms = no_positives(pool), no_positives(pool)
+    else:
+        terms = precision_term(pool, bucketed=bucketed), sorting_term(pool, quality)
+    rank, sort = attach(logits, *terms)
+    return {"loss_rank": rank, "loss_sort": sort}
+
+
+def rank_sort_loss(
+    logits: Tensor, labels: Tensor, quality: Tensor, *, delta: float = 0.5
+) -> LossDict:
+    """Rank & Sort Loss (Oksuz et al., ICCV 2021). See ``RankSortLoss``."""
+    return _rank_sort(logits, labels, quality, delta, bucketed=False)
+
+
+def bucketed_rank_sort_loss(
+    logits: Tensor, labels: Tensor, quality: Tensor, *, delta: float = 0.5
+) -> LossDict:
+    """Bucketed Rank & Sort Loss (Yavuz et al., ECCV 2024). See ``BucketedRankSortLoss``."""
+    return _rank_sort(logits, labels, quality, delta, bucketed=True)
+
+
+class RankSortLoss(RankingLoss):
+    """Rank & Sort Loss, RS (Oksuz et al., ICCV 2021), exact.
+
+    ``loss_rank`` ranks every positive above all negatives; ``loss_sort`` sorts the positives by
+    their quality. O((P + N) log P) time, O(P + N) memory.
+    """
+
+    def __init__(self, *, delta: float = 0.5):
+        super().__init__(delta=delta)
+
+    def forward(self, logits: Tensor, labels: Tensor, quality: Tensor) -> LossDict:
+        return rank_sort_loss(logits, labels, quality, delta=self.delta)
+
+
+class BucketedRankSortLoss(RankingLoss):
+    """Bucketed Rank & Sort Loss, BRS (Yavuz et al., ECCV 2024).
+
+    ``RankSortLoss`` whose negatives act, between two successive positives, as their mean.
+    """
+
+    def __init__(self, *, delta: float = 0.5):
+        super().__init__(delta=delta)
+
+    def forward(self, logits: Tensor, labels: Tensor, quality: Tensor) -> LossDict:
+        return bucketed_rank_sort_loss(logits, labels, quality, delta=self.delta)

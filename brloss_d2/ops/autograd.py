@@ -1,0 +1,52 @@
+"""Loss terms with hand-made gradients: the only ``autograd.Function`` of the package."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class Term(NamedTuple):
+    """One loss term: its value () and its gradient with respect to the logits.
+
+    The gradient is (M,), or, if ``where`` (P,) names positions, holds (P,) values for those alone.
+    """
+
+    value: Tensor
+    gradient: Tensor
+    where: Tensor | None = None
+
+
+class _HandMadeGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, *flat: Tensor | None) -> tuple[Tensor, ...]:
+        values, gradients, indices = flat[0::3], flat[1::3], flat[2::3]
+        ctx.save_for_backward(*gradients, *indices)
+        ctx.shape, ctx.dtype = logits.shape, logits.dtype
+        return tuple(v.to(logits.dtype) for v in values if v is not None)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.saved_tensors[: len(upstream)]
+        indices = ctx.saved_tensors[len(upstream) :]
+        total: Tensor | None = None
+        for scale, gradient, index in zip(upstream, gradients, indices, strict=True):
+            part = scale * gradient.to(ctx.dtype)
+            if index is not None:
+                if total is None:
+                    total = part.new_zeros(ctx.shape)
+                total = total.index_add_(0, index, part)
+            else:
+                total = part if total is None else total.add_(part)
+        return (total, *([None] * 3 * len(upstream)))
+
+
+def attach(logits: Tensor, *terms: Term) -> tuple[Tensor, ...]:
+    """The values of ``terms`` as scalars of the graph of ``logits`` (M,), in its dtype.
+
+    In the backward pass every term contributes its own gradient times the gradient that arrives at
+    its value, so that terms may be weighted separately.
+    """
+    return _HandMadeGradients.apply(logits, *(x for term in terms for x in term))

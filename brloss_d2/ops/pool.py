@@ -1,0 +1,150 @@
+"""One ranking problem: the positives in score order and the negatives summarised in cells.
+
+Negatives are never sorted. The breakpoints of the P ramps are; each negative finds its cell
+between two breakpoints by binary search, cells accumulate counts and sums, and the gradient of a
+negative is a linear function of its score in its cell. Two streaming passes over the logits, no
+P x N matrix: O((P + N) log P) time, O(P + N) memory.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from .ramp import prefix_sums, ramp_sum, window_sum
+
+
+class RankingPool:
+    """Positives of one ranking problem, in ascending order of score.
+
+    Attributes:
+        index: (P,) their positions among the logits.
+        order: (P,) argsort of the positives as they occur among the labels; ``quality[order]`` is
+            in score order.
+        scores: (P,) float64 logits, centred on the lowest one unless ``delta`` is 0 (where only
+            comparisons count, which centring could round).
+        poison: () NaN where any logit is NaN or infinite, else 0. Added to values and gradients,
+            so that a broken network is never hidden by a comparison that drops NaN.
+    """
+
+    def __init__(self, logits: Tensor, labels: Tensor, delta: float):
+        self.logits, self.labels, self.delta = logits.detach(), labels, delta
+        positions = (labels == 1).nonzero().squeeze(1)
+        raw, self.order = self.logits[positions].sort()
+        self.index = positions[self.order]
+        self.poison = self.logits.sum(dtype=torch.float64) * 0
+        self.centre = raw[:1] if delta > 0 else raw.new_zeros(1)
+        self.lowest = raw[:1]
+        self.scores = raw.double() - self.centre.double()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def own_sum(self, weights: Tensor) -> Tensor:
+        """``sum_k weights[..., k] * H(s_k - s_i)`` over the positives, k = i included: (..., P)."""
+        return ramp_sum(self.scores, self.scores, weights, self.delta)
+
+    def relevant_negatives(self) -> Tensor:
+        """Positions of the negatives that some ramp reaches, ``s >= min(positives) - delta``."""
+        reached = self.logits >= self.lowest - self.delta
+        return ((self.labels == 0) & reached).nonzero().squeeze(1)
+
+
+class NegativeCells(ABC):
+    """The negatives of a pool, counted between ``edges``.
+
+    Cell c holds the scores from ``edges[c - 1]`` (inclusive) to ``edges[c]`` (exclusive).
+
+    Args:
+        pool: at least one positive.
+        edges: (E,) ascending, centred, in the dtype of the logits.
+    """
+
+    def __init__(self, pool: RankingPool, edges: Tensor):
+        self.pool = pool
+        # The lowest cell starts where the relevant negatives do.
+        self.left = torch.cat([edges.new_zeros(1) - pool.delta, edges])
+        self.negatives = pool.relevant_negatives()
+        scores = pool.logits[self.negatives] - pool.centre
+        self.cell = torch.bucketize(scores, edges, right=True)
+        # Sums of the distances to the left edge: no cancellation within a cell.
+        self.offset = scores - self.left[self.cell]
+        counts = edges.new_zeros(len(self.left), dtype=torch.float64)
+        self.count = counts.index_add(0, self.cell, torch.ones_like(self.cell, dtype=counts.dtype))
+        self.offset_sum = counts.index_add(0, self.cell, self.offset.double())
+
+    @property
+    @abstractmethod
+    def false_positives(self) -> Tensor:
+        """FP(i), the sum of H(s_j - s_i) over the negatives j: (P,) float64."""
+
+    @abstractmethod
+    def levels(self, weights: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``sum_i weights[i] H(s - s_i)`` as level at the left edge and slope of each cell."""
+
+    def gradient(self, weights: Tensor) -> Tensor:
+        """(M,): ``sum_i weights[i] H(s_j - s_i)`` at every negative j, 0 elsewhere."""
+        level, slope = self.levels(weights + self.pool.poison)
+        out = torch.zeros_like(self.pool.logits)
+        value = level.to(out.dtype)[self.cell]
+        if slope is not None:
+            value = torch.addcmul(value, slope.to(out.dtype)[self.cell], self.offset)
+        return out.index_copy_(0, self.negatives, value)
+
+
+class RampCells(NegativeCells):
+    """Exact: the edges are the breakpoints ``s_i -+ delta`` of all ramps."""
+
+    def __init__(self, pool: RankingPool):
+        scores, delta, size = pool.scores, pool.delta, len(pool)
+        breakpoints = torch.cat([scores - delta, scores + delta]) if delta > 0 else scores
+        edges, order = breakpoints.to(pool.logits.dtype).sort()
+        # Entry i of `low` (`high`): the cell that begins at s_i - delta (s_i + delta).
+        cell_of = torch.empty_like(order)
+        cell_of[order] = torch.arange(1, len(order) + 1, device=order.device)
+        self.low, self.high = cell_of[:size], cell_of[-size:]
+        super().__init__(pool, edges)
+
+    @property
+    def false_positives(self) -> Tensor:
+        mass = prefix_sums(self.count)
+        moment = prefix_sums(self.offset_sum + self.count * self.left.double())
+        return window_sum(
+            mass[-1] - mass[self.high],
+            mass[self.high] - mass[self.low],
+            moment[self.high] - moment[self.low],
+            self.pool.scores,
+            self.pool.delta,
+        ).clamp(min=0)
+
+    def levels(self, weights: Tensor) -> tuple[Tensor, Tensor | None]:
+        change = weights.new_zeros(len(self.left))
+        if self.pool.delta == 0:
+            return change.index_copy(0, self.high, weights).cumsum(0), None
+        rise = weights / (2 * self.pool.delta)
+        change[self.low], change[self.high] = rise, -rise
+        slope = change.cumsum(0).clamp(min=0)
+        climb = slope[:-1] * self.left.double().diff()
+        return prefix_sums(climb), slope
+
+
+class BucketCells(NegativeCells):
+    """Bucketed (Yavuz et al., ECCV 2024): each cell acts as its mean, weighted by its size.
+
+    The edges are the positives, so that a negative which ties with a positive ranks above it. For
+    ``delta`` 0 this is the exact problem, which ``RampCells`` solves without rounding a mean.
+    """
+
+    def __init__(self, pool: RankingPool):
+        super().__init__(pool, pool.scores.to(pool.logits.dtype))
+        mean = self.left.double() + self.offset_sum / self.count.clamp(min=1)
+        # Rounding must not push a prototype out of its bucket.
+        self.mean = torch.cat([torch.minimum(mean[:-1], pool.scores), mean[-1:]])
+
+    @property
+    def false_positives(self) -> Tensor:
+        return ramp_sum(self.pool.scores, self.mean, self.count, self.pool.delta).clamp(min=0)
+
+    def levels(self, weights: Tensor) -> tuple[Tensor, Tensor | None]:
+        # H(m - s_i) = H((-s_i) - (-m)): the mirrored sum.
+        return ramp_sum(-self.mean, -self.pool.scores, weights, self.pool.delta), None
