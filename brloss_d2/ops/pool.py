@@ -32,7 +32,7 @@ class RankingPool:
         positions = (labels == 1).nonzero().squeeze(1)
         raw, self.order = self.logits[positions].sort()
         self.index = positions[self.order]
-        self.poison = self.logits.sum(dtype=torch.float64) * 0
+        self.poison = (self.logits.sum(dtype=torch.float64) * 0).abs()
         self.centre = raw[:1] if delta > 0 else raw.new_zeros(1)
         self.lowest = raw[:1]
         self.scores = raw.double() - self.centre.double()

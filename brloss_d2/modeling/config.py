@@ -1,0 +1,35 @@
+"""Options for detectron2's YAML (yacs) configurations."""
+
+from detectron2.config import CfgNode as CN
+
+from ..criteria import CRITERION_NAMES
+
+
+def add_brloss_config(cfg: CN, criterion: str = "brs") -> None:
+    """Make a yacs configuration train Faster R-CNN with a criterion of this package.
+
+    Names our RPN and RoI heads and, for the ranking losses, sets the published score threshold and
+    box weights. Everything can be overridden afterwards. ``MODEL.BRLOSS.CRITERION`` may also be
+    changed later to any of ``CRITERION_NAMES``: the heads then take the matching losses and
+    sampling, while threshold and box weights stay as they are.
+
+    Args:
+        cfg: a configuration made by ``detectron2.config.get_cfg``.
+        criterion: one of ``CRITERION_NAMES``: "ce", "ap", "bap", "rs", "brs", "alrp".
+
+    Raises:
+        ValueError: for another name.
+    """
+    if criterion not in CRITERION_NAMES:
+        raise ValueError(f"unknown criterion {criterion!r}, expected one of {CRITERION_NAMES}")
+    cfg.MODEL.BRLOSS = CN()
+    cfg.MODEL.BRLOSS.CRITERION = criterion
+    cfg.MODEL.BRLOSS.RPN_LOSS_WEIGHT = 0.2
+    cfg.MODEL.BRLOSS.RPN_MIN_LOW_QUALITY_IOU = 0.3
+    # Training iterations in an epoch, for the self-balancing of aLRP Loss (COCO at 16 images).
+    cfg.MODEL.BRLOSS.EPOCH_STEPS = 7330
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "CriterionRPN"
+    cfg.MODEL.ROI_HEADS.NAME = "CriterionROIHeads"
+    if criterion != "ce":
+        cfg.MODEL.RPN.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+        cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.05 if criterion == "alrp" else 0.40

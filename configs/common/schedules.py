@@ -1,0 +1,26 @@
+"""Learning-rate schedules as fractions of the whole training."""
+
+from detectron2.config import LazyCall as L
+from detectron2.solver import WarmupParamScheduler
+from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
+
+
+def _steps(epochs, milestones, epoch_iterations=7330, warmup_iterations=500):
+    """Divide the rate by 10 at each milestone (in epochs), after a linear warm-up from 0.001."""
+    total = epochs * epoch_iterations
+    return L(WarmupParamScheduler)(
+        scheduler=L(MultiStepParamScheduler)(
+            values=[0.1**i for i in range(len(milestones) + 1)],
+            milestones=[m * epoch_iterations for m in (*milestones, epochs)],
+        ),
+        warmup_length=warmup_iterations / total,
+        warmup_factor=0.001,
+    )
+
+
+lr_multiplier_1x = _steps(12, (8, 11))
+lr_multiplier_cosine = L(WarmupParamScheduler)(
+    scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0),
+    warmup_length=0.1,
+    warmup_factor=0.01,
+)
