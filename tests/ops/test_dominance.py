@@ -1,0 +1,42 @@
+"""Both forms of the prefix ramp sum against the dense definition."""
+
+import pytest
+import torch
+
+from brloss_d2.ops import dominance, prefix_ramp_sum, ramp_sum, reference
+
+
+def problem(values: int, thresholds: int, *, ties: bool, seed: int = 0):
+    g = torch.Generator().manual_seed(seed)
+    v = torch.randn(values, generator=g, dtype=torch.float64) * 2
+    t = torch.randn(thresholds, generator=g, dtype=torch.float64) * 2
+    if ties:
+        v, t = (v * 4).round() / 4, (t * 4).round() / 4
+    prefix = torch.randint(0, values + 1, (thresholds,), generator=g)
+    weights = torch.rand(2, values, generator=g, dtype=torch.float64)
+    return t, prefix, v, weights
+
+
+@pytest.mark.parametrize("form", [dominance.tiled, dominance.wavelet, prefix_ramp_sum])
+@pytest.mark.parametrize("delta", [0.0, 0.25, 5.0])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("sizes", [(0, 3), (1, 1), (2, 5), (7, 0), (64, 64), (100, 257)])
+def test_prefix_ramp_sum(form, delta, ties, sizes):
+    t, prefix, v, weights = problem(*sizes, ties=ties)
+    expected = reference.prefix_ramp_sum(t, prefix, v, weights, delta)
+    for w, e in ((weights, expected), (weights[0], expected[0])):
+        torch.testing.assert_close(form(t, prefix, v, w, delta), e, rtol=0, atol=1e-11)
+
+
+def test_tiles_cover_all_thresholds(monkeypatch):
+    monkeypatch.setattr(dominance, "_TILE_PAIRS", 300)
+    t, prefix, v, weights = problem(100, 257, ties=False)
+    expected = reference.prefix_ramp_sum(t, prefix, v, weights, 0.5)
+    torch.testing.assert_close(dominance.tiled(t, prefix, v, weights, 0.5), expected)
+
+
+@pytest.mark.parametrize("delta", [0.0, 0.5])
+def test_ramp_sum(delta):
+    t, _, v, weights = problem(90, 80, ties=True)
+    expected = reference.ramp_sum(t, v, weights, delta)
+    torch.testing.assert_close(ramp_sum(t, v, weights, delta), expected, rtol=0, atol=1e-11)
