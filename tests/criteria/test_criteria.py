@@ -1,0 +1,200 @@
+"""Every criterion on every kind of batch, and what each computes on a batch done by hand."""
+
+import pytest
+import torch
+
+from brloss_d2.criteria import (
+    CRITERION_NAMES,
+    Criterion,
+    MatchedPredictions,
+    RankingCriterion,
+    SigmoidCriterion,
+    SoftmaxCriterion,
+    roi_criterion,
+    rpn_criterion,
+)
+from brloss_d2.losses import (
+    BinaryCrossEntropyLoss,
+    ConstantBalancer,
+    GIoULoss,
+    RankSortLoss,
+    SelfBalancer,
+    SmoothL1Loss,
+    paired_box_iou,
+    rank_sort_loss,
+)
+
+CLASSES = 3
+# One image done by hand with the published functions: the box head of RS and BRS Loss.
+LOGITS = [[0.6, -0.2, 0.1], [-0.3, 0.2, 0.4], [0, -0.1, 0.3], [0.5, 0.05, -0.4], [0.2, 0.35, -0.6]]
+LABELS = [0, 2, 1, 3, 3]
+QUALITY = (0.803008, 0.840545, 0.837079)
+BOX_ERRORS = (0.205922, 0.160829, 0.164295)
+WEIGHTS = (0.645656, 0.598688, 0.574443)
+
+
+class StoredBoxLoss(GIoULoss):
+    """Returns what is stored, attached to the predictions."""
+
+    def forward(self, pred, target):
+        return torch.tensor(BOX_ERRORS) + 0 * pred.sum()
+
+
+def batch(labels, *, columns: int = CLASSES, seed: int = 0) -> MatchedPredictions:
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.tensor(labels, dtype=torch.long)
+    count = int(((labels >= 0) & (labels < CLASSES)).sum())
+    xy = torch.rand(count, 2, generator=g) * 50
+    gt = torch.cat([xy, xy + 10 + torch.rand(count, 2, generator=g) * 30], 1)
+    deltas = torch.randn(count, 4, generator=g).requires_grad_()
+    return MatchedPredictions(
+        logits=torch.randn(len(labels), columns, generator=g).requires_grad_(),
+        labels=labels,
+        pred_boxes=gt + deltas,
+        gt_boxes=gt,
+        num_classes=CLASSES,
+        pred_deltas=deltas,
+        gt_deltas=torch.zeros(count, 4),
+    )
+
+
+def step(criterion: Criterion, matched: MatchedPredictions):
+    output = criterion(matched)
+    leaves = (matched.logits, matched.pred_deltas)
+    return output, torch.autograd.grad(sum(output.losses.values()), leaves)
+
+
+@pytest.mark.parametrize("make", [rpn_criterion, roi_criterion])
+@pytest.mark.parametrize("name", CRITERION_NAMES)
+class TestEveryCriterion:
+    @pytest.mark.parametrize(
+        "labels", [[0, 3, 1, 3, -1, 2, 2], [3, 3, 3], [-1, -1], [0, 1], []], ids=str
+    )
+    def test_finite_attached_and_of_the_same_names(self, make, name, labels):
+        criterion = make(name, epoch_steps=10)
+        columns = criterion.num_logits(CLASSES)
+        names = criterion(batch([0, 3], columns=columns)).losses.keys()
+        output, gradients = step(criterion, batch(labels, columns=columns))
+        assert output.losses.keys() == names
+        for value in (*output.losses.values(), output.cls_total):
+            assert value.shape == ()
+            assert value.isfinite()
+        assert all(g.isfinite().all() for g in gradients)
+        assert len(output.box_weights) == sum(0 <= x < CLASSES for x in labels)
+        assert not output.box_weights.requires_grad
+        assert not output.cls_total.requires_grad
+
+    def test_learns(self, make, name):
+        criterion = make(name, epoch_steps=10)
+        matched = batch([0, 3, 1, 3, -1], columns=criterion.num_logits(CLASSES))
+        _, (logits, deltas) = step(criterion, matched)
+        assert logits[0, 0] < 0
+        assert logits[4].abs().max() == 0  # ignored
+        assert deltas.abs().max() > 0
+
+    def test_probabilities(self, make, name):
+        criterion = make(name, epoch_steps=10)
+        logits = torch.randn(6, criterion.num_logits(CLASSES))
+        probs = criterion.predict_probs(logits)
+        assert probs.shape == (6, CLASSES)
+        assert ((probs > 0) & (probs < 1)).all()
+
+    def test_half_precision_logits(self, make, name):
+        criterion = make(name, epoch_steps=10)
+        matched = batch([0, 3, 1, 3, -1], columns=criterion.num_logits(CLASSES))
+        half = MatchedPredictions(**{**vars(matched), "logits": matched.logits.bfloat16()})
+        total = sum(criterion(half).losses.values())
+        assert total.dtype == torch.float32
+        torch.testing.assert_close(
+            total, sum(make(name, epoch_steps=10)(matched).losses.values()), rtol=0.05, atol=0.05
+        )
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="unknown criterion 'lovasz'"):
+        roi_criterion("lovasz", epoch_steps=1)
+
+
+def hand_batch(monkeypatch) -> MatchedPredictions:
+    boxes = torch.zeros(3, 4, requires_grad=True)
+    monkeypatch.setattr(
+        "brloss_d2.criteria.ranking.paired_box_iou", lambda a, b: torch.tensor(QUALITY)
+    )
+    return MatchedPredictions(
+        torch.tensor(LOGITS, requires_grad=True), torch.tensor(LABELS), boxes, boxes, CLASSES
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "balance"), [("rs", 0.662714, 3.792824), ("brs", 0.649995, 3.721344)]
+)
+def test_box_head_done_with_the_published_functions(name, rank, balance, monkeypatch):
+    criterion = roi_criterion(name, epoch_steps=1)
+    criterion.box_loss = StoredBoxLoss()
+    output = criterion(hand_batch(monkeypatch))
+    torch.testing.assert_close(output.losses["loss_rank"].item(), rank, rtol=0, atol=1e-6)
+    torch.testing.assert_close(output.losses["loss_sort"].item(), 0.012150, rtol=0, atol=1e-6)
+    torch.testing.assert_close(output.box_weights, torch.tensor(WEIGHTS), rtol=0, atol=1e-6)
+    box = output.losses["loss_box_reg"].item()
+    torch.testing.assert_close(box, rank + 0.012150, rtol=0, atol=2e-6)
+    unbalanced = output.metrics["box_reg_unbalanced"].item()
+    torch.testing.assert_close(box / unbalanced, balance, rtol=1e-5, atol=0)
+
+
+def test_ranking_pool_is_all_rows_and_classes():
+    matched = batch([0, 3, 1, -1, 2, 3])
+    output = RankingCriterion(RankSortLoss(), GIoULoss(), SelfBalancer())(matched)
+    labels = torch.zeros(6, CLASSES, dtype=torch.long)
+    labels[0, 0] = labels[2, 1] = labels[4, 2] = 1
+    labels[3] = -1
+    quality = paired_box_iou(matched.pred_boxes, matched.gt_boxes)
+    expected = rank_sort_loss(matched.logits.flatten(), labels.flatten(), quality)
+    assert output.losses["loss_rank"] == expected["loss_rank"]
+    assert output.losses["loss_sort"] == expected["loss_sort"]
+
+
+def test_equal_box_weights_on_request():
+    matched = batch([0, 3, 1])
+    criterion = RankingCriterion(
+        RankSortLoss(), GIoULoss(), ConstantBalancer(2.0), score_weighted=False
+    )
+    expected = 2 * GIoULoss()(matched.pred_boxes, matched.gt_boxes).mean()
+    torch.testing.assert_close(criterion(matched).losses["loss_box_reg"], expected)
+
+
+def test_softmax_criterion_is_the_fast_rcnn_loss():
+    matched = batch([0, 3, 1, 3], columns=CLASSES + 1)
+    losses = SoftmaxCriterion(SmoothL1Loss())(matched).losses
+    expected = torch.nn.functional.cross_entropy(matched.logits, matched.labels)
+    torch.testing.assert_close(losses["loss_cls"], expected)
+    torch.testing.assert_close(losses["loss_box_reg"], matched.pred_deltas.abs().sum() / 4)
+
+
+@pytest.mark.parametrize(("normalizer", "count"), [("rows", 4), ("positives", 2)])
+def test_normalizer_of_the_sigmoid_criterion(normalizer, count):
+    matched = batch([0, 3, 1, 3, -1])
+    losses = SigmoidCriterion(
+        BinaryCrossEntropyLoss(), SmoothL1Loss(), box_weight=2.0, normalizer=normalizer
+    )(matched).losses
+    torch.testing.assert_close(losses["loss_box_reg"], 2 * matched.pred_deltas.abs().sum() / count)
+    targets = torch.zeros(4, CLASSES)
+    targets[0, 0] = targets[2, 1] = 1
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        matched.logits[:4], targets, reduction="sum"
+    )
+    torch.testing.assert_close(losses["loss_cls"], expected / count)
+
+
+def test_wrong_shapes():
+    boxes = torch.zeros(1, 4)
+    with pytest.raises(ValueError, match=r"logits must be \(R, 3\) or \(R, 4\)"):
+        MatchedPredictions(torch.zeros(2, 5), torch.zeros(2), boxes, boxes, CLASSES)
+    with pytest.raises(ValueError, match=r"labels must be \(2,\)"):
+        MatchedPredictions(torch.zeros(2, 3), torch.zeros(3), boxes, boxes, CLASSES)
+    with pytest.raises(ValueError, match="pred_boxes and gt_boxes"):
+        MatchedPredictions(torch.zeros(2, 3), torch.zeros(2), boxes, boxes[:, :2], CLASSES)
+    with pytest.raises(ValueError, match="normalizer"):
+        SigmoidCriterion(BinaryCrossEntropyLoss(), GIoULoss(), normalizer="images")
+    matched = MatchedPredictions(torch.zeros(2, 3), torch.tensor([0, 3]), boxes, boxes, CLASSES)
+    with pytest.raises(ValueError, match="needs pred_deltas"):
+        matched.box_losses(SmoothL1Loss())

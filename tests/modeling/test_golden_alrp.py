@@ -1,0 +1,91 @@
+"""Both heads of Faster R-CNN with aLRP Loss against the published implementation."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.modeling.box_regression import Box2BoxTransform
+
+from brloss_d2.modeling.matching import match_predictions
+
+ROOT = Path(__file__).parents[2]
+CODER = Box2BoxTransform(weights=(10.0, 10.0, 5.0, 5.0))
+CLASSES = 5
+
+
+@cache
+def arrays():
+    with np.load(ROOT / "tests" / "golden" / "faster_rcnn_alrp.npz") as z:
+        return {key: z[key] for key in z.files if key.startswith(("site", "rpn", "roi", "loss"))}
+
+
+def tensor(key: str) -> torch.Tensor:
+    return torch.from_numpy(np.array(arrays()[key]))
+
+
+def criterion(site: str):
+    cfg = LazyConfig.load(str(ROOT / "configs/coco/faster_rcnn_R_50_FPN_alrp_1x.py")).model
+    head = cfg.proposal_generator if site == "rpn" else cfg.roi_heads.box_predictor
+    return instantiate(head.criterion)
+
+
+def level_major(kind: str, channels: int) -> torch.Tensor:
+    """(R, channels) outputs in the order level, image, row, column, anchor."""
+    maps = [tensor(f"rpn/{kind}/p{level}") for level in range(2, 7)]
+    flat = [
+        m.unflatten(1, (3, channels)).permute(0, 3, 4, 1, 2).reshape(-1, channels) for m in maps
+    ]
+    return torch.cat(flat)
+
+
+def rpn_inputs():
+    image, index = tensor("rpn/target/positive_image_and_index").long().unbind(1)
+    sizes = [tensor(f"rpn/objectness/p{level}")[0].numel() for level in range(2, 7)]
+    starts = torch.tensor([0, *sizes]).cumsum(0)
+    level = torch.bucketize(index, starts[1:], right=True)
+    row = 2 * starts[level] + image * torch.tensor(sizes)[level] + index - starts[level]
+    order = row.argsort()
+    references = tensor("rpn/anchors")[index][order]
+    gt_boxes = CODER.apply_deltas(tensor("rpn/target/positive_box_targets")[order], references)
+    logits = level_major("objectness", 1).requires_grad_()
+    targets = tensor("site/rpn/targets").long()
+    labels = torch.where(targets < 0, -1, 1 - targets)
+    deltas = level_major("deltas", 4)[row[order]]
+    return logits, labels, deltas, references, gt_boxes, 1
+
+
+def roi_inputs():
+    labels = tensor("roi/target/labels").long()
+    rows = (labels < CLASSES).nonzero().squeeze(1)
+    logits = tensor("roi/cls_logits").requires_grad_()
+    deltas = tensor("roi/deltas").view(-1, CLASSES, 4)[rows, labels[rows]]
+    gt_boxes = tensor("roi/target/box_targets")[rows]
+    return logits, labels, deltas, tensor("roi/rois")[rows, 1:], gt_boxes, CLASSES
+
+
+@pytest.mark.parametrize(
+    ("site", "inputs", "weight", "names"),
+    [
+        ("rpn", rpn_inputs, 0.2, ("loss_rpn_cls", "loss_rpn_bbox")),
+        ("roi", roi_inputs, 1.0, ("loss_cls", "loss_bbox")),
+    ],
+)
+def test_losses_and_gradient(site, inputs, weight, names):
+    logits, labels, deltas, references, gt_boxes, classes = inputs()
+    matched = match_predictions(
+        logits, labels, deltas, references, gt_boxes, transform=CODER, num_classes=classes
+    )
+    module = criterion(site)
+    errors = matched.box_losses(module.box_loss) * module.error_scale
+    torch.testing.assert_close(errors, tensor(f"site/{site}/error"), rtol=1e-5, atol=1e-6)
+    losses = {key: weight * value for key, value in module(matched).losses.items()}
+    for key, name in zip(("loss_rank", "loss_box_reg"), names, strict=True):
+        expected = tensor(f"loss/{name}")
+        torch.testing.assert_close(losses[key].detach(), expected, rtol=1e-5, atol=0)
+    sum(losses.values()).backward()
+    expected = tensor(f"site/{site}/logit_grad")
+    difference = (logits.grad.flatten() - expected).norm() / expected.norm()
+    assert difference < 1e-4
