@@ -1,4 +1,4 @@
-"""Golden and random cases of the ranking losses, and the table that all tests of them go through."""
+"""Golden and random cases of the ranking losses, and the table of losses to try on them."""
 
 from collections.abc import Callable
 from functools import cache

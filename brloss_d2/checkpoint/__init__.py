@@ -1,0 +1,6 @@
+"""Weights and training state: where they come from, how they are saved."""
+
+from brloss_d2.checkpoint.checkpointer import Checkpointer
+from brloss_d2.checkpoint.sources import is_backbone_only, local_file
+
+__all__ = ["Checkpointer", "is_backbone_only", "local_file"]

@@ -1,0 +1,135 @@
+"""Load and save checkpoints."""
+
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
+
+from brloss_d2.checkpoint.sources import local_file
+from brloss_d2.checkpoint.torchvision_resnet import (
+    detectron2_names,
+    fit_backbone,
+    is_torchvision_resnet,
+    preprocessing_mistakes,
+)
+from brloss_d2.errors import InputError
+
+
+class Checkpointer(DetectionCheckpointer):
+    """detectron2's checkpointer that unpickles no code, reads torchvision's ResNets, and replaces
+    files whole, so that a crash while saving leaves the last good checkpoint."""
+
+    def __init__(self, model: nn.Module, save_dir: str = "", *, strict: bool = False, **parts: Any):
+        """
+        Args:
+            model: its parameters and buffers are loaded and saved.
+            save_dir: the folder to save to.
+            strict: refuse a checkpoint that lacks a parameter of the model, or has one of
+                another shape; right for evaluation and for resuming, wrong for fine-tuning.
+            **parts: other objects with `state_dict` and `load_state_dict`.
+        """
+        super().__init__(model, save_dir, **parts)
+        self.strict = strict
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load a checkpoint, see `sources.local_file` for what `path` may be; "" loads none.
+
+        Returns:
+            What the checkpoint holds beside the model and the loaded parts.
+
+        Raises:
+            InputError: the checkpoint is missing, damaged, or of another model.
+        """
+        return super().load(path and local_file(path), checkpointables)
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Save the model, all parts and `kwargs` as `<save_dir>/<name>.pth`."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        file = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info("Saving checkpoint to %s", file)
+        with _replacing(file) as temporary:
+            torch.save({"model": self.model.state_dict(), **parts, **kwargs}, temporary)
+        self.tag_last_checkpoint(os.path.basename(file))
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Note which checkpoint `--resume` starts from."""
+        with (
+            _replacing(os.path.join(self.save_dir, "last_checkpoint")) as temporary,
+            open(temporary, "w") as file,
+        ):
+            file.write(last_filename_basename)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        checkpoint = super()._load_file(filename)
+        if is_torchvision_resnet(checkpoint["model"]):
+            checkpoint["model"] = detectron2_names(checkpoint["model"])
+            checkpoint["is_torchvision"] = True
+        return checkpoint
+
+    def _torch_load(self, f: str) -> dict[str, Any]:
+        try:
+            loaded = torch.load(f, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            raise InputError(
+                f"Cannot read checkpoint {f}: {_first_line(error)}. It is damaged, or holds more "
+                "than weights; load it where you trust it and save its weights alone."
+            ) from error
+        if not isinstance(loaded, dict):
+            raise InputError(f"Checkpoint {f}: expected a state dict, got {type(loaded).__name__}.")
+        return loaded
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        prefix = ""
+        if checkpoint.pop("is_torchvision", False):
+            prefix = self._place_backbone(checkpoint)
+        incompatible = super()._load_model(checkpoint)
+        # A backbone's file lacks the rest of the detector by nature: that is no news.
+        names = [name for name in incompatible.missing_keys if name.startswith(prefix)]
+        incompatible.missing_keys[:] = names
+        self._check(incompatible)
+        return incompatible
+
+    def _place_backbone(self, checkpoint: dict[str, Any]) -> str:
+        weights = checkpoint["model"]
+        prefix, found = fit_backbone(weights, self.model.state_dict())
+        checkpoint["model"] = {prefix + name: weight for name, weight in weights.items()}
+        self.logger.info("Loading %s from torchvision's weights", found)
+        for mistake in preprocessing_mistakes(self.model):
+            self.logger.warning("Unlike what torchvision's weights were trained with, %s", mistake)
+        return prefix
+
+    def _check(self, incompatible: Any) -> None:
+        """Refuse what detectron2 only warns of: silently random weights."""
+        parameters = [name for name, _ in self.model.named_parameters()]
+        wrong = [name for name, _, _ in incompatible.incorrect_shapes]
+        absent = set(incompatible.missing_keys) | set(wrong)
+        lost = [name for name in parameters if name in absent]
+        if lost and (self.strict or len(lost) == len(parameters)):
+            raise InputError(
+                f"The checkpoint is of another model: {len(lost)} of {len(parameters)} parameters "
+                f"are absent or of another shape, first {lost[0]}. Use the config of its run "
+                "(config.yaml beside it)."
+            )
+
+
+@contextmanager
+def _replacing(file: str) -> Iterator[str]:
+    """Give the name of a temporary file that takes the place of `file` when all went well."""
+    temporary = f"{file}.{os.getpid()}.tmp"
+    try:
+        yield temporary
+        os.replace(temporary, file)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,21 @@
+"""Data sets in COCO format: checks before training, loading, reading of images."""
+
+from brloss_d2.data.catalog import check_registered_dataset
+from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
+from brloss_d2.data.coco_check import CocoSummary, check_coco_json
+from brloss_d2.data.mapper import DetectionMapper
+from brloss_d2.data.own_data import OwnData, OwnDataSummary, apply_own_data
+from brloss_d2.data.shapes import write_shapes
+
+__all__ = [
+    "CocoSummary",
+    "DetectionMapper",
+    "OwnData",
+    "OwnDataSummary",
+    "apply_own_data",
+    "check_coco_json",
+    "check_registered_dataset",
+    "load_coco_dataset",
+    "register_coco_metadata",
+    "write_shapes",
+]

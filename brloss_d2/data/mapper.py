@@ -1,0 +1,70 @@
+"""Read and augment one image for the model; say which file is at fault if that fails."""
+
+import os
+from typing import Any
+
+import torch
+from detectron2.data import DatasetMapper
+from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
+from detectron2.structures import BitMasks, Instances, PolygonMasks
+
+from brloss_d2.errors import InputError
+
+
+class DetectionMapper(DatasetMapper):
+    """detectron2's `DatasetMapper` with errors that name the image file.
+
+    In training the result always has `instances` with `gt_boxes` (XYXY, pixels of the augmented
+    image), `gt_classes` and, with `use_instance_mask`, `gt_masks`, possibly of length 0: an image
+    without objects is a training image like any other. Never returns None.
+    """
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Map one dict of detectron2's data set format to one of its model input format.
+
+        Raises:
+            InputError: the image is missing, unreadable, or not as large as the JSON says.
+        """
+        try:
+            return super().__call__(dataset_dict)
+        except Exception as error:
+            # Pillow raises almost anything for a damaged file, ValueError included. Reading it
+            # once more tells its faults from those of an augmentation.
+            problem = _problem_with_file(dataset_dict, self.image_format)
+            if problem is None:
+                raise
+            raise InputError(problem) from error
+
+    def _transform_annotations(
+        self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]
+    ) -> None:
+        super()._transform_annotations(dataset_dict, transforms, image_shape)
+        instances = dataset_dict["instances"]
+        # detectron2 creates the field from the first object, so that an empty image has none.
+        if self.use_instance_mask and not len(instances):
+            instances.gt_masks = _no_masks(instances, self.instance_mask_format)
+
+
+def _problem_with_file(dataset_dict: dict[str, Any], image_format: str) -> str | None:
+    file_name = dataset_dict["file_name"]
+    if not os.path.isfile(file_name):
+        return f"Image file missing: {file_name}"
+    try:
+        check_image_size(dict(dataset_dict), read_image(file_name, format=image_format))
+    except SizeMismatchError as error:
+        return (
+            f"Image and annotations disagree about the size (width, height): {error} An EXIF "
+            "rotation of the image is applied before the comparison."
+        )
+    except Exception as error:
+        return (
+            f"Image file unreadable: {file_name} ({type(error).__name__}: {error}). Replace it, "
+            "or remove it from the annotations."
+        )
+    return None
+
+
+def _no_masks(instances: Instances, mask_format: str) -> PolygonMasks | BitMasks:
+    if mask_format == "polygon":
+        return PolygonMasks([])
+    return BitMasks(torch.zeros((0, *instances.image_size), dtype=torch.bool))

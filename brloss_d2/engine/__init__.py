@@ -1,0 +1,9 @@
+"""Training and evaluation: config, processes, the loop."""
+
+from brloss_d2.engine.config import load_config
+from brloss_d2.engine.defaults import train_defaults
+from brloss_d2.engine.processes import run
+from brloss_d2.engine.train import main
+from brloss_d2.engine.trainer import NonFiniteLossError, Trainer
+
+__all__ = ["NonFiniteLossError", "Trainer", "load_config", "main", "run", "train_defaults"]

@@ -1,0 +1,114 @@
+"""Every `train.*` key there is, its default, and the values it may take."""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from brloss_d2.errors import InputError
+
+# The smallest value that makes sense; numbers that are not named here may be anything.
+_MINIMUM = {
+    "max_iter": 1,
+    "clip_grad_norm": 0,
+    "eval_period": 0,
+    "log_period": 1,
+    "num_threads": 0,
+    "checkpointer.period": 1,
+    "checkpointer.max_to_keep": 1,
+}
+_CHOICES = {"amp.dtype": ("float16", "bfloat16")}
+
+
+def train_defaults() -> dict[str, Any]:
+    """Return the `train` node of a config: all known keys with their defaults.
+
+    A config file changes values (`train = train_defaults()`, then `train["max_iter"] = ...`);
+    keys that are not in here are refused, since nothing would read them.
+    """
+    return {
+        "output_dir": "./output",
+        # A file, a URL, torchvision://resnet50 for a backbone, or "" to start from scratch.
+        "init_checkpoint": "",
+        "max_iter": 90_000,
+        # Of the training step; evaluation runs in float32.
+        "amp": {"enabled": False, "dtype": "float16"},
+        # Largest L2 norm of the gradient of all parameters together; 0 does not clip.
+        "clip_grad_norm": 0.0,
+        # Negative: another one each time.
+        "seed": -1,
+        "checkpointer": {"period": 5000, "max_to_keep": 3},
+        # In iterations; 0 evaluates after the last iteration only.
+        "eval_period": 5000,
+        "log_period": 20,
+        # "auto" is CUDA if there is a GPU, else the CPU.
+        "device": "auto",
+        # Threads of each process on the CPU; 0 leaves the choice to torch.
+        "num_threads": 0,
+        "cudnn_benchmark": False,
+        "ddp": {
+            "find_unused_parameters": False,
+            "broadcast_buffers": False,
+            "fp16_compression": False,
+        },
+    }
+
+
+def complete_train(train: DictConfig) -> DictConfig:
+    """Check a `train` node and fill in the defaults of the keys that it lacks.
+
+    Raises:
+        InputError: an unknown key, or a value of the wrong type or out of range.
+    """
+    defaults = train_defaults()
+    _check_keys(train, defaults, "train")
+    train = OmegaConf.merge(defaults, train)
+    return train
+
+
+def check_train_values(train: DictConfig) -> None:
+    """Check the values of a complete `train` node, interpolations included.
+
+    Raises:
+        InputError: a value of the wrong type or out of range.
+    """
+    for key, default in _leaves(train_defaults()):
+        value = OmegaConf.select(train, key)
+        _check_type(key, value, default)
+        if key in _MINIMUM and value < _MINIMUM[key]:
+            raise InputError(f"train.{key} is {value}: expected at least {_MINIMUM[key]}.")
+        if key in _CHOICES and value not in _CHOICES[key]:
+            expected = " or ".join(_CHOICES[key])
+            raise InputError(f"train.{key} is {value!r}: expected {expected}.")
+
+
+def _check_keys(node: DictConfig, known: Mapping[str, Any], path: str) -> None:
+    for key in node:
+        if key not in known:
+            close = get_close_matches(str(key), known, n=1)
+            hint = f" Did you mean {path}.{close[0]}?" if close else ""
+            names = ", ".join(known)
+            raise InputError(f"There is no key {path}.{key}.{hint} Known keys of {path}: {names}.")
+        if isinstance(known[key], dict):
+            if not isinstance(node[key], DictConfig):
+                names = ", ".join(known[key])
+                raise InputError(f"{path}.{key} is {node[key]!r}: expected the keys {names}.")
+            _check_keys(node[key], known[key], f"{path}.{key}")
+
+
+def _leaves(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield path + key, value
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+    # bool is a subclass of int, and an int is as good as a float.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = is_number if isinstance(default, float) else type(value) is type(default)
+    if not fits:
+        expected = type(default).__name__
+        raise InputError(f"train.{key} is {value!r}: expected a value of type {expected}.")

@@ -1,0 +1,138 @@
+"""Start one or several processes, and report what goes wrong in any of them once."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import launch
+from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException
+
+from brloss_d2.engine.trainer import NonFiniteLossError
+from brloss_d2.errors import InputError, user_message
+
+USER_ERRORS = (InputError, NonFiniteLossError)
+_EXIT_STATUS = 1
+# Time for the launcher to end this process, when it fails only because another one has.
+_PEER_SECONDS = 5.0
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+
+T = TypeVar("T")
+
+
+def run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """Run `main(args)` in as many processes as the command line, or torchrun, asks for.
+
+    A mistake of the user ends the program with one line on stderr and exit status 1.
+
+    Args:
+        main: a function that can be imported, since other processes do so.
+        args: the result of `detectron2.engine.default_argument_parser`. Under torchrun, which
+            has started the processes, its options on their number are ignored.
+    """
+    if all(name in os.environ for name in _TORCHRUN):
+        with _reported():
+            _join_torchrun()
+        _worker(main, args)
+        return
+    with _reported():
+        _check_processes(args)
+        launch(
+            _worker,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(main, args),
+        )
+
+
+def in_agreement(step: Callable[[], T]) -> T:
+    """Run a step in every process; if it fails in any of them, report it and leave all.
+
+    Without this, processes that have failed alike would all say so, and one that has not would
+    wait for the others.
+
+    Args:
+        step: a function without collective operations.
+
+    Raises:
+        InputError: there is only one process, and the step has raised it.
+    """
+    if comm.get_world_size() == 1:
+        return step()
+    failure = None
+    try:
+        result = step()
+    except InputError as error:
+        failure = user_message(error)
+    failures = [f for f in comm.all_gather(failure) if f is not None]
+    if failures:
+        if comm.is_main_process():
+            for message in dict.fromkeys(failures):
+                _print_error(message)
+        comm.synchronize()  # the launcher ends all processes when the first one leaves
+        sys.exit(_EXIT_STATUS)
+    return result
+
+
+def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    with _reported():
+        main(args)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except USER_ERRORS as error:
+        _print_error(user_message(error))
+        sys.exit(_EXIT_STATUS)
+    except ProcessExitedException as error:
+        if error.exit_code != _EXIT_STATUS:
+            raise
+        sys.exit(_EXIT_STATUS)  # the process itself has said why
+    except Exception:
+        if comm.get_world_size() > 1:
+            time.sleep(_PEER_SECONDS)
+        raise
+
+
+def _print_error(message: str) -> None:
+    sys.stdout.flush()
+    print(f"error: {message}", file=sys.stderr, flush=True)
+
+
+def _join_torchrun() -> None:
+    local_rank = int(os.environ["LOCAL_RANK"])
+    has_gpu = torch.cuda.is_available()
+    if has_gpu:
+        _check_gpus(int(os.environ["LOCAL_WORLD_SIZE"]))
+        torch.cuda.set_device(local_rank)
+    dist.init_process_group("nccl" if has_gpu else "gloo", init_method="env://")
+    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+
+
+def _check_processes(args: argparse.Namespace) -> None:
+    if args.num_gpus < 1 or args.num_machines < 1:
+        raise InputError("--num-gpus and --num-machines have to be at least 1.")
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise InputError("--num-machines needs --dist-url tcp://ADDRESS:PORT of machine 0.")
+    if torch.cuda.is_available() and args.num_gpus > 1:
+        _check_gpus(args.num_gpus)
+
+
+def _check_gpus(wanted: int) -> None:
+    if wanted > torch.cuda.device_count():
+        raise InputError(
+            f"{wanted} processes need as many GPUs; this machine has {torch.cuda.device_count()}. "
+            "(CUDA_VISIBLE_DEVICES= runs them on the CPU.)"
+        )

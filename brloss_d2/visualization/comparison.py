@@ -1,0 +1,142 @@
+"""Draw images in pairs: ground truth on the left, predictions on the right."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from detectron2.data.detection_utils import read_image
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
+
+_PAIRS_PER_ROW = 2
+_PANEL_WIDTH = 3.3  # inches
+_GAP = 0.05  # between two pairs, of a panel's width
+_DPI = 110
+_CROWDED = 10  # boxes in a panel from which class names give way to the legend
+_PALETTE = [colormaps["tab10"](i) for i in (1, 0, 2, 3, 4, 6, 8, 9, 5, 7)]
+
+
+@dataclass(frozen=True)
+class LabelledBoxes:
+    """Boxes of one image: `boxes` (N, 4), XYXY in pixels; `labels` (N,), 0..K-1; `scores` (N,)."""
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """One image with what is in it and what was found."""
+
+    file_name: str
+    ground_truth: LabelledBoxes
+    predictions: LabelledBoxes
+
+
+def draw_comparison(
+    pairs: Sequence[ImagePair], class_names: Sequence[str], path: str, *, title: str = ""
+) -> None:
+    """Write one picture with all `pairs`, two to a row, one colour for each class.
+
+    Args:
+        pairs: at least one image.
+        class_names: name of each label.
+        path: the file to write; its suffix gives the format. It appears complete or not at all.
+        title: a line above the picture.
+    """
+    images = [read_image(pair.file_name, format="RGB") for pair in pairs]
+    columns = min(_PAIRS_PER_ROW, len(pairs))
+    figure, panels = _figure(math.ceil(len(pairs) / columns), columns, images[0].shape)
+    for number, (pair, image) in enumerate(zip(pairs, images, strict=True)):
+        left, right = panels[divmod(number, columns)]
+        _draw_panel(left, image, pair.ground_truth, class_names)
+        _draw_panel(right, image, pair.predictions, class_names)
+        if number < columns:
+            left.set_title("ground truth", fontsize=10)
+            right.set_title("predictions", fontsize=10)
+    _add_legend(figure, pairs, class_names)
+    figure.suptitle(title, fontsize=11)
+    _save(figure, path)
+
+
+def _figure(rows: int, columns: int, shape: Sequence[int]) -> tuple[Figure, np.ndarray]:
+    """Return an empty figure and its panels, (rows, columns, 2)."""
+    height = _PANEL_WIDTH * shape[0] / shape[1]
+    ratios = [1, 1, _GAP] * columns
+    size = (_PANEL_WIDTH * sum(ratios), rows * (height + 0.05) + 0.8)
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    panels = figure.subplots(rows, len(ratios), squeeze=False, width_ratios=ratios)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    return figure, panels.reshape(rows, columns, 3)[..., :2]
+
+
+def _draw_panel(
+    panel: Axes, image: np.ndarray, objects: LabelledBoxes, class_names: Sequence[str]
+) -> None:
+    height, width = image.shape[:2]
+    # A pixel covers [i, i + 1], as in the boxes.
+    panel.imshow(image, extent=(0, width, height, 0), interpolation="bilinear")
+    crowded = len(objects.boxes) > _CROWDED
+    for number, (box, label) in enumerate(zip(objects.boxes, objects.labels, strict=True)):
+        name = "" if crowded else class_names[label]
+        score = "" if objects.scores is None else f"{objects.scores[number]:.2f}"
+        _draw_box(panel, box, f"{name} {score}".strip(), _colour(label), small=crowded)
+
+
+def _draw_box(
+    panel: Axes, box: np.ndarray, text: str, colour: tuple[float, ...], *, small: bool
+) -> None:
+    x0, y0, x1, y1 = box
+    outline = Rectangle(
+        (x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.8, snap=False
+    )
+    # A dark rim keeps a colour visible on a background of the same colour.
+    outline.set_path_effects([withStroke(linewidth=2.8, foreground="black", alpha=0.6)])
+    panel.add_patch(outline)
+    if text:
+        panel.annotate(
+            text,
+            (x0, y0),
+            xytext=(1.5, -1.5),
+            textcoords="offset points",
+            fontsize=5.5 if small else 7.5,
+            color="white",
+            va="top",
+            annotation_clip=True,
+            bbox={"facecolor": colour, "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
+        )
+
+
+def _add_legend(figure: Figure, pairs: Sequence[ImagePair], class_names: Sequence[str]) -> None:
+    objects = [objects for pair in pairs for objects in (pair.ground_truth, pair.predictions)]
+    labels = sorted({int(label) for o in objects for label in o.labels})
+    handles = [Patch(color=_colour(label), label=class_names[label]) for label in labels]
+    if handles:
+        columns = min(len(handles), 8)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+        )
+
+
+def _colour(label: int) -> tuple[float, ...]:
+    return _PALETTE[label % len(_PALETTE)]
+
+
+def _save(figure: Figure, path: str) -> None:
+    root, suffix = os.path.splitext(path)
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    incomplete = f"{root}.incomplete{suffix}"
+    try:
+        figure.savefig(incomplete)
+        os.replace(incomplete, path)
+    finally:
+        if os.path.exists(incomplete):
+            os.remove(incomplete)

@@ -1,0 +1,164 @@
+"""Read what an evaluation left in its output folder: data set, ground truth, predictions."""
+
+import contextlib
+import io
+import json
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from detectron2.config import LazyConfig, instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from brloss_d2.data import check_registered_dataset
+from brloss_d2.errors import InputError
+from brloss_d2.visualization.comparison import ImagePair, LabelledBoxes
+
+_DEFAULT_THRESHOLD = 0.5  # where there is nothing to choose a threshold by
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """An evaluated data set.
+
+    Attributes:
+        records: detectron2's dicts of the images.
+        results: COCO-format detections: image_id, category_id (of the JSON), bbox XYWH, score.
+        json_file: the ground truth in COCO format.
+        class_names: name of each contiguous class id.
+        class_ids: category id of the JSON -> contiguous class id.
+    """
+
+    records: list[dict[str, Any]]
+    results: list[dict[str, Any]]
+    json_file: str
+    class_names: list[str]
+    class_ids: dict[int, int]
+
+    @classmethod
+    def load(cls, output_dir: str) -> "EvaluatedRun":
+        """Load `<output_dir>/config.yaml` and `<output_dir>/inference/coco_instances_results.json`.
+
+        Raises:
+            InputError: a file is missing or damaged, or the predictions are of other images.
+        """
+        node = _test_dataset_node(os.path.join(output_dir, "config.yaml"))
+        name = node.names if isinstance(node.names, str) else node.names[0]
+        if name in DatasetCatalog:
+            check_registered_dataset(name)
+        results_file = os.path.join(output_dir, "inference", "coco_instances_results.json")
+        results = _read_results(results_file)
+        records = instantiate(node)
+        strangers = {r["image_id"] for r in results} - {r["image_id"] for r in records}
+        if strangers:
+            raise InputError(
+                f"{results_file} has predictions for {len(strangers)} images that data set {name} "
+                "does not contain. Evaluate again."
+            )
+        metadata = MetadataCatalog.get(name)
+        class_ids = metadata.thing_dataset_id_to_contiguous_id
+        return cls(records, results, metadata.json_file, metadata.thing_classes, class_ids)
+
+    def pairs(self, count: int, threshold: float) -> list[ImagePair]:
+        """Return `count` images with objects (fewer if there are fewer), spread over the data set.
+
+        Args:
+            count: at least 1.
+            threshold: predictions with a lower score are left out.
+        """
+        records = [r for r in self.records if r["annotations"]] or self.records
+        chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
+        found = defaultdict(list)
+        for result in self.results:
+            if result["score"] >= threshold:
+                found[result["image_id"]].append(result)
+        return [self._pair(records[i], found[records[i]["image_id"]]) for i in chosen]
+
+    def _pair(self, record: dict[str, Any], results: list[dict[str, Any]]) -> ImagePair:
+        annotations = record["annotations"]
+        results = sorted(results, key=lambda r: r["score"])  # the best one is drawn last, on top
+        return ImagePair(
+            record["file_name"],
+            _labelled(annotations, [a["category_id"] for a in annotations]),
+            _labelled(results, [self.class_ids[r["category_id"]] for r in results], scored=True),
+        )
+
+
+def best_f1_threshold(run: EvaluatedRun) -> float:
+    """Return the score threshold with the best F1 over all classes, at IoU 0.5.
+
+    A ranking loss orders scores and does not calibrate them: under one loss the best threshold
+    is 0.3, under another 0.8, so that pictures with a fixed one compare nothing.
+    """
+    scores, correct, objects = _matches(run)
+    if not correct.any():
+        return _DEFAULT_THRESHOLD
+    order = np.argsort(-scores, kind="stable")
+    found = np.arange(1, len(order) + 1)
+    f1 = 2 * correct[order].cumsum() / (found + objects)
+    # Detections with equal scores pass together: only the last of them is a possible threshold.
+    last = np.append(np.diff(scores[order]) != 0, True)
+    return float(scores[order][np.argmax(np.where(last, f1, -1.0))])
+
+
+def _matches(run: EvaluatedRun) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the scores (D,) of all detections, which are correct (D,), and the number of objects.
+
+    Matched by COCOeval, class by class; detections of crowds are left out.
+    """
+    if not run.results:
+        return np.zeros(0), np.zeros(0, dtype=bool), 0
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = COCO(run.json_file)
+        detections = ground_truth.loadRes([dict(result) for result in run.results])
+        evaluation = COCOeval(ground_truth, detections, "bbox")
+        evaluation.params.iouThrs = np.array([0.5])
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.evaluate()
+    cells = [cell for cell in evaluation.evalImgs if cell is not None]
+    counted = [~cell["dtIgnore"][0].astype(bool) for cell in cells]
+    scores = [np.array(c["dtScores"])[keep] for c, keep in zip(cells, counted, strict=True)]
+    correct = [(c["dtMatches"][0] > 0)[keep] for c, keep in zip(cells, counted, strict=True)]
+    objects = sum(int((~np.array(cell["gtIgnore"], dtype=bool)).sum()) for cell in cells)
+    return np.concatenate(scores), np.concatenate(correct), objects
+
+
+def _labelled(
+    objects: list[dict[str, Any]], labels: list[int], *, scored: bool = False
+) -> LabelledBoxes:
+    boxes = [BoxMode.convert(o["bbox"], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS) for o in objects]
+    return LabelledBoxes(
+        boxes=np.array(boxes, dtype=float).reshape(-1, 4),
+        labels=np.array(labels, dtype=int),
+        scores=np.array([o["score"] for o in objects]) if scored else None,
+    )
+
+
+def _test_dataset_node(path: str) -> DictConfig:
+    if not os.path.isfile(path):
+        raise InputError(f"{path} does not exist: expected the output folder of train_net.py.")
+    try:
+        node = LazyConfig.load(path).dataloader.test.dataset
+    except (OmegaConfBaseException, AttributeError) as error:
+        raise InputError(f"{path} has no dataloader.test.dataset: {error}") from error
+    return node
+
+
+def _read_results(path: str) -> list[dict[str, Any]]:
+    if not os.path.isfile(path):
+        raise InputError(
+            f"{path} does not exist: evaluate first (train_net.py does after training, or with "
+            "--eval-only)."
+        )
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}. Evaluate again.") from error

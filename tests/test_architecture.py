@@ -1,0 +1,92 @@
+"""The design as tests: what imports what, and what exists once."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "brloss_d2"
+
+# Which sub-packages each may import (design.md, section 3). `errors` is free for all.
+ALLOWED = {
+    "ops": set(),
+    "losses": {"ops"},
+    "criteria": {"losses"},
+    "modeling": {"criteria", "losses"},
+    "data": set(),
+    "evaluation": set(),
+    "checkpoint": set(),
+    "visualization": {"data"},
+    "engine": {"checkpoint", "data", "evaluation"},
+}
+TORCH_ONLY = ("ops", "losses", "criteria")
+
+
+def modules(part: str) -> list[Path]:
+    return sorted((PACKAGE / part).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of all modules that a file imports."""
+    package = ("brloss_d2", *path.relative_to(PACKAGE).parent.parts)
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *filter(None, [node.module])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_every_part_is_known():
+    parts = {p.name for p in PACKAGE.iterdir() if p.is_dir() and any(p.rglob("*.py"))}
+    assert parts <= set(ALLOWED)
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_run_one_way(part):
+    allowed = ALLOWED[part] | {part, "errors"}
+    for path in modules(part):
+        own = {n.split(".")[1] for n in imports(path) if n.startswith("brloss_d2.")}
+        assert own & {p.name for p in PACKAGE.iterdir() if p.is_dir()} <= allowed, path
+
+
+@pytest.mark.parametrize("part", TORCH_ONLY)
+def test_the_lower_layers_need_torch_alone(part):
+    for path in modules(part):
+        outside = {n.split(".")[0] for n in imports(path)} - {"brloss_d2"}
+        assert outside - set(sys.stdlib_module_names) <= {"torch"}, path
+        assert "logging" not in outside, path
+
+
+def test_the_lower_layers_import_without_detectron2_and_triton():
+    code = (
+        "import sys\n"
+        "for name in ('detectron2', 'triton', 'torchvision', 'fvcore', 'omegaconf'):\n"
+        "    sys.modules[name] = None\n"
+        "import brloss_d2.criteria\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+def test_one_autograd_function():
+    found = [
+        path.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        and any(ast.unparse(base).endswith("autograd.Function") for base in node.bases)
+    ]
+    assert found == ["autograd.py"]
+
+
+def test_no_cuda_calls_and_no_syncs_in_the_lower_layers():
+    for part in TORCH_ONLY:
+        for path in modules(part):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Attribute):
+                    assert node.attr not in ("cuda", "item", "tolist"), (path, node.lineno)
