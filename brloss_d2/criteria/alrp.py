@@ -1,17 +1,17 @@
 """Criterion of aLRP Loss, which couples classification and localisation."""
 
-from ..losses import ALRPLoss, Balancer, BoxLoss
-from .base import Criterion, CriterionOutput, MatchedPredictions
+from brloss_d2.criteria.base import Criterion, CriterionOutput, MatchedPredictions
+from brloss_d2.losses import ALRPLoss, Balancer, BoxLoss
 
 
 class ALRPCriterion(Criterion):
     """aLRP Loss (Oksuz et al., NeurIPS 2020).
 
     Args:
-        cls_loss: the ranking part, ``ALRPLoss``.
-        box_loss: per positive; times ``error_scale`` it is the localisation error.
-        balancer: weighs the localisation component; ``EpochSelfBalancer`` as published.
-        error_scale: ``1 / (2 (1 - tau))`` of the paper for 1 - GIoU, with ``tau`` the IoU that
+        cls_loss: the ranking part, `ALRPLoss`.
+        box_loss: per positive; times `error_scale` it is the localisation error.
+        balancer: weighs the localisation component; `EpochSelfBalancer` as published.
+        error_scale: `1 / (2 (1 - tau))` of the paper for 1 - GIoU, with `tau` the IoU that
             makes a prediction positive: 1 for tau = 0.5, 1/0.6 for the 0.7 of an RPN.
     """
 

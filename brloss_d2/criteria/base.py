@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..losses import BoxLoss
+from brloss_d2.losses import BoxLoss
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class MatchedPredictions:
 
     Attributes:
         logits: (R, K) unbounded class scores, or (R, K + 1) with a background column at the end
-            for criteria that ask for one (``Criterion.num_logits``).
+            for criteria that ask for one (`Criterion.num_logits`).
         labels: (R,) integers, 0..K-1 foreground class, K background, -1 ignored.
         pred_boxes: (P, 4) decoded boxes of the foreground rows, XYXY in absolute pixels,
             differentiable, in row order.
@@ -61,7 +61,7 @@ class MatchedPredictions:
         return one_hot.masked_fill_((self.labels < 0)[:, None], -1)
 
     def box_losses(self, box_loss: BoxLoss) -> Tensor:
-        """(P,): ``box_loss`` of every foreground row, on boxes or deltas as it needs."""
+        """(P,): `box_loss` of every foreground row, on boxes or deltas as it needs."""
         if not box_loss.on_deltas:
             return box_loss(self.pred_boxes, self.gt_boxes)
         if self.pred_deltas is None or self.gt_deltas is None:
@@ -93,11 +93,11 @@ class Criterion(nn.Module, ABC):
     """
 
     def num_logits(self, num_classes: int) -> int:
-        """How many class outputs a head needs for ``num_classes`` classes."""
+        """How many class outputs a head needs for `num_classes` classes."""
         return num_classes
 
     def predict_probs(self, logits: Tensor) -> Tensor:
-        """(R, ``num_logits``) logits to (R, K) foreground probabilities in [0, 1]."""
+        """(R, `num_logits`) logits to (R, K) foreground probabilities in [0, 1]."""
         return logits.sigmoid()
 
     @abstractmethod
@@ -105,6 +105,6 @@ class Criterion(nn.Module, ABC):
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """``sum(w v) / sum(w)``, () ; 0, attached to ``values``, where the weights vanish."""
+    """`sum(w v) / sum(w)`, () ; 0, attached to `values`, where the weights vanish."""
     total = weights.sum()
     return (values * weights).sum() / torch.where(total < 1e-10, 1.0, total)

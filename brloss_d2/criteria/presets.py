@@ -1,11 +1,15 @@
 """The published criteria by name, for users who configure by name (YAML).
 
-LazyConfig users write the same parts out, in ``configs/common/criteria.py``.
+LazyConfig users write the same parts out, in `configs/common/criteria.py`.
 """
 
 from collections.abc import Callable
 
-from ..losses import (
+from brloss_d2.criteria.alrp import ALRPCriterion
+from brloss_d2.criteria.base import Criterion
+from brloss_d2.criteria.ranking import RankingCriterion
+from brloss_d2.criteria.score import SigmoidCriterion, SoftmaxCriterion
+from brloss_d2.losses import (
     ALRPLoss,
     APLoss,
     BinaryCrossEntropyLoss,
@@ -18,10 +22,6 @@ from ..losses import (
     SelfBalancer,
     SmoothL1Loss,
 )
-from .alrp import ALRPCriterion
-from .base import Criterion
-from .ranking import RankingCriterion
-from .score import SigmoidCriterion, SoftmaxCriterion
 
 _RANKING_LOSSES: dict[str, Callable[[], RankingLoss]] = {
     "ap": APLoss,
@@ -36,7 +36,7 @@ def rpn_criterion(name: str, *, epoch_steps: int) -> Criterion:
     """The criterion of a region proposal network: one class, positives from IoU 0.7.
 
     Args:
-        name: one of ``CRITERION_NAMES``.
+        name: one of `CRITERION_NAMES`.
         epoch_steps: training steps in an epoch, used by aLRP Loss.
     """
     if name == "ce":
@@ -45,7 +45,7 @@ def rpn_criterion(name: str, *, epoch_steps: int) -> Criterion:
 
 
 def roi_criterion(name: str, *, epoch_steps: int) -> Criterion:
-    """The criterion of a box head with positives from IoU 0.5. Arguments as ``rpn_criterion``."""
+    """The criterion of a box head with positives from IoU 0.5. Arguments as `rpn_criterion`."""
     if name == "ce":
         return SoftmaxCriterion(SmoothL1Loss())
     return _ranking_criterion(name, epoch_steps, error_scale=1.0)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ..losses import Balancer, BoxLoss, RankingLoss, paired_box_iou
-from .base import Criterion, CriterionOutput, MatchedPredictions, weighted_mean
+from brloss_d2.criteria.base import Criterion, CriterionOutput, MatchedPredictions, weighted_mean
+from brloss_d2.losses import Balancer, BoxLoss, RankingLoss, paired_box_iou
 
 
 class RankingCriterion(Criterion):

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..losses import BoxLoss, ScoreLoss
-from .base import Criterion, CriterionOutput, MatchedPredictions
+from brloss_d2.criteria.base import Criterion, CriterionOutput, MatchedPredictions
+from brloss_d2.losses import BoxLoss, ScoreLoss
 
 _NORMALIZERS = ("rows", "positives")
 

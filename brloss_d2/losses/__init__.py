@@ -1,17 +1,23 @@
 """Ranking-based losses, and the score-based ones they are compared with. Needs torch alone."""
 
-from .alrp_loss import ALRPLoss, alrp_loss
-from .ap_loss import APLoss, BucketedAPLoss, ap_loss, bucketed_ap_loss
-from .balancing import Balancer, ConstantBalancer, EpochSelfBalancer, SelfBalancer
-from .base import RankingLoss
-from .box_losses import BoxLoss, GIoULoss, SmoothL1Loss, paired_box_giou, paired_box_iou
-from .rank_sort_loss import (
+from brloss_d2.losses.alrp_loss import ALRPLoss, alrp_loss
+from brloss_d2.losses.ap_loss import APLoss, BucketedAPLoss, ap_loss, bucketed_ap_loss
+from brloss_d2.losses.balancing import Balancer, ConstantBalancer, EpochSelfBalancer, SelfBalancer
+from brloss_d2.losses.base import RankingLoss
+from brloss_d2.losses.box_losses import (
+    BoxLoss,
+    GIoULoss,
+    SmoothL1Loss,
+    paired_box_giou,
+    paired_box_iou,
+)
+from brloss_d2.losses.rank_sort_loss import (
     BucketedRankSortLoss,
     RankSortLoss,
     bucketed_rank_sort_loss,
     rank_sort_loss,
 )
-from .score_losses import BinaryCrossEntropyLoss, ScoreLoss, SigmoidFocalLoss
+from brloss_d2.losses.score_losses import BinaryCrossEntropyLoss, ScoreLoss, SigmoidFocalLoss
 
 __all__ = [
     "ALRPLoss",

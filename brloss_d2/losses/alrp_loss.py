@@ -3,15 +3,22 @@
 import torch
 from torch import Tensor
 
-from ..ops import attach
-from ..ops.reference import ALRP_MIN_FALSE_POSITIVES
-from .base import LossDict, RankingLoss, cells_of, no_positives, ranking_pool, ranking_term
+from brloss_d2.losses.base import (
+    LossDict,
+    RankingLoss,
+    cells_of,
+    no_positives,
+    ranking_pool,
+    ranking_term,
+)
+from brloss_d2.ops import attach
+from brloss_d2.ops.reference import ALRP_MIN_FALSE_POSITIVES
 
 
 def alrp_loss(
     logits: Tensor, labels: Tensor, localisation_error: Tensor, *, delta: float = 1.0
 ) -> LossDict:
-    """aLRP Loss (Oksuz et al., NeurIPS 2020). See ``ALRPLoss``."""
+    """aLRP Loss (Oksuz et al., NeurIPS 2020). See `ALRPLoss`."""
     logits, pool = ranking_pool(logits, labels, localisation_error, delta)
     if len(pool) == 0:
         (rank_loss,) = attach(logits, no_positives(pool))
@@ -37,7 +44,7 @@ def alrp_loss(
 def _box_weights(scores: Tensor, rank: Tensor) -> Tensor:
     """What the error of positive k counts in the localisation term: (P,) in score order.
 
-    ``mean_i [sum over s_k >= s_i of E_k] / rank(i)`` gathers for each k the positives at or below.
+    `mean_i [sum over s_k >= s_i of E_k] / rank(i)` gathers for each k the positives at or below.
     """
     at_or_below = torch.searchsorted(scores, scores, right=True)
     return (1 / rank).cumsum(0)[at_or_below - 1] / len(scores)
@@ -46,8 +53,8 @@ def _box_weights(scores: Tensor, rank: Tensor) -> Tensor:
 class ALRPLoss(RankingLoss):
     """aLRP Loss (Oksuz et al., NeurIPS 2020): ranks by, and regresses, localisation errors.
 
-    ``loss_rank`` is the classification component; its gradient takes the errors of higher ranking
-    positives into account. ``loss_box`` is the localisation component with the published hard
+    `loss_rank` is the classification component; its gradient takes the errors of higher ranking
+    positives into account. `loss_box` is the localisation component with the published hard
     ordering of the positives, differentiable in the errors, not in the logits.
     """
 

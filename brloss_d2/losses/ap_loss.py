@@ -2,8 +2,7 @@
 
 from torch import Tensor
 
-from ..ops import RankingPool, Term, attach
-from .base import (
+from brloss_d2.losses.base import (
     LossDict,
     RankingLoss,
     cells_of,
@@ -12,12 +11,13 @@ from .base import (
     ranking_term,
     share_out,
 )
+from brloss_d2.ops import RankingPool, Term, attach
 
 
 def precision_errors(
     pool: RankingPool, false_positives: Tensor, own_term: float | None = None
 ) -> Tensor:
-    """``FP(i) / rank(i)``, (P,); every positive counts itself as ``own_term``, or as H(0)."""
+    """`FP(i) / rank(i)`, (P,); every positive counts itself as `own_term`, or as H(0)."""
     positives = pool.own_sum(pool.scores.new_ones(len(pool)))
     if own_term is not None and pool.delta > 0:
         positives = positives - 0.5 + own_term
@@ -35,7 +35,7 @@ def precision_term(pool: RankingPool, *, bucketed: bool) -> Term:
 def ap_loss(
     logits: Tensor, labels: Tensor, quality: Tensor | None = None, *, delta: float = 1.0
 ) -> LossDict:
-    """AP Loss with interpolated precision (Chen et al., CVPR 2019). See ``APLoss``."""
+    """AP Loss with interpolated precision (Chen et al., CVPR 2019). See `APLoss`."""
     logits, pool = ranking_pool(logits, labels, quality, delta)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}
@@ -50,7 +50,7 @@ def ap_loss(
 def bucketed_ap_loss(
     logits: Tensor, labels: Tensor, quality: Tensor | None = None, *, delta: float = 1.0
 ) -> LossDict:
-    """Bucketed AP Loss (Yavuz et al., ECCV 2024). See ``BucketedAPLoss``."""
+    """Bucketed AP Loss (Yavuz et al., ECCV 2024). See `BucketedAPLoss`."""
     logits, pool = ranking_pool(logits, labels, quality, delta)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}
@@ -75,7 +75,7 @@ class BucketedAPLoss(RankingLoss):
 
     The negatives between two successive positives act as their mean. As published it counts a
     positive itself as H(0) and does not interpolate: it is the ranking term of BRS, not a bucketed
-    version of ``APLoss``. Ignores the quality.
+    version of `APLoss`. Ignores the quality.
     """
 
     def __init__(self, *, delta: float = 1.0):

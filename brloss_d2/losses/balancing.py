@@ -9,7 +9,7 @@ _TINY = 1e-12
 
 
 class Balancer(nn.Module, ABC):
-    """``forward(cls_total (), box_loss (), num_positives) -> ()``: the box loss, weighted."""
+    """`forward(cls_total (), box_loss (), num_positives) -> ()`: the box loss, weighted."""
 
     @abstractmethod
     def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: int) -> Tensor: ...
@@ -32,7 +32,7 @@ class ConstantBalancer(Balancer):
 class SelfBalancer(Balancer):
     """Per-step self-balancing (Oksuz et al., ICCV 2021): the box loss takes the ranking's value.
 
-    The *value* of the result is therefore ``cls_total`` by construction; only its gradient tells of
+    The *value* of the result is therefore `cls_total` by construction; only its gradient tells of
     the boxes. A box loss of 0 stays 0 with gradient 0.
     """
 
@@ -46,8 +46,8 @@ class SelfBalancer(Balancer):
 class EpochSelfBalancer(Balancer):
     """Self-balancing of aLRP Loss (Oksuz et al., NeurIPS 2020), renewed once an epoch.
 
-    After every ``period`` steps with positives the weight becomes
-    ``(mean box + mean ranking loss) / mean box`` over those steps. The state is kept in buffers and
+    After every `period` steps with positives the weight becomes
+    `(mean box + mean ranking loss) / mean box` over those steps. The state is kept in buffers and
     survives a restart. Processes keep their own, as published.
 
     Args:

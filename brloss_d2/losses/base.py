@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from ..ops import BucketCells, NegativeCells, RampCells, RankingPool, Term
+from brloss_d2.ops import BucketCells, NegativeCells, RampCells, RankingPool, Term
 
 LossDict = dict[str, Tensor]
 
@@ -32,7 +32,7 @@ class RankingLoss(nn.Module, ABC):
             logits: (M,) unbounded scores, floating point of any precision.
             labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
             quality: (P,) in [0, 1], one number for each positive in the order in which
-                ``labels == 1`` occurs. aLRP Loss takes localisation errors >= 0 in its place.
+                `labels == 1` occurs. aLRP Loss takes localisation errors >= 0 in its place.
 
         Returns:
             Named 0-dim losses, each with a gradient of its own. All are 0 and attached to the graph
@@ -52,7 +52,7 @@ def ranking_pool(
     """Check the arguments of a ranking loss and set up its pool.
 
     Returns:
-        ``(logits, pool)``: the logits in at least float32 (half precision is upcast once, here) and
+        `(logits, pool)`: the logits in at least float32 (half precision is upcast once, here) and
         the pool made of them.
     """
     if logits.ndim != 1 or not logits.is_floating_point():
@@ -88,7 +88,7 @@ def cells_of(pool: RankingPool, *, bucketed: bool) -> NegativeCells:
 
 
 def share_out(error: Tensor, mass: Tensor, smallest: float = 0.0) -> Tensor:
-    """``error / mass`` where the mass exceeds ``smallest``, else 0."""
+    """`error / mass` where the mass exceeds `smallest`, else 0."""
     return torch.where(mass > smallest, error / mass, 0.0)
 
 

@@ -25,7 +25,7 @@ def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def paired_box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of the i-th box of ``a`` with the i-th of ``b``: (P,) in [0, 1]."""
+    """IoU of the i-th box of `a` with the i-th of `b`: (P,) in [0, 1]."""
     return _overlap(a, b)[0]
 
 
@@ -38,7 +38,7 @@ def paired_box_giou(a: Tensor, b: Tensor) -> Tensor:
 
 
 class BoxLoss(nn.Module, ABC):
-    """A loss per positive, ``forward(pred (P, 4), target (P, 4)) -> (P,)``.
+    """A loss per positive, `forward(pred (P, 4), target (P, 4)) -> (P,)`.
 
     Attributes:
         on_deltas: whether it compares encoded deltas (no unit) instead of decoded boxes (pixels).
@@ -51,7 +51,7 @@ class BoxLoss(nn.Module, ABC):
 
 
 class GIoULoss(BoxLoss):
-    """``1 - GIoU`` of decoded boxes, in [0, 2]."""
+    """`1 - GIoU` of decoded boxes, in [0, 2]."""
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         return 1 - paired_box_giou(pred, target)

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from ..ops import RankingPool, Term, attach, prefix_ramp_sum
-from ..ops.reference import SORT_MIN_MASS
-from .ap_loss import precision_term
-from .base import LossDict, RankingLoss, no_positives, ranking_pool, share_out
+from brloss_d2.losses.ap_loss import precision_term
+from brloss_d2.losses.base import LossDict, RankingLoss, no_positives, ranking_pool, share_out
+from brloss_d2.ops import RankingPool, Term, attach, prefix_ramp_sum
+from brloss_d2.ops.reference import SORT_MIN_MASS
 
 
 def sorting_term(pool: RankingPool, quality: Tensor) -> Term:
@@ -45,7 +45,7 @@ def _sorting_errors(pool: RankingPool, quality: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _received(pool: RankingPool, quality: Tensor, share: Tensor) -> Tensor:
-    """``sum of share[i] H(s_k - s_i)`` over the better positives i, for every positive k: (P,)."""
+    """`sum of share[i] H(s_k - s_i)` over the better positives i, for every positive k: (P,)."""
     by_quality, descending = (-quality).sort()
     return prefix_ramp_sum(
         -pool.scores,
@@ -71,21 +71,21 @@ def _rank_sort(
 def rank_sort_loss(
     logits: Tensor, labels: Tensor, quality: Tensor, *, delta: float = 0.5
 ) -> LossDict:
-    """Rank & Sort Loss (Oksuz et al., ICCV 2021). See ``RankSortLoss``."""
+    """Rank & Sort Loss (Oksuz et al., ICCV 2021). See `RankSortLoss`."""
     return _rank_sort(logits, labels, quality, delta, bucketed=False)
 
 
 def bucketed_rank_sort_loss(
     logits: Tensor, labels: Tensor, quality: Tensor, *, delta: float = 0.5
 ) -> LossDict:
-    """Bucketed Rank & Sort Loss (Yavuz et al., ECCV 2024). See ``BucketedRankSortLoss``."""
+    """Bucketed Rank & Sort Loss (Yavuz et al., ECCV 2024). See `BucketedRankSortLoss`."""
     return _rank_sort(logits, labels, quality, delta, bucketed=True)
 
 
 class RankSortLoss(RankingLoss):
     """Rank & Sort Loss, RS (Oksuz et al., ICCV 2021), exact.
 
-    ``loss_rank`` ranks every positive above all negatives; ``loss_sort`` sorts the positives by
+    `loss_rank` ranks every positive above all negatives; `loss_sort` sorts the positives by
     their quality. O((P + N) log P) time, O(P + N) memory.
     """
 
@@ -99,7 +99,7 @@ class RankSortLoss(RankingLoss):
 class BucketedRankSortLoss(RankingLoss):
     """Bucketed Rank & Sort Loss, BRS (Yavuz et al., ECCV 2024).
 
-    ``RankSortLoss`` whose negatives act, between two successive positives, as their mean.
+    `RankSortLoss` whose negatives act, between two successive positives, as their mean.
     """
 
     def __init__(self, *, delta: float = 0.5):

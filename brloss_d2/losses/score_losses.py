@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class ScoreLoss(nn.Module, ABC):
-    """``forward(logits (R, K), targets (R, K) in {0, 1}) -> (R, K)``."""
+    """`forward(logits (R, K), targets (R, K) in {0, 1}) -> (R, K)`."""
 
     @abstractmethod
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor: ...
@@ -24,7 +24,7 @@ class SigmoidFocalLoss(ScoreLoss):
     """Focal Loss (Lin et al., ICCV 2017).
 
     Args:
-        alpha: weight of the positives in [0, 1]; negatives weigh ``1 - alpha``.
+        alpha: weight of the positives in [0, 1]; negatives weigh `1 - alpha`.
         gamma: exponent that lowers the weight of decisions already made well, >= 0.
     """
 

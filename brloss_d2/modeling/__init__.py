@@ -1,10 +1,10 @@
 """Detectors on detectron2. Importing this package registers all of its parts there."""
 
-from .backbone import FixedStatsBatchNorm2d
-from .config import add_brloss_config
-from .label_assignment import MaxIoUMatcher
-from .proposal_generator import CriterionRPN
-from .roi_heads import CriterionBoxPredictor, CriterionROIHeads
+from brloss_d2.modeling.backbone import FixedStatsBatchNorm2d
+from brloss_d2.modeling.config import add_brloss_config
+from brloss_d2.modeling.label_assignment import MaxIoUMatcher
+from brloss_d2.modeling.proposal_generator import CriterionRPN
+from brloss_d2.modeling.roi_heads import CriterionBoxPredictor, CriterionROIHeads
 
 __all__ = [
     "CriterionBoxPredictor",

@@ -2,20 +2,20 @@
 
 from detectron2.config import CfgNode as CN
 
-from ..criteria import CRITERION_NAMES
+from brloss_d2.criteria import CRITERION_NAMES
 
 
 def add_brloss_config(cfg: CN, criterion: str = "brs") -> None:
     """Make a yacs configuration train Faster R-CNN with a criterion of this package.
 
     Names our RPN and RoI heads and, for the ranking losses, sets the published score threshold and
-    box weights. Everything can be overridden afterwards. ``MODEL.BRLOSS.CRITERION`` may also be
-    changed later to any of ``CRITERION_NAMES``: the heads then take the matching losses and
+    box weights. Everything can be overridden afterwards. `MODEL.BRLOSS.CRITERION` may also be
+    changed later to any of `CRITERION_NAMES`: the heads then take the matching losses and
     sampling, while threshold and box weights stay as they are.
 
     Args:
-        cfg: a configuration made by ``detectron2.config.get_cfg``.
-        criterion: one of ``CRITERION_NAMES``: "ce", "ap", "bap", "rs", "brs", "alrp".
+        cfg: a configuration made by `detectron2.config.get_cfg`.
+        criterion: one of `CRITERION_NAMES`: "ce", "ap", "bap", "rs", "brs", "alrp".
 
     Raises:
         ValueError: for another name.

@@ -5,7 +5,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
 
-from ..criteria import CriterionOutput, MatchedPredictions
+from brloss_d2.criteria import CriterionOutput, MatchedPredictions
 
 # Reading a metric off the device stalls it, so they are looked at once in so many iterations.
 _METRICS_PERIOD = 20
@@ -29,7 +29,7 @@ def match_predictions(
         deltas: (P, 4) predictions of the foreground rows.
         references: (P, 4) anchors or proposals they refer to, XYXY in pixels.
         gt_boxes: (P, 4) XYXY in pixels.
-        transform: what ``deltas`` are encoded by.
+        transform: what `deltas` are encoded by.
     """
     deltas = deltas.float()
     with torch.no_grad():

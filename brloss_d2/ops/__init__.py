@@ -1,9 +1,9 @@
 """Primitives of the ranking losses. Needs torch alone."""
 
-from .autograd import Term, attach
-from .dispatch import prefix_ramp_sum
-from .pool import BucketCells, NegativeCells, RampCells, RankingPool
-from .ramp import ramp_sum
+from brloss_d2.ops.autograd import Term, attach
+from brloss_d2.ops.dispatch import prefix_ramp_sum
+from brloss_d2.ops.pool import BucketCells, NegativeCells, RampCells, RankingPool
+from brloss_d2.ops.ramp import ramp_sum
 
 __all__ = [
     "BucketCells",

@@ -1,4 +1,4 @@
-"""Loss terms with hand-made gradients: the only ``autograd.Function`` of the package."""
+"""Loss terms with hand-made gradients: the only `autograd.Function` of the package."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 class Term(NamedTuple):
     """One loss term: its value () and its gradient with respect to the logits.
 
-    The gradient is (M,), or, if ``where`` (P,) names positions, holds (P,) values for those alone.
+    The gradient is (M,), or, if `where` (P,) names positions, holds (P,) values for those alone.
     """
 
     value: Tensor
@@ -44,7 +44,7 @@ class _HandMadeGradients(torch.autograd.Function):
 
 
 def attach(logits: Tensor, *terms: Term) -> tuple[Tensor, ...]:
-    """The values of ``terms`` as scalars of the graph of ``logits`` (M,), in its dtype.
+    """The values of `terms` as scalars of the graph of `logits` (M,), in its dtype.
 
     In the backward pass every term contributes its own gradient times the gradient that arrives at
     its value, so that terms may be weighted separately.

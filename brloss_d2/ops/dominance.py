@@ -1,15 +1,15 @@
-"""Prefix ramp sums: the ramp sum of threshold i over the first ``prefix[i]`` values only.
+"""Prefix ramp sums: the ramp sum of threshold i over the first `prefix[i]` values only.
 
 With the values in order of quality this is the *dominance ramp sum*, restricted to the positives
 that are worse (or better) than a given one: the sorting errors of Rank & Sort Loss and their
-gradients. Two exact algorithms share one signature; ``dispatch`` chooses between them.
+gradients. Two exact algorithms share one signature; `dispatch` chooses between them.
 """
 
 import torch
 from torch import Tensor
 
-from .ramp import prefix_sums, window_sum
-from .reference import prefix_ramp_sum as dense_prefix_ramp_sum
+from brloss_d2.ops.ramp import prefix_sums, window_sum
+from brloss_d2.ops.reference import prefix_ramp_sum as dense_prefix_ramp_sum
 
 # Pairs evaluated at once by the tiled form: 2^21 float64 are 16 MiB, a few of them live.
 _TILE_PAIRS = 1 << 21
@@ -18,7 +18,7 @@ _TILE_PAIRS = 1 << 21
 def tiled(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
-    """Pairwise in tiles: O(T V) time, O(T + V) memory, few operations. See ``wavelet``."""
+    """Pairwise in tiles: O(T V) time, O(T + V) memory, few operations. See `wavelet`."""
     rows = max(1, _TILE_PAIRS // max(1, len(values)))
     tiles = zip(thresholds.split(rows), prefix.split(rows), strict=True)
     return torch.cat([dense_prefix_ramp_sum(t, n, values, weights, delta) for t, n in tiles], -1)
@@ -32,12 +32,12 @@ def wavelet(
     Args:
         thresholds: (T,) float64.
         prefix: (T,) int64 in 0..V.
-        values: (V,) float64, in the order that ``prefix`` counts in.
+        values: (V,) float64, in the order that `prefix` counts in.
         weights: (..., V) float64.
         delta: half-width of the ramp, in logits, >= 0.
 
     Returns:
-        (..., T) float64: ``sum_{j < prefix[i]} weights[..., j] * H(values[j] - thresholds[i])``.
+        (..., T) float64: `sum_{j < prefix[i]} weights[..., j] * H(values[j] - thresholds[i])`.
     """
     rank_to_position = values.argsort()
     ranked = values[rank_to_position]
@@ -53,7 +53,7 @@ def wavelet(
 def _dominated_sums(
     positions: Tensor, columns: Tensor, ranks: tuple[Tensor, Tensor], prefix: Tensor
 ) -> list[Tensor]:
-    """Sums of ``columns`` over entries of rank below ``ranks[q]`` and position below ``prefix``.
+    """Sums of `columns` over entries of rank below `ranks[q]` and position below `prefix`.
 
     Entries come in rank order. From the highest bit of the positions down, each level keeps the
     entries stably partitioned by that bit. A prefix with the bit set takes all entries whose bit is

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from .ramp import prefix_sums, ramp_sum, window_sum
+from brloss_d2.ops.ramp import prefix_sums, ramp_sum, window_sum
 
 
 class RankingPool:
@@ -19,9 +19,9 @@ class RankingPool:
 
     Attributes:
         index: (P,) their positions among the logits.
-        order: (P,) argsort of the positives as they occur among the labels; ``quality[order]`` is
+        order: (P,) argsort of the positives as they occur among the labels; `quality[order]` is
             in score order.
-        scores: (P,) float64 logits, centred on the lowest one unless ``delta`` is 0 (where only
+        scores: (P,) float64 logits, centred on the lowest one unless `delta` is 0 (where only
             comparisons count, which centring could round).
         poison: () NaN where any logit is NaN or infinite, else 0. Added to values and gradients,
             so that a broken network is never hidden by a comparison that drops NaN.
@@ -41,19 +41,19 @@ class RankingPool:
         return len(self.index)
 
     def own_sum(self, weights: Tensor) -> Tensor:
-        """``sum_k weights[..., k] * H(s_k - s_i)`` over the positives, k = i included: (..., P)."""
+        """`sum_k weights[..., k] * H(s_k - s_i)` over the positives, k = i included: (..., P)."""
         return ramp_sum(self.scores, self.scores, weights, self.delta)
 
     def relevant_negatives(self) -> Tensor:
-        """Positions of the negatives that some ramp reaches, ``s >= min(positives) - delta``."""
+        """Positions of the negatives that some ramp reaches, `s >= min(positives) - delta`."""
         reached = self.logits >= self.lowest - self.delta
         return ((self.labels == 0) & reached).nonzero().squeeze(1)
 
 
 class NegativeCells(ABC):
-    """The negatives of a pool, counted between ``edges``.
+    """The negatives of a pool, counted between `edges`.
 
-    Cell c holds the scores from ``edges[c - 1]`` (inclusive) to ``edges[c]`` (exclusive).
+    Cell c holds the scores from `edges[c - 1]` (inclusive) to `edges[c]` (exclusive).
 
     Args:
         pool: at least one positive.
@@ -80,10 +80,10 @@ class NegativeCells(ABC):
 
     @abstractmethod
     def levels(self, weights: Tensor) -> tuple[Tensor, Tensor | None]:
-        """``sum_i weights[i] H(s - s_i)`` as level at the left edge and slope of each cell."""
+        """`sum_i weights[i] H(s - s_i)` as level at the left edge and slope of each cell."""
 
     def gradient(self, weights: Tensor) -> Tensor:
-        """(M,): ``sum_i weights[i] H(s_j - s_i)`` at every negative j, 0 elsewhere."""
+        """(M,): `sum_i weights[i] H(s_j - s_i)` at every negative j, 0 elsewhere."""
         level, slope = self.levels(weights + self.pool.poison)
         out = torch.zeros_like(self.pool.logits)
         value = level.to(out.dtype)[self.cell]
@@ -93,7 +93,7 @@ class NegativeCells(ABC):
 
 
 class RampCells(NegativeCells):
-    """Exact: the edges are the breakpoints ``s_i -+ delta`` of all ramps."""
+    """Exact: the edges are the breakpoints `s_i -+ delta` of all ramps."""
 
     def __init__(self, pool: RankingPool):
         scores, delta, size = pool.scores, pool.delta, len(pool)
@@ -132,7 +132,7 @@ class BucketCells(NegativeCells):
     """Bucketed (Yavuz et al., ECCV 2024): each cell acts as its mean, weighted by its size.
 
     The edges are the positives, so that a negative which ties with a positive ranks above it. For
-    ``delta`` 0 this is the exact problem, which ``RampCells`` solves without rounding a mean.
+    `delta` 0 this is the exact problem, which `RampCells` solves without rounding a mean.
     """
 
     def __init__(self, pool: RankingPool):

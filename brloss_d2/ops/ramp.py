@@ -1,13 +1,13 @@
 """Ramp sums in O((V + T) log V): the first of the two primitives behind every ranking loss.
 
-The ramp ``H(x) = clip(x / (2 delta) + 1/2, 0, 1)`` is a difference of two ReLUs. A sum of ramps
+The ramp `H(x) = clip(x / (2 delta) + 1/2, 0, 1)` is a difference of two ReLUs. A sum of ramps
 over sorted values is therefore a difference of prefix sums at two positions:
 
     sum_j w_j H(v_j - t) = W(v >= t + delta)
                          + [WV(window) - t W(window)] / (2 delta) + W(window) / 2
 
-with the window ``t - delta <= v < t + delta`` and ``W``, ``WV`` the sums of ``w`` and ``w v`` over
-a range. For ``delta = 0`` the window is empty and ties count as above, H(0) = 1.
+with the window `t - delta <= v < t + delta` and `W`, `WV` the sums of `w` and `w v` over
+a range. For `delta = 0` the window is empty and ties count as above, H(0) = 1.
 """
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def prefix_sums(x: Tensor) -> Tensor:
-    """Exclusive prefix sums along the last axis, one longer than the input: ``out[..., 0] = 0``."""
+    """Exclusive prefix sums along the last axis, one longer than the input: `out[..., 0] = 0`."""
     return F.pad(x.cumsum(-1), (1, 0))
 
 
@@ -25,7 +25,7 @@ def window_sum(
 ) -> Tensor:
     """Combine the three range sums of the module docstring into the ramp sum.
 
-    ``above`` = W(v >= t + delta), ``mass`` = W(window), ``moment`` = WV(window).
+    `above` = W(v >= t + delta), `mass` = W(window), `moment` = WV(window).
     """
     if delta == 0:
         return above
@@ -33,7 +33,7 @@ def window_sum(
 
 
 def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) -> Tensor:
-    """``sum_j weights[..., j] * H(values[j] - thresholds[i])`` for every threshold.
+    """`sum_j weights[..., j] * H(values[j] - thresholds[i])` for every threshold.
 
     Args:
         thresholds: (T,) float64.

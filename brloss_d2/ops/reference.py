@@ -1,12 +1,12 @@
 """Ranking losses written from their definitions: dense, float64, O(P * (P + N)), no trick.
 
 This is what the fast code is tested against, and the place to read what a loss means. Notation:
-``s`` logits, ``P`` positives (label 1), ``N`` negatives (label 0), every other entry ignored,
-``y`` quality and ``E`` localisation error of a positive, and the ramp of half-width ``delta``
+`s` logits, `P` positives (label 1), `N` negatives (label 0), every other entry ignored,
+`y` quality and `E` localisation error of a positive, and the ramp of half-width `delta`
 
     H(x) = clip(x / (2 delta) + 1/2, 0, 1),   or 1[x >= 0] for delta = 0.
 
-Each function returns ``(values, gradients)``: dictionaries of a 0-dim tensor and an ``(M,)`` tensor
+Each function returns `(values, gradients)`: dictionaries of a 0-dim tensor and an `(M,)` tensor
 per loss term. Gradients are the identity updates of the papers (Chen et al. 2019, eq. 10; Oksuz et
 al. 2021, eq. 5-6), not derivatives of the values.
 """
@@ -31,14 +31,14 @@ def ramp(x: Tensor, delta: float) -> Tensor:
 
 
 def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) -> Tensor:
-    """``sum_j weights[..., j] * H(values[j] - thresholds[i])``, shape ``(..., T)``."""
+    """`sum_j weights[..., j] * H(values[j] - thresholds[i])`, shape `(..., T)`."""
     return weights @ ramp(values[:, None] - thresholds[None, :], delta)
 
 
 def prefix_ramp_sum(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
-    """The ramp sum of threshold i over the first ``prefix[i]`` values only, shape ``(..., T)``."""
+    """The ramp sum of threshold i over the first `prefix[i]` values only, shape `(..., T)`."""
     inside = torch.arange(len(values), device=values.device)[:, None] < prefix[None, :]
     return weights @ (ramp(values[:, None] - thresholds[None, :], delta) * inside)
 
@@ -122,9 +122,9 @@ def bap(logits: Tensor, labels: Tensor, *, delta: float = 1.0) -> Terms:
 
 
 def alrp(logits: Tensor, labels: Tensor, error: Tensor, *, delta: float = 1.0) -> Terms:
-    """aLRP Loss (Oksuz et al., NeurIPS 2020); ``error`` (P,) are localisation errors >= 0.
+    """aLRP Loss (Oksuz et al., NeurIPS 2020); `error` (P,) are localisation errors >= 0.
 
-    ``gradients["loss_box"]`` is (P,): the derivative with respect to ``error``, ranks held fixed.
+    `gradients["loss_box"]` is (P,): the derivative with respect to `error`, ranks held fixed.
     """
     p, n, pos, neg = _split(logits, labels)
     if len(p) == 0:

@@ -1,6 +1,6 @@
 """Criteria by name: for each loss one node for the RPN and one for the box head.
 
-``brloss_d2.criteria.presets`` holds the same for YAML users.
+`brloss_d2.criteria.presets` holds the same for YAML users.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,7 +1,7 @@
 """The slim Faster R-CNN on small images: a try-out for a laptop CPU, minutes from scratch.
 
-Images keep their size up to a short side of 128 pixels. Bring your own data (``data.train=...``)
-and raise ``dataloader.*.mapper.augmentations.0.short_edge_length`` and ``train.max_iter``.
+Images keep their size up to a short side of 128 pixels. Bring your own data (`data.train=...`)
+and raise `dataloader.*.mapper.augmentations.0.short_edge_length` and `train.max_iter`.
 """
 
 from brloss_d2.engine import train_defaults

@@ -1,5 +1,5 @@
 """Parts of backbones."""
 
-from .batch_norm import FixedStatsBatchNorm2d
+from brloss_d2.modeling.backbone.batch_norm import FixedStatsBatchNorm2d
 
 __all__ = ["FixedStatsBatchNorm2d"]

@@ -8,8 +8,8 @@ class FixedStatsBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation that uses its stored statistics in training too.
 
     The published detectors train the affine part of the backbone's normalisation while its running
-    statistics stay those of ImageNet; detectron2's ``FrozenBN`` freezes both. Frozen stages are
-    still turned into ``FrozenBN`` by ``ResNet.freeze``.
+    statistics stay those of ImageNet; detectron2's `FrozenBN` freezes both. Frozen stages are
+    still turned into `FrozenBN` by `ResNet.freeze`.
     """
 
     def forward(self, x: Tensor) -> Tensor:

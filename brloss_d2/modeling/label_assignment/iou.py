@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 class MaxIoUMatcher(Matcher):
-    """detectron2's ``Matcher`` whose low-quality matches have a floor and move to their object.
+    """detectron2's `Matcher` whose low-quality matches have a floor and move to their object.
 
-    For every ground-truth box with a best IoU of at least ``min_low_quality_iou``, all anchors of
+    For every ground-truth box with a best IoU of at least `min_low_quality_iou`, all anchors of
     that IoU become positives *of this box*; of several boxes that claim an anchor the last wins.
     detectron2's own takes every best anchor, however low its IoU, and leaves it with the box that
     overlaps it most.
@@ -38,7 +38,7 @@ class MaxIoUMatcher(Matcher):
             match_quality_matrix: (G, N) IoU of ground-truth boxes and anchors.
 
         Returns:
-            ``(matches, labels)``: (N,) int64 index of the ground-truth box, and (N,) int8 label.
+            `(matches, labels)`: (N,) int64 index of the ground-truth box, and (N,) int8 label.
         """
         matches, labels = super().__call__(match_quality_matrix)
         if self.min_low_quality_iou is None or match_quality_matrix.numel() == 0:

@@ -10,16 +10,16 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
 
-from ...criteria import Criterion, rpn_criterion
-from ..label_assignment import MaxIoUMatcher, inside_padded_image
-from ..matching import log_metrics, match_predictions
+from brloss_d2.criteria import Criterion, rpn_criterion
+from brloss_d2.modeling.label_assignment import MaxIoUMatcher, inside_padded_image
+from brloss_d2.modeling.matching import log_metrics, match_predictions
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class CriterionRPN(RPN):
-    """detectron2's ``RPN`` with its losses from a criterion.
+    """detectron2's `RPN` with its losses from a criterion.
 
-    Anchors in the padding of the batch, or outside the image if ``anchor_boundary_thresh`` says so,
+    Anchors in the padding of the batch, or outside the image if `anchor_boundary_thresh` says so,
     are left out before matching and ignored.
 
     Args:
@@ -29,7 +29,7 @@ class CriterionRPN(RPN):
         positive_fraction: of the sample, at most.
         prior_prob: objectness at the start of training, in (0, 1); None leaves the bias at 0.
         padding_divisor: images count as padded to multiples of this many pixels.
-        rpn: see detectron2's ``RPN``.
+        rpn: see detectron2's `RPN`.
     """
 
     @configurable
@@ -75,7 +75,7 @@ class CriterionRPN(RPN):
         return parts
 
     def forward(self, images, features, gt_instances=None):
-        """Proposals and losses; see detectron2's ``RPN``.
+        """Proposals and losses; see detectron2's `RPN`.
 
         Raises:
             FloatingPointError: in training, where the outputs are not finite.

@@ -1,6 +1,6 @@
 """RoI heads, registered in detectron2's registry."""
 
-from .box_predictor import CriterionBoxPredictor
-from .standard import CriterionROIHeads
+from brloss_d2.modeling.roi_heads.box_predictor import CriterionBoxPredictor
+from brloss_d2.modeling.roi_heads.standard import CriterionROIHeads
 
 __all__ = ["CriterionBoxPredictor", "CriterionROIHeads"]

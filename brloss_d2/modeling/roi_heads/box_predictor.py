@@ -8,14 +8,14 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from ...criteria import Criterion, roi_criterion
-from ..matching import log_metrics, match_predictions
+from brloss_d2.criteria import Criterion, roi_criterion
+from brloss_d2.modeling.matching import log_metrics, match_predictions
 
 Predictions = tuple[Tensor, Tensor]
 
 
 class CriterionBoxPredictor(FastRCNNOutputLayers):
-    """detectron2's ``FastRCNNOutputLayers`` with outputs and losses as a criterion asks for.
+    """detectron2's `FastRCNNOutputLayers` with outputs and losses as a criterion asks for.
 
     Args:
         input_shape: of the features of one region.
@@ -78,9 +78,9 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
         """The criterion's losses over the regions of all images at once.
 
         Args:
-            predictions: logits (R, ``criterion.num_logits``) and deltas (R, 4 K) or (R, 4).
-            proposals: per image, with ``proposal_boxes``, ``gt_classes`` (K is background) and,
-                where the image has objects, ``gt_boxes``.
+            predictions: logits (R, `criterion.num_logits`) and deltas (R, 4 K) or (R, 4).
+            proposals: per image, with `proposal_boxes`, `gt_classes` (K is background) and,
+                where the image has objects, `gt_boxes`.
         """
         logits, deltas = predictions
         labels = torch.cat([p.gt_classes for p in proposals])
@@ -102,7 +102,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
         return output.losses
 
     def _deltas_of(self, deltas: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
-        """(P, 4): the deltas of the foreground ``rows``, for their own class."""
+        """(P, 4): the deltas of the foreground `rows`, for their own class."""
         if deltas.shape[1] == 4:
             return deltas[rows]
         return deltas.view(-1, self.num_classes, 4)[rows, labels[rows]]

@@ -5,17 +5,17 @@ from detectron2.config import configurable
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
 from torch import Tensor
 
-from .box_predictor import CriterionBoxPredictor
+from brloss_d2.modeling.roi_heads.box_predictor import CriterionBoxPredictor
 
 
 @ROI_HEADS_REGISTRY.register()
 class CriterionROIHeads(StandardROIHeads):
-    """detectron2's ``StandardROIHeads`` without sampling, for ranking losses, or with it.
+    """detectron2's `StandardROIHeads` without sampling, for ranking losses, or with it.
 
     Args:
         batch_size_per_image: proposals sampled an image; None trains on all.
         positive_fraction: of the sample, at most.
-        roi_heads: see detectron2's ``StandardROIHeads``; the box predictor brings its criterion.
+        roi_heads: see detectron2's `StandardROIHeads`; the box predictor brings its criterion.
     """
 
     @configurable

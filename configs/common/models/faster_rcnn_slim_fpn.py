@@ -1,7 +1,7 @@
 """A slim Faster R-CNN ResNet-18-FPN that trains from scratch in minutes on a CPU.
 
 Half the width, group normalisation instead of ImageNet statistics, and fewer proposals; otherwise
-the detector of ``faster_rcnn_fpn``.
+the detector of `faster_rcnn_fpn`.
 """
 
 from detectron2.config import LazyCall as L
