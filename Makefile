@@ -1,0 +1,53 @@
+# Two commands need nothing but Python 3.10 or newer: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+COMPAT := $(shell find compat -type f ! -path '*/__pycache__/*')
+SHAPES := datasets/shapes
+DEMO := output/demo
+
+# Threads that spin while they wait for each other make a training several times slower as soon
+# as something else wants the same cores.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: help install demo test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo      train Faster R-CNN with BRS loss on coloured shapes, evaluate and draw it"
+	@echo "make test      ruff, mypy and pytest"
+	@echo "make lint      ruff and mypy"
+	@echo "make install   fill $(VENV) (the targets above do it when needed)"
+	@echo "make clean     remove $(VENV), caches and what the demo wrote"
+	@echo "PYTHON=...     the Python to use ($(PYTHON)); a detectron2 installed there is used"
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements/lock.txt requirements/install.py setup.py $(COMPAT)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("brloss_d2 needs Python \
+	3.10 or newer, found " + sys.version.split()[0] + ": try  make PYTHON=python3.11")'
+	@$(PYTHON) requirements/install.py $(VENV)
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python tools/make_shapes.py --output $(SHAPES)
+	$(BIN)/python train_net.py --config-file configs/quick/faster_rcnn_R_18_FPN_brs_300it.py \
+	    data.train=$(SHAPES)/annotations/instances_train.json data.train_images=$(SHAPES)/train \
+	    data.val=$(SHAPES)/annotations/instances_val.json data.val_images=$(SHAPES)/val \
+	    train.output_dir=$(DEMO)
+	$(BIN)/python tools/draw_predictions.py --output-dir $(DEMO)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# One thread a worker: more of both are slower than either. Tests of a file share its fixtures.
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
+clean:
+	rm -rf $(VENV) $(SHAPES) $(DEMO) .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,70 @@
+"""The statements of detectron2 that fail with current releases, and what replaces them."""
+
+from dataclasses import dataclass
+
+from build_backend.errors import BuildError
+
+
+@dataclass(frozen=True)
+class Mend:
+    """Replace `old` by `new`, exactly `count` times, in the file `path` of the wheel."""
+
+    path: str
+    old: str
+    new: str
+    why: str
+    count: int = 1
+
+
+_COPY = "numpy 2 reads copy=False as 'never copy' and fails where it must"
+_PKG_RESOURCES = "setuptools 82 has no pkg_resources"
+
+MENDS = (
+    Mend(
+        "detectron2/layers/mask_ops.py",
+        "np.array(mask, copy=False)",
+        "np.asarray(mask)",
+        _COPY,
+    ),
+    Mend(
+        "detectron2/evaluation/sem_seg_evaluation.py",
+        "np.array(Image.open(f), copy=copy, dtype=dtype)",
+        "(np.array if copy else np.asarray)(Image.open(f), dtype=dtype)",
+        _COPY,
+    ),
+    Mend(
+        "detectron2/data/common.py",
+        "self._rng.sample(self._fallback_candidates, k=1)",
+        "self._rng.sample(tuple(self._fallback_candidates), k=1)",
+        "random.sample takes no sets since Python 3.11",
+    ),
+    Mend(
+        "detectron2/model_zoo/model_zoo.py",
+        "import pkg_resources\n",
+        "from importlib.resources import files\n",
+        _PKG_RESOURCES,
+    ),
+    Mend(
+        "detectron2/model_zoo/model_zoo.py",
+        'pkg_resources.resource_filename(\n        "detectron2.model_zoo", '
+        'os.path.join("configs", config_path)\n    )',
+        'str(files("detectron2.model_zoo") / "configs" / config_path)',
+        _PKG_RESOURCES,
+    ),
+)
+
+
+def mend(text: str, item: Mend) -> str:
+    """Return `text` mended, with a comment at its end that says so (Apache-2.0, section 4b).
+
+    Raises:
+        BuildError: `item.old` does not occur exactly `item.count` times.
+    """
+    found = text.count(item.old)
+    if found != item.count:
+        raise BuildError(
+            f"{item.path} holds {item.old!r} {found} times, expected {item.count} ({item.why})."
+        )
+    note = f"# Changed at install (compat/detectron2 of brloss_d2): {item.why}.\n"
+    text = text.replace(item.old, item.new)
+    return text if text.endswith(note) else f"{text}\n{note}"

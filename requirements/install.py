@@ -1,0 +1,132 @@
+"""Fill a virtual environment with all that brloss_d2 needs: `python requirements/install.py .venv`.
+
+detectron2 is not on PyPI. One that is installed is used, be it in the virtual environment or where
+the running Python finds its packages, together with the torch it was built for: then only what is
+missing is installed, in any version that fits. Otherwise everything is installed in the versions
+of lock.txt, with the detectron2 of compat/. Needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import site
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPAT = ROOT / "compat" / "detectron2"
+LINK = "brloss_d2_detectron2.pth"  # makes the packages of another environment visible
+
+# Prints the version of a distribution if its module can be imported, without importing it.
+_VERSION_OF = """
+import importlib.metadata as m, importlib.util as u, sys
+spec = u.find_spec(sys.argv[1])
+if spec and spec.origin:  # a folder of that name is no package
+    try: print(m.version(sys.argv[1]))
+    except m.PackageNotFoundError: print("unknown")
+"""
+_SITE_PACKAGES = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+
+
+def main(folder: str) -> None:
+    """Create the environment in `folder` if needed and install into it."""
+    python = make_environment(Path(folder).absolute())
+    if find_foreign_detectron2(python):
+        use_detectron2(python)
+    else:
+        say("Installing the pinned packages. The first time these are 5 GB, most of it torch with")
+        say("its CUDA libraries, and take from one minute to several.")
+        lock = str(ROOT / "requirements" / "lock.txt")
+        pip_install(python, "-c", lock, "-e", f"{ROOT}[test]", str(COMPAT))
+    say(f"Ready: {folder}")
+
+
+def make_environment(folder: Path) -> Path:
+    """Return the Python of the virtual environment, which is created if it has no working pip."""
+    python = folder / "bin" / "python"
+    if not python.exists() or not version_of(python, "pip"):
+        say(f"Creating {folder} with Python {sys.version.split()[0]}")
+        # As a command: venv's own advice on a missing ensurepip reaches the user.
+        if subprocess.run([sys.executable, "-m", "venv", str(folder)]).returncode != 0:
+            sys.exit(f"Cannot create the virtual environment {folder}; see above.")
+    return python
+
+
+def find_foreign_detectron2(python: Path) -> bool:
+    """Say whether a detectron2 other than that of compat/ can be used; make it visible if so."""
+    link = Path(ask(python, _SITE_PACKAGES)) / LINK
+    inside = version_of(python, "detectron2")
+    if inside:
+        return link.exists() or inside != compat_version()
+    if not version_of(Path(sys.executable), "detectron2"):
+        link.unlink(missing_ok=True)
+        return False
+    # addsitedir also reads the .pth files there: an editable detectron2 is one of those.
+    folders = site.getsitepackages() + [site.getusersitepackages()] * bool(site.ENABLE_USER_SITE)
+    link.write_text("".join(f"import site; site.addsitedir({folder!r})\n" for folder in folders))
+    return True
+
+
+def use_detectron2(python: Path) -> None:
+    """Install what is missing beside a detectron2 of the user; never touch its torch."""
+    say("Using the detectron2 that is installed; installing what else is missing.")
+    versions = {name: version_of(python, name) for name in ("torch", "torchvision")}
+    kept = [f"{name}=={version}\n" for name, version in versions.items() if version]
+    constraints = python.parent.parent / "constraints.txt"
+    constraints.write_text("".join(kept))
+    # detectron2.engine imports OpenCV, which detectron2 does not require.
+    opencv = [] if version_of(python, "cv2") else ["opencv-python-headless"]
+    pip_install(python, "-c", str(constraints), "-e", f"{ROOT}[test]", *opencv)
+
+
+def compat_version() -> str:
+    """Return the version that the detectron2 of compat/ has."""
+    text = (COMPAT / "build_backend" / "metadata.py").read_text(encoding="utf-8")
+    return "0.6+" + re.search(r'^COMMIT = "(\w+)"', text, re.MULTILINE).group(1)
+
+
+def version_of(python: Path, name: str) -> str:
+    """Return the version of a package that can be imported there, "" if none can."""
+    return ask(python, _VERSION_OF, name)
+
+
+def ask(python: Path, program: str, *arguments: str) -> str:
+    """Return what a short program prints in another Python."""
+    command = [str(python), "-c", program, *arguments]
+    here = Path(__file__).parent  # Python looks here for modules first, and finds none
+    return subprocess.run(command, cwd=here, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def pip_install(python: Path, *arguments: str) -> None:
+    """Run `pip install`, showing only the downloads of several megabytes; exit if it fails."""
+    options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    command = [str(python), "-m", "pip", "install", *options, *arguments]
+    quieter = {**os.environ, "PIP_USE_PEP517": "1"}  # or the pip of Python 3.10 warns thrice
+    last_lines: deque[str] = deque(maxlen=12)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quieter) as process:
+        for line in process.stdout:
+            show(line.strip())
+            last_lines.append(line)
+    if process.returncode != 0:
+        say("pip stopped after:\n" + "".join(last_lines))
+        sys.exit("The installation failed, see above. `make` goes on where it stopped.")
+
+
+def show(line: str) -> None:
+    """Print the lines of pip's output that tell how far it is."""
+    if re.match(r"Downloading .* \([0-9.]+ [MG]B\)", line):
+        say("  " + line)
+    elif line.startswith("Installing collected packages"):
+        say(f"  Installing {line.count(',') + 1} packages")
+
+
+def say(text: str) -> None:
+    """Print at once, also into a pipe."""
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

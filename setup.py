@@ -1,0 +1,34 @@
+"""Packaging of brloss_d2. Ranges here, the versions it is developed with in requirements/."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "brloss_d2/__init__.py").read_text()).group(1)
+
+setup(
+    name="brloss_d2",
+    version=VERSION,
+    description="Ranking-based losses for object detection and segmentation, on Detectron2",
+    license="Apache-2.0",
+    packages=find_packages(include=["brloss_d2", "brloss_d2.*"]),
+    python_requires=">=3.10",
+    # brloss_d2.ops, losses and criteria need torch alone. detectron2, which the rest needs, is not
+    # on PyPI: see compat/detectron2.
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "fvcore>=0.1.5",
+        "hydra-core>=1.3",
+        "iopath>=0.1.9",
+        "numpy>=1.24",
+        "omegaconf>=2.3",
+        "pillow>=9.1",
+        "pycocotools>=2.0.6",
+        "pyyaml>=6.0",
+        "tabulate>=0.9",
+    ],
+    extras_require={"test": ["mypy>=1.11", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6"]},
+)
