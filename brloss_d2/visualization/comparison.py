@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
+from brloss_d2.errors import InputError
+
 _PAIRS_PER_ROW = 2
 _PANEL_WIDTH = 3.3  # inches
 _GAP = 0.05  # between two pairs, of a panel's width
@@ -49,8 +51,11 @@ def draw_comparison(
         class_names: name of each label.
         path: the file to write; its suffix gives the format. It appears complete or not at all.
         title: a line above the picture.
+
+    Raises:
+        InputError: an image cannot be read, or the picture cannot be written.
     """
-    images = [read_image(pair.file_name, format="RGB") for pair in pairs]
+    images = [_read(pair.file_name) for pair in pairs]
     columns = min(_PAIRS_PER_ROW, len(pairs))
     figure, panels = _figure(math.ceil(len(pairs) / columns), columns, images[0].shape)
     for number, (pair, image) in enumerate(zip(pairs, images, strict=True)):
@@ -130,13 +135,28 @@ def _colour(label: int) -> tuple[float, ...]:
     return _PALETTE[label % len(_PALETTE)]
 
 
+def _read(file_name: str) -> np.ndarray:
+    try:
+        return read_image(file_name, format="RGB")
+    except OSError as error:
+        raise InputError(f"Image file missing or unreadable: {file_name} ({error}).") from error
+
+
 def _save(figure: Figure, path: str) -> None:
     root, suffix = os.path.splitext(path)
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    formats = figure.canvas.get_supported_filetypes()
+    if suffix[1:] not in formats:
+        raise InputError(
+            f"Cannot write {path}: expected a name that ends in .png or another of "
+            f"{', '.join(formats)}."
+        )
     incomplete = f"{root}.incomplete{suffix}"
     try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         figure.savefig(incomplete)
         os.replace(incomplete, path)
+    except OSError as error:
+        raise InputError(f"Cannot write {path}: {error.strerror}.") from error
     finally:
         if os.path.exists(incomplete):
             os.remove(incomplete)

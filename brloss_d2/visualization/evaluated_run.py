@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import LazyConfig, instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from yaml import YAMLError
 
 from brloss_d2.data import check_registered_dataset
 from brloss_d2.errors import InputError
@@ -50,21 +51,26 @@ class EvaluatedRun:
             InputError: a file is missing or damaged, or the predictions are of other images.
         """
         node = _test_dataset_node(os.path.join(output_dir, "config.yaml"))
-        name = node.names if isinstance(node.names, str) else node.names[0]
-        if name in DatasetCatalog:
-            check_registered_dataset(name)
         results_file = os.path.join(output_dir, "inference", "coco_instances_results.json")
         results = _read_results(results_file)
-        records = instantiate(node)
-        strangers = {r["image_id"] for r in results} - {r["image_id"] for r in records}
-        if strangers:
-            raise InputError(
-                f"{results_file} has predictions for {len(strangers)} images that data set {name} "
-                "does not contain. Evaluate again."
-            )
-        metadata = MetadataCatalog.get(name)
+        name = node.names if isinstance(node.names, str) else node.names[0]
+        if node.get("json_file") is None:
+            check_registered_dataset(name)
+        records, metadata = instantiate(node), MetadataCatalog.get(name)
         class_ids = metadata.thing_dataset_id_to_contiguous_id
-        return cls(records, results, metadata.json_file, metadata.thing_classes, class_ids)
+        run = cls(records, results, metadata.json_file, metadata.thing_classes, class_ids)
+        run._check_results(f"{results_file}: predictions", name)
+        return run
+
+    def _check_results(self, where: str, name: str) -> None:
+        images = {r["image_id"] for r in self.results} - {r["image_id"] for r in self.records}
+        categories = {r["category_id"] for r in self.results} - set(self.class_ids)
+        for what, strangers in (("images", images), ("categories", categories)):
+            if strangers:
+                raise InputError(
+                    f"{where} for {len(strangers)} {what} that data set {name} does not contain. "
+                    "Evaluate again."
+                )
 
     def pairs(self, count: int, threshold: float) -> list[ImagePair]:
         """Return `count` images with objects (fewer if there are fewer), spread over the data set.
@@ -145,10 +151,11 @@ def _test_dataset_node(path: str) -> DictConfig:
     if not os.path.isfile(path):
         raise InputError(f"{path} does not exist: expected the output folder of train_net.py.")
     try:
-        node = LazyConfig.load(path).dataloader.test.dataset
+        return LazyConfig.load(path).dataloader.test.dataset
+    except YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from error
     except (OmegaConfBaseException, AttributeError) as error:
-        raise InputError(f"{path} has no dataloader.test.dataset: {error}") from error
-    return node
+        raise InputError(f"{path} has no dataloader.test.dataset.") from error
 
 
 def _read_results(path: str) -> list[dict[str, Any]]:
@@ -159,6 +166,14 @@ def _read_results(path: str) -> list[dict[str, Any]]:
         )
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            results = json.load(file)
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}. Evaluate again.") from error
+    if not isinstance(results, list) or not all(map(_is_detection, results)):
+        raise InputError(f"{path} is not a list of COCO detections. Evaluate again.")
+    return results
+
+
+def _is_detection(record: object) -> bool:
+    keys = {"image_id", "category_id", "bbox", "score"}
+    return isinstance(record, dict) and keys <= record.keys()

@@ -1,0 +1,161 @@
+import coco_files as files
+import pytest
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig, instantiate
+from detectron2.evaluation import COCOEvaluator
+from omegaconf import OmegaConf
+
+from brloss_d2.data import OwnData, apply_own_data
+from brloss_d2.errors import InputError
+
+
+@pytest.fixture
+def cfg():
+    heads = {"num_classes": 80, "box": {"num_classes": "${..num_classes}"}}
+    dataset = {"names": "coco"}
+    evaluator = L(COCOEvaluator)(dataset_name="${..test.dataset.names}")
+    return OmegaConf.create(
+        {
+            "model": {"heads": heads, "stages": [{"num_classes": 80}, 3]},
+            "dataloader": {
+                "train": {"dataset": dataset},
+                "test": {"dataset": dataset},
+                "evaluator": evaluator,
+            },
+        },
+        flags={"allow_objects": True},
+    )
+
+
+def own_data(tmp_path, train=None, val=None) -> OwnData:
+    return OwnData(
+        train=files.write(tmp_path / "train", train or files.content(images=5)),
+        val=files.write(tmp_path / "val", val or files.content(images=3)),
+    )
+
+
+def refused(cfg, data: OwnData) -> str:
+    before = OmegaConf.to_yaml(cfg)
+    with pytest.raises(InputError) as error:
+        apply_own_data(cfg, data)
+    assert OmegaConf.to_yaml(cfg) == before  # nothing half-done
+    return str(error.value)
+
+
+def test_overrides_are_split(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    overrides = ["data.train=a b=c.json", "train.max_iter=3", "data.val_images=~/images"]
+    data, others = OwnData.from_overrides(overrides)
+    expected = OwnData(train=str(tmp_path / "a b=c.json"), val_images="/home/me/images")
+    assert data == expected
+    assert others == ["train.max_iter=3"]
+    assert data
+    assert not OwnData.from_overrides(others)[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["data.trian=x"], r"no key data\.trian\. Did you mean data\.train\? Known keys: data\.t"),
+        (["data.zzzz=x"], r"no key data\.zzzz\. Known keys"),
+        (["data.val="], r"data\.val has no value"),
+        (["data.val"], r"data\.val has no value"),
+        (["data.val=a", "data.val=b"], r"data\.val is given twice"),
+    ],
+)
+def test_bad_keys(overrides, expected):
+    with pytest.raises(InputError, match=expected):
+        OwnData.from_overrides(overrides)
+
+
+def test_config_uses_the_data(tmp_path, cfg):
+    cfg.model.unset = "???"
+    summary = apply_own_data(cfg, own_data(tmp_path))
+    assert summary.num_classes == 2
+    assert cfg.model.heads.num_classes == 2
+    assert cfg.model.stages[0].num_classes == 2
+    assert cfg.dataloader.test.dataset.names == "own_val"
+    # Still an interpolation, so that a later override of the one number reaches it.
+    assert OmegaConf.is_interpolation(cfg.model.heads.box, "num_classes")
+    assert instantiate(cfg.dataloader.evaluator)._metadata.name == "own_val"
+
+
+def test_saved_config_loads_the_data_again(tmp_path, cfg):
+    apply_own_data(cfg, own_data(tmp_path))
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    saved = LazyConfig.load(str(tmp_path / "config.yaml"))
+    assert len(instantiate(saved.dataloader.train.dataset)) == 5
+    assert len(instantiate(saved.dataloader.test.dataset)) == 3
+
+
+def test_image_folders_can_be_elsewhere(tmp_path, cfg):
+    data = own_data(tmp_path)
+    (tmp_path / "val" / "instances.json").rename(tmp_path / "val.json")
+    data = OwnData(data.train, None, str(tmp_path / "val.json"), str(tmp_path / "val"))
+    apply_own_data(cfg, data)
+    assert cfg.dataloader.test.dataset.image_root == str(tmp_path / "val")
+
+
+def test_table_of_counts(tmp_path, cfg):
+    val = files.content()
+    val["annotations"].append(files.annotation(0, 1, box=[1, 1, 0, 0]))
+    text = str(apply_own_data(cfg, own_data(tmp_path, val=val)))
+    rows = {line.rsplit(maxsplit=2)[0]: line.split()[-2:] for line in text.split("\n") if line}
+    assert rows["boxes of bolt (id 2)"] == ["2", "1"]
+    assert rows["boxes without area, dropped"] == ["0", "1"]
+    assert rows["images without objects"] == ["1", "1"]
+    assert "boxes without area, which nothing can match, count as missed" in text
+    assert "annotation with id 0" in text
+
+
+def test_validation_data_alone_serve_evaluation(tmp_path, cfg):
+    summary = apply_own_data(cfg, OwnData(val=own_data(tmp_path).val))
+    assert "evaluation only" in str(summary)
+    assert len(instantiate(cfg.dataloader.test.dataset)) == 3
+    with pytest.raises(InputError, match=r"data\.train is not given: training needs"):
+        instantiate(cfg.dataloader.train.dataset)
+
+
+def test_incomplete_keys(tmp_path, cfg):
+    data = own_data(tmp_path)
+    assert refused(cfg, OwnData(train=data.train)).startswith("data.val is not given")
+    text = refused(cfg, OwnData(val=data.val, train_images=str(tmp_path)))
+    assert text == "data.train_images is given without data.train=FILE.json."
+
+
+def test_category_differences_are_listed(tmp_path, cfg):
+    val = files.content()
+    val["categories"][0]["name"] = "nuts"
+    val["categories"].append({"id": 9, "name": "screw"})
+    text = refused(cfg, own_data(tmp_path, val=val))
+    assert "only in data.train: 7 'nut'\n" in text
+    assert text.endswith("only in data.val: 7 'nuts', 9 'screw'")
+
+
+def test_order_of_categories_does_not_matter(tmp_path, cfg):
+    val = files.content()
+    val["categories"].reverse()
+    apply_own_data(cfg, own_data(tmp_path, val=val))
+
+
+def test_what_evaluation_or_training_would_stumble_over(tmp_path, cfg):
+    val = files.content()
+    del val["annotations"][0]["area"], val["annotations"][1]["iscrowd"]
+    assert "2 annotations have no 'area' or no 'iscrowd'" in refused(
+        cfg, own_data(tmp_path, val=val)
+    )
+    train = files.content()
+    for record in train["annotations"]:
+        record["bbox"] = [1, 1, 0, 0]
+    assert "no boxes to learn from" in refused(cfg, own_data(tmp_path, train=train))
+
+
+def test_a_model_without_classes_is_refused(tmp_path, cfg):
+    cfg.model = {"width": 3}
+    assert "no num_classes below `model`" in refused(cfg, own_data(tmp_path))
+
+
+def test_the_key_is_named(tmp_path, cfg):
+    data = own_data(tmp_path, train={**files.content(), "categories": []})
+    assert refused(cfg, data).startswith(f"data.train={data.train}: it lists no categories")

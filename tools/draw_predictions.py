@@ -1,0 +1,76 @@
+"""Draw predictions beside ground truth for a run of train_net.py that was evaluated.
+
+    python tools/draw_predictions.py --output-dir output/demo
+
+Writes one picture and prints where it, the checkpoint and the log are.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from brloss_d2.errors import InputError
+from brloss_d2.visualization import EvaluatedRun, best_f1_threshold, draw_comparison
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status.
+
+    The threshold `auto` is the score with the best F1 at IoU 0.5 over the data set: ranking
+    losses push scores up or down as a whole, so that a fixed threshold misleads.
+    """
+    args = _parser().parse_args(argv)
+    picture = args.output or os.path.join(args.output_dir, "predictions.png")
+    try:
+        _draw(args.output_dir, picture, args.images, args.score_threshold)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for what, path in (
+        ("checkpoint", os.path.join(args.output_dir, "model_final.pth")),
+        ("log", os.path.join(args.output_dir, "log.txt")),
+        ("picture", picture),
+    ):
+        print(f"{what + ':':<12}{path}{'' if os.path.exists(path) else ' (missing)'}")
+    return 0
+
+
+def _draw(output_dir: str, picture: str, images: int, threshold: float | None) -> None:
+    run = EvaluatedRun.load(output_dir)
+    if threshold is None:
+        threshold, reason = best_f1_threshold(run), ", the best F1 at IoU 0.5"
+    else:
+        reason = ""
+    title = f"Score threshold of the predictions: {threshold:.2f}{reason}"
+    draw_comparison(run.pairs(images, threshold), run.class_names, picture, title=title)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output-dir", required=True, help="train.output_dir of the run")
+    parser.add_argument("--images", type=_positive, default=6, help="how many (default: 6)")
+    parser.add_argument(
+        "--score-threshold",
+        type=_threshold,
+        default=None,
+        metavar="auto|0.x",
+        help="draw predictions with at least this score (default: auto)",
+    )
+    parser.add_argument("--output", help="picture (default: predictions.png in the output folder)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return number
+
+
+def _threshold(text: str) -> float | None:
+    return None if text == "auto" else float(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Write the data set of coloured shapes that `make demo` trains on.
+
+    python tools/make_shapes.py --output datasets/shapes
+
+Writes nothing if the folder has the same parameters already.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from brloss_d2.data import OwnDataSummary, check_coco_json, write_shapes
+from brloss_d2.errors import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        written = write_shapes(
+            args.output, args.train, args.val, tuple(args.size), args.seed, overwrite=args.overwrite
+        )
+        print(f"{'Wrote' if written else 'Up to date:'} {args.output}\n{_counts(args.output)}")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=formatter)
+    parser.add_argument("--output", default="datasets/shapes", help="folder to create")
+    parser.add_argument("--train", type=int, default=400, help="training images")
+    parser.add_argument("--val", type=int, default=100, help="validation images")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(128, 160), metavar=("H", "W"), help="pixels"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="other seeds give other images")
+    parser.add_argument("--overwrite", action="store_true", help="replace other shapes there")
+    return parser
+
+
+def _counts(output: str) -> OwnDataSummary:
+    train, val = (
+        check_coco_json(f"{output}/annotations/instances_{split}.json", f"{output}/{split}")
+        for split in ("train", "val")
+    )
+    return OwnDataSummary(train=train, val=val)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
