@@ -56,15 +56,14 @@ def train_defaults() -> dict[str, Any]:
 
 
 def complete_train(train: DictConfig) -> DictConfig:
-    """Check a `train` node and fill in the defaults of the keys that it lacks.
+    """Check the keys of a `train` node and add the defaults of those that it lacks.
 
     Raises:
-        InputError: an unknown key, or a value of the wrong type or out of range.
+        InputError: an unknown key, or a value where keys are expected.
     """
     defaults = train_defaults()
     _check_keys(train, defaults, "train")
-    train = OmegaConf.merge(defaults, train)
-    return train
+    return OmegaConf.merge(defaults, train)
 
 
 def check_train_values(train: DictConfig) -> None:

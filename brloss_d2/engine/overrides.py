@@ -111,7 +111,7 @@ def _unknown(cfg: DictConfig, key: str) -> InputError:
     known = sorted(set(_keys(cfg)))
     last = key.rpartition(".")[2]
     same_name = [k for k in known if k.rpartition(".")[2] == last]
-    close = list(dict.fromkeys(same_name[:2] + get_close_matches(key, known, n=3)))
+    close = list(dict.fromkeys(same_name[:2] + get_close_matches(key, known, cutoff=0.8)))
     hint = f" Did you mean {' or '.join(close[:3])}?" if close else ""
     # Adding helps only inside the nodes that are passed on to somebody's code.
     closed = "." not in key or key.startswith("train.")

@@ -1,6 +1,8 @@
 """Start one or several processes, and report what goes wrong in any of them once."""
 
 import argparse
+import atexit
+import logging
 import os
 import sys
 import time
@@ -83,10 +85,30 @@ def in_agreement(step: Callable[[], T]) -> T:
 
 
 def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    with _reported():
-        main(args)
-    if dist.is_initialized():
+    try:
+        with _reported():
+            main(args)
+    except SystemExit:
+        _leave(_EXIT_STATUS)
+        raise
+    _leave(0)
+
+
+def _leave(status: int) -> None:
+    """End one process of several without taking its interpreter down.
+
+    That may abort the process (seen under gloo, once in some twenty runs: "terminate called"),
+    because threads of the process group outlive the interpreter.
+    """
+    if not dist.is_initialized():
+        return
+    if status == 0:
+        comm.synchronize()  # the first process serves the others' connections
         dist.destroy_process_group()
+    atexit._run_exitfuncs()  # ends the processes that load data, closes the log
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @contextmanager
@@ -100,15 +122,27 @@ def _reported() -> Iterator[None]:
         if error.exit_code != _EXIT_STATUS:
             raise
         sys.exit(_EXIT_STATUS)  # the process itself has said why
-    except Exception:
+    except Exception as error:
         if comm.get_world_size() > 1:
             time.sleep(_PEER_SECONDS)
+        _to_log_file("Stopped by an exception:", error)
         raise
 
 
 def _print_error(message: str) -> None:
+    _to_log_file(message)
     sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr, flush=True)
+
+
+def _to_log_file(message: str, error: Exception | None = None) -> None:
+    """Write to log.txt alone, if there is one by now: stderr tells the same to the terminal."""
+    logger = logging.getLogger("brloss_d2")
+    trace = (type(error), error, error.__traceback__) if error else None
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), trace)
+    for handler in logger.handlers:
+        if getattr(handler, "stream", sys.stdout) is not sys.stdout:
+            handler.handle(record)
 
 
 def _join_torchrun() -> None:

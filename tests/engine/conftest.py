@@ -1,0 +1,69 @@
+import argparse
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import toy
+from detectron2.utils import logger as detectron2_logger
+from PIL import Image
+
+from brloss_d2.engine import main, run
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A config file of the toy model; its runs write to `tmp_path / "out"` by default."""
+    path = tmp_path / "toy_config.py"
+    out = f'train["output_dir"] = {str(tmp_path / "out")!r}\n'
+    path.write_text(toy.CONFIG + out, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def train_net(config: Path) -> Iterator[Callable[..., Path]]:
+    """Do what `train_net.py --config-file CONFIG options key=value...` does, in this process."""
+
+    def call(
+        *opts: str, file: Path = config, resume: bool = False, eval_only: bool = False
+    ) -> Path:
+        args = argparse.Namespace(
+            config_file=str(file),
+            opts=list(opts),
+            resume=resume,
+            eval_only=eval_only,
+            num_gpus=1,
+            num_machines=1,
+            machine_rank=0,
+            dist_url="auto",
+        )
+        _forget_log_handlers()
+        run(main, args)
+        return config.parent / "out"
+
+    yield call
+    _forget_log_handlers()
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> list[str]:
+    """Options for own data: an image with one box, 2 classes."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "area": 16, "iscrowd": 0}
+    data = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 8, "width": 8}],
+        "annotations": [box],
+        "categories": [{"id": 1, "name": "cell"}, {"id": 2, "name": "nut"}],
+    }
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(data))
+    return [f"data.train={file}", f"data.val={file}"]
+
+
+def _forget_log_handlers() -> None:
+    """detectron2 never removes a handler, so that each run would log into all earlier folders."""
+    for name in ("detectron2", "fvcore", "brloss_d2"):
+        logging.getLogger(name).handlers.clear()
+    detectron2_logger.setup_logger.cache_clear()
+    detectron2_logger._cached_log_stream.cache_clear()

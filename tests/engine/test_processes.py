@@ -1,0 +1,55 @@
+"""train_net.py as users start it: a program of one or several processes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def train_net(
+    *args: str, config: Path, launcher: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    paths = [str(ROOT), str(Path(__file__).parent)]
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, *launcher, str(ROOT / "train_net.py"), "--config-file", str(config)]
+    return subprocess.run([*command, *args], env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(("launcher", "options"), [((), ("--num-gpus", "2")), (TORCHRUN, ())])
+def test_two_processes_train_and_evaluate(
+    config: Path, launcher: Sequence[str], options: Sequence[str]
+) -> None:
+    result = train_net(*options, config=config, launcher=launcher)
+    assert result.returncode == 0, result.stderr
+    assert "World size: 2" in result.stdout
+    assert result.stdout.count("Results:") == 1
+    assert "100.00" in result.stdout, "each process evaluates its share of the images"
+    out = config.parent / "out"
+    assert torch.load(out / "model_final.pth", weights_only=True)["iteration"] == 3
+
+
+def test_divergence_in_one_of_two_processes_ends_both(config: Path) -> None:
+    result = train_net("--num-gpus", "2", "model.nan_from=1", "model.nan_rank=1", config=config)
+    assert result.returncode == 1
+    assert result.stderr.count("error: ") == 1
+    assert "iteration 1: loss_box_reg is nan" in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_a_mistake_is_told_once_by_two_processes(config: Path) -> None:
+    result = train_net("train.max_itr=3", config=config, launcher=TORCHRUN)
+    assert result.returncode == 1
+    assert result.stderr.count("train.max_itr") == 1
+    assert "train_net.py FAILED" in result.stderr, "torchrun learns of it"
+    assert not (config.parent / "out").exists()
