@@ -13,10 +13,10 @@ CLASSES = ("circle", "rectangle", "triangle")
 
 _EMPTY_FRACTION = 0.05  # images without shapes
 _MAX_SHAPES = 8
-_RADII = (0.08, 0.25)  # of the shorter image side
-_MAX_ROTATION = 0.3  # radians
-_MAX_OVERLAP = 0.35  # of the smaller of two boxes
-_MIN_CONTRAST = 80.0  # distance of RGB colours, 0..255 each
+_RADII = (0.09, 0.25)  # of the shorter image side
+_MAX_ROTATION = 0.2  # radians
+_MAX_OVERLAP = 0.3  # of the smaller of two boxes
+_MIN_CONTRAST = 90.0  # distance of RGB colours, 0..255 each
 _SUPERSAMPLING = 4
 
 
