@@ -8,10 +8,6 @@ COMPAT := $(shell find compat -type f ! -path '*/__pycache__/*')
 SHAPES := datasets/shapes
 DEMO := output/demo
 
-# Threads that spin while they wait for each other make a training several times slower as soon
-# as something else wants the same cores.
-export OMP_WAIT_POLICY ?= passive
-
 .PHONY: help install demo test lint clean
 .DEFAULT_GOAL := help
 

@@ -1,8 +1,14 @@
 """Train or evaluate a detector: `python train_net.py --config-file FILE [options] key=value ...`"""
 
-from detectron2.engine import default_argument_parser
+import os
 
-from brloss_d2.engine import main, run
+# Before torch starts its threads: idle ones that spin slow each other down where other programs
+# need the cores too.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from detectron2.engine import default_argument_parser  # noqa: E402
+
+from brloss_d2.engine import main, run  # noqa: E402
 
 EXAMPLES = """
 examples:

@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,6 +47,7 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
     """Start logging, write config.yaml, and seed."""
     # Without its config_file detectron2 does not log that file, which the effective config repeats.
     default_setup(job.cfg, argparse.Namespace(eval_only=args.eval_only))
+    _hush_detectron2()
     setup_logger(job.output_dir, distributed_rank=comm.get_rank(), name="brloss_d2")
     logger.info("Command line: %s", shlex.join(sys.argv))
     if job.cfg.train.num_threads:
@@ -57,6 +59,12 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
         logger.warning("Nothing to resume in %s: starting anew.", job.output_dir)
     if job.own_data is not None:
         logger.info("Own data, %d classes:\n%s", job.own_data.num_classes, job.own_data)
+
+
+def _hush_detectron2() -> None:
+    """Silence what recent versions of torch say of detectron2's code; no user can mend it."""
+    warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 
 def _evaluate(job: Job) -> None:
