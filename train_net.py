@@ -6,9 +6,9 @@ import os
 # need the cores too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from detectron2.engine import default_argument_parser  # noqa: E402
+from detectron2.engine import default_argument_parser
 
-from brloss_d2.engine import main, run  # noqa: E402
+from brloss_d2.engine import main, run
 
 EXAMPLES = """
 examples:
