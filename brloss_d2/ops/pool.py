@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from brloss_d2.ops.cells import accumulate
 from brloss_d2.ops.ramp import prefix_sums, ramp_sum, window_sum
 
 
@@ -44,11 +45,6 @@ class RankingPool:
         """`sum_k weights[..., k] * H(s_k - s_i)` over the positives, k = i included: (..., P)."""
         return ramp_sum(self.scores, self.scores, weights, self.delta)
 
-    def relevant_negatives(self) -> Tensor:
-        """Positions of the negatives that some ramp reaches, `s >= min(positives) - delta`."""
-        reached = self.logits >= self.lowest - self.delta
-        return ((self.labels == 0) & reached).nonzero().squeeze(1)
-
 
 class NegativeCells(ABC):
     """The negatives of a pool, counted between `edges`.
@@ -64,14 +60,10 @@ class NegativeCells(ABC):
         self.pool = pool
         # The lowest cell starts where the relevant negatives do.
         self.left = torch.cat([edges.new_zeros(1) - pool.delta, edges])
-        self.negatives = pool.relevant_negatives()
-        scores = pool.logits[self.negatives] - pool.centre
-        self.cell = torch.bucketize(scores, edges, right=True)
-        # Sums of the distances to the left edge: no cancellation within a cell.
-        self.offset = scores - self.left[self.cell]
-        counts = edges.new_zeros(len(self.left), dtype=torch.float64)
-        self.count = counts.index_add(0, self.cell, torch.ones_like(self.cell, dtype=counts.dtype))
-        self.offset_sum = counts.index_add(0, self.cell, self.offset.double())
+        # Only what some ramp reaches.
+        lowest = pool.lowest - pool.delta
+        self.cells = accumulate(pool.logits, pool.labels, lowest, pool.centre, self.left)
+        self.count, self.offset_sum = self.cells.count, self.cells.offset_sum
 
     @property
     @abstractmethod
@@ -84,12 +76,7 @@ class NegativeCells(ABC):
 
     def gradient(self, weights: Tensor) -> Tensor:
         """(M,): `sum_i weights[i] H(s_j - s_i)` at every negative j, 0 elsewhere."""
-        level, slope = self.levels(weights + self.pool.poison)
-        out = torch.zeros_like(self.pool.logits)
-        value = level.to(out.dtype)[self.cell]
-        if slope is not None:
-            value = torch.addcmul(value, slope.to(out.dtype)[self.cell], self.offset)
-        return out.index_copy_(0, self.negatives, value)
+        return self.cells.write(*self.levels(weights + self.pool.poison))
 
 
 class RampCells(NegativeCells):

@@ -1,0 +1,57 @@
+"""Two streaming passes over the logits: count the negatives in cells, write their gradients.
+
+A back-end provides `accumulate`, whose result carries the second pass with it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What the first pass found, C cells.
+
+    Attributes:
+        count: (C,) float64, negatives in each cell.
+        offset_sum: (C,) float64, sum of their distances to the left edge of the cell.
+        write: the second pass, `write(level (C,), slope (C,) or None) -> (M,)`: for each negative
+            `level + slope * distance` of its cell, in the dtype of the logits, else 0.
+    """
+
+    count: Tensor
+    offset_sum: Tensor
+    write: Callable[[Tensor, Tensor | None], Tensor]
+
+
+def accumulate(
+    logits: Tensor, labels: Tensor, lowest: Tensor, centre: Tensor, left: Tensor
+) -> Cells:
+    """Count the negatives between edges, in PyTorch.
+
+    Args:
+        logits: (M,), not centred.
+        labels: (M,) integers; 0 marks a negative.
+        lowest: () or (1,), negatives below this logit are left out.
+        centre: () or (1,), subtracted from the logits before they are compared with the edges.
+        left: (C,) ascending left edges of the cells, centred, in the dtype of the logits. What is
+            below the second belongs to the first cell, even if it is below the first.
+    """
+    negatives = ((labels == 0) & (logits >= lowest)).nonzero().squeeze(1)
+    scores = logits[negatives] - centre
+    cell = torch.bucketize(scores, left[1:], right=True)
+    # Sums of the distances to the left edge: no cancellation within a cell.
+    offset = scores - left[cell]
+    zeros = left.new_zeros(len(left), dtype=torch.float64)
+    count = zeros.index_add(0, cell, torch.ones_like(offset, dtype=torch.float64))
+    offset_sum = zeros.index_add(0, cell, offset.double())
+
+    def write(level: Tensor, slope: Tensor | None) -> Tensor:
+        value = level.to(logits.dtype)[cell]
+        if slope is not None:
+            value = torch.addcmul(value, slope.to(logits.dtype)[cell], offset)
+        return torch.zeros_like(logits).index_copy_(0, negatives, value)
+
+    return Cells(count, offset_sum, write)
