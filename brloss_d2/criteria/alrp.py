@@ -1,10 +1,14 @@
 """Criterion of aLRP Loss, which couples classification and localisation."""
 
-from brloss_d2.criteria.base import Criterion, CriterionOutput, MatchedPredictions
+from typing import Any
+
+from brloss_d2.criteria.base import CriterionOutput, MatchedPredictions
+from brloss_d2.criteria.pools import PooledCriterion
 from brloss_d2.losses import ALRPLoss, Balancer, BoxLoss
+from brloss_d2.ops import Processes
 
 
-class ALRPCriterion(Criterion):
+class ALRPCriterion(PooledCriterion):
     """aLRP Loss (Oksuz et al., NeurIPS 2020).
 
     Args:
@@ -13,6 +17,7 @@ class ALRPCriterion(Criterion):
         balancer: weighs the localisation component; `EpochSelfBalancer` as published.
         error_scale: `1 / (2 (1 - tau))` of the paper for 1 - GIoU, with `tau` the IoU that
             makes a prediction positive: 1 for tau = 0.5, 1/0.6 for the 0.7 of an RPN.
+        pools: see `PooledCriterion`.
     """
 
     def __init__(
@@ -22,14 +27,16 @@ class ALRPCriterion(Criterion):
         balancer: Balancer,
         *,
         error_scale: float = 1.0,
+        **pools: Any,
     ):
-        super().__init__()
+        super().__init__(**pools)
         self.cls_loss, self.box_loss, self.balancer = cls_loss, box_loss, balancer
         self.error_scale = error_scale
 
-    def forward(self, matched: MatchedPredictions) -> CriterionOutput:
+    def rank(self, matched: MatchedPredictions, processes: Processes) -> CriterionOutput:
+        logits, labels = matched.logits.flatten(), matched.binary_labels().flatten()
         errors = matched.box_losses(self.box_loss) * self.error_scale
-        losses = self.cls_loss(matched.logits.flatten(), matched.binary_labels().flatten(), errors)
+        losses = self.cls_loss(logits, labels, errors, processes=processes)
         rank_loss, box_loss = losses["loss_rank"], losses["loss_box"]
         balanced = self.balancer(rank_loss, box_loss, len(errors))
         return CriterionOutput(
@@ -40,4 +47,4 @@ class ALRPCriterion(Criterion):
         )
 
     def extra_repr(self) -> str:
-        return f"error_scale={self.error_scale:.4g}"
+        return f"error_scale={self.error_scale:.4g}, {super().extra_repr()}"

@@ -1,7 +1,7 @@
 """What a head gives to a criterion, and what it gets back."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ class MatchedPredictions:
         num_classes: K.
         pred_deltas: (P, 4) the encoded predictions, for losses on deltas.
         gt_deltas: (P, 4) the encoded ground truth.
+        images: (R,) which image of the batch a row belongs to, ascending.
+        num_images: images in the batch.
     """
 
     logits: Tensor
@@ -32,6 +34,8 @@ class MatchedPredictions:
     num_classes: int
     pred_deltas: Tensor | None = None
     gt_deltas: Tensor | None = None
+    images: Tensor | None = None
+    num_images: int = 1
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 2 or self.logits.shape[1] - self.num_classes not in (0, 1):
@@ -60,6 +64,31 @@ class MatchedPredictions:
         one_hot = (self.labels[:, None] == classes).to(torch.int8)
         return one_hot.masked_fill_((self.labels < 0)[:, None], -1)
 
+    def split(self, num_images: int) -> list["MatchedPredictions"]:
+        """Groups of `num_images` consecutive images; the last may have fewer."""
+        if self.images is None:
+            raise ValueError("pools of images need `images`, the image of each row")
+        groups = self.images.div(num_images, rounding_mode="floor")
+        starts = range(0, self.num_images, num_images)
+        return [
+            self._part(groups == i, min(num_images, self.num_images - start))
+            for i, start in enumerate(starts)
+        ]
+
+    def _part(self, rows: Tensor, num_images: int) -> "MatchedPredictions":
+        foreground = rows[self.foreground()]
+        return replace(
+            self,
+            logits=self.logits[rows],
+            labels=self.labels[rows],
+            pred_boxes=self.pred_boxes[foreground],
+            gt_boxes=self.gt_boxes[foreground],
+            pred_deltas=None if self.pred_deltas is None else self.pred_deltas[foreground],
+            gt_deltas=None if self.gt_deltas is None else self.gt_deltas[foreground],
+            images=None,
+            num_images=num_images,
+        )
+
     def box_losses(self, box_loss: BoxLoss) -> Tensor:
         """(P,): `box_loss` of every foreground row, on boxes or deltas as it needs."""
         if not box_loss.on_deltas:
@@ -83,7 +112,7 @@ class CriterionOutput:
     losses: dict[str, Tensor]
     box_weights: Tensor
     cls_total: Tensor
-    metrics: dict[str, Tensor | int] = field(default_factory=dict)
+    metrics: dict[str, Tensor | float] = field(default_factory=dict)
 
 
 class Criterion(nn.Module, ABC):
@@ -102,9 +131,3 @@ class Criterion(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, matched: MatchedPredictions) -> CriterionOutput: ...
-
-
-def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """`sum(w v) / sum(w)`, () ; 0, attached to `values`, where the weights vanish."""
-    total = weights.sum()
-    return (values * weights).sum() / torch.where(total < 1e-10, 1.0, total)

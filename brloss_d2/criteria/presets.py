@@ -29,6 +29,8 @@ _RANKING_LOSSES: dict[str, Callable[[], RankingLoss]] = {
     "rs": RankSortLoss,
     "brs": BucketedRankSortLoss,
 }
+# As on the published setting's GPUs; the losses depend on it.
+_IMAGES_PER_POOL = 4
 CRITERION_NAMES = ("ce", *_RANKING_LOSSES, "alrp")
 
 
@@ -54,7 +56,15 @@ def roi_criterion(name: str, *, epoch_steps: int) -> Criterion:
 def _ranking_criterion(name: str, epoch_steps: int, *, error_scale: float) -> Criterion:
     if name == "alrp":
         balancer = EpochSelfBalancer(period=epoch_steps)
-        return ALRPCriterion(ALRPLoss(), GIoULoss(), balancer, error_scale=error_scale)
+        return ALRPCriterion(
+            ALRPLoss(),
+            GIoULoss(),
+            balancer,
+            error_scale=error_scale,
+            images_per_pool=_IMAGES_PER_POOL,
+        )
     if name not in _RANKING_LOSSES:
         raise ValueError(f"unknown criterion {name!r}, expected one of {CRITERION_NAMES}")
-    return RankingCriterion(_RANKING_LOSSES[name](), GIoULoss(), SelfBalancer())
+    return RankingCriterion(
+        _RANKING_LOSSES[name](), GIoULoss(), SelfBalancer(), images_per_pool=_IMAGES_PER_POOL
+    )

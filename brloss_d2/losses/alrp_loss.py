@@ -11,19 +11,24 @@ from brloss_d2.losses.base import (
     ranking_pool,
     ranking_term,
 )
-from brloss_d2.ops import attach
+from brloss_d2.ops import Processes, attach, with_value
 from brloss_d2.ops.reference import ALRP_MIN_FALSE_POSITIVES
 
 
 def alrp_loss(
-    logits: Tensor, labels: Tensor, localisation_error: Tensor, *, delta: float = 1.0
+    logits: Tensor,
+    labels: Tensor,
+    localisation_error: Tensor,
+    *,
+    delta: float = 1.0,
+    processes: Processes | None = None,
 ) -> LossDict:
     """aLRP Loss (Oksuz et al., NeurIPS 2020). See `ALRPLoss`."""
-    logits, pool = ranking_pool(logits, labels, localisation_error, delta)
+    logits, pool = ranking_pool(logits, labels, localisation_error, delta, processes)
+    error = pool.collect(localisation_error)
     if len(pool) == 0:
         (rank_loss,) = attach(logits, no_positives(pool))
         return {"loss_rank": rank_loss, "loss_box": localisation_error.sum() + rank_loss.detach()}
-    error = localisation_error.detach().double()[pool.order]
     own = 1.0 if delta == 0 else 0.5  # H(0)
     positives, errors = pool.own_sum(torch.stack([torch.ones_like(error), error]))
     cells = cells_of(pool, bucketed=False)
@@ -32,13 +37,12 @@ def alrp_loss(
     counted = fp > ALRP_MIN_FALSE_POSITIVES
     received = torch.where(counted, (fp + errors - own * error) / rank, 0.0)
     share = torch.where(counted, received / fp, 0.0)
-    term = ranking_term(pool, cells, (fp / rank).mean(), received, share)
-    (rank_loss,) = attach(logits, term)
-    weights = _box_weights(pool.scores, rank).to(localisation_error.dtype)
-    return {
-        "loss_rank": rank_loss,
-        "loss_box": (localisation_error[pool.order] * weights).sum() + rank_loss.detach() * 0,
-    }
+    (rank_loss,) = attach(logits, ranking_term(pool, cells, (fp / rank).mean(), received, share))
+    weights = _box_weights(pool.scores, rank)
+    mine = weights[pool.mine].to(localisation_error.dtype) * pool.processes.size
+    local = (localisation_error * mine).sum()
+    value = (error * weights).sum() + pool.poison
+    return {"loss_rank": rank_loss, "loss_box": with_value(local, value)}
 
 
 def _box_weights(scores: Tensor, rank: Tensor) -> Tensor:
@@ -58,8 +62,7 @@ class ALRPLoss(RankingLoss):
     ordering of the positives, differentiable in the errors, not in the logits.
     """
 
+    compute = staticmethod(alrp_loss)
+
     def __init__(self, *, delta: float = 1.0):
         super().__init__(delta=delta)
-
-    def forward(self, logits: Tensor, labels: Tensor, quality: Tensor) -> LossDict:
-        return alrp_loss(logits, labels, quality, delta=self.delta)

@@ -11,7 +11,7 @@ from brloss_d2.losses.base import (
     ranking_term,
     share_out,
 )
-from brloss_d2.ops import RankingPool, Term, attach
+from brloss_d2.ops import Processes, RankingPool, Term, attach
 
 
 def precision_errors(
@@ -33,10 +33,15 @@ def precision_term(pool: RankingPool, *, bucketed: bool) -> Term:
 
 
 def ap_loss(
-    logits: Tensor, labels: Tensor, quality: Tensor | None = None, *, delta: float = 1.0
+    logits: Tensor,
+    labels: Tensor,
+    quality: Tensor | None = None,
+    *,
+    delta: float = 1.0,
+    processes: Processes | None = None,
 ) -> LossDict:
     """AP Loss with interpolated precision (Chen et al., CVPR 2019). See `APLoss`."""
-    logits, pool = ranking_pool(logits, labels, quality, delta)
+    logits, pool = ranking_pool(logits, labels, quality, delta, processes)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}
     cells = cells_of(pool, bucketed=False)
@@ -48,10 +53,15 @@ def ap_loss(
 
 
 def bucketed_ap_loss(
-    logits: Tensor, labels: Tensor, quality: Tensor | None = None, *, delta: float = 1.0
+    logits: Tensor,
+    labels: Tensor,
+    quality: Tensor | None = None,
+    *,
+    delta: float = 1.0,
+    processes: Processes | None = None,
 ) -> LossDict:
     """Bucketed AP Loss (Yavuz et al., ECCV 2024). See `BucketedAPLoss`."""
-    logits, pool = ranking_pool(logits, labels, quality, delta)
+    logits, pool = ranking_pool(logits, labels, quality, delta, processes)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}
     return {"loss_rank": attach(logits, precision_term(pool, bucketed=True))[0]}
@@ -63,11 +73,11 @@ class APLoss(RankingLoss):
     Ignores the quality: every positive counts the same. O((P + N) log P).
     """
 
+    compute = staticmethod(ap_loss)
+    needs_quality = False
+
     def __init__(self, *, delta: float = 1.0):
         super().__init__(delta=delta)
-
-    def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> LossDict:
-        return ap_loss(logits, labels, quality, delta=self.delta)
 
 
 class BucketedAPLoss(RankingLoss):
@@ -78,8 +88,8 @@ class BucketedAPLoss(RankingLoss):
     version of `APLoss`. Ignores the quality.
     """
 
+    compute = staticmethod(bucketed_ap_loss)
+    needs_quality = False
+
     def __init__(self, *, delta: float = 1.0):
         super().__init__(delta=delta)
-
-    def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> LossDict:
-        return bucketed_ap_loss(logits, labels, quality, delta=self.delta)

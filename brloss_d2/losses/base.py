@@ -1,22 +1,30 @@
 """What all ranking losses share: arguments, checks and the two kinds of terms."""
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from brloss_d2.ops import BucketCells, NegativeCells, RampCells, RankingPool, Term
+from brloss_d2.ops import BucketCells, NegativeCells, Processes, RampCells, RankingPool, Term
 
 LossDict = dict[str, Tensor]
 
 
-class RankingLoss(nn.Module, ABC):
+class RankingLoss(nn.Module):
     """A loss over one ranking pool of M binary decisions.
 
     Args:
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
             0 compares exactly.
+
+    Attributes:
+        compute: the functional form.
+        needs_quality: whether it does anything with the quality of the positives.
     """
+
+    compute: ClassVar[Callable[..., LossDict]]
+    needs_quality: ClassVar[bool] = True
 
     def __init__(self, *, delta: float):
         super().__init__()
@@ -24,8 +32,14 @@ class RankingLoss(nn.Module, ABC):
             raise ValueError(f"delta must be >= 0, got {delta}")
         self.delta = delta
 
-    @abstractmethod
-    def forward(self, logits: Tensor, labels: Tensor, quality: Tensor) -> LossDict:
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        quality: Tensor | None = None,
+        *,
+        processes: Processes | None = None,
+    ) -> LossDict:
         """Compute the terms of the loss.
 
         Args:
@@ -33,6 +47,9 @@ class RankingLoss(nn.Module, ABC):
             labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
             quality: (P,) in [0, 1], one number for each positive in the order in which
                 `labels == 1` occurs. aLRP Loss takes localisation errors >= 0 in its place.
+            processes: rank the decisions of all of these together. Values are then those of the
+                whole pool on every process, and gradients such that their average over the
+                processes is the gradient of the whole pool. All of them have to call.
 
         Returns:
             Named 0-dim losses, each with a gradient of its own. All are 0 and attached to the graph
@@ -41,13 +58,20 @@ class RankingLoss(nn.Module, ABC):
         Raises:
             ValueError: for arguments of wrong shape or kind.
         """
+        if quality is None and self.needs_quality:
+            raise ValueError(f"{type(self).__name__} needs a number for each positive, got None")
+        return self.compute(logits, labels, quality, delta=self.delta, processes=processes)
 
     def extra_repr(self) -> str:
         return f"delta={self.delta}"
 
 
 def ranking_pool(
-    logits: Tensor, labels: Tensor, quality: Tensor | None, delta: float
+    logits: Tensor,
+    labels: Tensor,
+    quality: Tensor | None,
+    delta: float,
+    processes: Processes | None,
 ) -> tuple[Tensor, RankingPool]:
     """Check the arguments of a ranking loss and set up its pool.
 
@@ -67,11 +91,12 @@ def ranking_pool(
         )
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    pool = RankingPool(logits, labels, delta)
-    if quality is not None and quality.shape != (len(pool),):
+    pool = RankingPool(logits, labels, delta, processes)
+    count = len(pool.index)
+    if quality is not None and quality.shape != (count,):
         raise ValueError(
-            f"expected one value for each of the {len(pool)} positives (labels == 1), shape "
-            f"({len(pool)},), got {tuple(quality.shape)}"
+            f"expected one value for each of the {count} positives (labels == 1), shape "
+            f"({count},), got {tuple(quality.shape)}"
         )
     return logits, pool
 
@@ -102,7 +127,6 @@ def ranking_term(
         error: (P,) what positive i receives, downhill.
         share: (P,) what a negative with H = 1 over positive i receives of it, uphill.
     """
-    count = len(pool)
-    gradient = cells.gradient(share / count)
-    own = (pool.poison - error / count).to(gradient.dtype)
+    gradient = cells.gradient(share * pool.scale)
+    own = (pool.poison - error * pool.scale)[pool.mine].to(gradient.dtype)
     return Term(value + pool.poison, gradient.index_add_(0, pool.index, own))

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from brloss_d2.losses.ap_loss import precision_term
 from brloss_d2.losses.base import LossDict, RankingLoss, no_positives, ranking_pool, share_out
-from brloss_d2.ops import RankingPool, Term, attach, prefix_ramp_sum
+from brloss_d2.ops import Processes, RankingPool, Term, attach, prefix_ramp_sum
 from brloss_d2.ops.reference import SORT_MIN_MASS
 
 
@@ -13,14 +13,15 @@ def sorting_term(pool: RankingPool, quality: Tensor) -> Term:
     """The sorting error of the positives with its identity update (Oksuz et al. 2021, eq. 8-9).
 
     Args:
-        quality: (P,) in the order of the labels.
+        quality: (p,) of the positives of this process, in the order of the labels.
     """
-    quality = quality.detach().double()[pool.order]
+    quality = pool.collect(quality)
     error, mass = _sorting_errors(pool, quality)
     share = share_out(error, mass, SORT_MIN_MASS)
     error = torch.where(mass > SORT_MIN_MASS, error, 0.0)
-    gradient = (_received(pool, quality, share) - error) / len(pool) + pool.poison
-    return Term(error.mean() + pool.poison, gradient.to(pool.logits.dtype), pool.index)
+    gradient = (_received(pool, quality, share) - error) * pool.scale + pool.poison
+    own = gradient[pool.mine].to(pool.logits.dtype)
+    return Term(error.mean() + pool.poison, own, pool.index)
 
 
 def _sorting_errors(pool: RankingPool, quality: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,9 +58,15 @@ def _received(pool: RankingPool, quality: Tensor, share: Tensor) -> Tensor:
 
 
 def _rank_sort(
-    logits: Tensor, labels: Tensor, quality: Tensor, delta: float, *, bucketed: bool
+    logits: Tensor,
+    labels: Tensor,
+    quality: Tensor,
+    delta: float,
+    processes: Processes | None,
+    *,
+    bucketed: bool,
 ) -> LossDict:
-    logits, pool = ranking_pool(logits, labels, quality, delta)
+    logits, pool = ranking_pool(logits, labels, quality, delta, processes)
     if len(pool) == 0:
         terms = no_positives(pool), no_positives(pool)
     else:
@@ -69,17 +76,27 @@ def _rank_sort(
 
 
 def rank_sort_loss(
-    logits: Tensor, labels: Tensor, quality: Tensor, *, delta: float = 0.5
+    logits: Tensor,
+    labels: Tensor,
+    quality: Tensor,
+    *,
+    delta: float = 0.5,
+    processes: Processes | None = None,
 ) -> LossDict:
     """Rank & Sort Loss (Oksuz et al., ICCV 2021). See `RankSortLoss`."""
-    return _rank_sort(logits, labels, quality, delta, bucketed=False)
+    return _rank_sort(logits, labels, quality, delta, processes, bucketed=False)
 
 
 def bucketed_rank_sort_loss(
-    logits: Tensor, labels: Tensor, quality: Tensor, *, delta: float = 0.5
+    logits: Tensor,
+    labels: Tensor,
+    quality: Tensor,
+    *,
+    delta: float = 0.5,
+    processes: Processes | None = None,
 ) -> LossDict:
     """Bucketed Rank & Sort Loss (Yavuz et al., ECCV 2024). See `BucketedRankSortLoss`."""
-    return _rank_sort(logits, labels, quality, delta, bucketed=True)
+    return _rank_sort(logits, labels, quality, delta, processes, bucketed=True)
 
 
 class RankSortLoss(RankingLoss):
@@ -89,11 +106,10 @@ class RankSortLoss(RankingLoss):
     their quality. O((P + N) log P) time, O(P + N) memory.
     """
 
+    compute = staticmethod(rank_sort_loss)
+
     def __init__(self, *, delta: float = 0.5):
         super().__init__(delta=delta)
-
-    def forward(self, logits: Tensor, labels: Tensor, quality: Tensor) -> LossDict:
-        return rank_sort_loss(logits, labels, quality, delta=self.delta)
 
 
 class BucketedRankSortLoss(RankingLoss):
@@ -102,8 +118,7 @@ class BucketedRankSortLoss(RankingLoss):
     `RankSortLoss` whose negatives act, between two successive positives, as their mean.
     """
 
+    compute = staticmethod(bucketed_rank_sort_loss)
+
     def __init__(self, *, delta: float = 0.5):
         super().__init__(delta=delta)
-
-    def forward(self, logits: Tensor, labels: Tensor, quality: Tensor) -> LossDict:
-        return bucketed_rank_sort_loss(logits, labels, quality, delta=self.delta)

@@ -20,6 +20,7 @@ def match_predictions(
     *,
     transform: Box2BoxTransform,
     num_classes: int,
+    rows_per_image: list[int],
 ) -> MatchedPredictions:
     """Decode the foreground rows and put them beside their ground truth.
 
@@ -30,8 +31,14 @@ def match_predictions(
         references: (P, 4) anchors or proposals they refer to, XYXY in pixels.
         gt_boxes: (P, 4) XYXY in pixels.
         transform: what `deltas` are encoded by.
+        num_classes: foreground classes.
+        rows_per_image: how the R rows divide into images.
     """
     deltas = deltas.float()
+    counts = torch.tensor(rows_per_image, device=labels.device)
+    images = torch.arange(len(counts), device=labels.device).repeat_interleave(
+        counts, output_size=len(labels)
+    )
     with torch.no_grad():
         gt_deltas = transform.get_deltas(references, gt_boxes) if len(deltas) else deltas.detach()
     return MatchedPredictions(
@@ -42,6 +49,8 @@ def match_predictions(
         num_classes=num_classes,
         pred_deltas=deltas,
         gt_deltas=gt_deltas,
+        images=images,
+        num_images=len(rows_per_image),
     )
 
 

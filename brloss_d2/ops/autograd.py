@@ -50,3 +50,8 @@ def attach(logits: Tensor, *terms: Term) -> tuple[Tensor, ...]:
     its value, so that terms may be weighted separately.
     """
     return _HandMadeGradients.apply(logits, *(x for term in terms for x in term))
+
+
+def with_value(x: Tensor, value: Tensor) -> Tensor:
+    """`value`, detached and in the dtype of `x`, with the gradient of `x`."""
+    return x - x.detach() + value.detach().to(x.dtype)

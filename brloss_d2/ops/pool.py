@@ -12,34 +12,52 @@ import torch
 from torch import Tensor
 
 from brloss_d2.ops.cells import accumulate
+from brloss_d2.ops.processes import Processes
 from brloss_d2.ops.ramp import prefix_sums, ramp_sum, window_sum
 
 
 class RankingPool:
     """Positives of one ranking problem, in ascending order of score.
 
+    With several processes these are the positives of all of them, while logits and labels stay
+    where they are.
+
     Attributes:
-        index: (P,) their positions among the logits.
-        order: (P,) argsort of the positives as they occur among the labels; `quality[order]` is
-            in score order.
-        scores: (P,) float64 logits, centred on the lowest one unless `delta` is 0 (where only
-            comparisons count, which centring could round).
+        index: (p,) positions of this process's positives among its logits, as they occur.
+        mine: (p,) where they are in score order.
+        scores: (P,) float64 logits of all positives in score order, centred on the lowest one
+            unless `delta` is 0 (where only comparisons count, which centring could round).
+        scale: gradient of the mean over the positives with respect to one of them, 1 / P, times
+            the number of processes: data-parallel training averages over these.
         poison: () NaN where any logit is NaN or infinite, else 0. Added to values and gradients,
             so that a broken network is never hidden by a comparison that drops NaN.
     """
 
-    def __init__(self, logits: Tensor, labels: Tensor, delta: float):
+    def __init__(
+        self, logits: Tensor, labels: Tensor, delta: float, processes: Processes | None = None
+    ):
         self.logits, self.labels, self.delta = logits.detach(), labels, delta
-        positions = (labels == 1).nonzero().squeeze(1)
-        raw, self.order = self.logits[positions].sort()
-        self.index = positions[self.order]
-        self.poison = (self.logits.sum(dtype=torch.float64) * 0).abs()
+        self.processes = processes or Processes()
+        self.index = (labels == 1).nonzero().squeeze(1)
+        positives, mine = self.processes.gather(self.logits[self.index, None])
+        raw, self._order = positives.squeeze(1).sort()
+        place = torch.empty_like(self._order)
+        place[self._order] = torch.arange(len(raw), device=raw.device)
+        self.mine = place[mine]
+        total = self.processes.sum(self.logits.sum(dtype=torch.float64))
+        self.poison = (total * 0).abs()
         self.centre = raw[:1] if delta > 0 else raw.new_zeros(1)
         self.lowest = raw[:1]
         self.scores = raw.double() - self.centre.double()
+        self.scale = self.processes.size / max(1, len(raw))
 
     def __len__(self) -> int:
-        return len(self.index)
+        """P, the number of positives of all processes."""
+        return len(self.scores)
+
+    def collect(self, values: Tensor) -> Tensor:
+        """(p,) one number for each positive of this process, to (P,) of all in score order."""
+        return self.processes.gather(values.detach().double()[:, None])[0].squeeze(1)[self._order]
 
     def own_sum(self, weights: Tensor) -> Tensor:
         """`sum_k weights[..., k] * H(s_k - s_i)` over the positives, k = i included: (..., P)."""
@@ -63,7 +81,8 @@ class NegativeCells(ABC):
         # Only what some ramp reaches.
         lowest = pool.lowest - pool.delta
         self.cells = accumulate(pool.logits, pool.labels, lowest, pool.centre, self.left)
-        self.count, self.offset_sum = self.cells.count, self.cells.offset_sum
+        sums = torch.stack([self.cells.count, self.cells.offset_sum])
+        self.count, self.offset_sum = pool.processes.sum(sums)
 
     @property
     @abstractmethod

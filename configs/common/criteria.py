@@ -19,11 +19,17 @@ from brloss_d2.losses import (
     SmoothL1Loss,
 )
 
+# As on each GPU of the published setting; the losses depend on it.
+_IMAGES_PER_POOL = 4
+
 
 def _ranking(cls_loss):
     def node():
         return L(RankingCriterion)(
-            cls_loss=cls_loss, box_loss=L(GIoULoss)(), balancer=L(SelfBalancer)()
+            cls_loss=cls_loss,
+            box_loss=L(GIoULoss)(),
+            balancer=L(SelfBalancer)(),
+            images_per_pool=_IMAGES_PER_POOL,
         )
 
     return dict(rpn=node(), roi=node())
@@ -36,6 +42,7 @@ def _alrp(error_scale):
         # Iterations in an epoch: COCO with 16 images.
         balancer=L(EpochSelfBalancer)(period=7330, initial=50.0),
         error_scale=error_scale,
+        images_per_pool=_IMAGES_PER_POOL,
     )
 
 

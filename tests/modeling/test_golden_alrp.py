@@ -76,7 +76,14 @@ def roi_inputs():
 def test_losses_and_gradient(site, inputs, weight, names):
     logits, labels, deltas, references, gt_boxes, classes = inputs()
     matched = match_predictions(
-        logits, labels, deltas, references, gt_boxes, transform=CODER, num_classes=classes
+        logits,
+        labels,
+        deltas,
+        references,
+        gt_boxes,
+        transform=CODER,
+        num_classes=classes,
+        rows_per_image=[len(labels)],
     )
     module = criterion(site)
     errors = matched.box_losses(module.box_loss) * module.error_scale

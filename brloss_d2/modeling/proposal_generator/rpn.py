@@ -133,6 +133,7 @@ class CriterionRPN(RPN):
             torch.stack(gt_boxes)[image, anchor],
             transform=self.box2box_transform,
             num_classes=1,
+            rows_per_image=[labels.shape[1]] * len(labels),
         )
         output = self.criterion(matched)
         log_metrics("rpn", output)

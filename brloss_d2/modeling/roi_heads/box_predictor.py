@@ -96,6 +96,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
             gt_boxes[rows],
             transform=self.box2box_transform,
             num_classes=self.num_classes,
+            rows_per_image=[len(p) for p in proposals],
         )
         output = self.criterion(matched)
         log_metrics("roi_head", output)

@@ -1,0 +1,136 @@
+"""Ranking pools: groups of images, and one pool over several processes."""
+
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from brloss_d2.criteria import MatchedPredictions, RankingCriterion, roi_criterion
+from brloss_d2.losses import GIoULoss, RankSortLoss, SelfBalancer
+
+LOSSES = ("ap", "bap", "rs", "brs", "alrp")
+IMAGES = 8
+# Rows and foreground of each image. In four processes of two images: one without positives, one
+# without negatives, one without any row, and an ordinary one.
+ROWS = [(30, 0), (25, 0), (6, 6), (5, 5), (0, 0), (0, 0), (40, 7), (35, 4)]
+
+
+def batch(first: int = 0, last: int = IMAGES) -> MatchedPredictions:
+    """Images `first` to `last` of one and the same batch, one class; logits and deltas leaves."""
+    parts = []
+    for image in range(first, last):
+        g = torch.Generator().manual_seed(image)
+        rows, positives = ROWS[image]
+        labels = (torch.arange(rows) >= positives).long()
+        logits = torch.randn(rows, 1, generator=g) + (labels[:, None] == 0)
+        xy = torch.rand(positives, 2, generator=g) * 50
+        gt = torch.cat([xy, xy + 20 + torch.rand(positives, 2, generator=g) * 30], 1)
+        parts.append((logits, labels, torch.randn(positives, 4, generator=g), gt))
+    logits, labels, deltas, gt = (torch.cat(x) for x in zip(*parts, strict=True))
+    deltas = deltas.requires_grad_()
+    images = torch.arange(last - first).repeat_interleave(
+        torch.tensor([ROWS[i][0] for i in range(first, last)])
+    )
+    return MatchedPredictions(
+        logits.requires_grad_(),
+        labels,
+        gt + deltas,
+        gt,
+        1,
+        pred_deltas=deltas,
+        gt_deltas=torch.zeros_like(deltas),
+        images=images,
+        num_images=last - first,
+    )
+
+
+def criterion(loss: str, **pools):
+    made = roi_criterion(loss, epoch_steps=100)
+    made.images_per_pool, made.pool = pools.get("images_per_pool"), pools.get("pool", "local")
+    return made
+
+
+def step(loss: str, matched: MatchedPredictions, **pools):
+    """Losses by name, and the gradients of logits and deltas."""
+    losses = criterion(loss, **pools)(matched).losses
+    leaves = (matched.logits, matched.pred_deltas)
+    gradients = torch.autograd.grad(sum(losses.values()), leaves)
+    return {name: value.detach() for name, value in losses.items()}, gradients
+
+
+def worker(rank: int, world: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    url = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=url, rank=rank, world_size=world)
+    share = IMAGES // world
+    results = {
+        loss: step(loss, batch(rank * share, (rank + 1) * share), pool="global") for loss in LOSSES
+    }
+    torch.save(results, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_global_pool_equals_one_process_with_the_whole_batch(world, tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    mp.spawn(worker, args=(world, port, str(tmp_path)), nprocs=world)
+    results = [torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in range(world)]
+    for loss in LOSSES:
+        values, expected = step(loss, batch())
+        for result in results:
+            for name, value in values.items():
+                torch.testing.assert_close(result[loss][0][name], value, rtol=1e-6, atol=0)
+        for leaf in (0, 1):
+            # What data-parallel training makes of it: the mean over the processes.
+            mean = torch.cat([result[loss][1][leaf] for result in results]) / world
+            scale = expected[leaf].abs().max().item()
+            torch.testing.assert_close(mean, expected[leaf], rtol=0, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_groups_of_images_are_averaged(loss):
+    values, gradients = step(loss, batch(), images_per_pool=3)
+    parts = [step(loss, batch(*bounds)) for bounds in ((0, 3), (3, 6), (6, 8))]
+    for name, value in values.items():
+        mean = sum(part[0][name] for part in parts) / 3
+        torch.testing.assert_close(value, mean)
+    for leaf in (0, 1):
+        expected = torch.cat([part[1][leaf] for part in parts]) / 3
+        torch.testing.assert_close(gradients[leaf], expected)
+
+
+def test_box_weights_of_groups_keep_the_order_of_rows():
+    whole = criterion("rs")(batch())
+    groups = criterion("rs", images_per_pool=3)(batch())
+    assert torch.equal(groups.box_weights, whole.box_weights)
+    assert groups.metrics["num_positives"] == whole.metrics["num_positives"] == 22
+
+
+def test_small_batches_are_one_pool():
+    values, _ = step("rs", batch(6, 8), images_per_pool=4)
+    expected, _ = step("rs", batch(6, 8))
+    assert values == expected
+
+
+@pytest.mark.parametrize(
+    ("pools", "message"),
+    [
+        ({"pool": "world"}, "pool must be one of"),
+        ({"images_per_pool": 0}, "images_per_pool must be >= 1"),
+        ({"images_per_pool": 2, "pool": "global"}, "goes with pool='local'"),
+    ],
+)
+def test_wrong_pools(pools, message):
+    with pytest.raises(ValueError, match=message):
+        RankingCriterion(RankSortLoss(), GIoULoss(), SelfBalancer(), **pools)
+
+
+def test_groups_need_to_know_the_images():
+    matched = batch()
+    blind = MatchedPredictions(**{**vars(matched), "images": None})
+    with pytest.raises(ValueError, match="need `images`"):
+        criterion("rs", images_per_pool=2)(blind)
