@@ -143,9 +143,9 @@ class BucketCells(NegativeCells):
 
     def __init__(self, pool: RankingPool):
         super().__init__(pool, pool.scores.to(pool.logits.dtype))
-        mean = self.left.double() + self.offset_sum / self.count.clamp(min=1)
-        # Rounding must not push a prototype out of its bucket.
-        self.mean = torch.cat([torch.minimum(mean[:-1], pool.scores), mean[-1:]])
+        # Rounding may push a prototype out of its bucket. It does not matter: ramps of positive
+        # width are continuous, and no prototype is compared with a threshold again.
+        self.mean = self.left.double() + self.offset_sum / self.count.clamp(min=1)
 
     @property
     def false_positives(self) -> Tensor:

@@ -138,6 +138,15 @@ def test_bucketed_equals_exact_without_smoothing(exact, bucketed):
             assert run(exact, case)[0] == run(bucketed, case)[0]
 
 
+def test_means_that_round_onto_the_next_positive():
+    """Three times 0.1 sum up to more than 0.3: the mean would be the positive just above."""
+    just_above = torch.tensor(0.1, dtype=torch.float64).nextafter(torch.tensor(1.0).double())
+    logits = torch.tensor([0.0, 0.1, 0.1, 0.1, just_above], dtype=torch.float64)
+    labels = torch.tensor([1, 0, 0, 0, 1])
+    out = TABLE["bap"].function(logits.requires_grad_(), labels, delta=0.0)
+    torch.testing.assert_close(out["loss_rank"].item(), (3 / 5 + 0) / 2)
+
+
 def test_a_positive_of_quality_zero_stays_a_positive():
     logits = torch.tensor([0.0, 1.0], requires_grad=True)
     labels, quality = torch.tensor([1, 0]), torch.zeros(1)
