@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import nn
 
 from brloss_d2.errors import InputError
 
@@ -92,9 +93,25 @@ def _refuse_interpolation(cfg: DictConfig, key: str, parent: str) -> None:
 
 
 def _keywords(node: Any) -> list[inspect.Parameter]:
+    """The parameters that the target of a node takes, those it hands to base classes included."""
     target = target_of(node)
+    if not inspect.isclass(target):
+        return _parameters(target)
+    found: list[inspect.Parameter] = []
+    for cls in target.__mro__:
+        if cls in (nn.Module, object):
+            return [p for p in found if p.kind is not p.VAR_KEYWORD]
+        if "__init__" in vars(cls):
+            own = _parameters(cls.__init__)[1:]  # without self
+            found += own
+            if not any(p.kind is p.VAR_KEYWORD for p in own):
+                return [p for p in found if p.kind is not p.VAR_KEYWORD]
+    return found
+
+
+def _parameters(function: Any) -> list[inspect.Parameter]:
     try:
-        return list(inspect.signature(target).parameters.values()) if target else []
+        return list(inspect.signature(function).parameters.values()) if function else []
     except (TypeError, ValueError):  # a builtin without a signature
         return []
 
@@ -108,7 +125,7 @@ def _accepts(node: Any, name: str) -> bool:
 
 
 def _unknown(cfg: DictConfig, key: str) -> InputError:
-    known = sorted(set(_keys(cfg)))
+    known = sorted({k for k in _keys(cfg) if not k.endswith("._target_")})
     last = key.rpartition(".")[2]
     same_name = [k for k in known if k.rpartition(".")[2] == last]
     close = list(dict.fromkeys(same_name[:2] + get_close_matches(key, known, cutoff=0.8)))

@@ -9,6 +9,8 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 
 from brloss_d2.criteria import roi_criterion, rpn_criterion
+from brloss_d2.engine import load_config
+from brloss_d2.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LEAVES = sorted(p for p in CONFIGS.rglob("*.py") if "common" not in p.parts)
@@ -88,6 +90,26 @@ def test_learning_rate_schedule_and_optimizer(cfg):
     model = torch.nn.Linear(1, 1)
     cfg.optimizer.params.model = model
     assert instantiate(cfg.optimizer).param_groups
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("model.roi_heads.num_clases=2", "model.roi_heads.num_classes"),
+        ("model.proposal_generator.nms_tresh=0.5", "model.proposal_generator.nms_thresh"),
+        ("model.proposal_generator.criterion.image_per_pool=2", "criterion.images_per_pool"),
+    ],
+)
+def test_misspelt_keys_below_our_heads_are_refused(override, meant):
+    """Our heads take `**keywords` for their base classes: these are known too."""
+    with pytest.raises(InputError, match=f"Did you mean .*{re.escape(meant)}"):
+        load_config(str(CONFIGS / "coco/faster_rcnn_R_50_FPN_brs_1x.py"), [override])
+
+
+def test_arguments_of_base_classes_are_keys():
+    overrides = ["model.proposal_generator.anchor_boundary_thresh=0", "optimizer.nesterov=True"]
+    cfg, _ = load_config(str(CONFIGS / "coco/faster_rcnn_R_50_FPN_brs_1x.py"), overrides)
+    assert instantiate(cfg.model).proposal_generator.anchor_boundary_thresh == 0
 
 
 def test_published_recipe():
