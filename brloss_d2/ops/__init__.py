@@ -1,17 +1,27 @@
 """Primitives of the ranking losses. Needs torch alone."""
 
 from brloss_d2.ops.autograd import Term, attach
-from brloss_d2.ops.dispatch import prefix_ramp_sum
+from brloss_d2.ops.dispatch import (
+    Backend,
+    chosen_backend,
+    prefix_ramp_sum,
+    ramp_sum,
+    set_backend,
+    use_backend,
+)
 from brloss_d2.ops.pool import BucketCells, NegativeCells, RampCells, RankingPool
-from brloss_d2.ops.ramp import ramp_sum
 
 __all__ = [
+    "Backend",
     "BucketCells",
     "NegativeCells",
     "RampCells",
     "RankingPool",
     "Term",
     "attach",
+    "chosen_backend",
     "prefix_ramp_sum",
     "ramp_sum",
+    "set_backend",
+    "use_backend",
 ]

@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from brloss_d2.ops.cells import accumulate
-from brloss_d2.ops.ramp import prefix_sums, ramp_sum, window_sum
+from brloss_d2.ops.dispatch import accumulate, ramp_sum
+from brloss_d2.ops.ramp import prefix_sums, window_sum
 
 
 class RankingPool:
