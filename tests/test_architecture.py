@@ -59,7 +59,9 @@ def test_imports_run_one_way(part):
 def test_the_lower_layers_need_torch_alone(part):
     for path in modules(part):
         outside = {n.split(".")[0] for n in imports(path)} - {"brloss_d2"}
-        assert outside - set(sys.stdlib_module_names) <= {"torch"}, path
+        # Kernels; `ops/dispatch.py` imports them when they are needed.
+        kernels = {"triton"} if path.stem.endswith("_triton") else set()
+        assert outside - set(sys.stdlib_module_names) <= {"torch"} | kernels, path
         assert "logging" not in outside, path
 
 

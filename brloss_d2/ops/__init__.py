@@ -1,12 +1,19 @@
 """Primitives of the ranking losses. Needs torch alone."""
 
 from brloss_d2.ops.autograd import Term, attach, with_value
-from brloss_d2.ops.dispatch import prefix_ramp_sum
+from brloss_d2.ops.dispatch import (
+    Backend,
+    chosen_backend,
+    prefix_ramp_sum,
+    ramp_sum,
+    set_backend,
+    use_backend,
+)
 from brloss_d2.ops.pool import BucketCells, NegativeCells, RampCells, RankingPool
 from brloss_d2.ops.processes import Processes
-from brloss_d2.ops.ramp import ramp_sum
 
 __all__ = [
+    "Backend",
     "BucketCells",
     "NegativeCells",
     "Processes",
@@ -14,7 +21,10 @@ __all__ = [
     "RankingPool",
     "Term",
     "attach",
+    "chosen_backend",
     "prefix_ramp_sum",
     "ramp_sum",
+    "set_backend",
+    "use_backend",
     "with_value",
 ]

@@ -1,18 +1,109 @@
-"""The one place that chooses between algorithms of equal result."""
+"""The one place that chooses between algorithms and back-ends of equal result.
 
+    with use_backend("reference"):      # or set_backend("reference"), for good
+        losses = rank_sort_loss(logits, labels, quality)
+
+`"auto"`, the default, takes Triton on GPUs where it is installed, else PyTorch. A back-end asked
+for by name is used or refused, never replaced. `chosen_backend` tells what "auto" means for a
+device; nothing is logged here.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
 from torch import Tensor
 
-from brloss_d2.ops import dominance
+from brloss_d2.ops import cells, dominance, ramp, reference
+from brloss_d2.ops.launch import check_triton, has_triton
 
-# Values up to which the pairwise form beats the wavelet matrix, by device type: measured with
-# Rank & Sort Loss, see tests/ops/test_dominance.py for their equality.
+Backend = Literal["auto", "torch", "triton", "reference"]
+
+# Values up to which the pairwise form beats the wavelet matrix: measured with Rank & Sort Loss on
+# CPUs, estimated from instruction counts on GPUs.
 _TILED_UP_TO = {"cpu": 256, "cuda": 8192}
+_FUSED_UP_TO = 16384
+
+_backend: Backend = "auto"
+
+
+def set_backend(name: Backend) -> None:
+    """Choose the back-end of all losses of this process from now on.
+
+    Args:
+        name: "auto", "torch", "triton" (GPU tensors only) or "reference" (dense and slow).
+
+    Raises:
+        ValueError: for another name.
+    """
+    global _backend
+    if name not in get_args(Backend):
+        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {name!r}")
+    _backend = name
+
+
+@contextmanager
+def use_backend(name: Backend) -> Iterator[None]:
+    """Choose the back-end within a block; see `set_backend`."""
+    previous = _backend
+    set_backend(name)
+    try:
+        yield
+    finally:
+        set_backend(previous)
+
+
+def chosen_backend(device: torch.device | str) -> str:
+    """The back-end that tensors on `device` meet now: "torch", "triton" or "reference".
+
+    Raises:
+        RuntimeError: where Triton was asked for and cannot run there.
+    """
+    device = torch.device(device)
+    if _backend == "auto":
+        return "triton" if device.type == "cuda" and has_triton() else "torch"
+    if _backend == "triton":
+        check_triton(device)
+    return _backend
+
+
+def accumulate(
+    logits: Tensor, labels: Tensor, lowest: Tensor, centre: Tensor, left: Tensor
+) -> cells.Cells:
+    """Count the negatives between edges; arguments as in `cells.accumulate`."""
+    backend = chosen_backend(logits.device)
+    if backend == "triton":
+        from brloss_d2.ops import cells_triton
+
+        return cells_triton.accumulate(logits, labels, lowest, centre, left)
+    form = reference.accumulate if backend == "reference" else cells.accumulate
+    return form(logits, labels, lowest, centre, left)
+
+
+def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) -> Tensor:
+    """Ramp sums; arguments as in `ramp.ramp_sum`."""
+    backend = chosen_backend(values.device)
+    if backend == "triton" and len(values) <= _FUSED_UP_TO:
+        from brloss_d2.ops import ramp_triton
+
+        return ramp_triton.ramp_sum(thresholds, values, weights, delta)
+    form = reference.ramp_sum if backend == "reference" else ramp.ramp_sum
+    return form(thresholds, values, weights, delta)
 
 
 def prefix_ramp_sum(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
     """Ramp sums over the first `prefix[i]` values; arguments as in `dominance.wavelet`."""
+    backend = chosen_backend(values.device)
+    if backend == "triton" and len(values) <= _FUSED_UP_TO:
+        from brloss_d2.ops import ramp_triton
+
+        return ramp_triton.prefix_ramp_sum(thresholds, prefix, values, weights, delta)
+    if backend == "reference":
+        return reference.prefix_ramp_sum(thresholds, prefix, values, weights, delta)
     limit = _TILED_UP_TO.get(values.device.type, _TILED_UP_TO["cpu"])
-    algorithm = dominance.tiled if len(values) <= limit else dominance.wavelet
-    return algorithm(thresholds, prefix, values, weights, delta)
+    tiled = backend == "torch" and len(values) <= limit
+    form = dominance.tiled if tiled else dominance.wavelet
+    return form(thresholds, prefix, values, weights, delta)

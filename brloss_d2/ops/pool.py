@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from brloss_d2.ops.cells import accumulate
+from brloss_d2.ops.dispatch import accumulate, ramp_sum
 from brloss_d2.ops.processes import Processes
-from brloss_d2.ops.ramp import prefix_sums, ramp_sum, window_sum
+from brloss_d2.ops.ramp import prefix_sums, running_sums, window_sum
 
 
 class RankingPool:
@@ -126,10 +126,10 @@ class RampCells(NegativeCells):
     def levels(self, weights: Tensor) -> tuple[Tensor, Tensor | None]:
         change = weights.new_zeros(len(self.left))
         if self.pool.delta == 0:
-            return change.index_copy(0, self.high, weights).cumsum(0), None
+            return running_sums(change.index_copy(0, self.high, weights)), None
         rise = weights / (2 * self.pool.delta)
         change[self.low], change[self.high] = rise, -rise
-        slope = change.cumsum(0).clamp(min=0)
+        slope = running_sums(change).clamp(min=0)
         climb = slope[:-1] * self.left.double().diff()
         return prefix_sums(climb), slope
 

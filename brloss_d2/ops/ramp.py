@@ -10,14 +10,34 @@ with the window `t - delta <= v < t + delta` and `W`, `WV` the sums of `w` and `
 a range. For `delta = 0` the window is empty and ties count as above, H(0) = 1.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
+def running_sums(x: Tensor) -> Tensor:
+    """Inclusive prefix sums along the last axis; the same bits for the same input."""
+    return x.cumsum(-1) if x.device.type == "cpu" else _blocked_cumsum(x)
+
+
+def _blocked_cumsum(x: Tensor) -> Tensor:
+    """`cumsum` over a square of the values, row by row: in a fixed order on GPUs too.
+
+    There torch scans one long row in blocks that add up as they come, so that last digits vary.
+    """
+    size = x.shape[-1]
+    width = math.isqrt(max(size - 1, 0)) + 1
+    rows = F.pad(x, (0, width * width - size)).unflatten(-1, (width, width)).cumsum(-1)
+    totals = rows[..., -1].unsqueeze(-2).expand(*rows.shape)
+    before = totals.tril(-1).sum(-1, keepdim=True)
+    return (rows + before).flatten(-2)[..., :size]
+
+
 def prefix_sums(x: Tensor) -> Tensor:
     """Exclusive prefix sums along the last axis, one longer than the input: `out[..., 0] = 0`."""
-    return F.pad(x.cumsum(-1), (1, 0))
+    return F.pad(running_sums(x), (1, 0))
 
 
 def window_sum(

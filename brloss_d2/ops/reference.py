@@ -14,6 +14,8 @@ al. 2021, eq. 5-6), not derivatives of the values.
 import torch
 from torch import Tensor
 
+from brloss_d2.ops.cells import Cells
+
 Terms = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 # Below this mass of false positives the published aLRP Loss assigns no gradient at all; the error
@@ -41,6 +43,24 @@ def prefix_ramp_sum(
     """The ramp sum of threshold i over the first `prefix[i]` values only, shape `(..., T)`."""
     inside = torch.arange(len(values), device=values.device)[:, None] < prefix[None, :]
     return weights @ (ramp(values[:, None] - thresholds[None, :], delta) * inside)
+
+
+def accumulate(
+    logits: Tensor, labels: Tensor, lowest: Tensor, centre: Tensor, left: Tensor
+) -> Cells:
+    """The contract of `cells.accumulate` by a table of all logits x cells."""
+    scores = (logits - centre).double()
+    edges = left.double()
+    cell = (scores[:, None] >= edges[1:]).sum(1)
+    member = cell[:, None] == torch.arange(len(left), device=left.device)
+    member &= ((labels == 0) & (logits >= lowest))[:, None]
+    offset = scores[:, None] - edges
+
+    def write(level: Tensor, slope: Tensor | None) -> Tensor:
+        value = level if slope is None else level + slope * offset
+        return torch.where(member, value, 0.0).sum(1).to(logits.dtype)
+
+    return Cells(member.sum(0).double(), torch.where(member, offset, 0.0).sum(0), write)
 
 
 def _split(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,0 +1,50 @@
+"""Compile every kernel for two generations of GPUs. Run by `test_triton.py`; needs no GPU."""
+
+import tempfile
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from brloss_d2.ops import cells_triton, ramp_triton
+
+KERNELS = {
+    "count": (
+        cells_triton._count,
+        {"lowest": "*f", "centre": "*f", "left": "*f", "scale": "*fp64", "labels": "*i64"}
+        | {"logits": "*f", "cell_of": "*i32", "totals": "*i64", "last_sums": "*fp64"}
+        | {"size": "i32", "cells": "i32", "copies": "i32"},
+        {"SEARCH_STEPS": 5, "BLOCK": 1024},
+    ),
+    "write": (
+        cells_triton._write,
+        dict.fromkeys(["logits", "centre", "left", "level", "slope", "gradient"], "*f")
+        | {"cell_of": "*i32", "size": "i32"},
+        {"SLOPED": True, "BLOCK": 1024},
+    ),
+    "sum_pairs": (
+        ramp_triton._sum_pairs,
+        dict.fromkeys(["thresholds", "values", "weights", "partial"], "*fp64")
+        | {"prefix": "*i64", "num_thresholds": "i32", "num_values": "i32", "rows": "i32"},
+        {"DELTA": 0.3, "THRESHOLDS": 64, "VALUES": 32, "TILES": 8},
+    ),
+}
+
+
+def compile_kernel(name: str, real: str, capability: int) -> None:
+    kernel, types, constants = KERNELS[name]
+    names = kernel.arg_names
+    types = {n: f"*{real}" if t == "*f" else t for n, t in types.items()}
+    signature = {n: types.get(n, "constexpr") for n in names}
+    source = ASTSource(kernel, signature, {(names.index(n),): v for n, v in constants.items()})
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    assert made.asm["cubin"], name
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as cache, triton.knobs.cache.scope():
+        triton.knobs.cache.dir = cache
+        for kernel_name in KERNELS:
+            for real in ("fp32", "fp64"):
+                for capability in (80, 90):
+                    compile_kernel(kernel_name, real, capability)
