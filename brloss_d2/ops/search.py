@@ -39,6 +39,13 @@ def count_reached(scores: Tensor, edges: Tensor) -> Tensor:
     return _search_on(scores, edges, reached, int(edges_in.max()))
 
 
+def count_below(scores: Tensor, edges: Tensor) -> Tensor:
+    """How many of the `edges` are below each score, `edges < score`; else as `count_reached`."""
+    if scores.device.type != "cpu":
+        return torch.searchsorted(edges, scores, out_int32=True)
+    return len(edges) - count_reached(-scores, -edges.flip(0))
+
+
 def _search_on(scores: Tensor, edges: Tensor, reached: Tensor, most: int) -> Tensor:
     """Add to `reached` the edges that follow, up to `most`, where the scores reach them too."""
     steps = [1 << bit for bit in reversed(range(most.bit_length()))]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from brloss_d2.ops import search
-from brloss_d2.ops.search import count_reached
+from brloss_d2.ops.search import count_below, count_reached
 
 INF = torch.inf
 EDGES = {
@@ -28,6 +28,9 @@ def test_count_reached(name, dtype):
     scores = torch.cat([scores, edges[~edges.isnan()], torch.tensor([INF, -INF], dtype=dtype)])
     expected = torch.bucketize(scores, edges, right=True)
     assert torch.equal(count_reached(scores, edges).long(), expected)
+    if not edges.isnan().any():
+        below = torch.searchsorted(edges, scores)
+        assert torch.equal(count_below(scores, edges).long(), below)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 64])
