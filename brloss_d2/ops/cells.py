@@ -58,6 +58,6 @@ def accumulate(
         value = level.to(logits.dtype).index_select(0, cell)
         if slope is not None:
             value.addcmul_(slope.to(logits.dtype).index_select(0, cell), offset)
-        return torch.zeros_like(logits).index_copy_(0, negatives, value)
+        return torch.zeros_like(logits).scatter_(0, negatives, value)
 
     return Cells(count, offset_sum, write)
