@@ -20,9 +20,9 @@ from brloss_d2.ops.launch import check_triton, has_triton
 
 Backend = Literal["auto", "torch", "triton", "reference"]
 
-# Values up to which the pairwise form beats the wavelet matrix: measured with Rank & Sort Loss on
-# CPUs, estimated from instruction counts on GPUs.
-_TILED_UP_TO = {"cpu": 256, "cuda": 8192}
+# Values up to which comparing all pairs beats the wavelet tree: measured on CPUs, estimated from
+# operation counts on GPUs (for want of one).
+_TILED_UP_TO = {"cpu": 640, "cuda": 8192}
 _FUSED_UP_TO = 16384
 
 _backend: Backend = "auto"

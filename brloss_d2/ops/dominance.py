@@ -15,15 +15,15 @@ from brloss_d2.ops.ramp import prefix_sums, window_sum
 from brloss_d2.ops.reference import prefix_ramp_sum as dense_prefix_ramp_sum
 from brloss_d2.ops.search import count_below
 
-# Pairs evaluated at once by the tiled form: 2^21 float64 are 16 MiB, a few of them live.
-_TILE_PAIRS = 1 << 21
+# Pairs evaluated at once by the tiled form. On CPUs a tile of float64 stays in the cache.
+_TILE_PAIRS = {"cpu": 1 << 15, "cuda": 1 << 21}
 
 
 def tiled(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
     """Pairwise in tiles: O(T V) time, O(T + V) memory, few operations. See `wavelet`."""
-    rows = max(1, _TILE_PAIRS // max(1, len(values)))
+    rows = max(1, _TILE_PAIRS.get(values.device.type, 1 << 15) // max(1, len(values)))
     tiles = zip(thresholds.split(rows), prefix.split(rows), strict=True)
     return torch.cat([dense_prefix_ramp_sum(t, n, values, weights, delta) for t, n in tiles], -1)
 

@@ -29,7 +29,7 @@ def test_prefix_ramp_sum(form, delta, ties, sizes):
 
 
 def test_tiles_cover_all_thresholds(monkeypatch):
-    monkeypatch.setattr(dominance, "_TILE_PAIRS", 300)
+    monkeypatch.setattr(dominance, "_TILE_PAIRS", {"cpu": 300})
     t, prefix, v, weights = problem(100, 257, ties=False)
     expected = reference.prefix_ramp_sum(t, prefix, v, weights, 0.5)
     torch.testing.assert_close(dominance.tiled(t, prefix, v, weights, 0.5), expected)
