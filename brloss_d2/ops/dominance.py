@@ -13,17 +13,24 @@ from torch import Tensor
 
 from brloss_d2.ops.ramp import prefix_sums, window_sum
 from brloss_d2.ops.reference import prefix_ramp_sum as dense_prefix_ramp_sum
+from brloss_d2.ops.reference import ramp
 from brloss_d2.ops.search import count_below
 
 # Pairs evaluated at once by the tiled form. On CPUs a tile of float64 stays in the cache.
 _TILE_PAIRS = {"cpu": 1 << 15, "cuda": 1 << 21}
+# Positions in a leaf of the wavelet tree, as a power of 2: fewer levels against more pairs.
+_LEAF_BITS = 5
+
+
+def _tile_pairs(tensor: Tensor) -> int:
+    return _TILE_PAIRS.get(tensor.device.type, _TILE_PAIRS["cpu"])
 
 
 def tiled(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
     """Pairwise in tiles: O(T V) time, O(T + V) memory, few operations. See `wavelet`."""
-    rows = max(1, _TILE_PAIRS.get(values.device.type, 1 << 15) // max(1, len(values)))
+    rows = max(1, _tile_pairs(values) // max(1, len(values)))
     tiles = zip(thresholds.split(rows), prefix.split(rows), strict=True)
     return torch.cat([dense_prefix_ramp_sum(t, n, values, weights, delta) for t, n in tiles], -1)
 
@@ -32,6 +39,8 @@ def wavelet(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
     """By a wavelet tree over the positions: O((T + V) log V) time, O(T + V) memory.
+
+    Its leaves are blocks of a few positions, of which a prefix compares the values one by one.
 
     Args:
         thresholds: (T,) float64.
@@ -45,12 +54,37 @@ def wavelet(
     """
     ranked, order = values.sort()
     ends = torch.cat([count_below(thresholds + d, ranked) for d in (-delta, delta)])
-    flat = weights.reshape(math.prod(weights.shape[:-1]), len(values))
-    mass, moment = flat.t(), (flat * values).t()
-    window, below = _dominated_sums(order, torch.cat([mass, moment], 1), ends, prefix)
-    windows = window.t().reshape(2, *weights.shape[:-1], len(prefix))
-    above = prefix_sums(weights)[..., prefix] - below.t()[: len(flat)].reshape(windows.shape[1:])
-    return window_sum(above, windows[0], windows[1], thresholds, delta)
+    rows = weights.reshape(math.prod(weights.shape[:-1]), len(values))
+    full = prefix >> _LEAF_BITS << _LEAF_BITS
+    window, below = _dominated_sums(order, torch.cat([rows, rows * values]).t(), ends, full)
+    mass, moment = window.t().split(len(rows))
+    above = prefix_sums(rows).index_select(1, full) - below.t()[: len(rows)]
+    sums = window_sum(above, mass, moment, thresholds, delta)
+    sums = sums + _sums_in_leaves(thresholds, prefix, values, rows, delta)
+    return sums.reshape(*weights.shape[:-1], len(prefix))
+
+
+def _sums_in_leaves(
+    thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
+) -> Tensor:
+    """What the last leaf of a prefix adds, where the prefix ends within one: (K, T)."""
+    leaf = 1 << _LEAF_BITS
+    number = len(values) // leaf + 1
+    values, weights = (
+        F.pad(x, (0, number * leaf - x.shape[-1])).unflatten(-1, (number, leaf))
+        for x in (values, weights)
+    )
+    place = torch.arange(leaf, device=values.device)
+
+    def sums_of(t: Tensor, n: Tensor) -> Tensor:
+        block = n >> _LEAF_BITS
+        h = ramp(values.index_select(0, block) - t[:, None], delta)
+        h *= place < (n & (leaf - 1))[:, None]
+        return (weights.index_select(1, block) * h).sum(-1)
+
+    size = max(1, _tile_pairs(values) // leaf)
+    tiles = zip(thresholds.split(size), prefix.split(size), strict=True)
+    return torch.cat([sums_of(t, n) for t, n in tiles], -1)
 
 
 def _dominated_sums(
@@ -70,7 +104,7 @@ def _dominated_sums(
         positions: (V,) int64, those of the entries in rank order.
         columns: (V, C) float64, in the order of the positions.
         ends: (2 T,) int, the lower ends of the windows, then the upper ones, as ranks in 0..V.
-        prefix: (T,) int64 positions in 0..V.
+        prefix: (T,) int64 positions in 0..V at which leaves begin.
 
     Returns:
         `(window, below)`, (T, C) float64 each: the sums within the window, and below its upper end.
@@ -78,7 +112,7 @@ def _dominated_sums(
     positions, prefix, ends = positions.int(), prefix.int(), ends.int().view(2, -1)
     entries = torch.arange(len(positions), device=positions.device, dtype=torch.int32)
     window, below = columns.new_zeros(2, len(prefix), columns.shape[1])
-    for bit in reversed(range(len(positions).bit_length())):
+    for bit in reversed(range(_LEAF_BITS, len(positions).bit_length())):
         right, taken = (positions >> bit) & 1, (prefix >> bit) & 1
         left_before = F.pad((1 - right).cumsum(0, dtype=torch.int32), (1, 0))
         start = entries >> (bit + 1) << (bit + 1)
