@@ -4,8 +4,9 @@
         losses = rank_sort_loss(logits, labels, quality)
 
 `"auto"`, the default, takes Triton on GPUs where it is installed, else PyTorch. A back-end asked
-for by name is used or refused, never replaced. `chosen_backend` tells what "auto" means for a
-device; nothing is logged here.
+for by name is used or refused, never replaced; what has no kernel (sorting the positives, and sums
+over more of them than are worth comparing in pairs) is PyTorch's in both. `chosen_backend` tells
+what "auto" means for a device; nothing is logged here.
 """
 
 from collections.abc import Iterator
