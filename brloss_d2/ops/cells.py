@@ -9,6 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from brloss_d2.ops.search import count_reached
+
+# Distances that are widened to float64 at a time.
+_CHUNK = 1 << 18
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -40,18 +45,19 @@ def accumulate(
             below the second belongs to the first cell, even if it is below the first.
     """
     negatives = ((labels == 0) & (logits >= lowest)).nonzero().squeeze(1)
-    scores = logits[negatives] - centre
-    cell = torch.bucketize(scores, left[1:], right=True)
+    scores = logits.index_select(0, negatives) - centre
+    cell = count_reached(scores, left[1:])
     # Sums of the distances to the left edge: no cancellation within a cell.
-    offset = scores - left[cell]
-    zeros = left.new_zeros(len(left), dtype=torch.float64)
-    count = zeros.index_add(0, cell, torch.ones_like(offset, dtype=torch.float64))
-    offset_sum = zeros.index_add(0, cell, offset.double())
+    offset = scores.sub_(left.index_select(0, cell))
+    count, offset_sum = left.new_zeros((2, len(left)), dtype=torch.float64)
+    count.index_add_(0, cell, count.new_ones(()).expand(len(cell)))
+    for part, distances in zip(cell.split(_CHUNK), offset.split(_CHUNK), strict=True):
+        offset_sum.index_add_(0, part, distances.double())
 
     def write(level: Tensor, slope: Tensor | None) -> Tensor:
-        value = level.to(logits.dtype)[cell]
+        value = level.to(logits.dtype).index_select(0, cell)
         if slope is not None:
-            value = torch.addcmul(value, slope.to(logits.dtype)[cell], offset)
-        return torch.zeros_like(logits).index_copy_(0, negatives, value)
+            value.addcmul_(slope.to(logits.dtype).index_select(0, cell), offset)
+        return torch.zeros_like(logits).scatter_(0, negatives, value)
 
     return Cells(count, offset_sum, write)

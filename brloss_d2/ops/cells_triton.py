@@ -14,8 +14,8 @@ from brloss_d2.ops.cells import Cells
 from brloss_d2.ops.launch import current_device
 
 _BLOCK = 1024
-# Integers to which all copies of the cells may add up: 2 MiB. With few cells each block then has
-# a copy of its own, so that blocks do not queue for the same handful of addresses.
+# Cells of all copies together, 2 MiB: with few cells each block has a copy of its own, so that
+# blocks do not queue for the same handful of addresses.
 _COPIED_CELLS = 1 << 17
 
 

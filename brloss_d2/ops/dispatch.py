@@ -3,9 +3,11 @@
     with use_backend("reference"):      # or set_backend("reference"), for good
         losses = rank_sort_loss(logits, labels, quality)
 
-`"auto"`, the default, takes Triton on GPUs where it is installed, else PyTorch. A back-end asked
-for by name is used or refused, never replaced. `chosen_backend` tells what "auto" means for a
-device; nothing is logged here.
+`"auto"`, the default, takes PyTorch. It is to take Triton on GPUs once the kernels have been run on
+one: so far they agree with PyTorch in Triton's interpreter and compile for GPUs. A back-end asked
+for by name is used or refused, never replaced; what has no kernel (sorting the positives, and sums
+over more of them than are worth comparing in pairs) is PyTorch's in both. `chosen_backend` tells
+what "auto" means for a device; nothing is logged here.
 """
 
 from collections.abc import Iterator
@@ -20,10 +22,13 @@ from brloss_d2.ops.launch import check_triton, has_triton
 
 Backend = Literal["auto", "torch", "triton", "reference"]
 
-# Values up to which the pairwise form beats the wavelet matrix: measured with Rank & Sort Loss on
-# CPUs, estimated from instruction counts on GPUs.
-_TILED_UP_TO = {"cpu": 256, "cuda": 8192}
+# Values up to which comparing all pairs beats the wavelet tree: measured on CPUs, estimated from
+# operation counts on GPUs (for want of one).
+_TILED_UP_TO = {"cpu": 640, "cuda": 8192}
 _FUSED_UP_TO = 16384
+
+# Where "auto" takes Triton; see above.
+_TRITON_DEVICES: frozenset[str] = frozenset()
 
 _backend: Backend = "auto"
 
@@ -62,7 +67,7 @@ def chosen_backend(device: torch.device | str) -> str:
     """
     device = torch.device(device)
     if _backend == "auto":
-        return "triton" if device.type == "cuda" and has_triton() else "torch"
+        return "triton" if device.type in _TRITON_DEVICES and has_triton() else "torch"
     if _backend == "triton":
         check_triton(device)
     return _backend

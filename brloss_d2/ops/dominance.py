@@ -5,21 +5,32 @@ that are worse (or better) than a given one: the sorting errors of Rank & Sort L
 gradients. Two exact algorithms share one signature; `dispatch` chooses between them.
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.ops.ramp import prefix_sums, window_sum
 from brloss_d2.ops.reference import prefix_ramp_sum as dense_prefix_ramp_sum
+from brloss_d2.ops.reference import ramp
+from brloss_d2.ops.search import count_below
 
-# Pairs evaluated at once by the tiled form: 2^21 float64 are 16 MiB, a few of them live.
-_TILE_PAIRS = 1 << 21
+# Pairs evaluated at once by the tiled form. On CPUs a tile of float64 stays in the cache.
+_TILE_PAIRS = {"cpu": 1 << 15, "cuda": 1 << 21}
+# Positions in a leaf of the wavelet tree, as a power of 2: fewer levels against more pairs.
+_LEAF_BITS = 5
+
+
+def _tile_pairs(tensor: Tensor) -> int:
+    return _TILE_PAIRS.get(tensor.device.type, _TILE_PAIRS["cpu"])
 
 
 def tiled(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
     """Pairwise in tiles: O(T V) time, O(T + V) memory, few operations. See `wavelet`."""
-    rows = max(1, _TILE_PAIRS // max(1, len(values)))
+    rows = max(1, _tile_pairs(values) // max(1, len(values)))
     tiles = zip(thresholds.split(rows), prefix.split(rows), strict=True)
     return torch.cat([dense_prefix_ramp_sum(t, n, values, weights, delta) for t, n in tiles], -1)
 
@@ -27,7 +38,9 @@ def tiled(
 def wavelet(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
-    """By a wavelet matrix over the positions: O((T + V) log V) time, O(T + V) memory.
+    """By a wavelet tree over the positions: O((T + V) log V) time, O(T + V) memory.
+
+    Its leaves are blocks of a few positions, of which a prefix compares the values one by one.
 
     Args:
         thresholds: (T,) float64.
@@ -39,45 +52,87 @@ def wavelet(
     Returns:
         (..., T) float64: `sum_{j < prefix[i]} weights[..., j] * H(values[j] - thresholds[i])`.
     """
-    rank_to_position = values.argsort()
-    ranked = values[rank_to_position]
-    low = torch.searchsorted(ranked, thresholds - delta)
-    high = torch.searchsorted(ranked, thresholds + delta)
-    columns = torch.stack([weights, weights * values])[..., rank_to_position]
-    below_low, below_high = _dominated_sums(rank_to_position, columns, (low, high), prefix)
-    window = below_high - below_low
-    total = prefix_sums(weights)[..., prefix]
-    return window_sum(total - below_high[0], window[0], window[1], thresholds, delta)
+    ranked, order = values.sort()
+    ends = torch.cat([count_below(thresholds + d, ranked) for d in (-delta, delta)])
+    rows = weights.reshape(math.prod(weights.shape[:-1]), len(values))
+    full = prefix >> _LEAF_BITS << _LEAF_BITS
+    window, below = _dominated_sums(order, torch.cat([rows, rows * values]).t(), ends, full)
+    mass, moment = window.t().split(len(rows))
+    above = prefix_sums(rows).index_select(1, full) - below.t()[: len(rows)]
+    sums = window_sum(above, mass, moment, thresholds, delta)
+    sums = sums + _sums_in_leaves(thresholds, prefix, values, rows, delta)
+    return sums.reshape(*weights.shape[:-1], len(prefix))
+
+
+def _sums_in_leaves(
+    thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
+) -> Tensor:
+    """What the last leaf of a prefix adds, where the prefix ends within one: (K, T)."""
+    leaf = 1 << _LEAF_BITS
+    number = len(values) // leaf + 1
+    values, weights = (
+        F.pad(x, (0, number * leaf - x.shape[-1])).unflatten(-1, (number, leaf))
+        for x in (values, weights)
+    )
+    place = torch.arange(leaf, device=values.device)
+
+    def sums_of(t: Tensor, n: Tensor) -> Tensor:
+        block = n >> _LEAF_BITS
+        h = ramp(values.index_select(0, block) - t[:, None], delta)
+        h *= place < (n & (leaf - 1))[:, None]
+        return (weights.index_select(1, block) * h).sum(-1)
+
+    size = max(1, _tile_pairs(values) // leaf)
+    tiles = zip(thresholds.split(size), prefix.split(size), strict=True)
+    return torch.cat([sums_of(t, n) for t, n in tiles], -1)
 
 
 def _dominated_sums(
-    positions: Tensor, columns: Tensor, ranks: tuple[Tensor, Tensor], prefix: Tensor
-) -> list[Tensor]:
-    """Sums of `columns` over entries of rank below `ranks[q]` and position below `prefix`.
+    positions: Tensor, columns: Tensor, ends: Tensor, prefix: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sums of `columns` over entries of position below `prefix` and rank in or below a window.
 
-    Entries come in rank order. From the highest bit of the positions down, each level keeps the
-    entries stably partitioned by that bit. A prefix with the bit set takes all entries whose bit is
-    clear and goes on among the others; one with the bit clear goes on among the clear ones. The
-    entries still in question are a contiguous range throughout, and two look-ups per level carry
-    its ends over (Claude, Navarro, Ordonez: The wavelet matrix, 2015).
+    A wavelet tree, level by level (Grossi, Gupta, Vitter: High-order entropy-compressed text
+    indexes, 2003). Nodes are aligned blocks of positions with their entries in rank order. A prefix
+    whose bit is set takes the left half of its node, up to the ends of its window, and goes on in
+    the right half; one whose bit is clear goes on in the left half and takes nothing.
+
+    Rows of few columns are gathered at once, and masks are turned into indices that differ by
+    nothing: both are much faster on CPUs than gathers of single columns and products with masks.
+
+    Args:
+        positions: (V,) int64, those of the entries in rank order.
+        columns: (V, C) float64, in the order of the positions.
+        ends: (2 T,) int, the lower ends of the windows, then the upper ones, as ranks in 0..V.
+        prefix: (T,) int64 positions in 0..V at which leaves begin.
+
+    Returns:
+        `(window, below)`, (T, C) float64 each: the sums within the window, and below its upper end.
     """
-    start = torch.zeros_like(prefix)
-    ends = list(ranks)
-    sums = [columns.new_zeros(*columns.shape[:-1], len(prefix)) for _ in ends]
-    for bit in reversed(range(len(positions).bit_length())):
-        clear = (positions >> bit) & 1 == 0
-        clear_before = prefix_sums(clear.long())
-        clear_columns = prefix_sums(columns * clear)
-        taken = (prefix >> bit) & 1 == 1
-        base = clear_columns[..., start]
-        sums = [s + (clear_columns[..., e] - base) * taken for s, e in zip(sums, ends, strict=True)]
-        clears = clear_before[-1]
-        start, *ends = (
-            torch.where(taken, clears + i - clear_before[i], clear_before[i])
-            for i in (start, *ends)
-        )
-        entry = torch.arange(len(positions), device=positions.device)
-        order = torch.where(clear, clear_before[:-1], clears + entry - clear_before[:-1])
-        positions = torch.empty_like(positions).scatter_(0, order, positions)
-        columns = torch.empty_like(columns).index_copy_(-1, order, columns)
-    return sums
+    positions, prefix, ends = positions.int(), prefix.int(), ends.int().view(2, -1)
+    entries = torch.arange(len(positions), device=positions.device, dtype=torch.int32)
+    window, below = columns.new_zeros(2, len(prefix), columns.shape[1])
+    for bit in reversed(range(_LEAF_BITS, len(positions).bit_length())):
+        right, taken = (positions >> bit) & 1, (prefix >> bit) & 1
+        left_before = F.pad((1 - right).cumsum(0, dtype=torch.int32), (1, 0))
+        start = entries >> (bit + 1) << (bit + 1)
+        # Nodes before this one are full, half of each on the left.
+        left = left_before[:-1] - (start >> 1)
+        order = start + left + right * (entries - start - 2 * left + (1 << bit))
+        positions = torch.empty_like(positions).scatter_(0, order.long(), positions)
+        # Before position p of the new order, whose halves are the nodes of the next level.
+        before = _sums_before(columns.index_select(0, positions))
+        start = prefix >> (bit + 1) << (bit + 1)
+        left = left_before.index_select(0, ends.view(-1)).view(2, -1) - (start >> 1)
+        low, high = (before.index_select(0, at) for at in start + left * taken)
+        window += torch.sub(high, low, out=low)
+        below += high.sub_(before.index_select(0, start))
+        ends = start + left + taken * (ends - start - 2 * left + (1 << bit))
+    return window, below
+
+
+def _sums_before(rows: Tensor) -> Tensor:
+    """Exclusive prefix sums along the first axis, one longer."""
+    if rows.device.type == "cpu":
+        return F.pad(rows.cumsum(0), (0, 0, 1, 0))
+    return prefix_sums(rows.t()).t().contiguous()

@@ -104,10 +104,11 @@ class RampCells(NegativeCells):
     def __init__(self, pool: RankingPool):
         scores, delta, size = pool.scores, pool.delta, len(pool)
         breakpoints = torch.cat([scores - delta, scores + delta]) if delta > 0 else scores
-        edges, order = breakpoints.to(pool.logits.dtype).sort()
+        # Two ascending runs: a stable sort merges them.
+        edges, order = breakpoints.to(pool.logits.dtype).sort(stable=True)
         # Entry i of `low` (`high`): the cell that begins at s_i - delta (s_i + delta).
-        cell_of = torch.empty_like(order)
-        cell_of[order] = torch.arange(1, len(order) + 1, device=order.device)
+        numbers = torch.arange(1, len(order) + 1, device=order.device)
+        cell_of = torch.empty_like(order).scatter_(0, order, numbers)
         self.low, self.high = cell_of[:size], cell_of[-size:]
         super().__init__(pool, edges)
 

@@ -12,9 +12,10 @@ a range. For `delta = 0` the window is empty and ties count as above, H(0) = 1.
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from brloss_d2.ops.search import count_below
 
 
 def running_sums(x: Tensor) -> Tensor:
@@ -67,8 +68,8 @@ def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) 
     """
     values, order = values.sort()
     weights = weights[..., order]
-    low = torch.searchsorted(values, thresholds - delta)
-    high = torch.searchsorted(values, thresholds + delta)
+    low = count_below(thresholds - delta, values)
+    high = count_below(thresholds + delta, values)
     mass, moment = prefix_sums(weights), prefix_sums(weights * values)
     return window_sum(
         mass[..., -1:] - mass[..., high],

@@ -16,6 +16,14 @@ KERNELS = {
         | {"size": "i32", "cells": "i32", "copies": "i32"},
         {"SEARCH_STEPS": 5, "BLOCK": 1024},
     ),
+    # Triton makes constants of arguments that are 1.
+    "count in one cell": (
+        cells_triton._count,
+        {"lowest": "*f", "centre": "*f", "left": "*f", "scale": "*fp64", "labels": "*i8"}
+        | {"logits": "*f", "cell_of": "*i32", "totals": "*i64", "last_sums": "*fp64"}
+        | {"size": "i64"},
+        {"cells": 1, "copies": 1, "SEARCH_STEPS": 0, "BLOCK": 1024},
+    ),
     "write": (
         cells_triton._write,
         dict.fromkeys(["logits", "centre", "left", "level", "slope", "gradient"], "*f")
@@ -27,6 +35,12 @@ KERNELS = {
         dict.fromkeys(["thresholds", "values", "weights", "partial"], "*fp64")
         | {"prefix": "*i64", "num_thresholds": "i32", "num_values": "i32", "rows": "i32"},
         {"DELTA": 0.3, "THRESHOLDS": 64, "VALUES": 32, "TILES": 8},
+    ),
+    "sum_pairs of one row, compared exactly": (
+        ramp_triton._sum_pairs,
+        dict.fromkeys(["thresholds", "values", "weights", "partial"], "*fp64")
+        | {"prefix": "*i64", "num_thresholds": "i32", "num_values": "i32"},
+        {"rows": 1, "DELTA": 0.0, "THRESHOLDS": 64, "VALUES": 32, "TILES": 1},
     ),
 }
 

@@ -21,8 +21,9 @@ LABELS = torch.tensor([1, 0, 0, 1])
 QUALITY = torch.tensor([0.2, 0.7])
 
 
-def test_auto_takes_triton_on_gpus_that_have_it(monkeypatch):
-    assert chosen_backend("cpu") == "torch"
+def test_auto_takes_triton_where_it_is_known_to_work_and_installed(monkeypatch):
+    assert chosen_backend("cpu") == chosen_backend("cuda") == "torch"
+    monkeypatch.setattr(dispatch, "_TRITON_DEVICES", frozenset({"cuda"}))
     for installed, expected in ((True, "triton"), (False, "torch")):
         monkeypatch.setattr(dispatch, "has_triton", lambda installed=installed: installed)
         assert chosen_backend("cuda") == expected

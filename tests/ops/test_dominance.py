@@ -20,7 +20,9 @@ def problem(values: int, thresholds: int, *, ties: bool, seed: int = 0):
 @pytest.mark.parametrize("form", [dominance.tiled, dominance.wavelet, prefix_ramp_sum])
 @pytest.mark.parametrize("delta", [0.0, 0.25, 5.0])
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("sizes", [(0, 3), (1, 1), (2, 5), (7, 0), (64, 64), (100, 257)])
+@pytest.mark.parametrize(
+    "sizes", [(0, 3), (1, 1), (2, 5), (7, 0), (64, 64), (100, 257), (1000, 300)]
+)
 def test_prefix_ramp_sum(form, delta, ties, sizes):
     t, prefix, v, weights = problem(*sizes, ties=ties)
     expected = reference.prefix_ramp_sum(t, prefix, v, weights, delta)
@@ -29,7 +31,7 @@ def test_prefix_ramp_sum(form, delta, ties, sizes):
 
 
 def test_tiles_cover_all_thresholds(monkeypatch):
-    monkeypatch.setattr(dominance, "_TILE_PAIRS", 300)
+    monkeypatch.setattr(dominance, "_TILE_PAIRS", {"cpu": 300})
     t, prefix, v, weights = problem(100, 257, ties=False)
     expected = reference.prefix_ramp_sum(t, prefix, v, weights, 0.5)
     torch.testing.assert_close(dominance.tiled(t, prefix, v, weights, 0.5), expected)
