@@ -3,9 +3,10 @@
     python tools/benchmark_losses.py            # on the GPU if there is one, else on the CPU
     python tools/benchmark_losses.py --quick    # a look, under a minute
 
-Writes `<name>.csv`, `<name>_time.png` and `<name>_ratio.png`. Cells whose rows are in the CSV file
-already are not measured again: stop at any time, go on with the same command, and delete rows to
-measure them anew. See docs/benchmarks/README.md.
+Writes `<name>.csv`, a summary `<name>.md`, and the pictures `<name>_time.png` and
+`<name>_ratio.png`. Cells whose rows are in the CSV file already are not measured again: stop at
+any time, go on with the same command, and delete rows to measure them anew. See
+docs/benchmarks/README.md.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from benchmark.contenders import CONTENDERS
 from benchmark.grid import Grid, measure_missing
 from benchmark.machine import ROOT, commit, describe, versions
 from benchmark.scores import SOURCES
+from benchmark.summary import summarise
 from benchmark.table import OK, Row
 from tabulate import tabulate
 
@@ -55,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     plots.plot_times(rows, path.with_name(f"{path.stem}_time.png"))
     plots.plot_ratios(rows, path.with_name(f"{path.stem}_ratio.png"))
-    print(f"{len(rows)} cells in {path}, plots beside it")
+    path.with_suffix(".md").write_text(f"# {path.stem}\n\n{summarise(rows)}")
+    print(f"{len(rows)} cells in {path}, summary and plots beside it")
     return 0
 
 

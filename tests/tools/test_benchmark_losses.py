@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmark import grid, measure, table
+from benchmark import grid, measure, summary, table
 from benchmark.contenders import CONTENDERS, FOCAL, Contender
 from benchmark.scores import SOURCES, SYNTHETIC, draw, load_recording
 from benchmark.table import OK, Row
@@ -141,6 +141,27 @@ def test_grid_refuses_the_file_of_another_device(tmp_path, small_grid):
         list(grid.measure_missing(small_grid, path))
 
 
+def test_summary_finds_growth_and_ratios():
+    def row(loss: str, logits: int, share: float, ms: float) -> Row:
+        cell = {**STAMP, "share": share, "logits": logits, "positives": round(logits * share)}
+        return Row(**cell, loss=loss, both_ms=ms, x_focal=ms / 100, extra_mib=logits / 2**17)
+
+    rows = [
+        row("rs", logits, share, ms=logits**1.5 * share**0.5 * 1e-6)
+        for logits in (10**4, 10**5, 10**6)
+        for share in (0.001, 0.01)
+    ]
+    assert summary.growth_in_logits(rows) == pytest.approx(1.5)
+    assert summary.growth_in_positives(rows) == pytest.approx(0.5)
+    assert summary.bytes_a_logit(rows) == pytest.approx(8)
+    loop = row("rs_loop", 10**5, 0.01, ms=1000.0)
+    skipped = Row(**STAMP, logits=10**6, positives=1, loss="rs_loop", status=table.TIME, limit_s=5)
+    text = summary.summarise([*rows, loop, skipped])
+    assert "1.00 (1e+06 x 1.0%, synthetic)" in text  # 100 ms beside 100 ms
+    assert "316 (1e+05 x 1.0%, synthetic)" in text  # 1000 ms beside 3.16 ms
+    assert "`rs_loop` | longer than 5 s | 1e+06 x 1.0%" in text
+
+
 def test_quick(tmp_path):
     command = [sys.executable, str(ROOT / "tools" / "benchmark_losses.py"), "--quick"]
     command += ["--device", "cpu", "--output", str(tmp_path), "--scores", SYNTHETIC, "rpn_late"]
@@ -151,5 +172,6 @@ def test_quick(tmp_path):
     assert {row.loss for row in rows} == set(CONTENDERS)
     assert {row.scores for row in rows} == {SYNTHETIC, "rpn_late"}
     assert all(row.status == OK for row in rows if CONTENDERS[row.loss].ours)
+    assert "time / focal" in (tmp_path / "cpu.md").read_text()
     for picture in ("cpu_time.png", "cpu_ratio.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")

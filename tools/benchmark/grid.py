@@ -42,7 +42,7 @@ def measure_missing(grid: Grid, path: Path) -> Iterator[list[Row]]:
     }
     if others := {row.device for row in rows} - {stamp["device"]}:
         raise ValueError(f"{path} was measured on {others.pop()}, not {stamp['device']}")
-    bandwidth = machine.copy_bandwidth(grid.device)
+    limit_ms = 1e3 * machine.LIMIT_BYTES / machine.copy_bandwidth(grid.device)  # of a logit
     # Small problems first: what is too slow there need not be tried on a larger one.
     for size, share, source in itertools.product(grid.sizes, grid.shares, grid.sources):
         done = {row.cell for row in rows}
@@ -53,7 +53,7 @@ def measure_missing(grid: Grid, path: Path) -> Iterator[list[Row]]:
         stamp_cell = {
             **stamp,
             **{"scores": source, "logits": size, "share": float(share), "positives": count},
-            **{"limit_ms": 1e3 * machine.LIMIT_BYTES * size / bandwidth, "limit_s": grid.limit},
+            **{"limit_ms": limit_ms * size, "limit_s": grid.limit},
         }
         skipped = {n: reason for n in pending if (reason := _why_not(n, size, count, rows, grid))}
         pending = [n for n in pending if n not in skipped]

@@ -1,10 +1,12 @@
 """What the numbers were measured on: device, versions, commit, copy bandwidth, free memory."""
 
+import contextlib
 import platform
 import re
 import statistics
 import subprocess
 import time
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -30,9 +32,13 @@ def _cpu_name() -> str:
 
 
 def versions() -> str:
-    """Python, torch (with CUDA, if any) and torchvision."""
-    python = platform.python_version()
-    return f"python {python}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+    """Of Python, torch (with CUDA, if any), torchvision, and Triton where a GPU may use it."""
+    found = [f"python {platform.python_version()}", f"torch {torch.__version__}"]
+    found += [f"torchvision {torchvision.__version__}"]
+    if torch.cuda.is_available():
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found += [f"triton {metadata.version('triton')}"]
+    return ", ".join(found)
 
 
 def commit() -> str:
