@@ -22,7 +22,8 @@ def describe(device: str) -> str:
     """The device by name; of a CPU, the threads in use as well."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_cpu_name()}, {threads} thread{'s' * (threads > 1)}"
 
 
 def _cpu_name() -> str:
