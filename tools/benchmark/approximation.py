@@ -190,6 +190,9 @@ the ramp. With many positives among the negatives, or scores much closer togethe
 at the beginning of training, the buckets are narrow and the error is small. The published
 implementation bucketed for speed; this one does not need to.
 
+All this is about gradients. What the error means for the accuracy of a detector was not measured
+here.
+
 ## Error
 
 Relative L2 distance between the gradients that the negatives receive from the ranking terms of
