@@ -1,163 +1,106 @@
-"""Time the ranking losses beside torchvision's sigmoid focal loss, on the same tensors.
+"""Time the ranking losses beside focal loss, the published algorithms and the copy bandwidth.
 
-    python tools/benchmark_losses.py [--sizes 1e5 1e6] [--positives 0.001 0.01 0.05] [--csv FILE]
+    python tools/benchmark_losses.py            # on the GPU if there is one, else on the CPU
+    python tools/benchmark_losses.py --quick    # a look, under a minute
 
-Scores are synthetic: negatives N(0, 1); positives N(0, 1) at the beginning of training ("early")
-and N(2, 1) later ("mid"); quality uniform. All losses of a cell are timed in turn within each
-round, so that whatever else the machine does hits them alike; the ratio is that of the medians.
+Writes `<name>.csv`, a summary `<name>.md`, and the pictures `<name>_time.png` and
+`<name>_ratio.png`. Cells whose rows are in the CSV file already are not measured again: stop at
+any time, go on with the same command, and delete rows to measure them anew. See
+docs/benchmarks/README.md.
 """
 
 import argparse
-import csv
 import os
-import platform
-import statistics
 import sys
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The profiler's library reports a missing GPU as an error.
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+
 import torch
+from benchmark import plots, table
+from benchmark.contenders import CONTENDERS
+from benchmark.grid import Grid, measure_missing
+from benchmark.machine import ROOT, commit, describe, versions
+from benchmark.scores import SOURCES
+from benchmark.summary import summarise
+from benchmark.table import OK, Row
 from tabulate import tabulate
-from torch import Tensor
-from torchvision.ops import sigmoid_focal_loss
 
-from brloss_d2 import losses
-
-SHIFT = {"early": 0.0, "mid": 2.0}
-RANKING = {
-    "ap": losses.APLoss,
-    "bap": losses.BucketedAPLoss,
-    "alrp": losses.ALRPLoss,
-    "rs": losses.RankSortLoss,
-    "brs": losses.BucketedRankSortLoss,
-}
-COLUMNS = ("device", "scores", "logits", "positives", "loss", "median_ms", "p20_ms", "p80_ms")
+QUICK = {"sizes": [10_000], "positives": [0.001, 0.05], "rounds": 3, "limit": 1.0}
 
 
-def make_step(name: str, logits: Tensor, labels: Tensor, quality: Tensor) -> Callable[[], None]:
-    """Forward and backward of one loss."""
-    targets = labels.float()
-
-    def focal() -> None:
-        sigmoid_focal_loss(logits, targets, reduction="sum").backward()
-
-    def ranking() -> None:
-        sum(loss(logits, labels, quality).values()).backward()
-
-    if name == "focal":
-        return focal
-    loss = RANKING[name]()
-    return ranking
-
-
-def make_inputs(size: int, share: float, scores: str, device: str):
-    """Logits (M,), labels (M,) and quality (P,) of one cell."""
-    generator = torch.Generator().manual_seed(0)
-    count = max(1, round(size * share))
-    labels = torch.zeros(size, dtype=torch.long)
-    labels[torch.randperm(size, generator=generator)[:count]] = 1
-    logits = torch.randn(size, generator=generator) + SHIFT[scores] * labels
-    quality = torch.rand(count, generator=generator)
-    return logits.to(device).requires_grad_(), labels.to(device), quality.to(device)
-
-
-def timed(step: Callable[[], None], device: str) -> float:
-    """Milliseconds of one call."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1e3
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    args = _parse(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    print(f"{describe(args.device)}\n{versions()}, commit {commit()}", flush=True)
+    path = args.output / f"{args.name or args.device}.csv"
+    grid = Grid(
+        sizes=sorted(map(int, args.sizes)),
+        shares=sorted(args.positives),
+        sources=args.scores,
+        losses=args.losses,
+        device=args.device,
+        rounds=args.rounds,
+        limit=args.limit,
+    )
+    try:
+        for rows in measure_missing(grid, path):
+            print(_summary(rows), flush=True)
+        rows = table.read(path)
+    except ValueError as error:
+        print(f"error: {error}; choose another --name", file=sys.stderr)
+        return 1
+    plots.plot_times(rows, path.with_name(f"{path.stem}_time.png"))
+    plots.plot_ratios(rows, path.with_name(f"{path.stem}_ratio.png"))
+    path.with_suffix(".md").write_text(f"# {path.stem}\n\n{summarise(rows)}")
+    print(f"{len(rows)} cells in {path}, summary and plots beside it")
+    return 0
 
 
-def time_cell(steps: dict[str, Callable[[], None]], logits: Tensor, rounds: int, device: str):
-    """Milliseconds of every round by loss; the first round warms up and does not count."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds + 1):
-        for name, step in steps.items():
-            logits.grad = None
-            times[name].append(timed(step, device))
-    return {name: t[1:] for name, t in times.items()}
+def _summary(rows: list[Row]) -> str:
+    first = rows[0]
+    head = f"\n{first.logits:,} logits, {first.positives:,} positive, scores {first.scores}"
+    lines = [
+        (r.loss, r.forward_ms, r.backward_ms, r.both_ms, r.x_focal, r.extra_mib)
+        if r.status == OK
+        else (r.loss, r.status)
+        for r in rows
+    ]
+    headers = ("loss", "forward ms", "backward ms", "both ms", "x focal", "extra MiB")
+    return f"{head}\n{tabulate(lines, headers, floatfmt='.2f')}"
 
 
-def extra_memory(step: Callable[[], None], device: str) -> float:
-    """MiB that one call needs at its peak beyond what is there before it."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = peak = resident()
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.001):
-            peak = max(peak, resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    step()
-    done.set()
-    watcher.join()
-    return (max(peak, resident()) - before) / 2**20
-
-
-def resident() -> int:
-    """Bytes of this process in memory (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sizes", type=float, nargs="+", default=[1e5, 1e6], help="logits")
-    parser.add_argument("--positives", type=float, nargs="+", default=[0.001, 0.01, 0.05])
-    parser.add_argument("--losses", nargs="+", choices=RANKING, default=list(RANKING))
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--csv", type=Path, help="write the times here")
-    parser.add_argument("--quick", action="store_true", help="one small size, three rounds")
-    args = parser.parse_args()
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=formatter)
+    option = parser.add_argument
+    option("--sizes", type=float, nargs="+", default=[1e4, 1e5, 1e6, 1e7, 2.15e7], help="logits")
+    option(
+        "--positives", type=float, nargs="+", default=[0.001, 0.01, 0.02, 0.05], help="their share"
+    )
+    option("--scores", nargs="+", choices=SOURCES, default=SOURCES[:4], help="distributions")
+    option("--losses", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="contenders")
+    option("--rounds", type=int, default=20, help="samples of a cell, at most")
+    option("--limit", type=float, default=20.0, help="seconds for a cell; longer ones are skipped")
+    option("--device", choices=["cpu", "cuda"], default=_best_device(), help="where")
+    option("--threads", type=int, help="of the CPU; all if not given")
+    option("--output", type=Path, default=ROOT / "docs" / "benchmarks", help="folder")
+    option("--name", help="of the files; the device if not given")
+    option("--quick", action="store_true", help="one small size, to output/benchmark_quick")
+    args = parser.parse_args(argv)
     if args.quick:
-        args.sizes, args.rounds = [1e4], 3
+        output = args.output if args.output != parser.get_default("output") else None
+        vars(args).update(QUICK, output=output or ROOT / "output" / "benchmark_quick")
     return args
 
 
-def describe(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def main() -> int:
-    args = parse()
-    print(f"{describe(args.device)}, torch {torch.__version__}; forward + backward")
-    rows, table = [], []
-    for size in map(int, args.sizes):
-        for share in args.positives:
-            for scores in SHIFT:
-                inputs = make_inputs(size, share, scores, args.device)
-                steps = {n: make_step(n, *inputs) for n in ("focal", *args.losses)}
-                times = time_cell(steps, inputs[0], args.rounds, args.device)
-                focal = statistics.median(times["focal"])
-                for name, t in times.items():
-                    low, *_, high = statistics.quantiles(t, n=5)
-                    median = statistics.median(t)
-                    cell = (scores, size, len(inputs[2]), name)
-                    rows.append((describe(args.device), *cell, median, low, high))
-                    memory = extra_memory(steps[name], args.device)
-                    table.append((*cell, median, median / focal, memory))
-    headers = ("scores", "logits", "positives", "loss", "median ms", "x focal", "extra MiB")
-    print(tabulate(table, headers, floatfmt=("", "", "", "", ".2f", ".2f", ".0f")))
-    if args.csv:
-        with args.csv.open("w", newline="") as file:
-            csv.writer(file).writerows([COLUMNS, *rows])
-    return 0
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 if __name__ == "__main__":

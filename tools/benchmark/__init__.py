@@ -1,0 +1,1 @@
+"""Parts of the loss benchmark. Programs in `tools` import it as `benchmark`."""
