@@ -133,14 +133,18 @@ def test_smaller_image_of_a_batch_ignores_its_padding():
 
 def test_border_anchors_are_left_out_before_matching():
     rpn = slim("rs").proposal_generator
-    rpn.anchor_boundary_thresh = 0
     anchors = rpn.anchor_generator([torch.zeros(1, 1, 24, 32)])
-    # Best matched by an anchor that crosses the border; an inner one must take its place.
-    corner = Instances(SIZE, gt_boxes=Boxes(torch.tensor([[0.0, 0, 14, 14]])))
-    labels, _ = rpn.label_and_sample_anchors(anchors, [corner])
-    boxes = anchors[0].tensor[labels[0] == 1]
-    assert len(boxes)
-    assert (boxes >= 0).all()
+    corner = Instances(SIZE, gt_boxes=Boxes(torch.tensor([[0.0, 0, 8, 16]])))
+
+    def positives(threshold: int) -> torch.Tensor:
+        rpn.anchor_boundary_thresh = threshold
+        labels, _ = rpn.label_and_sample_anchors(anchors, [corner])
+        return anchors[0].tensor[labels[0] == 1]
+
+    # The best anchors are a tall one that crosses the border and a square one inside.
+    assert (positives(-1) < 0).any()
+    assert len(positives(0))
+    assert (positives(0) >= 0).all()
 
 
 def test_prior_probability():
