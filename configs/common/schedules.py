@@ -19,6 +19,8 @@ def _steps(epochs, milestones, epoch_iterations=7330, warmup_iterations=500):
 
 
 lr_multiplier_1x = _steps(12, (8, 11))
+lr_multiplier_27e = _steps(27, (20, 25))
+lr_multiplier_3x = _steps(36, (27, 33))
 lr_multiplier_cosine = L(WarmupParamScheduler)(
     scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0),
     warmup_length=0.1,
