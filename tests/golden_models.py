@@ -145,9 +145,7 @@ def differences_of_gradients(
         norm, expected = parameter.grad.norm().item(), norms[row].item()
         by_norm[name] = abs(norm - expected) / max(expected, smallest, 1e-12)
         if f"{case}grad/{names[name]}" in golden:
-            by_gradient[name] = relative(
-                parameter.grad, golden.tensor(f"{case}grad/{names[name]}")
-            )
+            by_gradient[name] = relative(parameter.grad, golden.tensor(f"{case}grad/{names[name]}"))
     return by_gradient, by_norm
 
 
