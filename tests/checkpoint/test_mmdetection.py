@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
-from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
 from detectron2.structures import Boxes
+from golden_detectors import small_faster_rcnn, weights
 from golden_models import Golden, available, load
 from torch import Tensor, nn
 
@@ -18,7 +17,6 @@ from brloss_d2.checkpoint.mmdetection import (
     to_mmdetection,
 )
 from brloss_d2.errors import InputError
-from brloss_d2.modeling import FixedStatsBatchNorm2d
 
 COCO = Path(__file__).parents[2] / "configs/coco"
 PUBLISHED = {
@@ -30,11 +28,6 @@ PUBLISHED = {
 }
 GOLDEN = [(name, a) for a, names in PUBLISHED.items() for name in available(*names)]
 LEAVES = sorted(COCO.glob("*_R_*_FPN_brs_*.py"))
-
-
-def weights(name: str) -> dict[str, Tensor]:
-    golden = load(name)
-    return {key.removeprefix("param/"): golden.tensor(key) for key in golden.keys("param/")}
 
 
 def identical(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -52,36 +45,10 @@ def test_there_and_back(name: str, architecture: str) -> None:
     assert identical(to_mmdetection(ours, architecture), published)
 
 
-def resnet18() -> object:
-    widths = [8, 8, 16, 32, 64]
-    return L(ResNet)(
-        stem=L(BasicStem)(in_channels=3, out_channels=8, norm=FixedStatsBatchNorm2d),
-        stages=[
-            L(ResNet.make_stage)(
-                block_class=BasicBlock,
-                num_blocks=2,
-                stride_per_block=[1 if i == 0 else 2, 1],
-                in_channels=widths[i],
-                out_channels=widths[i + 1],
-                norm=FixedStatsBatchNorm2d,
-            )
-            for i in range(4)
-        ],
-        out_features=["res2", "res3", "res4", "res5"],
-    )
-
-
 @pytest.fixture(params=available("faster_brs", "faster_rs"))
 def faster_rcnn(request: pytest.FixtureRequest) -> tuple[Golden, nn.Module]:
     loss = request.param.split("_")[1]
-    cfg = LazyConfig.load(str(COCO / f"faster_rcnn_R_50_FPN_{loss}_1x.py")).model
-    cfg.backbone.bottom_up = resnet18()
-    cfg.backbone.out_channels = cfg.proposal_generator.head.in_channels = 32
-    cfg.roi_heads.num_classes = 5
-    cfg.roi_heads.box_head.input_shape.channels = 32
-    cfg.roi_heads.box_head.fc_dims = [64, 64]
-    cfg.roi_heads.box_predictor.input_shape.channels = 64
-    model = instantiate(cfg).eval()
+    model = instantiate(small_faster_rcnn(loss).model).eval()
     incompatible = model.load_state_dict(
         from_mmdetection(weights(request.param), "faster_rcnn"), strict=False
     )
