@@ -93,6 +93,24 @@ def test_every_model_of_ours_has_published_names(leaf: Path) -> None:
     assert all(name.endswith("num_batches_tracked") for name in left)
 
 
+def test_names_of_deformable_convolutions() -> None:
+    """Offsets belong to the convolution in mmdetection, to the block in detectron2."""
+    cfg = LazyConfig.load(str(COCO / "faster_rcnn_R_101_DCN_FPN_brs_3x.py"))
+    published = to_mmdetection(instantiate(cfg.model).state_dict(), "faster_rcnn")
+    offsets = {name: w for name, w in published.items() if "conv_offset" in name}
+    stages = {"layer2": 4, "layer3": 23, "layer4": 3}
+    assert offsets.keys() == {
+        f"backbone.{stage}.{block}.conv2.conv_offset.{tensor}"
+        for stage, blocks in stages.items()
+        for block in range(blocks)
+        for tensor in ("weight", "bias")
+    }
+    assert offsets["backbone.layer3.22.conv2.conv_offset.weight"].shape == (108, 256, 3, 3)
+    del published["backbone.layer3.22.conv2.conv_offset.bias"]
+    with pytest.raises(InputError, match=r"1 missing \(backbone\.layer3\.22\.conv2\.conv_offset"):
+        from_mmdetection(published, "faster_rcnn")
+
+
 def test_the_state_of_losses_stays_behind() -> None:
     ours = from_mmdetection(weights("faster_brs"), "faster_rcnn")
     state = {**ours, "roi_heads.box_predictor.criterion.balancer.weight": torch.tensor(50.0)}

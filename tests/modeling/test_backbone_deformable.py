@@ -122,6 +122,18 @@ def shifted(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return move
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    layer = ModulatedDeformConv2d(8, 4, kernel_size=3, padding=1)
+    x, offsets = torch.randn(1, 8, 5, 5), torch.randn(1, 18, 5, 5)
+    inputs = [t.to(dtype) for t in (x, offsets, torch.rand(1, 9, 5, 5))]
+    expected = layer(*(t.float() for t in inputs))
+    with torch.autocast("cpu", dtype):
+        out = layer(*inputs)
+    assert out.dtype == dtype
+    assert torch.equal(out, expected.to(dtype)), "rounded once, at the end"
+
+
 def test_every_parameter_of_a_block_learns() -> None:
     deformable = block(offset_groups=4)
     deformable(torch.randn(2, 8, 9, 9)).square().sum().backward()

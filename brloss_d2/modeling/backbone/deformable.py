@@ -4,6 +4,7 @@ With torchvision's operator, which runs everywhere; detectron2's needs its compi
 and layout of the weights are those of detectron2's `DeformBottleneckBlock`.
 """
 
+import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d, get_norm
 from detectron2.modeling.backbone.resnet import BottleneckBlock
@@ -27,16 +28,20 @@ class ModulatedDeformConv2d(Conv2d):
                 first y, then x; H' and W' are the size of the output.
             weights: (N, G * kh * kw, H', W'), for each offset group and tap.
         """
-        x = deform_conv2d(
-            x,
-            offsets,
-            self.weight,
-            self.bias,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            mask=weights,
-        )
+        # The operator knows no half precision on a CPU, and positions want more digits anyway.
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            moved = deform_conv2d(
+                x.to(dtype),
+                offsets.to(dtype),
+                self.weight.to(dtype),
+                None if self.bias is None else self.bias.to(dtype),
+                stride=self.stride,
+                padding=self.padding,
+                dilation=self.dilation,
+                mask=weights.to(dtype),
+            )
+        x = moved.to(x.dtype)
         if self.norm is not None:
             x = self.norm(x)
         return x if self.activation is None else self.activation(x)
