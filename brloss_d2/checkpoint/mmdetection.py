@@ -18,7 +18,9 @@ ARCHITECTURES = tuple(PARTS)
 
 # One weight that tells an architecture, published and ours; the first that is found counts.
 _MARKS = {
-    "atss": {"bbox_head.atss_cls.weight", "head.cls_logits.weight"},
+    "atss": {"bbox_head.atss_cls.weight", "head.scales.0.scale"},
+    "fovea": {"bbox_head.fovea_cls.weight"},
+    "retinanet": {"bbox_head.retina_cls.weight", "head.cls_logits.weight"},
     "cascade_rcnn": {
         "roi_head.bbox_head.0.fc_cls.weight",
         "roi_heads.box_predictor.0.cls_score.weight",
@@ -68,7 +70,8 @@ def to_mmdetection(state: Mapping[str, Tensor], architecture: str) -> dict[str, 
 def recognize_architecture(state: Mapping[str, object]) -> str:
     """Tell from the names of a state dict, published or ours, which architecture it is of.
 
-    ATSS and PAA have the same weights: both are "atss". A backbone alone is "resnet".
+    ATSS and PAA have the same weights: both are "atss". So have RetinaNet and FoveaBox under our
+    names: both are "retinanet". A backbone alone is "resnet".
 
     Raises:
         InputError: it is of none of `ARCHITECTURES`.
