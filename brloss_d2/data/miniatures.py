@@ -115,7 +115,9 @@ def _write_lvis(folder: Path, scenes: Sequence[_Scene]) -> None:
     moved = max(scene.image_id for scene in scenes if scene.split == "train")
     folder.mkdir()
     for split in ("train", "val"):
-        chosen = [s for s in scenes if (s.split == "val" or s.image_id == moved) == (split == "val")]
+        chosen = [
+            s for s in scenes if (s.split == "val" or s.image_id == moved) == (split == "val")
+        ]
         annotations = _annotations(chosen, ids)
         content = {
             "images": [_lvis_image(scene, ids) for scene in chosen],

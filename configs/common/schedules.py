@@ -19,6 +19,10 @@ def _steps(epochs, milestones, epoch_iterations=7330, warmup_iterations=500):
 
 
 lr_multiplier_1x = _steps(12, (8, 11))
+# 12 epochs of 122 800 images, those with rare categories repeated.
+lr_multiplier_lvis_1x = _steps(12, (8, 11), epoch_iterations=7674)
+# 12 epochs of 8 passes over the 2965 images with objects.
+lr_multiplier_cityscapes = _steps(12, (8,), epoch_iterations=1483)
 lr_multiplier_cosine = L(WarmupParamScheduler)(
     scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0),
     warmup_length=0.1,
