@@ -10,6 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from detectron2.config import LazyCall as L
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
+from detectron2.structures import BitMasks, Boxes, Instances
+from torch import Tensor, nn
+
+from brloss_d2.checkpoint.mmdetection import from_mmdetection
+from brloss_d2.modeling import FixedStatsBatchNorm2d
 
 SHIPPED = Path(__file__).parent / "golden"
 FULL = Path(os.environ.get("BRLOSS_D2_GOLDEN", SHIPPED))
@@ -33,7 +40,10 @@ class Golden:
     def keys(self, prefix: str = "") -> list[str]:
         return [key for key in self._arrays.files if key.startswith(prefix)]
 
-    def tensor(self, key: str) -> torch.Tensor:
+    def strings(self, key: str) -> list[str]:
+        return self._arrays[key].tolist()
+
+    def tensor(self, key: str) -> Tensor:
         if key not in self._read:
             self._read[key] = self._arrays[key]
         return torch.from_numpy(np.array(self._read[key]))
@@ -56,6 +66,113 @@ def load(name: str) -> Golden:
     return Golden(name)
 
 
-def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
+def relative(actual: Tensor, expected: Tensor) -> float:
     """Norm of the difference over the norm of what is expected."""
     return ((actual - expected).norm() / expected.norm().clamp(min=1e-12)).item()
+
+
+def small_resnet():
+    """The ResNet-18 of the files: basic blocks, 8, 16, 32 and 64 channels, res2 frozen."""
+    widths = (8, 8, 16, 32, 64)
+    stages = [
+        L(ResNet.make_stage)(
+            block_class=BasicBlock,
+            num_blocks=2,
+            stride_per_block=[1 if i == 0 else 2, 1],
+            in_channels=widths[i],
+            out_channels=widths[i + 1],
+            norm=FixedStatsBatchNorm2d,
+        )
+        for i in range(4)
+    ]
+    stem = L(BasicStem)(in_channels=3, out_channels=8, norm=FixedStatsBatchNorm2d)
+    names = ["res2", "res3", "res4", "res5"]
+    return L(ResNet)(stem=stem, stages=stages, out_features=names, freeze_at=2)
+
+
+def load_weights(model: nn.Module, golden: Golden, architecture: str) -> None:
+    """The weights of the file, under our names; all of them have to fit."""
+    state = from_mmdetection(_weights(golden), architecture)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    counters = [name for name in missing if name.endswith("num_batches_tracked")]
+    assert (missing, unexpected) == (counters, [])
+
+
+def images(golden: Golden) -> list[Tensor]:
+    """The normalised images without padding."""
+    sizes = golden.tensor("in/img_shape").tolist()
+    return [x[:, :h, :w] for x, (h, w) in zip(golden.tensor("in/img"), sizes, strict=True)]
+
+
+def ground_truth(golden: Golden, empty: tuple[int, ...] = ()) -> list[Instances]:
+    """The objects of each image; those numbered in `empty` have none."""
+    objects = []
+    for i, image in enumerate(images(golden)):
+        size = tuple(image.shape[1:])
+        found = Instances(size, gt_boxes=Boxes(golden.tensor(f"in/gt_boxes{i}")))
+        found.gt_classes = golden.tensor(f"in/gt_labels{i}")
+        if f"in/gt_masks{i}" in golden:
+            found.gt_masks = BitMasks(golden.tensor(f"in/gt_masks{i}").bool())
+        objects.append(found[:0] if i in empty else found)
+    return objects
+
+
+def differences_of_gradients(
+    model: nn.Module, golden: Golden, architecture: str, prefix: str = ""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Relative differences of the gradients that the file has, and of all norms, by our names.
+
+    Frozen parameters must agree; a norm is compared where one of the two exceeds 1e-7 times the
+    largest, and with at least a thousandth of the median.
+    """
+    published = golden.tensor(f"{prefix}gradnorm")
+    norms = dict(zip(golden.strings("gradnorm_names"), published.tolist(), strict=True))
+    floor = 1e-3 * published[published > 0].median().item() if (published > 0).any() else 1.0
+    by_norm, by_gradient = {}, {}
+    names = _published_names(golden, architecture)
+    for name, parameter in model.named_parameters():
+        expected = norms[names[name]]
+        assert parameter.requires_grad == (expected == expected), name  # NaN: frozen
+        if not parameter.requires_grad:
+            continue
+        norm = parameter.grad.norm().item()
+        by_norm[name] = abs(norm - expected) / max(expected, floor)
+        key = f"grad/{names[name]}"
+        if not prefix and key in golden:
+            by_gradient[name] = relative(parameter.grad, golden.tensor(key))
+    return by_gradient, by_norm
+
+
+def differences_of_detections(
+    golden: Golden, found: Instances, name: str
+) -> tuple[float, float, Tensor]:
+    """Compare detections as a set: equal numbers and classes, every expected one found once.
+
+    Args:
+        name: of the arrays, such as "test0".
+
+    Returns:
+        The largest difference of the coordinates (pixels) and of the scores, and the (D,) row of
+        `found` that each expected detection is.
+    """
+    boxes, scores, labels = (golden.tensor(f"{name}/{x}") for x in ("boxes", "scores", "labels"))
+    assert len(found) == len(boxes)
+    distance = torch.cdist(boxes, found.pred_boxes.tensor, p=torch.inf)
+    gap = (scores[:, None] - found.scores).abs()
+    other = labels[:, None] != found.pred_classes
+    rows = (distance + 100 * gap).masked_fill(other, torch.inf).argmin(1)
+    assert len(rows.unique()) == len(rows)
+    assert torch.equal(found.pred_classes[rows], labels)
+    every = torch.arange(len(rows))
+    return distance[every, rows].max().item(), gap[every, rows].max().item(), rows
+
+
+def _weights(golden: Golden) -> dict[str, Tensor]:
+    return {key.removeprefix("param/"): golden.tensor(key) for key in golden.keys("param/")}
+
+
+def _published_names(golden: Golden, architecture: str) -> dict[str, str]:
+    weights = _weights(golden)
+    published = {id(tensor): name for name, tensor in weights.items()}
+    ours = from_mmdetection(weights, architecture)
+    return {name: published[id(tensor)] for name, tensor in ours.items()}

@@ -2,8 +2,14 @@
 
 from brloss_d2.criteria.alrp import ALRPCriterion
 from brloss_d2.criteria.base import Criterion, CriterionOutput, MatchedPredictions
+from brloss_d2.criteria.mask import MaskCriterion, MatchedMasks
 from brloss_d2.criteria.pools import PooledCriterion
-from brloss_d2.criteria.presets import CRITERION_NAMES, roi_criterion, rpn_criterion
+from brloss_d2.criteria.presets import (
+    CRITERION_NAMES,
+    mask_criterion,
+    roi_criterion,
+    rpn_criterion,
+)
 from brloss_d2.criteria.ranking import RankingCriterion
 from brloss_d2.criteria.score import SigmoidCriterion, SoftmaxCriterion
 
@@ -12,11 +18,14 @@ __all__ = [
     "ALRPCriterion",
     "Criterion",
     "CriterionOutput",
+    "MaskCriterion",
+    "MatchedMasks",
     "MatchedPredictions",
     "PooledCriterion",
     "RankingCriterion",
     "SigmoidCriterion",
     "SoftmaxCriterion",
+    "mask_criterion",
     "roi_criterion",
     "rpn_criterion",
 ]

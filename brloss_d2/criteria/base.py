@@ -105,7 +105,8 @@ class CriterionOutput:
     Attributes:
         losses: named 0-dim losses to be summed. Every criterion returns the same names always.
         box_weights: (P,) detached weight of each foreground row in the box loss.
-        cls_total: () detached sum of the classification terms, to balance other losses with.
+        cls_total: detached sum of the classification terms, to balance other losses with: ()
+            where all images are ranked together, else (N,), for each image that of its pool.
         metrics: detached numbers worth a look, not to be summed.
     """
 

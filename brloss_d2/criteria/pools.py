@@ -26,20 +26,16 @@ class PooledCriterion(Criterion):
 
     def __init__(self, *, images_per_pool: int | None = None, pool: str = "local"):
         super().__init__()
-        if pool not in _POOLS:
-            raise ValueError(f"pool must be one of {_POOLS}, got {pool!r}")
-        if images_per_pool is not None and (images_per_pool < 1 or pool == "global"):
-            raise ValueError(
-                f"images_per_pool must be >= 1 and goes with pool='local', got {images_per_pool} "
-                f"and pool={pool!r}"
-            )
+        check_pools(images_per_pool, pool)
         self.images_per_pool, self.pool = images_per_pool, pool
 
     def forward(self, matched: MatchedPredictions) -> CriterionOutput:
         size = self.images_per_pool
         if size is None or matched.num_images <= size:
-            return self.rank(matched, self._processes())
-        return _average([self.rank(part, Processes()) for part in matched.split(size)])
+            return self.rank(matched, processes_of(self.pool))
+        parts = matched.split(size)
+        outputs = [self.rank(part, Processes()) for part in parts]
+        return _average(outputs, [part.num_images for part in parts])
 
     @abstractmethod
     def rank(self, matched: MatchedPredictions, processes: Processes) -> CriterionOutput:
@@ -48,12 +44,29 @@ class PooledCriterion(Criterion):
     def extra_repr(self) -> str:
         return f"images_per_pool={self.images_per_pool}, pool={self.pool!r}"
 
-    def _processes(self) -> Processes:
-        several = self.pool == "global" and dist.is_available() and dist.is_initialized()
-        return Processes(dist.group.WORLD if several else None)
+
+def check_pools(images_per_pool: int | None, pool: str) -> None:
+    """Refuse what `PooledCriterion` cannot rank.
+
+    Raises:
+        ValueError: for an unknown pool or a number of images that does not go with it.
+    """
+    if pool not in _POOLS:
+        raise ValueError(f"pool must be one of {_POOLS}, got {pool!r}")
+    if images_per_pool is not None and (images_per_pool < 1 or pool == "global"):
+        raise ValueError(
+            f"images_per_pool must be >= 1 and goes with pool='local', got {images_per_pool} "
+            f"and pool={pool!r}"
+        )
 
 
-def _average(outputs: list[CriterionOutput]) -> CriterionOutput:
+def processes_of(pool: str) -> Processes:
+    """The processes that share a pool: this one, or all where the pool is "global"."""
+    several = pool == "global" and dist.is_available() and dist.is_initialized()
+    return Processes(dist.group.WORLD if several else None)
+
+
+def _average(outputs: list[CriterionOutput], num_images: list[int]) -> CriterionOutput:
     count = len(outputs)
     return CriterionOutput(
         losses={
@@ -61,7 +74,9 @@ def _average(outputs: list[CriterionOutput]) -> CriterionOutput:
             for name in outputs[0].losses
         },
         box_weights=torch.cat([o.box_weights for o in outputs]),
-        cls_total=torch.stack([o.cls_total for o in outputs]).sum() / count,
+        cls_total=torch.cat(
+            [o.cls_total.expand(n) for o, n in zip(outputs, num_images, strict=True)]
+        ),
         metrics={
             # Numbers of things add up, the others are means.
             name: sum(o.metrics[name] for o in outputs) / (1 if name.startswith("num_") else count)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from brloss_d2.criteria.alrp import ALRPCriterion
 from brloss_d2.criteria.base import Criterion
+from brloss_d2.criteria.mask import MaskCriterion
 from brloss_d2.criteria.ranking import RankingCriterion
 from brloss_d2.criteria.score import SigmoidCriterion, SoftmaxCriterion
 from brloss_d2.losses import (
@@ -15,8 +16,11 @@ from brloss_d2.losses import (
     BinaryCrossEntropyLoss,
     BucketedAPLoss,
     BucketedRankSortLoss,
+    ConstantBalancer,
+    DiceLoss,
     EpochSelfBalancer,
     GIoULoss,
+    MaskCrossEntropyLoss,
     RankingLoss,
     RankSortLoss,
     SelfBalancer,
@@ -31,6 +35,7 @@ _RANKING_LOSSES: dict[str, Callable[[], RankingLoss]] = {
 }
 # As on the published setting's GPUs; the losses depend on it.
 _IMAGES_PER_POOL = 4
+_MASKS_PER_POOL = 200
 CRITERION_NAMES = ("ce", *_RANKING_LOSSES, "alrp")
 
 
@@ -53,6 +58,28 @@ def roi_criterion(name: str, *, epoch_steps: int) -> Criterion:
     return _ranking_criterion(name, epoch_steps, error_scale=1.0)
 
 
+def mask_criterion(name: str) -> MaskCriterion:
+    """The criterion of a mask head: Dice loss, or cross-entropy for "ce".
+
+    Args:
+        name: one of `CRITERION_NAMES`.
+    """
+    if name == "ce":
+        return MaskCriterion(MaskCrossEntropyLoss(), ConstantBalancer(1.0))
+    _check_name(name)
+    return MaskCriterion(
+        DiceLoss(),
+        SelfBalancer(),
+        max_masks=_MASKS_PER_POOL,
+        images_per_pool=_IMAGES_PER_POOL,
+    )
+
+
+def _check_name(name: str) -> None:
+    if name not in CRITERION_NAMES:
+        raise ValueError(f"unknown criterion {name!r}, expected one of {CRITERION_NAMES}")
+
+
 def _ranking_criterion(name: str, epoch_steps: int, *, error_scale: float) -> Criterion:
     if name == "alrp":
         balancer = EpochSelfBalancer(period=epoch_steps)
@@ -63,8 +90,7 @@ def _ranking_criterion(name: str, epoch_steps: int, *, error_scale: float) -> Cr
             error_scale=error_scale,
             images_per_pool=_IMAGES_PER_POOL,
         )
-    if name not in _RANKING_LOSSES:
-        raise ValueError(f"unknown criterion {name!r}, expected one of {CRITERION_NAMES}")
+    _check_name(name)
     return RankingCriterion(
         _RANKING_LOSSES[name](), GIoULoss(), SelfBalancer(), images_per_pool=_IMAGES_PER_POOL
     )

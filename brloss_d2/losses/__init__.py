@@ -11,6 +11,7 @@ from brloss_d2.losses.box_losses import (
     paired_box_giou,
     paired_box_iou,
 )
+from brloss_d2.losses.mask_losses import DiceLoss, MaskCrossEntropyLoss, MaskLoss, dice_loss
 from brloss_d2.losses.rank_sort_loss import (
     BucketedRankSortLoss,
     RankSortLoss,
@@ -28,8 +29,11 @@ __all__ = [
     "BucketedAPLoss",
     "BucketedRankSortLoss",
     "ConstantBalancer",
+    "DiceLoss",
     "EpochSelfBalancer",
     "GIoULoss",
+    "MaskCrossEntropyLoss",
+    "MaskLoss",
     "RankSortLoss",
     "RankingLoss",
     "ScoreLoss",
@@ -40,6 +44,7 @@ __all__ = [
     "ap_loss",
     "bucketed_ap_loss",
     "bucketed_rank_sort_loss",
+    "dice_loss",
     "paired_box_giou",
     "paired_box_iou",
     "rank_sort_loss",

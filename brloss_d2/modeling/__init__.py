@@ -4,10 +4,17 @@ from brloss_d2.modeling.backbone import FixedStatsBatchNorm2d
 from brloss_d2.modeling.config import add_brloss_config
 from brloss_d2.modeling.label_assignment import MaxIoUMatcher
 from brloss_d2.modeling.proposal_generator import CriterionRPN
-from brloss_d2.modeling.roi_heads import CriterionBoxPredictor, CriterionROIHeads
+from brloss_d2.modeling.roi_heads import (
+    CriterionBoxPredictor,
+    CriterionCascadeROIHeads,
+    CriterionMaskHead,
+    CriterionROIHeads,
+)
 
 __all__ = [
     "CriterionBoxPredictor",
+    "CriterionCascadeROIHeads",
+    "CriterionMaskHead",
     "CriterionROIHeads",
     "CriterionRPN",
     "FixedStatsBatchNorm2d",

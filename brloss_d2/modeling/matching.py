@@ -2,10 +2,12 @@
 
 import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
 
-from brloss_d2.criteria import CriterionOutput, MatchedPredictions
+from brloss_d2.criteria import CriterionOutput, MatchedMasks, MatchedPredictions
+from brloss_d2.errors import InputError
 
 # Reading a metric off the device stalls it, so they are looked at once in so many iterations.
 _METRICS_PERIOD = 20
@@ -35,10 +37,6 @@ def match_predictions(
         rows_per_image: how the R rows divide into images.
     """
     deltas = deltas.float()
-    counts = torch.tensor(rows_per_image, device=labels.device)
-    images = torch.arange(len(counts), device=labels.device).repeat_interleave(
-        counts, output_size=len(labels)
-    )
     with torch.no_grad():
         gt_deltas = transform.get_deltas(references, gt_boxes) if len(deltas) else deltas.detach()
     return MatchedPredictions(
@@ -49,8 +47,51 @@ def match_predictions(
         num_classes=num_classes,
         pred_deltas=deltas,
         gt_deltas=gt_deltas,
-        images=images,
+        images=image_of_rows(rows_per_image, labels.device),
         num_images=len(rows_per_image),
+    )
+
+
+def match_masks(logits: Tensor, regions: list[Instances]) -> MatchedMasks:
+    """Put the masks of foreground regions beside their ground truth.
+
+    Args:
+        logits: (P, K, S, S), or (P, 1, S, S) of a class-agnostic head.
+        regions: per image, with `proposal_boxes`, `gt_classes`, `box_weights`, `cls_total` and,
+            unless there are none, `gt_masks`.
+
+    Raises:
+        InputError: there are objects without masks.
+    """
+    rows = torch.arange(len(logits), device=logits.device)
+    classes = torch.cat([x.gt_classes for x in regions])
+    own_class = logits[rows, classes if logits.shape[1] > 1 else torch.zeros_like(classes)]
+    targets = [_mask_targets(x, logits.shape[-1]) for x in regions if len(x)]
+    return MatchedMasks(
+        logits=own_class,
+        targets=torch.cat(targets) if targets else own_class.detach(),
+        weights=torch.cat([x.box_weights for x in regions]),
+        cls_total=torch.cat([x.cls_total for x in regions]),
+        images=image_of_rows([len(x) for x in regions], logits.device),
+        num_images=len(regions),
+    )
+
+
+def _mask_targets(regions: Instances, side: int) -> Tensor:
+    if not regions.has("gt_masks"):
+        raise InputError(
+            "The mask head trains on masks, but the annotations of an image have none. Use a data "
+            "set with `segmentation`s and a mapper with `use_instance_mask=True`, or a model "
+            "without mask head."
+        )
+    return regions.gt_masks.crop_and_resize(regions.proposal_boxes.tensor, side)
+
+
+def image_of_rows(rows_per_image: list[int], device: torch.device) -> Tensor:
+    """(R,) which image each of the rows of a batch belongs to."""
+    counts = torch.tensor(rows_per_image, device=device)
+    return torch.arange(len(counts), device=device).repeat_interleave(
+        counts, output_size=sum(rows_per_image)
     )
 
 

@@ -8,7 +8,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from brloss_d2.criteria import Criterion, roi_criterion
+from brloss_d2.criteria import Criterion, CriterionOutput, roi_criterion
 from brloss_d2.modeling.matching import log_metrics, match_predictions
 
 Predictions = tuple[Tensor, Tensor]
@@ -27,6 +27,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
         test_nms_thresh: IoU above which the lower of two boxes of a class is dropped.
         test_topk_per_image: detections kept an image.
         cls_agnostic_bbox_reg: one box for all classes.
+        loss_weight: of all terms.
     """
 
     @configurable
@@ -41,6 +42,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
         test_nms_thresh: float = 0.5,
         test_topk_per_image: int = 100,
         cls_agnostic_bbox_reg: bool = False,
+        loss_weight: float = 1.0,
     ):
         super().__init__(
             input_shape,
@@ -51,7 +53,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
             test_topk_per_image=test_topk_per_image,
             cls_agnostic_bbox_reg=cls_agnostic_bbox_reg,
         )
-        self.criterion = criterion
+        self.criterion, self.loss_weight = criterion, loss_weight
         outputs = criterion.num_logits(num_classes)
         if outputs != self.cls_score.out_features:
             self.cls_score = nn.Linear(self.cls_score.in_features, outputs)
@@ -77,6 +79,9 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
     def losses(self, predictions: Predictions, proposals: list[Instances]) -> dict[str, Tensor]:
         """The criterion's losses over the regions of all images at once.
 
+        Leaves in the proposals what a mask head weighs its loss with, row by row: `box_weights`,
+        0 for background, and `cls_total` of the criterion, before `loss_weight`.
+
         Args:
             predictions: logits (R, `criterion.num_logits`) and deltas (R, 4 K) or (R, 4).
             proposals: per image, with `proposal_boxes`, `gt_classes` (K is background) and,
@@ -100,7 +105,8 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
         )
         output = self.criterion(matched)
         log_metrics("roi_head", output)
-        return output.losses
+        _hand_over(output, rows, matched.images, proposals)
+        return {name: self.loss_weight * value for name, value in output.losses.items()}
 
     def _deltas_of(self, deltas: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
         """(P, 4): the deltas of the foreground `rows`, for their own class."""
@@ -117,3 +123,24 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
 
 def _gt_field(proposals: Instances) -> str:
     return "gt_boxes" if proposals.has("gt_boxes") else "proposal_boxes"
+
+
+def _hand_over(
+    output: CriterionOutput, rows: Tensor, images: Tensor, proposals: list[Instances]
+) -> None:
+    """Spread weights and totals over all regions, whose fields stay together when some are chosen.
+
+    Args:
+        output: of the criterion.
+        rows: (P,) the foreground among the R regions.
+        images: (R,) the image of each.
+        proposals: per image, altered.
+    """
+    weights = output.box_weights.new_zeros(len(images)).index_copy(0, rows, output.box_weights)
+    totals = output.cls_total.expand(len(proposals))[images]
+    counts = [len(p) for p in proposals]
+    for p, weight, total in zip(
+        proposals, weights.split(counts), totals.split(counts), strict=True
+    ):
+        p.set("box_weights", weight)
+        p.set("cls_total", total)

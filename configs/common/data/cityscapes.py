@@ -28,6 +28,7 @@ dataloader = dict(
             ],
             image_format="RGB",
             use_instance_mask=True,
+            instance_mask_format="bitmask",
         ),
         total_batch_size=16,
         num_workers=4,

@@ -15,10 +15,6 @@ from detectron2.data import (
 from brloss_d2.data import DetectionMapper
 from brloss_d2.evaluation import COCOEvaluator
 
-# Short sides of the longer trainings: R101 with deformable convolutions, and Mask R-CNN R101.
-short_edges_480_960 = (480, 560, 640, 720, 800, 880, 960)
-short_edges_640_800 = (640, 672, 704, 736, 768, 800)
-
 dataloader = dict(
     train=L(build_detection_train_loader)(
         dataset=L(get_detection_dataset_dicts)(names="coco_2017_train"),

@@ -43,6 +43,7 @@ dataloader = dict(
             ],
             image_format="RGB",
             use_instance_mask=True,
+            instance_mask_format="bitmask",
         ),
         sampler=repeat_ceil,
         total_batch_size=16,

@@ -1,0 +1,94 @@
+"""The small detectors of the golden R-CNN files, built from our configurations."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.config import LazyConfig, instantiate
+from detectron2.modeling.matcher import Matcher
+from detectron2.structures import Boxes, Instances
+from golden_models import Golden, ground_truth, load_weights, small_resnet
+
+from brloss_d2.modeling import CriterionBoxPredictor
+from brloss_d2.modeling.roi_heads.indexed_masks import IndexedMasks
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+CLASSES = 5
+NAMES = [f"{arch}_{loss}" for arch in ("faster", "mask", "cascade") for loss in ("brs", "rs")]
+
+
+def architecture(golden: Golden) -> str:
+    return golden.name.split("_")[0] + "_rcnn"
+
+
+def detector(golden: Golden):
+    """The leaf configuration of that detector and loss with the sizes and weights of the file.
+
+    The published RPN keeps boxes of no area, ours drops them unless told otherwise, as here.
+    """
+    loss = golden.name.split("_")[1]
+    leaf = CONFIGS / f"coco/{architecture(golden)}_R_50_FPN_{loss}_1x.py"
+    cfg = LazyConfig.load(str(leaf)).model
+    cfg.backbone.bottom_up = small_resnet()
+    cfg.backbone.out_channels = cfg.proposal_generator.head.in_channels = 32
+    cfg.proposal_generator.min_box_size = -1.0
+    # The stored batch is normalised.
+    cfg.pixel_mean, cfg.pixel_std = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
+    heads = cfg.roi_heads
+    heads.num_classes = CLASSES
+    for box_head in heads.get("box_heads", [heads.get("box_head")]):
+        box_head.input_shape.channels, box_head.fc_dims = 32, [64, 64]
+    for predictor in heads.get("box_predictors", [heads.get("box_predictor")]):
+        predictor.input_shape.channels = 64
+    if "mask_head" in heads:
+        heads.mask_head.input_shape.channels, heads.mask_head.conv_dims = 32, [32] * 5
+    model = instantiate(cfg)
+    load_weights(model, golden, architecture(golden))
+    return model
+
+
+@dataclass
+class Stage:
+    """One box head: where its arrays are and the parts that compute them.
+
+    Attributes:
+        name: of its arrays, "roi" or "roi_s0".
+        losses: what the published names of its losses begin with.
+        outputs: how its outputs on made-up regions end.
+    """
+
+    name: str
+    losses: str
+    outputs: str
+    predictor: CriterionBoxPredictor
+    box_head: object
+    matcher: Matcher
+
+
+def stages(golden: Golden, model) -> list[Stage]:
+    heads = model.roi_heads
+    if architecture(golden) != "cascade_rcnn":
+        parts = heads.box_predictor, heads.box_head, heads.proposal_matcher
+        return [Stage("roi", "loss_roi_", "", *parts)]
+    return [
+        Stage(f"roi_s{k}", f"s{k}.loss_roi_", f"_s{k}", *parts)
+        for k, parts in enumerate(
+            zip(heads.box_predictor, heads.box_head, heads.proposal_matchers, strict=True)
+        )
+    ]
+
+
+def regions(golden: Golden, stage: Stage) -> list[Instances]:
+    """The stored regions of a stage with their targets, image by image."""
+    rois, matched = golden.tensor(f"{stage.name}/rois"), golden.tensor(f"{stage.name}/matched_gt")
+    found = []
+    for i, gt in enumerate(ground_truth(golden)):
+        rows = rois[:, 0] == i
+        index = matched[rows].clamp(min=0)
+        image = Instances(gt.image_size, proposal_boxes=Boxes(rois[rows, 1:]))
+        image.gt_classes = golden.tensor(f"{stage.name}/labels")[rows]
+        image.is_gt = golden.tensor(f"{stage.name}/is_gt")[rows].bool()
+        image.gt_boxes = gt.gt_boxes[index]
+        if gt.has("gt_masks"):
+            image.gt_masks = IndexedMasks(gt.gt_masks, index)
+        found.append(image)
+    return found
