@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from brloss_d2.data.shape_images import Shape, draw_image
+from brloss_d2.errors import InputError
 
 _CITIES = {"train": "aachen", "val": "frankfurt"}
 _LABELS = ("person", "rider", "car")  # what circle, rectangle and triangle play
@@ -26,6 +27,9 @@ def write_cityscapes(
         counts: split -> number of images.
         size: height and width, pixels.
         seed: seed of the generator.
+
+    Raises:
+        InputError: those scripts are not installed.
     """
     for stream, (split, count) in enumerate(counts.items()):
         city = _CITIES[split]
@@ -60,9 +64,15 @@ def _objects(
 
 
 def _write_id_images(folder: Path, name: str) -> None:
-    from cityscapesscripts.helpers.annotation import Annotation
-    from cityscapesscripts.preparation.json2instanceImg import createInstanceImage
-    from cityscapesscripts.preparation.json2labelImg import createLabelImage
+    try:
+        from cityscapesscripts.helpers.annotation import Annotation
+        from cityscapesscripts.preparation.json2instanceImg import createInstanceImage
+        from cityscapesscripts.preparation.json2labelImg import createLabelImage
+    except ImportError as error:
+        raise InputError(
+            f"A miniature of Cityscapes needs {error.name}: "
+            "python -m pip install --no-deps cityscapesscripts pyquaternion"
+        ) from error
 
     annotation = Annotation()
     annotation.fromJsonFile(str(folder / f"{name}_gtFine_polygons.json"))

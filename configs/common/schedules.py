@@ -4,7 +4,6 @@ from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
 
-
 # Iterations of 16 images in an epoch of the published setting.
 COCO_EPOCH = 7330
 # Images repeated by the frequency of their rarest class, rounded up; the train set of LVIS v1.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-from brloss_d2.criteria import roi_criterion, rpn_criterion
+from brloss_d2.criteria import mask_criterion, roi_criterion, rpn_criterion
 from brloss_d2.engine import load_config
 from brloss_d2.errors import InputError
 
@@ -16,10 +16,17 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 LEAVES = sorted(p for p in CONFIGS.rglob("*.py") if "common" not in p.parts)
 KEYS = {"model", "optimizer", "lr_multiplier", "dataloader", "train"}
 NAME = re.compile(
-    r"(?P<arch>faster_rcnn)_(?P<depth>R_\d+)_(?P<neck>FPN)_(?P<loss>[a-z]+)_(?P<schedule>\w+)"
+    r"(?P<arch>(faster|cascade|mask)_rcnn)_(?P<depth>R_\d+)_(?P<neck>FPN)_(?P<loss>[a-z]+)"
+    r"(_(?P<schedule>\w+))?"
 )
-DEPTHS = {"R_18": [2, 2, 2, 2], "R_50": [3, 4, 6, 3]}
-ITERATIONS = {"1x": 87960, "300it": 300}
+DEPTHS = {"R_18": [2, 2, 2, 2], "R_50": [3, 4, 6, 3], "R_101": [3, 4, 23, 3]}
+ITERATIONS = {
+    "coco": {"1x": 87960, "27e": 197910, "3x": 263880},
+    "lvis_v1": {"1x": 92088},
+    "cityscapes": {None: 17796},
+    "quick": {"300it": 300},
+}
+CLASSES = {"lvis_v1": 1203, "cityscapes": 8}
 
 
 @pytest.fixture(params=LEAVES, ids=lambda p: str(p.relative_to(CONFIGS)))
@@ -40,8 +47,15 @@ def cfg(leaf):
 
 
 def test_there_are_leaves():
-    names = {p.stem for p in LEAVES if p.parent.name == "coco"}
-    assert names >= {f"faster_rcnn_R_50_FPN_{x}_1x" for x in ("ce", "rs", "brs", "bap", "alrp")}
+    names = {f"{p.parent.name}/{p.stem}" for p in LEAVES}
+    for loss in ("ce", "rs", "brs"):
+        assert names >= {
+            f"coco/faster_rcnn_R_50_FPN_{loss}_1x",
+            f"coco/mask_rcnn_R_50_FPN_{loss}_1x",
+            f"lvis_v1/mask_rcnn_R_50_FPN_{loss}_1x",
+            f"cityscapes/mask_rcnn_R_50_FPN_{loss}",
+        }
+    assert names >= {f"coco/faster_rcnn_R_50_FPN_{loss}_1x" for loss in ("bap", "alrp")}
 
 
 def test_five_keys_and_at_most_six_statements(leaf, cfg):
@@ -51,18 +65,26 @@ def test_five_keys_and_at_most_six_statements(leaf, cfg):
     assert len(tree.body) - 1 <= 6
 
 
-def test_name_equals_content(cfg, tokens):
+def test_name_equals_content(leaf, cfg, tokens):
     model = instantiate(cfg.model)
     stages = model.backbone.bottom_up.stages
     assert [len(s) for s in stages] == DEPTHS[tokens["depth"]]
     assert type(model.backbone).__name__ == tokens["neck"]
-    assert cfg.train.max_iter == ITERATIONS[tokens["schedule"]]
+    assert cfg.train.max_iter == ITERATIONS[leaf.parent.name][tokens["schedule"]]
+    assert cfg.model.roi_heads.num_classes == CLASSES.get(leaf.parent.name, 80)
+    heads, is_cascade = model.roi_heads, tokens["arch"] == "cascade_rcnn"
+    predictors = heads.box_predictor if is_cascade else [heads.box_predictor]
+    assert len(predictors) == (3 if is_cascade else 1)
     for head, make in (
         (model.proposal_generator, rpn_criterion),
-        (model.roi_heads.box_predictor, roi_criterion),
+        *((predictor, roi_criterion) for predictor in predictors),
     ):
         # The YAML presets and the configs are the same criteria.
         assert repr(head.criterion) == repr(make(tokens["loss"], epoch_steps=7330))
+    assert heads.mask_on == cfg.dataloader.train.mapper.get("use_instance_mask", False)
+    assert heads.mask_on == (tokens["arch"] == "mask_rcnn")
+    if heads.mask_on:
+        assert repr(heads.mask_head.criterion) == repr(mask_criterion(tokens["loss"]))
 
 
 def test_yaml_round_trip(cfg, tmp_path):
@@ -86,7 +108,7 @@ def test_learning_rate_schedule_and_optimizer(cfg):
     schedule = instantiate(cfg.lr_multiplier)
     assert 0 < schedule(0.0) <= 0.01
     assert max(schedule(i / 100) for i in range(100)) <= 1
-    assert schedule(0.999) < 0.02
+    assert schedule(0.999) <= 0.1  # on Cityscapes the rate has one step, elsewhere two
     model = torch.nn.Linear(1, 1)
     cfg.optimizer.params.model = model
     assert instantiate(cfg.optimizer).param_groups
@@ -129,3 +151,29 @@ def test_published_recipe():
     before = norm.running_mean.clone()
     norm.train()(torch.randn(1, norm.num_features, 4, 4))
     assert torch.equal(norm.running_mean, before)
+
+
+@pytest.mark.parametrize("loss", ["ce", "rs", "brs"])
+def test_published_recipe_of_lvis(loss):
+    cfg = LazyConfig.load(str(CONFIGS / f"lvis_v1/mask_rcnn_R_50_FPN_{loss}_1x.py"))
+    predictor = cfg.model.roi_heads.box_predictor
+    assert predictor.test_topk_per_image == cfg.dataloader.evaluator.max_dets_per_image == 300
+    assert predictor.test_score_thresh == (1e-4 if loss == "ce" else 0.60)
+    assert cfg.train.init_checkpoint == "torchvision://resnet50"
+    resize = instantiate(cfg.dataloader.train.mapper.augmentations[0])
+    assert resize.short_edge_length == (640, 672, 704, 736, 768, 800) and not resize.is_range
+    schedule = instantiate(cfg.lr_multiplier)
+    rates = [round(schedule(i / 92088), 4) for i in (0, 500, 61391, 61393, 84413, 84415)]
+    assert rates == [0.001, 1.0, 1.0, 0.1, 0.1, 0.01]
+
+
+@pytest.mark.parametrize("loss", ["ce", "rs", "brs"])
+def test_published_recipe_of_cityscapes(loss):
+    cfg = LazyConfig.load(str(CONFIGS / f"cityscapes/mask_rcnn_R_50_FPN_{loss}.py"))
+    assert cfg.model.roi_heads.box_predictor.test_score_thresh == (0.05 if loss == "ce" else 0.40)
+    assert "coco" in cfg.train.init_checkpoint
+    resize = instantiate(cfg.dataloader.train.mapper.augmentations[0])
+    assert (resize.short_edge_length, resize.max_size) == ((800, 1024), 2048) and resize.is_range
+    schedule = instantiate(cfg.lr_multiplier)
+    rates = [round(schedule(i / 17796), 4) for i in (0, 500, 11863, 11865, 17795)]
+    assert rates == [0.001, 1.0, 1.0, 0.1, 0.1]

@@ -42,7 +42,7 @@ def miniatures(tmp_path_factory):
     return root
 
 
-def train_net(folder, dataset, root, *overrides):
+def train_net(folder, dataset, root, *overrides, options=()):
     """Run train_net.py for a tiny model on a data set below `root`; None unsets the variable."""
     config = folder / "config.py"
     data = ROOT / "configs" / "common" / "data" / f"{dataset}.py"
@@ -52,11 +52,12 @@ def train_net(folder, dataset, root, *overrides):
         environment["DETECTRON2_DATASETS"] = str(root)
     python_path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(python_path)
+    environment["CUDA_VISIBLE_DEVICES"] = ""
     command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", str(config)]
     model = f"model.roi_heads.num_classes={CLASSES[dataset]}"
     output = f"train.output_dir={folder / 'out'}"
     return subprocess.run(
-        [*command, model, output, *overrides],
+        [*command, *options, model, output, *overrides],
         env=environment,
         cwd=folder,
         capture_output=True,
@@ -64,12 +65,15 @@ def train_net(folder, dataset, root, *overrides):
     )
 
 
-@pytest.mark.parametrize("dataset", CLASSES)
-def test_train_and_evaluate(miniatures, tmp_path, dataset):
+@pytest.mark.parametrize(
+    ("dataset", "processes"), [("coco", 1), ("lvis_v1", 1), ("cityscapes", 1), ("cityscapes", 2)]
+)
+def test_train_and_evaluate(miniatures, tmp_path, dataset, processes):
     if dataset == "lvis_v1":
         pytest.importorskip("lvis")
     masks = "dataloader.train.mapper.use_instance_mask=True"  # COCO's default is boxes alone
-    run = train_net(tmp_path, dataset, miniatures, masks)
+    options = ("--num-gpus", str(processes))
+    run = train_net(tmp_path, dataset, miniatures, masks, options=options)
     assert run.returncode == 0, run.stderr[-2000:]
     lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
     metrics = {}

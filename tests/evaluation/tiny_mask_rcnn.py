@@ -6,9 +6,9 @@ from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
 
 from brloss_d2.engine import train_defaults
+from brloss_d2.modeling import CriterionMaskHead
 
 _COMMON = Path(__file__).parents[2] / "configs" / "common"
 _brs = LazyConfig.load(str(_COMMON / "criteria.py")).brs
@@ -27,8 +27,9 @@ model.roi_heads.update(
         sampling_ratio=0,
         pooler_type="ROIAlignV2",
     ),
-    mask_head=L(MaskRCNNConvUpsampleHead)(
+    mask_head=L(CriterionMaskHead)(
         input_shape=L(ShapeSpec)(channels=64, width=14, height=14),
+        criterion=_brs.mask,
         num_classes="${..num_classes}",
         conv_dims=[32, 32],
     ),
