@@ -28,11 +28,19 @@ def detector(golden: Golden):
     loss = golden.name.split("_")[1]
     leaf = CONFIGS / f"coco/{architecture(golden)}_R_50_FPN_{loss}_1x.py"
     cfg = LazyConfig.load(str(leaf)).model
-    cfg.backbone.bottom_up = small_resnet()
-    cfg.backbone.out_channels = cfg.proposal_generator.head.in_channels = 32
+    shrink(cfg)
     cfg.proposal_generator.min_box_size = -1.0
     # The stored batch is normalised.
     cfg.pixel_mean, cfg.pixel_std = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
+    model = instantiate(cfg)
+    load_weights(model, golden, architecture(golden))
+    return model
+
+
+def shrink(cfg) -> None:
+    """Give the configuration of an R-CNN the sizes of the files."""
+    cfg.backbone.bottom_up = small_resnet()
+    cfg.backbone.out_channels = cfg.proposal_generator.head.in_channels = 32
     heads = cfg.roi_heads
     heads.num_classes = CLASSES
     for box_head in heads.get("box_heads", [heads.get("box_head")]):
@@ -41,9 +49,6 @@ def detector(golden: Golden):
         predictor.input_shape.channels = 64
     if "mask_head" in heads:
         heads.mask_head.input_shape.channels, heads.mask_head.conv_dims = 32, [32] * 5
-    model = instantiate(cfg)
-    load_weights(model, golden, architecture(golden))
-    return model
 
 
 @dataclass

@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 LEAVES = sorted(p for p in CONFIGS.rglob("*.py") if "common" not in p.parts)
 KEYS = {"model", "optimizer", "lr_multiplier", "dataloader", "train"}
 NAME = re.compile(
-    r"(?P<arch>(faster|cascade|mask)_rcnn)_(?P<depth>R_\d+)_(?P<neck>FPN)_(?P<loss>[a-z]+)"
+    r"(?P<arch>(faster|mask|cascade)_rcnn)_(?P<depth>R_\d+)_(?P<neck>FPN)_(?P<loss>[a-z]+)"
     r"(_(?P<schedule>\w+))?"
 )
 DEPTHS = {"R_18": [2, 2, 2, 2], "R_50": [3, 4, 6, 3], "R_101": [3, 4, 23, 3]}
@@ -26,7 +26,7 @@ ITERATIONS = {
     "cityscapes": {None: 17796},
     "quick": {"300it": 300},
 }
-CLASSES = {"lvis_v1": 1203, "cityscapes": 8}
+CLASSES = {"coco": 80, "lvis_v1": 1203, "cityscapes": 8, "quick": 80}
 
 
 @pytest.fixture(params=LEAVES, ids=lambda p: str(p.relative_to(CONFIGS)))
@@ -47,15 +47,14 @@ def cfg(leaf):
 
 
 def test_there_are_leaves():
-    names = {f"{p.parent.name}/{p.stem}" for p in LEAVES}
+    names = {p.stem for p in LEAVES if p.parent.name == "coco"}
+    assert names >= {f"faster_rcnn_R_50_FPN_{x}_1x" for x in ("ce", "rs", "brs", "bap", "alrp")}
     for loss in ("ce", "rs", "brs"):
-        assert names >= {
-            f"coco/faster_rcnn_R_50_FPN_{loss}_1x",
-            f"coco/mask_rcnn_R_50_FPN_{loss}_1x",
-            f"lvis_v1/mask_rcnn_R_50_FPN_{loss}_1x",
-            f"cityscapes/mask_rcnn_R_50_FPN_{loss}",
-        }
-    assert names >= {f"coco/faster_rcnn_R_50_FPN_{loss}_1x" for loss in ("bap", "alrp")}
+        assert names >= {f"cascade_rcnn_R_50_FPN_{loss}_{x}" for x in ("1x", "3x")}
+        assert names >= {f"mask_rcnn_R_50_FPN_{loss}_{x}" for x in ("1x", "27e")}
+        assert f"mask_rcnn_R_101_FPN_{loss}_3x" in names
+        assert (CONFIGS / f"lvis_v1/mask_rcnn_R_50_FPN_{loss}_1x.py") in LEAVES
+        assert (CONFIGS / f"cityscapes/mask_rcnn_R_50_FPN_{loss}.py") in LEAVES
 
 
 def test_five_keys_and_at_most_six_statements(leaf, cfg):
@@ -71,20 +70,24 @@ def test_name_equals_content(leaf, cfg, tokens):
     assert [len(s) for s in stages] == DEPTHS[tokens["depth"]]
     assert type(model.backbone).__name__ == tokens["neck"]
     assert cfg.train.max_iter == ITERATIONS[leaf.parent.name][tokens["schedule"]]
-    assert cfg.model.roi_heads.num_classes == CLASSES.get(leaf.parent.name, 80)
-    heads, is_cascade = model.roi_heads, tokens["arch"] == "cascade_rcnn"
-    predictors = heads.box_predictor if is_cascade else [heads.box_predictor]
-    assert len(predictors) == (3 if is_cascade else 1)
-    for head, make in (
-        (model.proposal_generator, rpn_criterion),
-        *((predictor, roi_criterion) for predictor in predictors),
-    ):
-        # The YAML presets and the configs are the same criteria.
-        assert repr(head.criterion) == repr(make(tokens["loss"], epoch_steps=7330))
-    assert heads.mask_on == cfg.dataloader.train.mapper.get("use_instance_mask", False)
-    assert heads.mask_on == (tokens["arch"] == "mask_rcnn")
-    if heads.mask_on:
-        assert repr(heads.mask_head.criterion) == repr(mask_criterion(tokens["loss"]))
+    assert model.roi_heads.num_classes == CLASSES[leaf.parent.name]
+    # The YAML presets and the configs are the same criteria.
+    expected = repr(rpn_criterion(tokens["loss"], epoch_steps=7330))
+    assert repr(model.proposal_generator.criterion) == expected
+    box_predictors = predictors(model.roi_heads)
+    for head in box_predictors:
+        assert repr(head.criterion) == repr(roi_criterion(tokens["loss"], epoch_steps=7330))
+    assert len(box_predictors) == (3 if tokens["arch"] == "cascade_rcnn" else 1)
+    assert model.roi_heads.mask_on == (tokens["arch"] == "mask_rcnn")
+    mapper = cfg.dataloader.train.mapper
+    assert mapper.get("use_instance_mask", False) == model.roi_heads.mask_on
+    if model.roi_heads.mask_on:
+        assert repr(model.roi_heads.mask_head.criterion) == repr(mask_criterion(tokens["loss"]))
+
+
+def predictors(heads):
+    several = isinstance(heads.box_predictor, torch.nn.ModuleList)
+    return list(heads.box_predictor) if several else [heads.box_predictor]
 
 
 def test_yaml_round_trip(cfg, tmp_path):
@@ -151,6 +154,32 @@ def test_published_recipe():
     before = norm.running_mean.clone()
     norm.train()(torch.randn(1, norm.num_features, 4, 4))
     assert torch.equal(norm.running_mean, before)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "steps", "scales", "weights"),
+    [
+        ("cascade_rcnn_R_50_FPN_{}_1x", (58640, 80630), (800, 800), "resnet50"),
+        ("cascade_rcnn_R_50_FPN_{}_3x", (197910, 241890), (480, 960), "resnet50"),
+        ("mask_rcnn_R_50_FPN_{}_1x", (58640, 80630), (800, 800), "resnet50"),
+        ("mask_rcnn_R_50_FPN_{}_27e", (146600, 183250), (640, 800), "resnet50"),
+        ("mask_rcnn_R_101_FPN_{}_3x", (197910, 241890), (640, 800), "resnet101"),
+    ],
+)
+def test_recipes_of_cascade_and_mask_rcnn(recipe, steps, scales, weights):
+    for loss, lr, threshold in (("brs", 0.012, 0.40), ("rs", 0.012, 0.40), ("ce", 0.02, 0.05)):
+        cfg = LazyConfig.load(str(CONFIGS / "coco" / f"{recipe.format(loss)}.py"))
+        assert (cfg.optimizer.lr, cfg.dataloader.train.total_batch_size) == (lr, 16)
+        schedule, total = instantiate(cfg.lr_multiplier), cfg.train.max_iter
+        for before, step in zip((1.0, 0.1), steps, strict=True):
+            assert schedule((step - 1) / total) == pytest.approx(before)
+            assert schedule((step + 1) / total) == pytest.approx(before / 10)
+        sides = cfg.dataloader.train.mapper.augmentations[0].short_edge_length
+        assert (min(sides), max(sides)) == scales
+        assert cfg.train.init_checkpoint == f"torchvision://{weights}"
+        heads = cfg.model.roi_heads
+        for predictor in heads.get("box_predictors", [heads.get("box_predictor")]):
+            assert predictor.test_score_thresh == threshold
 
 
 @pytest.mark.parametrize("loss", ["ce", "rs", "brs"])

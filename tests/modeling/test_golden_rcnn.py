@@ -4,6 +4,8 @@ Each step is fed with its stored inputs. The files of BRS are shipped; with BRLO
 the folder of the full set, those of RS are compared as well.
 """
 
+from itertools import pairwise
+
 import pytest
 import torch
 from detectron2.modeling.roi_heads import select_foreground_proposals
@@ -141,8 +143,7 @@ def test_region_losses_and_gradients(golden, model):
 
 
 def test_refinement_between_stages(golden, model):
-    every = stages(golden, model)
-    for k, (stage, following) in enumerate(zip(every, every[1:], strict=False)):
+    for k, (stage, following) in enumerate(pairwise(stages(golden, model))):
         outputs = golden.tensor(f"{stage.name}/cls"), golden.tensor(f"{stage.name}/reg")
         found = model.roi_heads._refine(outputs, regions(golden, stage), ground_truth(golden), k)
         for refined, image in zip(found, regions(golden, following), strict=True):

@@ -1,0 +1,137 @@
+"""The criterion of the mask branch: weights, balance, pools, the limit on masks."""
+
+import socket
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+
+from brloss_d2.criteria import CRITERION_NAMES, MaskCriterion, MatchedMasks, mask_criterion
+from brloss_d2.losses import DiceLoss, SelfBalancer
+
+LOGITS = torch.tensor([[[0.5, -1], [2, 0]], [[1, 1], [-1, -1]], [[0, 0.3], [-0.3, 2]]])
+TARGETS = torch.tensor([[[1, 0], [1, 0]], [[1, 1], [1, 0]], [[0, 0], [0, 1]]]).bool()
+WEIGHTS = torch.tensor([0.645656, 0.598688, 0.574443])
+
+
+def masks(images=(0, 0, 1), num_images=2, total=0.662145, rows=slice(None)) -> MatchedMasks:
+    return MatchedMasks(
+        logits=LOGITS[rows].clone().requires_grad_(),
+        targets=TARGETS[rows],
+        weights=WEIGHTS[rows],
+        cls_total=torch.full((3,), total)[rows],
+        images=torch.tensor(images)[rows],
+        num_images=num_images,
+    )
+
+
+def dice(**options) -> MaskCriterion:
+    return MaskCriterion(DiceLoss(), SelfBalancer(), **options)
+
+
+def test_published_values():
+    matched = masks()
+    output = mask_criterion("brs")(matched)
+    loss = output.losses["loss_mask"]
+    assert loss.item() == pytest.approx(0.662145, rel=1e-5)
+    assert output.metrics["mask_unbalanced"].item() == pytest.approx(0.204020, abs=1e-6)
+    loss.backward()
+    expected = torch.tensor([[-0.071945, 0.030151], [-0.016677, 0.071277]])
+    torch.testing.assert_close(matched.logits.grad[0], expected, rtol=0, atol=2e-6)
+
+
+def test_cross_entropy_is_the_mean_over_pixels():
+    loss = mask_criterion("ce")(replace(masks(), weights=torch.ones(3))).losses["loss_mask"]
+    torch.testing.assert_close(
+        loss, F.binary_cross_entropy_with_logits(LOGITS, TARGETS.float()), rtol=1e-6, atol=0
+    )
+
+
+def test_pools_are_balanced_one_by_one():
+    totals = torch.tensor([0.5, 0.5, 0.9])
+    together = replace(masks(), cls_total=totals)
+    output = dice(images_per_pool=1)(together)
+    alone = [
+        replace(masks(num_images=1, rows=rows), cls_total=totals[rows])
+        for rows in (slice(0, 2), slice(2, 3))
+    ]
+    losses = [dice()(part).losses["loss_mask"] for part in alone]
+    torch.testing.assert_close(output.losses["loss_mask"], sum(losses) / 2)
+    assert output.losses["loss_mask"].item() == pytest.approx((0.5 + 0.9) / 2)
+    output.losses["loss_mask"].backward()
+    (sum(losses) / 2).backward()
+    parts = torch.cat([part.logits.grad for part in alone])
+    torch.testing.assert_close(together.logits.grad, parts)
+
+
+@pytest.mark.parametrize("name", CRITERION_NAMES)
+@pytest.mark.parametrize("rows", [slice(0, 0), slice(2, 3)])
+def test_images_without_masks(name, rows):
+    matched = masks(rows=rows)
+    output = mask_criterion(name)(matched)
+    assert output.losses.keys() == {"loss_mask"}
+    (gradient,) = torch.autograd.grad(output.losses["loss_mask"], matched.logits)
+    assert gradient.isfinite().all()
+    assert bool(output.losses["loss_mask"] > 0) == (rows == slice(2, 3))
+
+
+def test_limit_holds_for_each_pool():
+    images = torch.tensor([0] * 5 + [1] * 30 + [2] * 3 + [3] * 2)
+    chosen = dice(max_masks=10, images_per_pool=2).sample(images, 4)
+    assert (chosen.diff() > 0).all()  # ascending, none twice
+    assert (images[chosen] < 2).sum() == 10
+    assert chosen[10:].tolist() == [35, 36, 37, 38, 39]
+    everything = dice(images_per_pool=2).sample(images, 4)
+    assert torch.equal(everything, torch.arange(40))
+    assert len(dice(max_masks=10).sample(images, 4)) == 10
+
+
+def test_every_mask_has_the_same_chance():
+    torch.manual_seed(0)
+    criterion, images = dice(max_masks=2), torch.zeros(6, dtype=torch.long)
+    chosen = torch.cat([criterion.sample(images, 1) for _ in range(600)])
+    counts = chosen.bincount(minlength=6)
+    assert counts.min() > 150  # 200 expected
+    assert counts.max() < 250
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_masks": 0}, "max_masks must be >= 1 or None, got 0"),
+        ({"pool": "all"}, "pool must be one of"),
+        ({"images_per_pool": 2, "pool": "global"}, "goes with pool='local'"),
+    ],
+)
+def test_arguments_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        dice(**options)
+
+
+def test_names_are_checked():
+    with pytest.raises(ValueError, match="unknown criterion 'focal'"):
+        mask_criterion("focal")
+
+
+def global_step(rank: int, port: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    matched = masks(rows=slice(0, 0) if rank else slice(None))
+    dice(pool="global")(matched).losses["loss_mask"].backward()
+    torch.save(matched.logits.grad, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_global_pool_with_a_process_that_has_no_masks(tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    mp.spawn(global_step, args=(port, str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    alone = masks()
+    dice()(alone).losses["loss_mask"].backward()
+    # Data-parallel training averages over the two processes.
+    torch.testing.assert_close(first / 2, alone.logits.grad)
+    assert second.shape == (0, 2, 2)
