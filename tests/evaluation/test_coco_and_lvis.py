@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import random_boxes
 from detectron2.data import MetadataCatalog
+from pycocotools.cocoeval import COCOeval
 
 from brloss_d2.evaluation import COCOEvaluator, LVISEvaluator
 
@@ -103,6 +104,17 @@ def test_the_log_says_which_implementation_ran(register, caplog, fast):
     own = [r.getMessage() for r in caplog.records if r.name.startswith("brloss_d2")]
     (line,) = own
     assert line.startswith("COCO-style evaluation by " + ("faster" if fast else "pycocotools"))
+
+
+@pytest.mark.parametrize("max_dets", [None, 300])
+def test_the_fast_implementation_leaves_the_official_one_alone(register, monkeypatch, max_dets):
+    pytest.importorskip("faster_coco_eval")
+    monkeypatch.setattr(COCOeval, "evaluate", None)
+    rng = np.random.default_rng(0)
+    data = random_boxes.ground_truth(rng, images=3, categories=3, objects=2, crowds=False)
+    register(data)
+    pairs = random_boxes.detections(rng, data, 9)
+    assert evaluate(COCOEvaluator(NAME, max_dets_per_image=max_dets), pairs)["bbox"]["AP"] > 0
 
 
 def test_without_faster_coco_eval_the_official_one_is_used(register, monkeypatch):

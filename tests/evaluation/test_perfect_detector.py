@@ -130,6 +130,24 @@ def test_cityscapes_boxes_alone(root, tmp_path):
         )
 
 
+@pytest.mark.parametrize("name", ["mini_coco", "mini_lvis_v1", "mini_cityscapes"])
+def test_a_detector_that_finds_nothing(root, tmp_path, name):
+    """As a detector does after a few iterations, above a high score."""
+    evaluators = {
+        "mini_coco": lambda: COCOEvaluator(name),
+        "mini_lvis_v1": lambda: LVISEvaluator(name),
+        "mini_cityscapes": lambda: CityscapesEvaluator(name, str(tmp_path)),
+    }
+    evaluator = evaluators[name]()
+    evaluator.reset()
+    for record in DatasetCatalog.get(name):
+        evaluator.process([record], [{"instances": _found(record, masks=True)[:0]}])
+    results = evaluator.evaluate()
+    assert math.isnan(results["bbox"]["AP"])
+    if name == "mini_cityscapes":
+        assert results["segm_cityscapes"]["AP"] == 0
+
+
 def test_ap_of_a_class_without_objects_is_nan(root, tmp_path):
     results = evaluate(CityscapesEvaluator("mini_cityscapes", str(tmp_path)), "mini_cityscapes")
     assert math.isnan(results["bbox"]["AP-train"])
