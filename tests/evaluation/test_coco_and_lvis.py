@@ -126,14 +126,3 @@ def test_without_faster_coco_eval_the_official_one_is_used(register, monkeypatch
     results = evaluate(COCOEvaluator(NAME), random_boxes.detections(rng, data, 3))
     assert results["bbox"]["AP"] > 0
     assert not any(name.startswith("faster_coco_eval") for name in set(sys.modules) - before)
-
-
-def test_detectron2_is_left_as_it_was(register):
-    from detectron2.evaluation import coco_evaluation
-
-    before = coco_evaluation.COCOeval_opt, coco_evaluation.COCOevalMaxDets
-    rng = np.random.default_rng(0)
-    data = random_boxes.ground_truth(rng, images=2, categories=3, objects=2, crowds=False)
-    register(data)
-    evaluate(COCOEvaluator(NAME), random_boxes.detections(rng, data, 3))
-    assert (coco_evaluation.COCOeval_opt, coco_evaluation.COCOevalMaxDets) == before
