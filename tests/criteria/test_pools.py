@@ -103,10 +103,14 @@ def test_groups_of_images_are_averaged(loss):
         torch.testing.assert_close(gradients[leaf], expected)
 
 
-def test_box_weights_of_groups_keep_the_order_of_rows():
+def test_weights_and_totals_of_groups_keep_the_order_of_rows_and_images():
     whole = criterion("rs")(batch())
     groups = criterion("rs", images_per_pool=3)(batch())
     assert torch.equal(groups.box_weights, whole.box_weights)
+    assert whole.cls_total.shape == ()
+    totals = [criterion("rs")(batch(*b)).cls_total for b in ((0, 3), (3, 6), (6, 8))]
+    expected = torch.stack(totals).repeat_interleave(torch.tensor([3, 3, 2]))
+    torch.testing.assert_close(groups.cls_total, expected)
     assert groups.metrics["num_positives"] == whole.metrics["num_positives"] == 22
 
 

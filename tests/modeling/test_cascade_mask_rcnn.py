@@ -258,6 +258,42 @@ class TestCascade:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_pools_of_a_batch_are_batches_of_their_own(architecture):
+    """As on several processes: losses and gradients are means over the pools."""
+    model = detector(architecture, "brs")
+    for module in model.modules():
+        if hasattr(module, "images_per_pool"):
+            module.images_per_pool = 2
+    batch = inputs(3, 2, 1, 2)
+
+    def run(images):
+        losses = step(model, images)
+        gradients = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+        return losses, gradients
+
+    (losses, gradients), first, second = run(batch), run(batch[:2]), run(batch[2:])
+    for key, value in losses.items():
+        mean = (first[0][key] + second[0][key]) / 2
+        torch.testing.assert_close(value, mean, rtol=1e-5, atol=0)
+    for gradient, a, b in zip(gradients, first[1], second[1], strict=True):
+        torch.testing.assert_close(gradient, (a + b) / 2, rtol=1e-3, atol=1e-6)
+
+
+def test_low_quality_matches_of_mask_rcnn():
+    """An object takes its best proposal from one that overlaps it more; added boxes do not count."""
+    gt = Instances(SIZE, gt_boxes=Boxes(torch.tensor([[0.0, 0, 50, 60], [0, 0, 50, 90]])))
+    gt.gt_classes = torch.tensor([1, 2])
+    # IoU with the two: 0.98 and 0.66, 0.86 and 0.78, far off.
+    boxes = torch.tensor([[0.0, 0, 50, 59], [0, 0, 50, 70], [90, 60, 120, 90]])
+    proposals = [Instances(SIZE, proposal_boxes=Boxes(boxes))]
+    for architecture, expected in (("mask", [1, 2, 1, 2, 5]), ("cascade", [1, 2, 1, 1, 5])):
+        heads = detector(architecture, "brs").roi_heads
+        (labeled,) = heads.label_and_sample_proposals(proposals, [gt])
+        assert labeled.gt_classes.tolist() == expected
+        assert torch.equal(labeled.proposal_boxes.tensor[2:], boxes)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_inference(architecture):
     model = detector(architecture, "rs").eval()
     heads = model.roi_heads

@@ -101,7 +101,7 @@ def test_training_step(golden, model, case, empty):
             assert value == 0, name
         else:
             expected = golden.tensor(f"{case}loss/{name}")
-            torch.testing.assert_close(value, expected, rtol=1e-4, atol=0, msg=name)
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=0, msg=name)
     by_gradient, by_norm = differences_of_gradients(model, golden, architecture(golden), case)
     assert len(by_gradient) == len(golden.keys(f"{case}grad/"))
     assert {name: x for name, x in by_gradient.items() if x > 1e-4} == {}
