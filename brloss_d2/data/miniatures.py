@@ -20,6 +20,7 @@ from PIL import Image
 
 from brloss_d2.data.miniature_cityscapes import write_cityscapes
 from brloss_d2.data.shape_images import CLASSES, Shape, draw_image
+from brloss_d2.data.shapes import coco_annotation
 from brloss_d2.errors import InputError
 
 _COCO_THINGS = [category for category in COCO_CATEGORIES if category["isthing"]]
@@ -102,7 +103,7 @@ def _write_coco(folder: Path, scenes: Sequence[_Scene]) -> None:
     (folder / "annotations").mkdir()
     for split in ("train", "val"):
         chosen = [scene for scene in scenes if scene.split == split]
-        annotations = [{**a, "iscrowd": 0} for a in _annotations(chosen, ids)]
+        annotations = _annotations(chosen, ids)
         annotations.append(_crowd(chosen[0], ids[0], len(annotations) + 1))
         images = [{"file_name": scene.file_name, **_image(scene)} for scene in chosen]
         content = {"images": images, "annotations": annotations, "categories": categories}
@@ -119,6 +120,8 @@ def _write_lvis(folder: Path, scenes: Sequence[_Scene]) -> None:
             s for s in scenes if (s.split == "val" or s.image_id == moved) == (split == "val")
         ]
         annotations = _annotations(chosen, ids)
+        for annotation in annotations:
+            del annotation["iscrowd"]  # LVIS has no crowds
         content = {
             "images": [_lvis_image(scene, ids) for scene in chosen],
             "annotations": annotations,
@@ -131,16 +134,9 @@ def _annotations(scenes: Iterable[_Scene], category_ids: Sequence[int]) -> list[
     annotations: list[dict[str, Any]] = []
     for scene in scenes:
         for shape in scene.shapes:
-            x0, y0, x1, y1 = shape.box.tolist()
-            annotation = {
-                "id": len(annotations) + 1,
-                "image_id": scene.image_id,
-                "category_id": category_ids[shape.label],
-                "bbox": [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)],
-                "area": round(shape.area, 2),
-                "segmentation": [shape.polygon.ravel().tolist()],
-            }
-            annotations.append(annotation)
+            ids = {"id": len(annotations) + 1, "image_id": scene.image_id}
+            category = {"category_id": category_ids[shape.label]}
+            annotations.append({**ids, **category, **coco_annotation(shape)})
     return annotations
 
 
