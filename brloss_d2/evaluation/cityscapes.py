@@ -89,7 +89,8 @@ def coco_ground_truth(dataset_name: str) -> dict[str, Any]:
     """Return the ground truth of a Cityscapes split in COCO format.
 
     The masks are the visible pixels of the id images, where the data set that detectron2 registers
-    for training has polygons without their holes.
+    for training has polygons without their holes. detectron2 leaves out objects that are a single
+    pixel wide or high.
 
     Args:
         dataset_name: has `image_dir`, `gt_dir` and `thing_classes` in its metadata.
@@ -105,8 +106,7 @@ def coco_ground_truth(dataset_name: str) -> dict[str, Any]:
         image = {key: record[key] for key in ("file_name", "height", "width")}
         images.append({"id": len(images) + 1, **image})
         for instance in record["annotations"]:
-            annotation = _annotation(instance, len(annotations) + 1, len(images))
-            annotations.append(annotation)
+            annotations.append(_annotation(instance, len(annotations) + 1, len(images)))
     categories = [{"id": i, "name": name} for i, name in enumerate(metadata.thing_classes)]
     return {"images": images, "annotations": annotations, "categories": categories}
 

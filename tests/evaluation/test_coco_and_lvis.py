@@ -29,7 +29,7 @@ def register(tmp_path):
         )
 
     yield register
-    MetadataCatalog.pop(NAME)
+    MetadataCatalog.pop(NAME, None)
 
 
 def evaluate(evaluator, pairs):
