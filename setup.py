@@ -7,6 +7,8 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "brloss_d2/__init__.py").read_text()).group(1)
+CITYSCAPES = ["pyquaternion>=0.9.9", "shapely>=2.0"]
+TEST = ["mypy>=1.11", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6"]
 
 setup(
     name="brloss_d2",
@@ -20,6 +22,7 @@ setup(
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
+        "faster-coco-eval>=1.8",
         "fvcore>=0.1.5",
         "hydra-core>=1.3",
         "iopath>=0.1.9",
@@ -30,5 +33,6 @@ setup(
         "pyyaml>=6.0",
         "tabulate>=0.9",
     ],
-    extras_require={"test": ["mypy>=1.11", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6"]},
+    # LVIS and Cityscapes need requirements/no_deps.txt, and Cityscapes these.
+    extras_require={"cityscapes": CITYSCAPES, "test": [*CITYSCAPES, *TEST]},
 )

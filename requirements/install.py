@@ -34,13 +34,14 @@ _SITE_PACKAGES = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
 def main(folder: str) -> None:
     """Create the environment in `folder` if needed and install into it."""
     python = make_environment(Path(folder).absolute())
+    lock = str(ROOT / "requirements" / "lock.txt")
     if find_foreign_detectron2(python):
         use_detectron2(python)
     else:
         say("Installing the pinned packages. The first time these are 5 GB, most of it torch with")
         say("its CUDA libraries, and take from one minute to several.")
-        lock = str(ROOT / "requirements" / "lock.txt")
         pip_install(python, "-c", lock, "-e", f"{ROOT}[test]", str(COMPAT))
+    pip_install(python, "--no-deps", "-c", lock, "-r", str(ROOT / "requirements" / "no_deps.txt"))
     say(f"Ready: {folder}")
 
 

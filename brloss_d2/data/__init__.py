@@ -4,7 +4,9 @@ from brloss_d2.data.catalog import check_registered_dataset
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
 from brloss_d2.data.coco_check import CocoSummary, check_coco_json
 from brloss_d2.data.mapper import DetectionMapper
+from brloss_d2.data.miniatures import write_miniatures
 from brloss_d2.data.own_data import OwnData, OwnDataSummary, apply_own_data
+from brloss_d2.data.repeat_factors import ceil_repeat_factors
 from brloss_d2.data.shapes import write_shapes
 
 __all__ = [
@@ -13,9 +15,11 @@ __all__ = [
     "OwnData",
     "OwnDataSummary",
     "apply_own_data",
+    "ceil_repeat_factors",
     "check_coco_json",
     "check_registered_dataset",
     "load_coco_dataset",
     "register_coco_metadata",
+    "write_miniatures",
     "write_shapes",
 ]

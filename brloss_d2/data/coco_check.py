@@ -31,6 +31,7 @@ class CocoSummary:
         crowd: annotations with area that mark a crowd; ignored in training and evaluation.
         images_without_objects: images without any box that has an area and is not a crowd.
         objects: category id -> number of boxes to train on.
+        boxes_without_mask: boxes to train on without a `segmentation`.
         not_evaluable: annotations without `area` or `iscrowd`, which COCOEvaluator reads.
         has_annotation_id_zero: pycocotools counts a detection of that object as a false alarm.
     """
@@ -44,6 +45,7 @@ class CocoSummary:
     crowd: int
     images_without_objects: int
     objects: dict[int, int]
+    boxes_without_mask: int
     not_evaluable: int
     has_annotation_id_zero: bool
 
@@ -212,6 +214,7 @@ def _summarise(
         crowd=len(with_area) - len(objects),
         images_without_objects=len(content["images"]) - len({r["image_id"] for r in objects}),
         objects={id_: per_class[id_] for id_ in categories},
+        boxes_without_mask=sum(not r.get("segmentation") for r in objects),
         not_evaluable=sum("area" not in r or "iscrowd" not in r for r in annotations),
         has_annotation_id_zero=any(r["id"] == 0 for r in annotations),
     )

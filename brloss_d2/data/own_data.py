@@ -84,9 +84,12 @@ def apply_own_data(cfg: DictConfig, data: OwnData) -> OwnDataSummary:
         Counts for the log.
 
     Raises:
-        InputError: a file is missing or malformed, or train and val differ in their categories.
+        InputError: a file is missing or malformed, train and val differ in their categories, or
+            the config learns masks and the files have none.
     """
     summary = _check(data)
+    if (cfg.dataloader.train.get("mapper") or {}).get("use_instance_mask"):
+        _check_masks(summary)
     _set_num_classes(cfg.model, summary.num_classes)
     cfg.dataloader.test.dataset = _dataset_node("own_val", summary.val)
     if summary.train is None:
@@ -163,6 +166,16 @@ def _check_evaluable(val: CocoSummary) -> None:
             "'iscrowd', which COCO evaluation reads. Add both: the area in pixels (width times "
             "height for boxes) and iscrowd 0."
         )
+
+
+def _check_masks(summary: OwnDataSummary) -> None:
+    for key, split in (("data.train", summary.train), ("data.val", summary.val)):
+        if split is not None and split.boxes_without_mask:
+            raise InputError(
+                f"{key}={split.json_file}: {split.boxes_without_mask} of {split.boxes} boxes have "
+                "no 'segmentation', and this config learns masks: use one without, such as "
+                "faster_rcnn."
+            )
 
 
 def _notes(summary: OwnDataSummary) -> Iterator[str]:

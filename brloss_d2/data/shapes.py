@@ -117,7 +117,8 @@ def _write_split(
         Image.fromarray(pixels).save(folder / name, quality=92)
         images.append({"id": image_id, "file_name": name, "height": height, "width": width})
         for shape in shapes:
-            annotations.append(_annotation(shape, image_id, len(annotations) + 1))
+            ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": shape.label + 1}
+            annotations.append({**ids, **coco_annotation(shape)})
     return {
         "info": {"description": _DESCRIPTION, "parameters": parameters},
         "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)],
@@ -126,12 +127,10 @@ def _write_split(
     }
 
 
-def _annotation(shape: Shape, image_id: int, annotation_id: int) -> dict[str, Any]:
+def coco_annotation(shape: Shape) -> dict[str, Any]:
+    """Return what an annotation in COCO format says of one shape, all but its ids."""
     x0, y0, x1, y1 = shape.box.tolist()
     return {
-        "id": annotation_id,
-        "image_id": image_id,
-        "category_id": shape.label + 1,
         "bbox": [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)],
         "area": round(shape.area, 2),
         "segmentation": [shape.polygon.ravel().tolist()],

@@ -4,14 +4,16 @@ import os
 from collections.abc import Sequence
 
 import yaml
+from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from brloss_d2.data import OwnData, OwnDataSummary, apply_own_data
 from brloss_d2.engine.defaults import check_train_values, complete_train
-from brloss_d2.engine.overrides import apply_overrides
+from brloss_d2.engine.overrides import apply_overrides, target_of
 from brloss_d2.errors import InputError
+from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator, LVISEvaluator
 
 TOP_LEVEL_KEYS = ("model", "optimizer", "lr_multiplier", "dataloader", "train")
 
@@ -36,11 +38,22 @@ def load_config(
     own_data, others = OwnData.from_overrides(overrides)
     cfg = _read(path)
     _complete(cfg, path)
-    summary = apply_own_data(cfg, own_data) if own_data else None
+    summary = None
+    if own_data:
+        summary = apply_own_data(cfg, own_data)
+        _evaluate_as_coco(cfg)
     apply_overrides(cfg, others)
     _complete(cfg, "after the overrides")
     _check_values(cfg)
     return cfg, summary
+
+
+def _evaluate_as_coco(cfg: DictConfig) -> None:
+    """Own data is in COCO format, which the evaluators of LVIS and Cityscapes do not read."""
+    if target_of(cfg.dataloader.get("evaluator")) in (LVISEvaluator, CityscapesEvaluator):
+        cfg.dataloader.evaluator = L(COCOEvaluator)(
+            dataset_name="${..test.dataset.names}", output_dir="${train.output_dir}/inference"
+        )
 
 
 def _read(path: str) -> DictConfig:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +59,10 @@ def prepare(args: argparse.Namespace) -> Job:
         raise InputError("--eval-only needs dataloader.test and dataloader.evaluator.")
     last = _last_checkpoint(cfg.train.output_dir)
     resume = args.resume and not args.eval_only and bool(last)
-    checkpoint = _evaluated(cfg, last) if args.eval_only else cfg.train.init_checkpoint
+    if args.eval_only:
+        checkpoint = _evaluated(cfg, last, args.opts or ())
+    else:
+        checkpoint = cfg.train.init_checkpoint
     return Job(cfg, own_data, _found(last if resume else checkpoint), resume, _device(cfg))
 
 
@@ -115,16 +119,22 @@ def _last_checkpoint(output_dir: str) -> str:
         return ""
 
 
-def _evaluated(cfg: DictConfig, last: str) -> str:
-    """Choose the checkpoint to evaluate. Weights of a classifier say how training began."""
+def _evaluated(cfg: DictConfig, last: str, overrides: Sequence[str]) -> str:
+    """Choose the checkpoint to evaluate.
+
+    `train.init_checkpoint` names it on the command line. In a config it says how training began,
+    with the weights of a classifier or of a detector of other data, and a run's own come first.
+    """
     given, output_dir = cfg.train.init_checkpoint, cfg.train.output_dir
-    if given and not is_backbone_only(given):
+    if is_backbone_only(given):
+        given = ""
+    if given and any(text.lstrip("+").startswith("train.init_checkpoint=") for text in overrides):
         return given
     final = os.path.join(output_dir, "model_final.pth")
     if os.path.isfile(final):
         return final
-    if last:
-        return last
+    if last or given:
+        return last or given
     raise InputError(
         f"There is nothing to evaluate: {output_dir} has no checkpoint. Pass "
         "train.init_checkpoint=FILE, or train.output_dir of a run."

@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import logging
+import multiprocessing
 import os
 import sys
 import time
@@ -85,6 +86,10 @@ def in_agreement(step: Callable[[], T]) -> T:
 
 
 def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    if dist.is_initialized():
+        # The launcher's way to start processes would hold for those that load data too: a new
+        # Python and its imports for each of them, at every start of a loader.
+        multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     try:
         with _reported():
             main(args)

@@ -159,3 +159,16 @@ def test_a_model_without_classes_is_refused(tmp_path, cfg):
 def test_the_key_is_named(tmp_path, cfg):
     data = own_data(tmp_path, train={**files.content(), "categories": []})
     assert refused(cfg, data).startswith(f"data.train={data.train}: it lists no categories")
+
+
+def test_a_config_that_learns_masks_needs_them(cfg, tmp_path):
+    cfg.dataloader.train.mapper = {"use_instance_mask": True}
+    data = files.content(images=5)
+    for record in data["annotations"]:
+        record["segmentation"] = [[2.0, 3.0, 12.0, 3.0, 12.0, 11.0]]
+    good = own_data(tmp_path / "good", train=data, val=data)
+    data["annotations"][1]["segmentation"] = []  # as tools for boxes write it
+    text = refused(cfg, own_data(tmp_path / "bad", train=data))
+    assert "data.train=" in text and "1 of 4 boxes have no 'segmentation'" in text
+    assert "data.val=" in refused(cfg, OwnData(train=good.train, val=own_data(tmp_path).val))
+    apply_own_data(cfg, good)

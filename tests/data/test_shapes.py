@@ -110,7 +110,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("brloss_d2.data.shapes._annotation", interrupt)
+    monkeypatch.setattr("brloss_d2.data.shapes.coco_annotation", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "shapes")
     assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 
 from brloss_d2.engine import load_config
 from brloss_d2.errors import InputError
+from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator, LVISEvaluator
 
 
 def refusal(path: Path | str, *overrides: str) -> str:
@@ -148,3 +149,19 @@ def test_own_data_survives_a_dump_and_can_be_given_again(config: Path, coco: lis
 def test_overrides_come_after_own_data(config: Path, coco: list[str]) -> None:
     cfg, _ = load_config(str(config), ["model.num_classes=9", *coco])
     assert cfg.model.num_classes == 9
+
+
+@pytest.mark.parametrize("dataset", ["lvis_v1", "cityscapes"])
+def test_own_data_is_evaluated_in_coco_style(config: Path, coco: list[str], dataset: str) -> None:
+    """The evaluators of these configs read other formats, after hours of training."""
+    file = Path(__file__).parents[2] / "configs" / "common" / "data" / f"{dataset}.py"
+    node = f"LazyConfig.load({str(file)!r}).dataloader"
+    boxes = 'dataloader["train"]["mapper"]["use_instance_mask"] = False'
+    text = f"from detectron2.config import LazyConfig\ndataloader = {node}\n{boxes}\n"
+    config.write_text(config.read_text() + text)
+    cfg, _ = load_config(str(config), coco)
+    evaluator = instantiate(cfg.dataloader.evaluator)
+    assert isinstance(evaluator, COCOEvaluator)
+    assert evaluator._metadata.name == "own_val"
+    cfg, _ = load_config(str(config))
+    assert cfg.dataloader.evaluator._target_ in (LVISEvaluator, CityscapesEvaluator)

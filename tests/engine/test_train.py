@@ -84,6 +84,23 @@ def test_eval_only_finds_the_checkpoint_of_the_run(
     assert f"Checkpoint: {out / 'model_0000001.pth'}" in capsys.readouterr().out
 
 
+def test_eval_only_of_a_fine_tuned_run_takes_its_own_weights(
+    train_net: TrainNet, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Its config names the weights that it began with, as do the configs of Cityscapes."""
+    first = train_net("train.max_iter=1") / "model_final.pth"
+    tuned = tmp_path / "tuned"
+    train_net(f"train.init_checkpoint={first}", f"train.output_dir={tuned}")
+    capsys.readouterr()
+    train_net(file=tuned / "config.yaml", eval_only=True)
+    assert f"Checkpoint: {tuned / 'model_final.pth'}" in capsys.readouterr().out
+    train_net(f"train.init_checkpoint={first}", file=tuned / "config.yaml", eval_only=True)
+    assert f"Checkpoint: {first}" in capsys.readouterr().out
+    other = f"train.output_dir={tmp_path / 'other'}"
+    train_net(other, file=tuned / "config.yaml", eval_only=True)
+    assert f"Checkpoint: {first}" in capsys.readouterr().out
+
+
 def test_the_dumped_config_repeats_the_run(train_net: TrainNet, tmp_path: Path) -> None:
     out = train_net("optimizer.lr=0.02", "+optimizer.nesterov=True", "train.max_iter=2")
     first = weights(out)

@@ -1,4 +1,8 @@
-"""COCO at one scale, short side 800: the 1x setting of the ranking-loss papers."""
+"""COCO at one scale, short side 800: the 1x setting of the ranking-loss papers.
+
+Boxes alone are read; a recipe with masks sets `dataloader.train.mapper.use_instance_mask`. Longer
+trainings choose among several short sides: `augmentations[0].short_edge_length`.
+"""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
@@ -7,9 +11,9 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.evaluation import COCOEvaluator
 
 from brloss_d2.data import DetectionMapper
+from brloss_d2.evaluation import COCOEvaluator
 
 dataloader = dict(
     train=L(build_detection_train_loader)(

@@ -1,0 +1,62 @@
+"""LVIS v1: federated box and mask AP, with AP of rare, common and frequent categories."""
+
+import logging
+import math
+from typing import Any
+
+import numpy as np
+from detectron2 import evaluation
+from detectron2.utils import comm
+
+from brloss_d2.evaluation.implementation import describe, has_faster
+from brloss_d2.evaluation.replace import numpy_with, replaced
+
+logger = logging.getLogger(__name__)
+
+
+class LVISEvaluator(evaluation.LVISEvaluator):
+    """detectron2's evaluator, computed by faster-coco-eval where that is installed.
+
+    The log says which implementation ran. A metric without any ground truth is NaN.
+    """
+
+    def __init__(self, dataset_name: str, *args: Any, use_fast_impl: bool = True, **keywords: Any):
+        """
+        Args:
+            dataset_name: a data set whose metadata have `json_file`, in LVIS format.
+            *args: see detectron2's `LVISEvaluator`.
+            use_fast_impl: False insists on the `lvis` package.
+            **keywords: see detectron2's `LVISEvaluator`; `max_dets_per_image` is 300 by default.
+        """
+        super().__init__(dataset_name, *args, **keywords)
+        self._faster = use_fast_impl and has_faster()
+
+    def evaluate(self) -> dict[str, Any] | None:
+        """Return task -> metric -> percent in the main process; None elsewhere."""
+        import lvis
+        from lvis import eval as lvis_eval
+
+        if comm.is_main_process():
+            name = describe("faster-coco-eval" if self._faster else "lvis")
+            logger.info("LVIS evaluation by %s", name)
+        # numpy 1.24 dropped the alias that the package still uses.
+        with (
+            replaced(lvis, LVISEval=self._implementation()),
+            replaced(lvis_eval, np=numpy_with(float=np.float64)),
+        ):
+            results = super().evaluate()
+        return results and {task: _without_sentinels(found) for task, found in results.items()}
+
+    def _implementation(self) -> type:
+        if self._faster:
+            from brloss_d2.evaluation.faster_lvis import FasterLVISEval
+
+            return FasterLVISEval
+        from lvis import LVISEval
+
+        return LVISEval
+
+
+def _without_sentinels(metrics: dict[str, float]) -> dict[str, float]:
+    """The `lvis` package says -1 for what cannot be computed, and detectron2 makes it percent."""
+    return {key: value if value >= 0 else math.nan for key, value in metrics.items()}

@@ -1,0 +1,14 @@
+"""Mask R-CNN R50-FPN with Bucketed Rank & Sort Loss on Cityscapes."""
+
+from ..common.criteria import brs as _brs
+from ..common.mask_rcnn_R_50_FPN_cityscapes import (
+    dataloader,
+    lr_multiplier,
+    model,
+    optimizer,
+    train,
+)
+
+model.proposal_generator.criterion = _brs.rpn
+model.roi_heads.box_predictor.criterion = _brs.roi
+model.roi_heads.mask_head.criterion = _brs.mask

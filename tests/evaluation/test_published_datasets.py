@@ -1,0 +1,106 @@
+"""train_net.py on miniatures of COCO, LVIS v1 and Cityscapes under detectron2's built-in names."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from brloss_d2.data import write_miniatures
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+CONFIG = """
+from detectron2.config import LazyConfig
+
+_tiny = LazyConfig.load({tiny!r})
+model, optimizer, lr_multiplier, train = (
+    _tiny[key] for key in ("model", "optimizer", "lr_multiplier", "train")
+)
+dataloader = LazyConfig.load({data!r}).dataloader
+for _loader, _short_edge in ((dataloader.train, (64, 96)), (dataloader.test, 96)):
+    _loader.num_workers = 0
+    _loader.mapper.augmentations[0].short_edge_length = _short_edge
+dataloader.train.total_batch_size = 2
+"""
+CLASSES = {"coco": 80, "lvis_v1": 1203, "cityscapes": 8}
+AP = ("AP", "AP50")
+EXPECTED = {
+    "coco": {"bbox": (*AP, "AP75", "APs"), "segm": AP},
+    "lvis_v1": {"bbox": (*AP, "APr", "APc", "APf"), "segm": (*AP, "APr", "APc", "APf")},
+    "cityscapes": {"bbox": AP, "segm": AP, "segm_cityscapes": AP},
+}
+
+
+@pytest.fixture(scope="module")
+def miniatures(tmp_path_factory):
+    pytest.importorskip("cityscapesscripts")
+    root = tmp_path_factory.mktemp("data") / "miniatures"
+    write_miniatures(root, train=4, val=3)
+    return root
+
+
+def train_net(folder, dataset, root, *overrides, options=()):
+    """Run train_net.py for a tiny model on a data set below `root`; None unsets the variable."""
+    config = folder / "config.py"
+    data = ROOT / "configs" / "common" / "data" / f"{dataset}.py"
+    config.write_text(CONFIG.format(tiny=str(HERE / "tiny_mask_rcnn.py"), data=str(data)))
+    environment = {k: v for k, v in os.environ.items() if k != "DETECTRON2_DATASETS"}
+    if root is not None:
+        environment["DETECTRON2_DATASETS"] = str(root)
+    python_path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(python_path)
+    environment["CUDA_VISIBLE_DEVICES"] = ""
+    command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", str(config)]
+    model = f"model.roi_heads.num_classes={CLASSES[dataset]}"
+    output = f"train.output_dir={folder / 'out'}"
+    return subprocess.run(
+        [*command, *options, model, output, *overrides],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "processes"), [("coco", 1), ("lvis_v1", 1), ("cityscapes", 1), ("cityscapes", 2)]
+)
+def test_train_and_evaluate(miniatures, tmp_path, dataset, processes):
+    if dataset == "lvis_v1":
+        pytest.importorskip("lvis")
+    masks = "dataloader.train.mapper.use_instance_mask=True"  # COCO's default is boxes alone
+    options = ("--num-gpus", str(processes))
+    run = train_net(tmp_path, dataset, miniatures, masks, options=options)
+    assert run.returncode == 0, run.stderr[-2000:]
+    lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
+    metrics = {}
+    for line in lines:
+        metrics.update(json.loads(line))
+    assert metrics["loss_mask"] > 0 and metrics["iteration"] == 3
+    for task, names in EXPECTED[dataset].items():
+        for name in names:
+            assert 0 <= metrics[f"{task}/{name}"] <= 100, (task, name)
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert f"{'LVIS' if dataset == 'lvis_v1' else 'COCO-style'} evaluation by " in log
+    table = run.stdout[run.stdout.rindex("Results:") :]
+    assert all(f"\n{task} " in table for task in EXPECTED[dataset])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.py", "out"], "nothing left behind"
+
+
+def error_of(run) -> str:
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr + run.stdout
+    assert run.stderr.count("error: ") == 1
+    return run.stderr.partition("error: ")[2]
+
+
+@pytest.mark.parametrize("root", [None, "nowhere"])
+def test_a_wrong_folder_is_told_before_training(tmp_path, root):
+    message = error_of(train_net(tmp_path, "cityscapes", root))
+    setting = "it is nowhere" if root else "it is not set"
+    folder = tmp_path / (root or "datasets") / "cityscapes" / "leftImg8bit" / "train"
+    assert f"looked for {folder}" in message and setting in message
+    assert not (tmp_path / "out").exists()
