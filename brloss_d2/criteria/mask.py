@@ -109,7 +109,9 @@ class MaskCriterion(nn.Module):
         ]
         balanced = [
             # All masks of a pool carry its total; none needs none.
-            self.balancer(part.cls_total[:1].sum(), mean, len(part.weights))
+            self.balancer(
+                part.cls_total[:1].sum(), mean, processes.total(len(part.weights), mean.device)
+            )
             for part, mean in zip(parts, means, strict=True)
         ]
         count = len(parts)
