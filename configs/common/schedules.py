@@ -19,6 +19,8 @@ def _steps(epochs, milestones, epoch_iterations=7330, warmup_iterations=500):
 
 
 lr_multiplier_1x = _steps(12, (8, 11))
+# 32 images an iteration.
+lr_multiplier_100e = _steps(100, (75, 95), epoch_iterations=3665)
 lr_multiplier_cosine = L(WarmupParamScheduler)(
     scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0),
     warmup_length=0.1,

@@ -1,5 +1,6 @@
 """Parts of backbones."""
 
 from brloss_d2.modeling.backbone.batch_norm import FixedStatsBatchNorm2d
+from brloss_d2.modeling.backbone.top_block import P6P7
 
-__all__ = ["FixedStatsBatchNorm2d"]
+__all__ = ["P6P7", "FixedStatsBatchNorm2d"]
