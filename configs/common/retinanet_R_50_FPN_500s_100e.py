@@ -1,5 +1,5 @@
-"""The published RetinaNet recipe of aLRP Loss with the assigner of ATSS: 100 epochs of COCO at 512 x 512
-pixels, 32 images, lr 0.008.
+"""The published RetinaNet recipe of aLRP Loss with the assigner of ATSS: 100 epochs of COCO at
+512 x 512 pixels, 32 images, lr 0.008.
 """
 
 from brloss_d2.engine import train_defaults

@@ -1,4 +1,4 @@
-"""RetinaNet with the assigner of ATSS: 2 square anchors a cell. The criterion is left to the leaf."""
+"""RetinaNet with the assigner of ATSS and 2 square anchors a cell. The criterion is the leaf's."""
 
 from detectron2.config import LazyCall as L
 
