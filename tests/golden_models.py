@@ -38,6 +38,14 @@ class Golden:
             self._read[key] = self._arrays[key]
         return torch.from_numpy(np.array(self._read[key]))
 
+    def text(self, key: str) -> str:
+        """A stored sentence."""
+        return str(self._arrays[key])
+
+    def names(self, key: str) -> list[str]:
+        """A stored list of names."""
+        return self._arrays[key].tolist()
+
 
 def path(name: str) -> Path:
     """Of the golden file `name`, from the full set where it is there."""

@@ -101,6 +101,7 @@ def _paa_focal() -> Criterion:
         GIoULoss(),
         box_weight=1.3,
         normalizer="positives_or_images",
+        box_normalizer="positives",
         box_weighting=PredictedIoU(),
         quality=QualityBranch(PredictedIoU(), loss_weight=0.5),
     )

@@ -58,11 +58,10 @@ class SigmoidCriterion(Criterion):
         normalizer: what the classification loss is divided by: the number of "rows" that are not
             ignored, of "positives", "positives_per_image" (with at least one for each image),
             "positives_or_images" (whichever are more) or "positives_and_images" (both together).
-        box_normalizer: the same for the box loss; None is `normalizer`. Not used with
-            `box_weighting`.
+        box_normalizer: the same for box loss and quality branch; None is `normalizer`.
         box_weighting: average the box losses with this weight instead; a sum of weights below 1
             counts as 1.
-        quality: the branch, divided by the number of positives.
+        quality: the branch.
         pool: "global" takes the mean of every divisor over all processes. All of them have to
             compute the loss.
     """
@@ -91,7 +90,7 @@ class SigmoidCriterion(Criterion):
 
     def forward(self, matched: MatchedPredictions) -> CriterionOutput:
         weights = self._box_weights(matched)
-        cls_count, box_count, positives, total_weight = self._divisors(matched, weights)
+        cls_count, box_count, total_weight = self._divisors(matched, weights)
         box_sum = (matched.box_losses(self.box_loss) * weights).sum()
         box_divisor = total_weight if self.box_weighting is not None else box_count
         losses = {
@@ -99,7 +98,7 @@ class SigmoidCriterion(Criterion):
             "loss_box_reg": self.box_weight * box_sum / box_divisor,
         }
         if self.quality is not None:
-            losses["loss_quality"] = self.quality(matched) / positives
+            losses["loss_quality"] = self.quality(matched) / box_count
         return _output(losses, weights)
 
     def extra_repr(self) -> str:
@@ -124,10 +123,8 @@ class SigmoidCriterion(Criterion):
         return self.box_weighting(matched)
 
     def _divisors(self, matched: MatchedPredictions, weights: Tensor) -> tuple[Tensor, ...]:
-        """Each (), at least 1: of classification, boxes, quality, and the sum of box weights."""
-        counts = [
-            _COUNTS[kind](matched) for kind in (self.normalizer, self.box_normalizer, "positives")
-        ]
+        """Each (), at least 1: of classification, of boxes, and the sum of box weights."""
+        counts = [_COUNTS[kind](matched) for kind in (self.normalizer, self.box_normalizer)]
         divisors = torch.stack([*(c.to(weights) for c in counts), weights.sum()])
         several = self.pool == "global" and dist.is_available() and dist.is_initialized()
         processes = Processes(dist.group.WORLD if several else None)

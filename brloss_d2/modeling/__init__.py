@@ -1,8 +1,13 @@
 """Detectors on detectron2. Importing this package registers all of its parts there."""
 
-from brloss_d2.modeling.backbone import P6P7, FixedStatsBatchNorm2d
+from brloss_d2.modeling.backbone import P6P7, DeformableBottleneckBlock, FixedStatsBatchNorm2d
 from brloss_d2.modeling.config import add_brloss_config
-from brloss_d2.modeling.dense_heads import DeltaTransform, LogDistanceTransform, TowerHead
+from brloss_d2.modeling.dense_heads import (
+    DeltaTransform,
+    LogDistanceTransform,
+    RatioMajorAnchorGenerator,
+    TowerHead,
+)
 from brloss_d2.modeling.label_assignment import (
     ATSSAssigner,
     FoveaAssigner,
@@ -26,6 +31,7 @@ __all__ = [
     "CriterionBoxPredictor",
     "CriterionROIHeads",
     "CriterionRPN",
+    "DeformableBottleneckBlock",
     "DeltaTransform",
     "DensePostprocessor",
     "FixedStatsBatchNorm2d",
@@ -35,6 +41,7 @@ __all__ = [
     "MaxIoUMatcher",
     "OneStageDetector",
     "PAAAssigner",
+    "RatioMajorAnchorGenerator",
     "ScoreVoting",
     "TopAnchors",
     "TopPairs",

@@ -121,6 +121,7 @@ paa = dict(
         box_loss=L(GIoULoss)(),
         box_weight=1.3,
         normalizer="positives_or_images",
+        box_normalizer="positives",
         box_weighting=L(PredictedIoU)(),
         quality=L(QualityBranch)(target=L(PredictedIoU)(), loss_weight=0.5),
     ),

@@ -4,7 +4,6 @@ The criterion is left to the leaf: `model.criterion`.
 """
 
 from detectron2.config import LazyCall as L
-from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import FPN, BasicStem, ResNet
 from omegaconf import MISSING
 
@@ -16,6 +15,7 @@ from brloss_d2.modeling import (
     MaxIoUAssigner,
     MaxIoUMatcher,
     OneStageDetector,
+    RatioMajorAnchorGenerator,
     TopAnchors,
     TowerHead,
 )
@@ -40,7 +40,7 @@ model = L(OneStageDetector)(
         num_anchors=9,
         conv_dims=[256, 256, 256, 256],
     ),
-    anchor_generator=L(DefaultAnchorGenerator)(
+    anchor_generator=L(RatioMajorAnchorGenerator)(
         sizes=[[x, x * 2 ** (1 / 3), x * 2 ** (2 / 3)] for x in (32, 64, 128, 256, 512)],
         aspect_ratios=[0.5, 1.0, 2.0],
         strides=[8, 16, 32, 64, 128],
