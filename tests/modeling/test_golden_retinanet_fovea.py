@@ -153,7 +153,7 @@ def test_localisation_errors(golden, model):
     matched = match(golden, model, outputs(golden))
     errors = matched.box_losses(model.criterion.box_loss)
     foreground = (matched.labels >= 0) & (matched.labels < CLASSES)
-    table = torch.full((2 * foreground.numel(),), torch.nan)[: foreground.numel()]
+    table = torch.full(foreground.shape, torch.nan)
     table[foreground] = errors.detach()
     stored_order = level_major(golden, table.view(2, -1))
     ours = stored_order[~stored_order.isnan()]
