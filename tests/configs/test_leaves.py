@@ -8,7 +8,12 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-from brloss_d2.criteria import roi_criterion, rpn_criterion
+from brloss_d2.criteria import (
+    ONE_STAGE_ARCHITECTURES,
+    one_stage_criterion,
+    roi_criterion,
+    rpn_criterion,
+)
 from brloss_d2.engine import load_config
 from brloss_d2.errors import InputError
 from brloss_d2.modeling import DeformableBottleneckBlock, FixedStatsBatchNorm2d
@@ -17,10 +22,11 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 LEAVES = sorted(p for p in CONFIGS.rglob("*.py") if "common" not in p.parts)
 KEYS = {"model", "optimizer", "lr_multiplier", "dataloader", "train"}
 NAME = re.compile(
-    r"(?P<arch>faster_rcnn)_(?P<depth>R_\d+)(?P<dcn>_DCN)?_(?P<neck>FPN)_(?P<loss>[a-z]+)_(?P<schedule>\w+)"
+    r"(?P<arch>faster_rcnn|atss|paa|retinanet|fovea)_(?P<depth>R_\d+|X_101_64x4d)(?P<dcn>_DCN)?_(?P<neck>FPN)_(?P<loss>[a-z]+)_(?P<schedule>\w+)"
 )
 DEPTHS = {"R_18": [2, 2, 2, 2], "R_50": [3, 4, 6, 3], "R_101": [3, 4, 23, 3]}
-ITERATIONS = {"1x": 87960, "3x": 263880, "300it": 300}
+DEPTHS["X_101_64x4d"] = DEPTHS["R_101"]
+ITERATIONS = {"1x": 87960, "3x": 263880, "500s_100e": 366500, "300it": 300}
 
 
 @pytest.fixture(params=LEAVES, ids=lambda p: str(p.relative_to(CONFIGS)))
@@ -43,6 +49,14 @@ def cfg(leaf):
 def test_there_are_leaves():
     names = {p.stem for p in LEAVES if p.parent.name == "coco"}
     assert names >= {f"faster_rcnn_R_50_FPN_{x}_1x" for x in ("ce", "rs", "brs", "bap", "alrp")}
+    for arch in ("atss", "paa"):
+        losses = ("focal", "ap", "bap", "rs", "brs")
+        assert names >= {f"{arch}_R_50_FPN_{x}_1x" for x in losses}
+    losses = ("focal", "ap", "alrp", "rs", "brs")
+    assert names >= {f"retinanet_R_50_FPN_{x}_1x" for x in losses}
+    depths = ("R_50", "R_101", "X_101_64x4d")
+    assert names >= {f"retinanet_{x}_FPN_alrp_500s_100e" for x in depths}
+    assert names >= {f"fovea_R_50_FPN_{x}_500s_100e" for x in ("focal", "ap", "alrp")}
 
 
 def test_five_keys_and_at_most_six_statements(leaf, cfg):
@@ -60,12 +74,31 @@ def test_name_equals_content(cfg, tokens):
     assert deformable == ([False, True, True, True] if tokens["dcn"] else [False] * 4)
     assert type(model.backbone).__name__ == tokens["neck"]
     assert cfg.train.max_iter == ITERATIONS[tokens["schedule"]]
+    if tokens["arch"] in ONE_STAGE_ARCHITECTURES:
+        assert_one_stage(cfg, model, tokens)
+        return
     for head, make in (
         (model.proposal_generator, rpn_criterion),
         (model.roi_heads.box_predictor, roi_criterion),
     ):
         # The YAML presets and the configs are the same criteria.
         assert repr(head.criterion) == repr(make(tokens["loss"], epoch_steps=7330))
+
+
+def assert_one_stage(cfg, model, tokens):
+    long = tokens["schedule"] == "500s_100e"  # 32 images an iteration, 8 a GPU
+    expected = one_stage_criterion(
+        tokens["arch"], tokens["loss"], epoch_steps=3665 if long else 7330
+    )
+    if long and tokens["loss"] != "focal":
+        expected.images_per_pool = 8
+    # The YAML presets and the configs are the same criteria.
+    assert repr(model.criterion) == repr(expected)
+    groups = model.backbone.bottom_up.res2[0].conv2.groups
+    assert groups == (64 if tokens["depth"].startswith("X") else 1)
+    assert cfg.dataloader.train.total_batch_size == {"500s_100e": 32, "1x": 16}.get(
+        tokens["schedule"], 4
+    )
 
 
 def test_yaml_round_trip(cfg, tmp_path):
@@ -80,6 +113,8 @@ def test_yaml_round_trip(cfg, tmp_path):
 
 
 def test_sampling_goes_with_the_loss(cfg, tokens):
+    if tokens["arch"] in ONE_STAGE_ARCHITECTURES:
+        return  # they never sample
     sampled = tokens["loss"] == "ce"
     for part in (cfg.model.proposal_generator, cfg.model.roi_heads):
         assert (part.batch_size_per_image is not None) == sampled
@@ -169,3 +204,59 @@ def test_schedules(name, milestones, iterations):
         before, after = (schedule((milestone + shift) / iterations) for shift in (-1, 1))
         assert (before, after) == pytest.approx((0.1**i, 0.1 ** (i + 1)))
     assert schedule(1 - 1e-9) == pytest.approx(0.1 ** len(milestones))
+
+
+@pytest.mark.parametrize(
+    ("leaf", "lr", "batch", "steps"),
+    [
+        *(
+            (f"{a}_R_50_FPN_{n}_1x", 0.008, 16, (58640, 80630))
+            for a in ("atss", "paa")
+            for n in ("ap", "bap", "rs", "brs")
+        ),
+        ("atss_R_50_FPN_focal_1x", 0.01, 16, (58640, 80630)),
+        ("paa_R_50_FPN_focal_1x", 0.01, 16, (58640, 80630)),
+        *(
+            (f"retinanet_{x}_FPN_alrp_500s_100e", 0.008, 32, (274875, 348175))
+            for x in ("R_50", "R_101", "X_101_64x4d")
+        ),
+        ("fovea_R_50_FPN_focal_500s_100e", 0.02, 32, (274875, 348175)),
+        ("fovea_R_50_FPN_ap_500s_100e", 0.002, 32, (274875, 348175)),
+        ("fovea_R_50_FPN_alrp_500s_100e", 0.008, 32, (274875, 348175)),
+    ],
+)
+def test_published_recipes_of_one_stage_detectors(leaf, lr, batch, steps):
+    cfg = LazyConfig.load(str(CONFIGS / f"coco/{leaf}.py"))
+    assert (cfg.optimizer.lr, cfg.dataloader.train.total_batch_size) == (lr, batch)
+    schedule, total = instantiate(cfg.lr_multiplier), cfg.train.max_iter
+    assert schedule(0) == pytest.approx(0.001)
+    for before, step in zip((1.0, 0.1), steps, strict=True):
+        assert schedule((step - 1) / total) == pytest.approx(before)
+        assert schedule((step + 1) / total) == pytest.approx(before / 10)
+    resize = cfg.dataloader.test.mapper.augmentations[0]
+    expected = (800, 1333) if batch == 16 else (500, 833)
+    assert (resize.short_edge_length, resize.max_size) == expected
+    train = cfg.dataloader.train.mapper.augmentations
+    if batch == 32:
+        assert [str(a._target_).split(".")[-1].strip("'>") for a in train] == [
+            *("PhotometricDistortion", "Expand", "MinIoUCrop", "Resize", "RandomFlip")
+        ]
+        assert list(train[3].shape) == [512, 512]
+
+
+def test_parameters_of_one_stage_heads_and_pyramids():
+    """As counted for the published models."""
+    expected = {
+        "atss_R_50_FPN_brs_1x": (5_303_553, 3_868_672),
+        "atss_R_50_FPN_focal_1x": (4_918_618, 3_868_672),
+        "paa_R_50_FPN_rs_1x": (5_303_553, 3_868_672),
+        "retinanet_R_50_FPN_focal_1x": (6_463_220, 7_997_440),
+        "retinanet_R_50_FPN_alrp_500s_100e": (5_107_880, 7_997_440),
+        "fovea_R_50_FPN_alrp_500s_100e": (4_914_260, 7_997_440),
+    }
+    for leaf, counts in expected.items():
+        model = instantiate(LazyConfig.load(str(CONFIGS / f"coco/{leaf}.py")).model)
+        head = sum(p.numel() for p in model.head.parameters())
+        backbone = sum(p.numel() for p in model.backbone.parameters())
+        pyramid = backbone - sum(p.numel() for p in model.backbone.bottom_up.parameters())
+        assert (head, pyramid) == counts, leaf
