@@ -12,6 +12,6 @@ model.merge_with(
         criterion=_criteria.focal,
         head=dict(num_anchors=1, has_quality=True),
         anchor_generator=dict(sizes=[[64], [128], [256], [512], [1024]]),
-        postprocessor=dict(select=_L(_TopPairs)(topk=1000, score_thresh=0.05)),
+        postprocessor=dict(select=_L(_TopPairs)(topk=1000, score_thresh=0.001)),
     )
 )
