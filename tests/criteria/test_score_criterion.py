@@ -176,6 +176,36 @@ def test_unknown_names(architecture, name):
         one_stage_criterion(architecture, name, epoch_steps=1)
 
 
+class TwoProcesses:
+    """The other one has 5 positives in as many rows, and box weights that add up to 2."""
+
+    size = 2
+
+    def __init__(self, group):
+        pass
+
+    def sum(self, x):
+        return x + torch.tensor([5.0, 5.0, 2.0])
+
+
+def test_divisors_are_means_over_processes(monkeypatch):
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("brloss_d2.criteria.score.Processes", TwoProcesses)
+    matched = batch()
+    parts = dict(box_weighting=PredictedIoU(), quality=QualityBranch(PredictedIoU()))
+    alone = SigmoidCriterion(BinaryCrossEntropyLoss(), GIoULoss(), **parts)
+    both = SigmoidCriterion(BinaryCrossEntropyLoss(), GIoULoss(), pool="global", **parts)
+    found = both(matched).losses
+    monkeypatch.undo()
+    expected = alone(matched).losses
+    for name in ("loss_cls", "loss_quality"):
+        torch.testing.assert_close(found[name], expected[name] * 3 / ((3 + 5) / 2))
+    weight = PredictedIoU()(matched).sum()
+    torch.testing.assert_close(
+        found["loss_box_reg"], expected["loss_box_reg"] * weight.clamp(min=1) / ((weight + 2) / 2)
+    )
+
+
 def test_pool_is_checked():
     with pytest.raises(ValueError, match="pool must be 'local' or 'global'"):
         SigmoidCriterion(BinaryCrossEntropyLoss(), GIoULoss(), pool="all")

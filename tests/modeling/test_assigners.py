@@ -245,6 +245,19 @@ def test_no_objects_and_no_anchors(name):
 
 
 @pytest.mark.parametrize("name", ASSIGNERS)
+@pytest.mark.parametrize("gone", [(1,), (3, 4)])
+def test_levels_without_anchors(name, gone):
+    """As where an image is much smaller than its batch."""
+    grid = points() if name == "fovea" else square_anchors(3, 4)
+    kept = torch.stack([grid.levels != level for level in gone]).all(0)
+    rows = kept.nonzero().flatten()
+    predictions = AnchorPredictions(torch.zeros(len(grid), 1), grid.boxes)
+    assigned = ASSIGNERS[name](grid[rows], objects(), predictions[rows])
+    assert assigned.shape == rows.shape
+    assert (assigned >= 0).any()
+
+
+@pytest.mark.parametrize("name", ASSIGNERS)
 def test_five_hundred_objects_on_a_full_image(name):
     """800 x 1344 pixels: 67 thousand anchors. Any tensor of all pairs counts 33 million."""
     g = torch.Generator().manual_seed(0)

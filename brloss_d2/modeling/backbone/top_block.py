@@ -1,7 +1,6 @@
 """Coarser levels on top of a feature pyramid."""
 
 from detectron2.layers import Conv2d
-from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 
 
@@ -24,7 +23,8 @@ class P6P7(nn.Module):
         self.p6 = Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
         self.p7 = Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
         for conv in (self.p6, self.p7):
-            c2_xavier_fill(conv)
+            nn.init.xavier_uniform_(conv.weight)
+            nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         p6 = self.p6(x)

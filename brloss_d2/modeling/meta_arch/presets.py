@@ -46,7 +46,7 @@ def build_resnet_fpn_p6p7_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """ResNet, FPN and P6 and P7 as `MODEL.BRLOSS.ARCHITECTURE` has them."""
     bottom_up = build_resnet_backbone(cfg, input_shape)
     channels = cfg.MODEL.FPN.OUT_CHANNELS
-    on_output = _square_anchors(_architecture(cfg))
+    on_output = _like_atss(_architecture(cfg))
     in_feature = "p5" if on_output else "res5"
     in_channels = channels if on_output else bottom_up.output_shape()["res5"].channels
     return FPN(
@@ -72,7 +72,7 @@ def one_stage_parts(cfg: CfgNode) -> dict[str, Any]:
     has_quality = getattr(criterion, "quality", None) is not None
     generator = _anchor_generator(architecture, has_quality)
     backbone = build_backbone(cfg)
-    retinanet, normalised = cfg.MODEL.RETINANET, _square_anchors(architecture)
+    retinanet, normalised = cfg.MODEL.RETINANET, _like_atss(architecture)
     return {
         "backbone": backbone,
         "head": TowerHead(
@@ -107,8 +107,8 @@ def _architecture(cfg: CfgNode) -> str:
     return name
 
 
-def _square_anchors(architecture: str) -> bool:
-    """ATSS and PAA also share normalised towers, scales of levels, and P6 made of P5."""
+def _like_atss(architecture: str) -> bool:
+    """ATSS and PAA: square anchors, normalised towers, scales of levels, P6 made of P5."""
     return architecture in ("atss", "paa")
 
 
@@ -122,7 +122,7 @@ def _anchor_generator(architecture: str, has_quality: bool) -> nn.Module:
         sizes = [[8.0 * stride] for stride in _STRIDES]
     else:
         sizes = [[4.0 * stride * 2 ** (k / 3) for k in range(3)] for stride in _STRIDES]
-    ratios = [1.0] if _square_anchors(architecture) else [0.5, 1.0, 2.0]
+    ratios = [1.0] if _like_atss(architecture) else [0.5, 1.0, 2.0]
     return RatioMajorAnchorGenerator(
         sizes=sizes, aspect_ratios=ratios, strides=_STRIDES, offset=0.0
     )
@@ -155,7 +155,7 @@ def _postprocessor(cfg: CfgNode, architecture: str) -> DensePostprocessor:
     )
     return DensePostprocessor(
         select,
-        nms_thresh=0.6 if _square_anchors(architecture) else 0.5,
+        nms_thresh=0.6 if _like_atss(architecture) else 0.5,
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
         voting=ScoreVoting() if architecture == "paa" else None,
         border=1.0 if architecture == "fovea" else 0.0,
