@@ -11,8 +11,11 @@ from small_one_stage import CLASSES, small_config
 from brloss_d2.criteria import (
     ONE_STAGE_ARCHITECTURES,
     ONE_STAGE_CRITERION_NAMES,
+    SoftmaxCriterion,
     one_stage_criterion,
 )
+from brloss_d2.errors import InputError
+from brloss_d2.losses import GIoULoss
 from brloss_d2.modeling import OneStageDetector, add_brloss_config
 
 SIZE = (96, 128)
@@ -100,11 +103,18 @@ def test_a_quality_branch_exists_if_it_is_trained():
     assert detector("atss", "focal").head.quality.out_channels == 3
     cfg = small_config("atss_R_50_FPN_brs_1x", tower=32)
     cfg.head.has_quality = True
-    with pytest.raises(ValueError, match="has a quality branch that the criterion does not train"):
+    with pytest.raises(InputError, match="has no quality branch to train: set it to False"):
         instantiate(cfg)
     cfg = small_config("atss_R_50_FPN_focal_1x", tower=32)
     cfg.head.has_quality = False
-    with pytest.raises(ValueError, match="has_quality=True"):
+    with pytest.raises(InputError, match="has a quality branch to train: set it to True"):
+        instantiate(cfg)
+
+
+def test_no_background_class():
+    cfg = small_config("atss_R_50_FPN_brs_1x", tower=32)
+    cfg.criterion = SoftmaxCriterion(GIoULoss())
+    with pytest.raises(InputError, match="SoftmaxCriterion needs a background class"):
         instantiate(cfg)
 
 

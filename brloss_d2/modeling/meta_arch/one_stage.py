@@ -11,6 +11,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from brloss_d2.criteria import Criterion, MatchedPredictions
+from brloss_d2.errors import InputError
 from brloss_d2.modeling.dense_heads import DeltaTransform, LogDistanceTransform
 from brloss_d2.modeling.label_assignment import (
     IGNORED,
@@ -47,6 +48,9 @@ class OneStageDetector(DenseDetector):
         padding_divisor: images count as padded to multiples of this many pixels; None trains on
             the padding of the batch as well.
         input_format: order of the colours.
+
+    Raises:
+        InputError: head and criterion do not fit.
     """
 
     @configurable
@@ -71,17 +75,7 @@ class OneStageDetector(DenseDetector):
         self.assigner, self.criterion, self.postprocessor = assigner, criterion, postprocessor
         self.num_classes, self.padding_divisor = num_classes, padding_divisor
         self.input_format = input_format
-        if criterion.num_logits(num_classes) != num_classes:
-            raise ValueError(
-                f"{type(criterion).__name__} needs a background output; one-stage heads have none"
-            )
-        trained = getattr(criterion, "quality", None) is not None
-        if getattr(head, "has_quality", False) != trained:
-            raise ValueError(
-                "the head has a quality branch that the criterion does not train"
-                if not trained
-                else "the criterion trains a quality branch: set has_quality=True of the head"
-            )
+        _check_fit(head, criterion, num_classes)
 
     @classmethod
     def from_config(cls, cfg):
@@ -188,6 +182,20 @@ class OneStageDetector(DenseDetector):
         assigned = torch.full_like(anchors.levels, IGNORED)
         assigned[rows] = self.assigner(anchors[rows], objects, predictions)
         return assigned
+
+
+def _check_fit(head: nn.Module, criterion: Criterion, num_classes: int) -> None:
+    if criterion.num_logits(num_classes) != num_classes:
+        raise InputError(
+            f"{type(criterion).__name__} needs a background class, which one-stage heads do not "
+            "have: choose a criterion of sigmoids or a ranking loss."
+        )
+    has_quality = getattr(head, "has_quality", False)
+    if has_quality != (getattr(criterion, "quality", None) is not None):
+        raise InputError(
+            f"model.head.has_quality is {has_quality}, but model.criterion has "
+            f"{'no' if has_quality else 'a'} quality branch to train: set it to {not has_quality}."
+        )
 
 
 def _objects_of(
