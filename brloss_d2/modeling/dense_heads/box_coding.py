@@ -22,7 +22,7 @@ class DeltaTransform:
     def __init__(self, weights: Sequence[float]):
         wx, wy, ww, wh = weights
         self.transform = Box2BoxTransform((wx, wy, ww, wh), _SCALE_CLAMP)
-        self._lowest = [-math.inf, -math.inf, -_SCALE_CLAMP * ww, -_SCALE_CLAMP * wh]
+        self._lowest = -_SCALE_CLAMP * ww, -_SCALE_CLAMP * wh
 
     def get_deltas(self, src_boxes: Tensor, target_boxes: Tensor) -> Tensor:
         """(P, 4) deltas that turn anchors into boxes; XYXY in pixels."""
@@ -30,8 +30,10 @@ class DeltaTransform:
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
         """(P, 4) boxes, XYXY in pixels, from deltas and anchors."""
-        lowest = torch.tensor(self._lowest, dtype=deltas.dtype, device=deltas.device)
-        return self.transform.apply_deltas(torch.maximum(deltas, lowest), boxes)
+        dx, dy, dw, dh = deltas.unbind(1)
+        lowest_w, lowest_h = self._lowest
+        bounded = torch.stack([dx, dy, dw.clamp(min=lowest_w), dh.clamp(min=lowest_h)], 1)
+        return self.transform.apply_deltas(bounded, boxes)
 
 
 class LogDistanceTransform:

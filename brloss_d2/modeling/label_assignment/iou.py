@@ -65,7 +65,7 @@ class MaxIoUAssigner(Assigner):
     """Every anchor goes to the object it overlaps most, if it does so well enough.
 
     Memory: some (G, R) matrices, the IoU among them; for 500 objects and the 67 thousand anchors of
-    a 800 x 1344 image about 0.5 GB at the peak.
+    a 800 x 1344 image 0.8 GB at the peak.
 
     Args:
         matcher: decides by the IoU.
