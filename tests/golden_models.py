@@ -45,6 +45,10 @@ class Golden:
             self._read[key] = self._arrays[key]
         return torch.from_numpy(np.array(self._read[key]))
 
+    def text(self, key: str) -> str:
+        """A stored sentence."""
+        return str(self._arrays[key])
+
     def names(self, key: str) -> list[str]:
         """A stored list of names."""
         return self._arrays[key].tolist()
@@ -91,9 +95,15 @@ def small_resnet():
     return L(ResNet)(stem=stem, stages=stages, out_features=names, freeze_at=2)
 
 
+def weights(name: str) -> dict[str, Tensor]:
+    """The published state dict of the file `name`."""
+    golden = load(name)
+    return {key.removeprefix("param/"): golden.tensor(key) for key in golden.keys("param/")}
+
+
 def load_weights(model: nn.Module, golden: Golden, architecture: str) -> None:
     """The weights of the file, under our names; all of them have to fit."""
-    state = from_mmdetection(_weights(golden), architecture)
+    state = from_mmdetection(weights(golden.name), architecture)
     missing, unexpected = model.load_state_dict(state, strict=False)
     counters = [name for name in missing if name.endswith("num_batches_tracked")]
     assert (missing, unexpected) == (counters, [])
@@ -174,12 +184,8 @@ def differences_of_detections(
     return distance[every, rows].max().item(), gap[every, rows].max().item(), rows
 
 
-def _weights(golden: Golden) -> dict[str, Tensor]:
-    return {key.removeprefix("param/"): golden.tensor(key) for key in golden.keys("param/")}
-
-
 def _published_names(golden: Golden, architecture: str) -> dict[str, str]:
-    weights = _weights(golden)
-    published = {id(tensor): name for name, tensor in weights.items()}
-    ours = from_mmdetection(weights, architecture)
+    state = weights(golden.name)
+    published = {id(tensor): name for name, tensor in state.items()}
+    ours = from_mmdetection(state, architecture)
     return {name: published[id(tensor)] for name, tensor in ours.items()}

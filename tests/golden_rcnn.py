@@ -37,6 +37,13 @@ def detector(golden: Golden):
     return model
 
 
+def small_faster_rcnn(loss: str):
+    """The whole leaf configuration of Faster R-CNN with the sizes of the files."""
+    cfg = LazyConfig.load(str(CONFIGS / f"coco/faster_rcnn_R_50_FPN_{loss}_1x.py"))
+    shrink(cfg.model)
+    return cfg
+
+
 def shrink(cfg) -> None:
     """Give the configuration of an R-CNN the sizes of the files."""
     cfg.backbone.bottom_up = small_resnet()

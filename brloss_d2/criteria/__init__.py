@@ -3,6 +3,11 @@
 from brloss_d2.criteria.alrp import ALRPCriterion
 from brloss_d2.criteria.base import Criterion, CriterionOutput, MatchedPredictions
 from brloss_d2.criteria.mask import MaskCriterion, MatchedMasks
+from brloss_d2.criteria.one_stage_presets import (
+    ONE_STAGE_ARCHITECTURES,
+    ONE_STAGE_CRITERION_NAMES,
+    one_stage_criterion,
+)
 from brloss_d2.criteria.pools import PooledCriterion
 from brloss_d2.criteria.presets import (
     CRITERION_NAMES,
@@ -10,22 +15,37 @@ from brloss_d2.criteria.presets import (
     roi_criterion,
     rpn_criterion,
 )
+from brloss_d2.criteria.quality import (
+    Centerness,
+    PositiveQuality,
+    PredictedIoU,
+    QualityBranch,
+    TopScore,
+)
 from brloss_d2.criteria.ranking import RankingCriterion
 from brloss_d2.criteria.score import SigmoidCriterion, SoftmaxCriterion
 
 __all__ = [
     "CRITERION_NAMES",
+    "ONE_STAGE_ARCHITECTURES",
+    "ONE_STAGE_CRITERION_NAMES",
     "ALRPCriterion",
+    "Centerness",
     "Criterion",
     "CriterionOutput",
     "MaskCriterion",
     "MatchedMasks",
     "MatchedPredictions",
     "PooledCriterion",
+    "PositiveQuality",
+    "PredictedIoU",
+    "QualityBranch",
     "RankingCriterion",
     "SigmoidCriterion",
     "SoftmaxCriterion",
+    "TopScore",
     "mask_criterion",
+    "one_stage_criterion",
     "roi_criterion",
     "rpn_criterion",
 ]

@@ -25,6 +25,8 @@ class MatchedPredictions:
         gt_deltas: (P, 4) the encoded ground truth.
         images: (R,) which image of the batch a row belongs to, ascending.
         num_images: images in the batch.
+        references: (P, 4) anchors of the foreground rows, XYXY in absolute pixels.
+        quality_logits: (P,) of a branch that predicts how good the boxes are, for heads with one.
     """
 
     logits: Tensor
@@ -36,6 +38,8 @@ class MatchedPredictions:
     gt_deltas: Tensor | None = None
     images: Tensor | None = None
     num_images: int = 1
+    references: Tensor | None = None
+    quality_logits: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 2 or self.logits.shape[1] - self.num_classes not in (0, 1):
@@ -77,16 +81,17 @@ class MatchedPredictions:
 
     def _part(self, rows: Tensor, num_images: int) -> "MatchedPredictions":
         foreground = rows[self.foreground()]
+        optional = ("pred_deltas", "gt_deltas", "references", "quality_logits")
+        given = {name: getattr(self, name) for name in optional}
         return replace(
             self,
             logits=self.logits[rows],
             labels=self.labels[rows],
             pred_boxes=self.pred_boxes[foreground],
             gt_boxes=self.gt_boxes[foreground],
-            pred_deltas=None if self.pred_deltas is None else self.pred_deltas[foreground],
-            gt_deltas=None if self.gt_deltas is None else self.gt_deltas[foreground],
             images=None,
             num_images=num_images,
+            **{name: x[foreground] for name, x in given.items() if x is not None},
         )
 
     def box_losses(self, box_loss: BoxLoss) -> Tensor:

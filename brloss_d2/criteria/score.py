@@ -1,13 +1,15 @@
 """Criteria of the score-based baselines: softmax cross-entropy and sigmoid losses."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.criteria.base import Criterion, CriterionOutput, MatchedPredictions
-from brloss_d2.losses import BoxLoss, ScoreLoss
-
-_NORMALIZERS = ("rows", "positives")
+from brloss_d2.criteria.pools import check_pools, processes_of
+from brloss_d2.criteria.quality import PositiveQuality, QualityBranch
+from brloss_d2.losses import BoxLoss, ScoreLoss, paired_box_iou
 
 
 class SoftmaxCriterion(Criterion):
@@ -33,22 +35,34 @@ class SoftmaxCriterion(Criterion):
     def forward(self, matched: MatchedPredictions) -> CriterionOutput:
         logits = matched.logits.float()
         cls_sum = F.cross_entropy(logits, matched.labels, ignore_index=-1, reduction="sum")
-        cls_loss = cls_sum / _count(matched.labels >= 0)
-        return _score_output(matched, cls_loss, self.box_loss, self.box_weight, "rows")
+        count = _rows(matched).clamp(min=1)
+        box_loss = self.box_weight * matched.box_losses(self.box_loss).sum() / count
+        losses = {"loss_cls": cls_sum / count, "loss_box_reg": box_loss}
+        return _output(losses, torch.ones_like(matched.pred_boxes[:, 0]).detach())
 
     def extra_repr(self) -> str:
         return f"box_weight={self.box_weight}"
 
 
 class SigmoidCriterion(Criterion):
-    """An elementwise loss of K sigmoids, and a box loss: focal loss, or the RPN baseline.
+    """An elementwise loss of K sigmoids, a box loss, and possibly a branch that predicts quality.
+
+    The RPN baseline, focal, quality focal and varifocal loss. Losses that compare with a soft
+    target (`ScoreLoss.soft_targets`) get the IoU of the predicted box.
 
     Args:
         cls_loss: per row and class.
         box_loss: per positive.
         box_weight: weight of the box loss.
-        normalizer: both are divided by the number of "rows" that are not ignored (R-CNN), or by the
-            number of "positives" (one-stage detectors).
+        normalizer: what the classification loss is divided by: the number of "rows" that are not
+            ignored, of "positives", "positives_per_image" (with at least one for each image),
+            "positives_or_images" (whichever are more) or "positives_and_images" (both together).
+        box_normalizer: the same for box loss and quality branch; None is `normalizer`.
+        box_weighting: average the box losses with this weight instead; a sum of weights below 1
+            counts as 1.
+        quality: the branch.
+        pool: "global" takes the mean of every divisor over all processes. All of them have to
+            compute the loss.
     """
 
     def __init__(
@@ -58,40 +72,98 @@ class SigmoidCriterion(Criterion):
         *,
         box_weight: float = 1.0,
         normalizer: str = "positives",
+        box_normalizer: str | None = None,
+        box_weighting: PositiveQuality | None = None,
+        quality: QualityBranch | None = None,
+        pool: str = "local",
     ):
         super().__init__()
-        if normalizer not in _NORMALIZERS:
-            raise ValueError(f"normalizer must be one of {_NORMALIZERS}, got {normalizer!r}")
-        self.cls_loss, self.box_loss = cls_loss, box_loss
-        self.box_weight, self.normalizer = box_weight, normalizer
+        for kind in (normalizer, box_normalizer or normalizer):
+            if kind not in _COUNTS:
+                raise ValueError(f"normalizer must be one of {tuple(_COUNTS)}, got {kind!r}")
+        check_pools(None, pool)
+        self.cls_loss, self.box_loss, self.box_weight = cls_loss, box_loss, box_weight
+        self.normalizer, self.box_normalizer = normalizer, box_normalizer or normalizer
+        self.box_weighting, self.quality, self.pool = box_weighting, quality, pool
 
     def forward(self, matched: MatchedPredictions) -> CriterionOutput:
-        logits, targets = matched.logits.float(), matched.binary_labels()
-        elementwise = self.cls_loss(logits, targets.clamp(min=0).to(logits.dtype))
-        cls_sum = elementwise.masked_fill(targets < 0, 0.0).sum()
-        cls_loss = cls_sum / _normalizer(matched, self.normalizer)
-        return _score_output(matched, cls_loss, self.box_loss, self.box_weight, self.normalizer)
+        weights = self._box_weights(matched)
+        cls_count, box_count, total_weight = self._divisors(matched, weights)
+        box_sum = (matched.box_losses(self.box_loss) * weights).sum()
+        box_divisor = total_weight if self.box_weighting is not None else box_count
+        losses = {
+            "loss_cls": self._cls_sum(matched) / cls_count,
+            "loss_box_reg": self.box_weight * box_sum / box_divisor,
+        }
+        if self.quality is not None:
+            losses["loss_quality"] = self.quality(matched) / box_count
+        return _output(losses, weights)
 
     def extra_repr(self) -> str:
-        return f"box_weight={self.box_weight}, normalizer={self.normalizer!r}"
+        return (
+            f"box_weight={self.box_weight}, normalizer={self.normalizer!r}, "
+            f"box_normalizer={self.box_normalizer!r}, pool={self.pool!r}"
+        )
+
+    def _cls_sum(self, matched: MatchedPredictions) -> Tensor:
+        logits, labels = matched.logits.float(), matched.binary_labels()
+        targets = labels.clamp(min=0).to(logits.dtype)
+        if self.cls_loss.soft_targets:
+            quality = paired_box_iou(matched.pred_boxes.detach(), matched.gt_boxes)
+            rows = matched.foreground()
+            targets[rows, matched.labels[rows]] = quality.to(targets.dtype)
+        elementwise = self.cls_loss(logits, targets)
+        return elementwise.masked_fill(labels < 0, 0.0).sum()
+
+    def _box_weights(self, matched: MatchedPredictions) -> Tensor:
+        if self.box_weighting is None:
+            return torch.ones_like(matched.pred_boxes[:, 0]).detach()
+        return self.box_weighting(matched)
+
+    def _divisors(self, matched: MatchedPredictions, weights: Tensor) -> tuple[Tensor, ...]:
+        """Each (), at least 1: of classification, of boxes, and the sum of box weights."""
+        counts = [_COUNTS[kind](matched) for kind in (self.normalizer, self.box_normalizer)]
+        divisors = torch.stack([*(c.to(weights) for c in counts), weights.sum()])
+        processes = processes_of(self.pool)
+        return (processes.sum(divisors) / processes.size).clamp(min=1).unbind()
 
 
-def _count(mask: Tensor) -> Tensor:
-    return mask.sum().clamp(min=1)
+def _rows(matched: MatchedPredictions) -> Tensor:
+    return (matched.labels >= 0).sum()
 
 
-def _normalizer(matched: MatchedPredictions, kind: str) -> Tensor | int:
-    return _count(matched.labels >= 0) if kind == "rows" else max(1, len(matched.pred_boxes))
+def _positives(matched: MatchedPredictions) -> Tensor:
+    return torch.tensor(len(matched.pred_boxes), device=matched.labels.device)
 
 
-def _score_output(
-    matched: MatchedPredictions, cls_loss: Tensor, box_loss: BoxLoss, weight: float, kind: str
-) -> CriterionOutput:
-    boxes = weight * matched.box_losses(box_loss).sum() / _normalizer(matched, kind)
-    count = len(matched.pred_boxes)
+def _positives_per_image(matched: MatchedPredictions) -> Tensor:
+    if matched.images is None:
+        return _positives(matched).clamp(min=1)
+    images = matched.images[matched.foreground()]
+    return torch.bincount(images, minlength=matched.num_images).clamp(min=1).sum()
+
+
+def _positives_or_images(matched: MatchedPredictions) -> Tensor:
+    return _positives(matched).clamp(min=matched.num_images)
+
+
+def _positives_and_images(matched: MatchedPredictions) -> Tensor:
+    return _positives(matched) + matched.num_images
+
+
+_COUNTS: dict[str, Callable[[MatchedPredictions], Tensor]] = {
+    "rows": _rows,
+    "positives": _positives,
+    "positives_per_image": _positives_per_image,
+    "positives_or_images": _positives_or_images,
+    "positives_and_images": _positives_and_images,
+}
+
+
+def _output(losses: dict[str, Tensor], box_weights: Tensor) -> CriterionOutput:
     return CriterionOutput(
-        {"loss_cls": cls_loss, "loss_box_reg": boxes},
-        box_weights=torch.ones(count, device=boxes.device),
-        cls_total=cls_loss.detach(),
-        metrics={"num_positives": count},
+        losses,
+        box_weights=box_weights,
+        cls_total=losses["loss_cls"].detach(),
+        metrics={"num_positives": len(box_weights)},
     )

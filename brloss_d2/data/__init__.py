@@ -1,5 +1,11 @@
 """Data sets in COCO format: checks before training, loading, reading of images."""
 
+from brloss_d2.data.augmentation import (
+    BoxAwareMapper,
+    Expand,
+    MinIoUCrop,
+    PhotometricDistortion,
+)
 from brloss_d2.data.catalog import check_registered_dataset
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
 from brloss_d2.data.coco_check import CocoSummary, check_coco_json
@@ -10,10 +16,14 @@ from brloss_d2.data.repeat_factors import ceil_repeat_factors
 from brloss_d2.data.shapes import write_shapes
 
 __all__ = [
+    "BoxAwareMapper",
     "CocoSummary",
     "DetectionMapper",
+    "Expand",
+    "MinIoUCrop",
     "OwnData",
     "OwnDataSummary",
+    "PhotometricDistortion",
     "apply_own_data",
     "ceil_repeat_factors",
     "check_coco_json",

@@ -18,7 +18,13 @@ from brloss_d2.losses.rank_sort_loss import (
     bucketed_rank_sort_loss,
     rank_sort_loss,
 )
-from brloss_d2.losses.score_losses import BinaryCrossEntropyLoss, ScoreLoss, SigmoidFocalLoss
+from brloss_d2.losses.score_losses import (
+    BinaryCrossEntropyLoss,
+    QualityFocalLoss,
+    ScoreLoss,
+    SigmoidFocalLoss,
+    VarifocalLoss,
+)
 
 __all__ = [
     "ALRPLoss",
@@ -34,12 +40,14 @@ __all__ = [
     "GIoULoss",
     "MaskCrossEntropyLoss",
     "MaskLoss",
+    "QualityFocalLoss",
     "RankSortLoss",
     "RankingLoss",
     "ScoreLoss",
     "SelfBalancer",
     "SigmoidFocalLoss",
     "SmoothL1Loss",
+    "VarifocalLoss",
     "alrp_loss",
     "ap_loss",
     "bucketed_ap_loss",

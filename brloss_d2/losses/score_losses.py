@@ -1,13 +1,21 @@
 """Score-based classification losses, elementwise: the baselines of the ranking losses."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class ScoreLoss(nn.Module, ABC):
-    """`forward(logits (R, K), targets (R, K) in {0, 1}) -> (R, K)`."""
+    """`forward(logits (R, K), targets (R, K) in [0, 1]) -> (R, K)`.
+
+    Attributes:
+        soft_targets: whether the target of a positive is the IoU of its box instead of 1.
+    """
+
+    soft_targets: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor: ...
@@ -37,6 +45,56 @@ class SigmoidFocalLoss(ScoreLoss):
         wrong = logits.sigmoid().sub(targets).abs()
         weight = self.alpha * targets + (1 - self.alpha) * (1 - targets)
         return weight * wrong**self.gamma * cross_entropy
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, gamma={self.gamma}"
+
+
+class QualityFocalLoss(ScoreLoss):
+    """Quality Focal Loss (Li et al., NeurIPS 2020, Eq. 5): scores learn to be the IoU.
+
+    Cross-entropy with a soft target, times the distance to it to the power of `beta`. With a
+    target of 0 or 1 it is focal loss without `alpha`.
+
+    Args:
+        beta: exponent that lowers the weight of scores already near their target, >= 0.
+    """
+
+    soft_targets = True
+
+    def __init__(self, *, beta: float = 2.0):
+        super().__init__()
+        self.beta = beta
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return (targets - logits.sigmoid()).abs() ** self.beta * cross_entropy
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta}"
+
+
+class VarifocalLoss(ScoreLoss):
+    """Varifocal Loss (Zhang et al., CVPR 2021, Eq. 2): focal on negatives, by quality on positives.
+
+    Cross-entropy with a soft target q, weighted by q itself where q > 0 and by
+    `alpha * score ** gamma` where q = 0.
+
+    Args:
+        alpha: weight of the negatives.
+        gamma: exponent that lowers the weight of negatives already scored low, >= 0.
+    """
+
+    soft_targets = True
+
+    def __init__(self, *, alpha: float = 0.75, gamma: float = 2.0):
+        super().__init__()
+        self.alpha, self.gamma = alpha, gamma
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        negative = self.alpha * logits.sigmoid() ** self.gamma
+        return torch.where(targets > 0, targets, negative) * cross_entropy
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, gamma={self.gamma}"

@@ -2,7 +2,7 @@
 
 from detectron2.config import CfgNode as CN
 
-from brloss_d2.criteria import CRITERION_NAMES
+from brloss_d2.criteria import CRITERION_NAMES, ONE_STAGE_CRITERION_NAMES
 
 
 def add_brloss_config(cfg: CN, criterion: str = "brs") -> None:
@@ -16,17 +16,25 @@ def add_brloss_config(cfg: CN, criterion: str = "brs") -> None:
     For Cascade R-CNN set `MODEL.ROI_HEADS.NAME` to "CriterionCascadeROIHeads" and, as published
     with the ranking losses, `MODEL.RPN.BOUNDARY_THRESH` to 0.
 
+    For a one-stage detector set `MODEL.META_ARCHITECTURE` to "OneStageDetector",
+    `MODEL.BRLOSS.ARCHITECTURE` to "atss", "paa", "retinanet" or "fovea", and `MODEL.BACKBONE.NAME`
+    to "build_resnet_fpn_p6p7_backbone". Classes and thresholds are those of `MODEL.RETINANET`.
+
     Args:
         cfg: a configuration made by `detectron2.config.get_cfg`.
-        criterion: one of `CRITERION_NAMES`: "ce", "ap", "bap", "rs", "brs", "alrp".
+        criterion: one of `CRITERION_NAMES`: "ce", "ap", "bap", "rs", "brs", "alrp"; for one-stage
+            detectors one of `ONE_STAGE_CRITERION_NAMES`: "focal", "qfl" and "vfl" instead of "ce".
 
     Raises:
         ValueError: for another name.
     """
-    if criterion not in CRITERION_NAMES:
-        raise ValueError(f"unknown criterion {criterion!r}, expected one of {CRITERION_NAMES}")
+    known = tuple(dict.fromkeys((*CRITERION_NAMES, *ONE_STAGE_CRITERION_NAMES)))
+    if criterion not in known:
+        raise ValueError(f"unknown criterion {criterion!r}, expected one of {known}")
     cfg.MODEL.BRLOSS = CN()
     cfg.MODEL.BRLOSS.CRITERION = criterion
+    # Of a one-stage detector.
+    cfg.MODEL.BRLOSS.ARCHITECTURE = "atss"
     cfg.MODEL.BRLOSS.RPN_LOSS_WEIGHT = 0.2
     cfg.MODEL.BRLOSS.RPN_MIN_LOW_QUALITY_IOU = 0.3
     # Training iterations in an epoch, for the self-balancing of aLRP Loss (COCO at 16 images).

@@ -26,6 +26,8 @@ def _steps(epochs, milestones, epoch_iterations=COCO_EPOCH, warmup_iterations=50
 
 
 lr_multiplier_1x = _steps(12, (8, 11))
+# 32 images an iteration.
+lr_multiplier_100e = _steps(100, (75, 95), epoch_iterations=3665)
 # Published without its milestones: those of 3x in proportion.
 lr_multiplier_27e = _steps(27, (20, 25))
 lr_multiplier_3x = _steps(36, (27, 33))

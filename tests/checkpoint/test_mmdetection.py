@@ -6,8 +6,8 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes
-from golden_detectors import small_faster_rcnn, weights
-from golden_models import Golden, available, load
+from golden_models import Golden, available, load, weights
+from golden_rcnn import small_faster_rcnn
 from torch import Tensor, nn
 
 from brloss_d2.checkpoint.mmdetection import (

@@ -8,7 +8,13 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-from brloss_d2.criteria import mask_criterion, roi_criterion, rpn_criterion
+from brloss_d2.criteria import (
+    ONE_STAGE_ARCHITECTURES,
+    mask_criterion,
+    one_stage_criterion,
+    roi_criterion,
+    rpn_criterion,
+)
 from brloss_d2.engine import load_config
 from brloss_d2.errors import InputError
 from brloss_d2.modeling import DeformableBottleneckBlock
@@ -17,12 +23,14 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 LEAVES = sorted(p for p in CONFIGS.rglob("*.py") if "common" not in p.parts)
 KEYS = {"model", "optimizer", "lr_multiplier", "dataloader", "train"}
 NAME = re.compile(
-    r"(?P<arch>(faster|mask|cascade)_rcnn)_(?P<depth>R_\d+)(?P<dcn>_DCN)?_(?P<neck>FPN)"
+    r"(?P<arch>(faster|mask|cascade)_rcnn|atss|paa|retinanet|fovea)"
+    r"_(?P<depth>R_\d+|X_101_64x4d)(?P<dcn>_DCN)?_(?P<neck>FPN)"
     r"_(?P<loss>[a-z]+)(_(?P<schedule>\w+))?"
 )
 DEPTHS = {"R_18": [2, 2, 2, 2], "R_50": [3, 4, 6, 3], "R_101": [3, 4, 23, 3]}
+DEPTHS["X_101_64x4d"] = DEPTHS["R_101"]
 ITERATIONS = {
-    "coco": {"1x": 87960, "27e": 197910, "3x": 263880},
+    "coco": {"1x": 87960, "27e": 197910, "3x": 263880, "500s_100e": 366500},
     "lvis_v1": {"1x": 92088},
     "cityscapes": {None: 17796},
     "quick": {"300it": 300},
@@ -56,6 +64,14 @@ def test_there_are_leaves():
         assert f"mask_rcnn_R_101_FPN_{loss}_3x" in names
         assert (CONFIGS / f"lvis_v1/mask_rcnn_R_50_FPN_{loss}_1x.py") in LEAVES
         assert (CONFIGS / f"cityscapes/mask_rcnn_R_50_FPN_{loss}.py") in LEAVES
+    for arch in ("atss", "paa"):
+        losses = ("focal", "ap", "bap", "rs", "brs")
+        assert names >= {f"{arch}_R_50_FPN_{x}_1x" for x in losses}
+    losses = ("focal", "ap", "alrp", "rs", "brs")
+    assert names >= {f"retinanet_R_50_FPN_{x}_1x" for x in losses}
+    depths = ("R_50", "R_101", "X_101_64x4d")
+    assert names >= {f"retinanet_{x}_FPN_alrp_500s_100e" for x in depths}
+    assert names >= {f"fovea_R_50_FPN_{x}_500s_100e" for x in ("focal", "ap", "alrp")}
 
 
 def test_five_keys_and_at_most_six_statements(leaf, cfg):
@@ -73,7 +89,14 @@ def test_name_equals_content(leaf, cfg, tokens):
     assert deformable == ([False, True, True, True] if tokens["dcn"] else [False] * 4)
     assert type(model.backbone).__name__ == tokens["neck"]
     assert cfg.train.max_iter == ITERATIONS[leaf.parent.name][tokens["schedule"]]
-    assert model.roi_heads.num_classes == CLASSES[leaf.parent.name]
+    assert getattr(model, "roi_heads", model).num_classes == CLASSES[leaf.parent.name]
+    if tokens["arch"] in ONE_STAGE_ARCHITECTURES:
+        assert_one_stage(cfg, model, tokens)
+    else:
+        assert_rcnn(cfg, model, tokens)
+
+
+def assert_rcnn(cfg, model, tokens):
     # The YAML presets and the configs are the same criteria.
     expected = repr(rpn_criterion(tokens["loss"], epoch_steps=7330))
     assert repr(model.proposal_generator.criterion) == expected
@@ -86,6 +109,22 @@ def test_name_equals_content(leaf, cfg, tokens):
     assert mapper.get("use_instance_mask", False) == model.roi_heads.mask_on
     if model.roi_heads.mask_on:
         assert repr(model.roi_heads.mask_head.criterion) == repr(mask_criterion(tokens["loss"]))
+
+
+def assert_one_stage(cfg, model, tokens):
+    long = tokens["schedule"] == "500s_100e"  # 32 images an iteration, 8 a GPU
+    expected = one_stage_criterion(
+        tokens["arch"], tokens["loss"], epoch_steps=3665 if long else 7330
+    )
+    if long and tokens["loss"] != "focal":
+        expected.images_per_pool = 8
+    # The YAML presets and the configs are the same criteria.
+    assert repr(model.criterion) == repr(expected)
+    groups = model.backbone.bottom_up.res2[0].conv2.groups
+    assert groups == (64 if tokens["depth"].startswith("X") else 1)
+    assert cfg.dataloader.train.total_batch_size == {"500s_100e": 32, "1x": 16}.get(
+        tokens["schedule"], 4
+    )
 
 
 def predictors(heads):
@@ -105,6 +144,8 @@ def test_yaml_round_trip(cfg, tmp_path):
 
 
 def test_sampling_goes_with_the_loss(cfg, tokens):
+    if tokens["arch"] in ONE_STAGE_ARCHITECTURES:
+        return  # they never sample
     sampled = tokens["loss"] == "ce"
     for part in (cfg.model.proposal_generator, cfg.model.roi_heads):
         assert (part.batch_size_per_image is not None) == sampled

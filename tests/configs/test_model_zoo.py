@@ -37,7 +37,7 @@ ROWS = list(rows())
 def test_one_row_for_each_leaf() -> None:
     named = [row["config"] for row in ROWS]
     assert len(named) == len(set(named))
-    assert not set(LEAVES) - set(named)
+    assert set(LEAVES) == set(named)
 
 
 @pytest.mark.parametrize("leaf", LEAVES)

@@ -22,12 +22,12 @@ def batch(objects: int) -> list[dict]:
     return [{"image": torch.full((3, 96, 128), 100.0), "instances": instances}]
 
 
-def train_one_step(rank: int, port: int, loss: str, folder: str) -> None:
+def train_one_step(rank: int, port: int, leaf: str, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     torch.manual_seed(0)
-    cfg = LazyConfig.load(str(QUICK / f"faster_rcnn_R_18_FPN_{loss}_300it.py")).model
-    cfg.roi_heads.num_classes = 2
+    cfg = LazyConfig.load(str(QUICK / f"{leaf}_300it.py")).model
+    (cfg.roi_heads if "roi_heads" in cfg else cfg).num_classes = 2
     model = DistributedDataParallel(instantiate(cfg).train())
     for _ in range(2):  # the second step fails if the first left a parameter without gradient
         model.zero_grad()
@@ -39,12 +39,18 @@ def train_one_step(rank: int, port: int, loss: str, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("loss", ["brs", "ce"])
-def test_a_process_without_objects_keeps_up(loss, tmp_path):
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        *("faster_rcnn_R_18_FPN_brs", "faster_rcnn_R_18_FPN_ce"),
+        *("atss_R_18_FPN_brs", "atss_R_18_FPN_focal"),
+    ],
+)
+def test_a_process_without_objects_keeps_up(leaf, tmp_path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    mp.spawn(train_one_step, args=(port, loss, str(tmp_path)), nprocs=2)
+    mp.spawn(train_one_step, args=(port, leaf, str(tmp_path)), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first.keys() == second.keys()
     for name, gradient in first.items():

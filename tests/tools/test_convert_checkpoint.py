@@ -14,8 +14,8 @@ import pytest
 import torch
 import torchvision
 from detectron2.config import LazyConfig, instantiate
-from golden_detectors import small_faster_rcnn, weights
-from golden_models import load
+from golden_models import load, weights
+from golden_rcnn import small_faster_rcnn
 from PIL import Image
 
 from brloss_d2.checkpoint import Checkpointer, from_mmdetection

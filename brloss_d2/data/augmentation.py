@@ -1,0 +1,158 @@
+"""The strong augmentation of SSD, with which aLRP Loss was trained for 100 epochs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
+from fvcore.transforms.transform import CropTransform, NoOpTransform, PadTransform, Transform
+
+from brloss_d2.data.mapper import DetectionMapper
+
+
+class PhotometricDistortion(T.Augmentation):
+    """Brightness, contrast, saturation and hue change at random (Liu et al., ECCV 2016).
+
+    detectron2's `ColorAugSSDTransform`, which needs OpenCV. It draws its numbers when the image is
+    changed, rounds to 8 bits after every step and does not permute the channels.
+
+    Args:
+        img_format: order of the channels, "RGB" or "BGR".
+        hue_delta: largest turn of the hue, in steps of 2 degrees.
+    """
+
+    def __init__(self, img_format: str = "RGB", hue_delta: int = 9):
+        super().__init__()
+        self.img_format, self.hue_delta = img_format, hue_delta
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        # Loads all of PointRend and OpenCV: only for those who train with it.
+        from detectron2.projects.point_rend import ColorAugSSDTransform
+
+        return ColorAugSSDTransform(img_format=self.img_format, hue_delta=self.hue_delta)
+
+
+class Expand(T.Augmentation):
+    """Puts the image somewhere on a larger canvas, so that objects become smaller.
+
+    Args:
+        max_ratio: largest side of the canvas in sides of the image, >= 1.
+        prob: how often, in [0, 1].
+        fill: colour of the canvas, one number a channel, in the order of the image.
+    """
+
+    def __init__(
+        self, *, max_ratio: float = 4.0, prob: float = 0.5, fill: Sequence[float] = (124, 116, 104)
+    ):
+        super().__init__()
+        self.max_ratio, self.prob, self.fill = max_ratio, prob, tuple(fill)
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        if self._rand_range() >= self.prob:
+            return NoOpTransform()
+        height, width = image.shape[:2]
+        ratio = self._rand_range(1.0, self.max_ratio)
+        more_h, more_w = (int(side * ratio) - side for side in (height, width))
+        top, left = (int(self._rand_range(0, more + 1)) for more in (more_h, more_w))
+        return ColourPadTransform(
+            left, top, more_w - left, more_h - top, width, height, fill=self.fill
+        )
+
+
+class ColourPadTransform(PadTransform):
+    """fvcore's `PadTransform` with a colour instead of a grey value.
+
+    Args:
+        x0, y0, x1, y1: pixels added at the left, top, right and bottom.
+        orig_w, orig_h: size of the image.
+        fill: one number a channel.
+    """
+
+    def __init__(
+        self,
+        x0: int,
+        y0: int,
+        x1: int,
+        y1: int,
+        orig_w: int,
+        orig_h: int,
+        *,
+        fill: tuple[float, ...],
+    ):
+        super().__init__(x0, y0, x1, y1, orig_w, orig_h)
+        self.fill = fill
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        height, width = img.shape[:2]
+        canvas = np.empty(
+            (height + self.y0 + self.y1, width + self.x0 + self.x1, img.shape[2]), img.dtype
+        )
+        canvas[:] = np.round(self.fill) if np.issubdtype(img.dtype, np.integer) else self.fill
+        canvas[self.y0 : self.y0 + height, self.x0 : self.x0 + width] = img
+        return canvas
+
+
+class MinIoUCrop(T.MinIoURandomCrop):
+    """detectron2's `MinIoURandomCrop` that gives up objects whose centre is cut off.
+
+    It needs the boxes of the image, which `BoxAwareMapper` provides.
+    """
+
+    def get_transform(self, image: np.ndarray, boxes: np.ndarray) -> Transform:
+        crop = super().get_transform(image, boxes)
+        if isinstance(crop, NoOpTransform):
+            return crop
+        return CentreCropTransform(crop.x0, crop.y0, crop.w, crop.h)
+
+
+class CentreCropTransform(CropTransform):
+    """A crop after which boxes with their centre outside have no area.
+
+    The mapper then drops them, as it drops all boxes without area.
+    """
+
+    def apply_box(self, box: np.ndarray) -> np.ndarray:
+        boxes = np.asarray(box, dtype=float).reshape(-1, 4)
+        center = (boxes[:, :2] + boxes[:, 2:]) / 2 - (self.x0, self.y0)
+        inside = ((center > 0) & (center < (self.w, self.h))).all(axis=1)
+        return super().apply_box(boxes) * inside[:, None]
+
+
+class BoxAwareMapper(DetectionMapper):
+    """`DetectionMapper` whose augmentations may look at the boxes of the image.
+
+    Args:
+        mapper: see detectron2's `DatasetMapper`.
+    """
+
+    def __init__(self, **mapper: Any):
+        super().__init__(**mapper)
+        self.augmentations = _WithBoxes(self.augmentations)
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Map one dict; see `DetectionMapper`."""
+        self.augmentations.boxes = _boxes(dataset_dict.get("annotations", ()))
+        return super().__call__(dataset_dict)
+
+
+class _WithBoxes:
+    """Hands the boxes of the current image to augmentations."""
+
+    def __init__(self, augmentations: T.AugmentationList):
+        self.augmentations = augmentations
+        self.boxes: np.ndarray | None = None
+
+    def __call__(self, aug_input: T.AugInput) -> Transform:
+        aug_input.boxes = self.boxes
+        return self.augmentations(aug_input)
+
+
+def _boxes(annotations: Sequence[dict[str, Any]]) -> np.ndarray:
+    """(G, 4) XYXY in pixels, without crowds."""
+    boxes = [
+        BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS)
+        for a in annotations
+        if not a.get("iscrowd", 0)
+    ]
+    return np.asarray(boxes, dtype=float).reshape(-1, 4)

@@ -1,0 +1,45 @@
+"""Score voting: boxes that were suppressed move the one that was kept."""
+
+import torch
+from detectron2.structures import Boxes, Instances, pairwise_iou
+
+
+class ScoreVoting:
+    """Replaces each detection by a mean of the candidates of its class (Kim & Lee, ECCV 2020).
+
+    A candidate of score s counts `s exp(-(1 - IoU)^2 / sigma)`. Scores stay as they are, and so
+    does a detection that no candidate overlaps, such as one without area.
+
+    Args:
+        sigma: how fast the weight falls with the distance.
+        min_iou: candidates need a higher IoU with the detection.
+    """
+
+    def __init__(self, *, sigma: float = 0.025, min_iou: float = 0.01):
+        self.sigma, self.min_iou = sigma, min_iou
+
+    def __call__(self, detections: Instances, candidates: Instances) -> Instances:
+        """Move detections.
+
+        Args:
+            detections: with `pred_boxes`, `scores` and `pred_classes`.
+            candidates: all before suppression, the detections among them; the same fields.
+        """
+        boxes = candidates.pred_boxes.tensor
+        moved = [
+            self._move(box, boxes[same], candidates.scores[same])
+            for box, label in zip(
+                detections.pred_boxes.tensor, detections.pred_classes, strict=True
+            )
+            for same in [candidates.pred_classes == label]
+        ]
+        if moved:
+            detections.pred_boxes = Boxes(torch.stack(moved))
+        return detections
+
+    def _move(self, box: torch.Tensor, boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        iou = pairwise_iou(Boxes(box[None]), Boxes(boxes))[0]
+        weights = scores * torch.exp(-((1 - iou) ** 2) / self.sigma)
+        weights = weights.masked_fill(iou <= self.min_iou, 0.0)
+        total = weights.sum()
+        return torch.where(total > 0, (weights[:, None] * boxes).sum(0) / total, box)

@@ -1,0 +1,7 @@
+"""The slim ATSS on small images: a try-out for a laptop CPU, minutes from scratch.
+
+Data, optimiser and schedule are those of the slim Faster R-CNN.
+"""
+
+from .faster_rcnn_R_18_FPN_300it import dataloader, lr_multiplier, optimizer, train
+from .models.atss_slim_fpn import model

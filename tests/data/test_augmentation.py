@@ -1,0 +1,142 @@
+"""The strong augmentation: images and boxes move together."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from brloss_d2.data import BoxAwareMapper, Expand, MinIoUCrop, PhotometricDistortion
+from brloss_d2.data.augmentation import CentreCropTransform
+
+HEIGHT, WIDTH = 60, 80
+BOXES = [[10, 20, 30, 45], [50, 5, 75, 25]]
+COLOURS = [(250, 0, 0), (0, 250, 0)]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    np.random.seed(0)
+
+
+def picture() -> np.ndarray:
+    """Each box has a colour of its own on grey."""
+    image = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
+    for (x0, y0, x1, y1), colour in zip(BOXES, COLOURS, strict=True):
+        image[y0:y1, x0:x1] = colour
+    return image
+
+
+def apply(augmentation: T.Augmentation) -> tuple[np.ndarray, np.ndarray]:
+    given = T.AugInput(picture(), boxes=np.array(BOXES, dtype=float))
+    augmentation(given)
+    return given.image, given.boxes
+
+
+def extent(image: np.ndarray, colour: tuple[int, ...]) -> list[int]:
+    """The box of a colour in an image."""
+    rows, columns = np.nonzero((image == colour).all(-1))
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_expand():
+    ratios = []
+    for _ in range(20):
+        image, boxes = apply(Expand(max_ratio=4.0, prob=1.0, fill=(1.4, 2, 3)))
+        for box, colour in zip(boxes, COLOURS, strict=True):
+            assert extent(image, colour) == box.tolist()
+        assert (image == (1, 2, 3)).all(-1).sum() == image[..., 0].size - HEIGHT * WIDTH
+        ratios.append(image.shape[0] / HEIGHT)
+        assert image.shape[1] / WIDTH == pytest.approx(ratios[-1], abs=0.02)
+    assert 1 <= min(ratios) < 1.7
+    assert 3.3 < max(ratios) <= 4
+
+
+def test_expand_now_and_then():
+    sizes = [apply(Expand(prob=0.5))[0].shape[0] for _ in range(100)]
+    assert 30 < sizes.count(HEIGHT) < 70
+
+
+def test_crop_moves_what_it_keeps_and_drops_what_it_cuts():
+    cropped = kept = 0
+    for _ in range(100):
+        image, boxes = apply(MinIoUCrop())
+        cropped += image.shape[:2] != (HEIGHT, WIDTH)
+        height, width = image.shape[:2]
+        for box, colour in zip(boxes, COLOURS, strict=True):
+            if (box[2:] > box[:2]).all():
+                kept += 1
+                clipped = np.clip(box, 0, [width, height, width, height])
+                assert extent(image, colour) == clipped.tolist()
+    assert cropped > 50
+    assert 100 < kept < 200
+
+
+def test_a_box_with_its_centre_outside_has_no_area():
+    crop = CentreCropTransform(20, 0, 40, 60)
+    boxes = crop.apply_box(np.array([[10, 20, 29, 45], [10, 20, 31, 45], [50, 5, 75, 25.0]]))
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    assert areas.tolist() == [0, 21 * 25, 0]
+    assert boxes[1].tolist() == [-10, 20, 11, 45]
+
+
+def test_distortion_changes_colours_only():
+    pytest.importorskip("cv2")
+    changed = 0
+    for _ in range(20):
+        image, boxes = apply(PhotometricDistortion())
+        assert image.shape == (HEIGHT, WIDTH, 3)
+        assert image.dtype == np.uint8
+        assert boxes.tolist() == BOXES
+        changed += (image != picture()).any()
+    assert changed > 10
+
+
+def record(tmp_path, boxes=BOXES) -> dict:
+    file = tmp_path / "image.png"
+    Image.fromarray(picture()).save(file)
+    annotations = [
+        {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": i, "iscrowd": 0}
+        for i, box in enumerate(boxes)
+    ]
+    crowd = {"bbox": [0, 0, 80, 60], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "iscrowd": 1}
+    return {
+        "file_name": str(file),
+        "height": HEIGHT,
+        "width": WIDTH,
+        "annotations": [*annotations, crowd],
+    }
+
+
+def mapper() -> BoxAwareMapper:
+    return BoxAwareMapper(
+        is_train=True,
+        augmentations=[Expand(max_ratio=2.0), MinIoUCrop(), T.Resize((64, 64)), T.RandomFlip()],
+        image_format="RGB",
+    )
+
+
+def test_mapper(tmp_path):
+    """Boxes lie in the image and on their colours; now and then an object is cut off."""
+    counts = []
+    for _ in range(60):
+        out = mapper()(record(tmp_path))
+        assert out["image"].shape == (3, 64, 64)
+        instances = out["instances"]
+        counts.append(len(instances))
+        boxes = instances.gt_boxes.tensor
+        assert ((boxes >= 0) & (boxes <= 64)).all()
+        for box, label in zip(boxes, instances.gt_classes, strict=True):
+            x, y = ((box[:2] + box[2:]) / 2).long().clamp(max=63).tolist()
+            colour = out["image"][:, y, x]
+            assert int(colour.argmax()) == int(label)
+    assert set(counts) == {1, 2}
+
+
+def test_mapper_without_objects(tmp_path):
+    for _ in range(20):
+        out = mapper()(record(tmp_path, boxes=[]))
+        assert len(out["instances"]) == 0
+        assert out["instances"].gt_boxes.tensor.shape == (0, 4)
+        assert out["image"].dtype == torch.uint8

@@ -1,0 +1,221 @@
+"""Every criterion trains every one-stage detector, on full, half-empty and empty batches."""
+
+import pytest
+import torch
+from detectron2.config import get_cfg, instantiate
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from small_one_stage import CLASSES, small_config
+
+from brloss_d2.criteria import (
+    ONE_STAGE_ARCHITECTURES,
+    ONE_STAGE_CRITERION_NAMES,
+    SoftmaxCriterion,
+    one_stage_criterion,
+)
+from brloss_d2.errors import InputError
+from brloss_d2.losses import GIoULoss
+from brloss_d2.modeling import OneStageDetector, add_brloss_config
+
+SIZE = (96, 128)
+
+
+def inputs(*objects: int, seed: int = 0, largest: float = 50.0) -> list[dict]:
+    g = torch.Generator().manual_seed(seed)
+    batch = []
+    for count in objects:
+        xy = torch.rand(count, 2, generator=g) * 40
+        sides = (0.4 + 0.6 * torch.rand(count, 2, generator=g)) * largest
+        classes = torch.randint(CLASSES, (count,), generator=g)
+        instances = Instances(SIZE, gt_boxes=Boxes(torch.cat([xy, xy + sides], 1)))
+        instances.gt_classes = classes
+        image = torch.randint(256, (3, *SIZE), generator=g, dtype=torch.uint8)
+        batch.append({"image": image, "instances": instances, "height": 96, "width": 128})
+    return batch
+
+
+def detector(architecture: str, name: str) -> OneStageDetector:
+    """A small detector that starts with the criterion of that name."""
+    leaves = {"fovea": "fovea_R_50_FPN_alrp_500s_100e"}
+    cfg = small_config(leaves.get(architecture, f"{architecture}_R_50_FPN_rs_1x"), tower=64)
+    criterion = one_stage_criterion(architecture, name, epoch_steps=2)
+    cfg.head.has_quality = getattr(criterion, "quality", None) is not None
+    cfg.criterion = criterion
+    torch.manual_seed(0)
+    return instantiate(cfg).train()
+
+
+ALL = [(a, n) for a in ONE_STAGE_ARCHITECTURES for n in ONE_STAGE_CRITERION_NAMES]
+
+
+@pytest.mark.parametrize(("architecture", "name"), ALL)
+def test_one_step_of_any_batch(architecture, name):
+    model = detector(architecture, name)
+    keys = set()
+    for objects in ((3, 2), (0, 2), (0, 0)):
+        model.zero_grad()
+        with EventStorage():
+            losses = model(inputs(*objects))
+        sum(losses.values()).backward()
+        keys.add(frozenset(losses))
+        assert all(v.shape == () and v.isfinite() for v in losses.values())
+        without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert not without
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert len(keys) == 1  # the same names whatever the batch
+
+
+@pytest.mark.parametrize("architecture", ONE_STAGE_ARCHITECTURES)
+@pytest.mark.parametrize("objects", [("tiny", 1), ("many", 500)])
+def test_one_tiny_object_and_five_hundred(architecture, objects):
+    kind, count = objects
+    model = detector(architecture, "brs")
+    batch = inputs(count, 0, largest=1.5 if kind == "tiny" else 20.0)
+    with EventStorage():
+        losses = model(batch)
+    sum(losses.values()).backward()
+    assert all(v.isfinite() for v in losses.values())
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+
+def test_names_of_the_losses():
+    expected = {
+        "focal": {"loss_cls", "loss_box_reg", "loss_quality"},
+        "brs": {"loss_rank", "loss_sort", "loss_box_reg"},
+        "bap": {"loss_rank", "loss_box_reg"},
+    }
+    for name, keys in expected.items():
+        with EventStorage():
+            assert set(detector("atss", name)(inputs(2))) == keys
+
+
+def test_unbalanced_values_are_logged():
+    with EventStorage() as storage:
+        detector("atss", "rs")(inputs(3, 2))
+        latest = storage.latest()
+    assert latest["head/box_reg_unbalanced"][0] > 0
+    assert latest["head/num_positives"][0] > 0
+
+
+def test_a_quality_branch_exists_if_it_is_trained():
+    assert not hasattr(detector("atss", "brs").head, "quality")
+    assert detector("atss", "focal").head.quality.out_channels == 3
+    cfg = small_config("atss_R_50_FPN_brs_1x", tower=32)
+    cfg.head.has_quality = True
+    with pytest.raises(InputError, match="has no quality branch to train: set it to False"):
+        instantiate(cfg)
+    cfg = small_config("atss_R_50_FPN_focal_1x", tower=32)
+    cfg.head.has_quality = False
+    with pytest.raises(InputError, match="has a quality branch to train: set it to True"):
+        instantiate(cfg)
+
+
+def test_no_background_class():
+    cfg = small_config("atss_R_50_FPN_brs_1x", tower=32)
+    cfg.criterion = SoftmaxCriterion(GIoULoss())
+    with pytest.raises(InputError, match="SoftmaxCriterion needs a background class"):
+        instantiate(cfg)
+
+
+def test_pools_of_images():
+    """Two pools of one image each: the mean of what each image gives alone."""
+    model = detector("atss", "rs")
+    model.criterion.images_per_pool = 1
+    batch = inputs(3, 2)
+    with EventStorage():
+        both = model(batch)
+        alone = [model([image]) for image in batch]
+    for name, value in both.items():
+        mean = sum(losses[name] for losses in alone) / 2
+        torch.testing.assert_close(value, mean, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ONE_STAGE_ARCHITECTURES)
+def test_inference(architecture):
+    model = detector(architecture, "focal" if architecture != "fovea" else "brs").eval()
+    model.postprocessor.select.score_thresh = 0.0
+    with torch.no_grad():
+        outputs = model(inputs(2, 1))
+    for output in outputs:
+        instances = output["instances"]
+        assert 0 < len(instances) <= 100
+        assert (instances.scores[:-1] >= instances.scores[1:]).all()
+        boxes = instances.pred_boxes.tensor
+        assert (boxes >= 0).all()
+        assert (boxes <= torch.tensor([128.0, 96.0, 128.0, 96.0])).all()
+
+
+def test_nothing_above_the_threshold():
+    model = detector("paa", "brs").eval()
+    model.postprocessor.select.score_thresh = 0.99
+    with torch.no_grad():
+        assert len(model(inputs(1))[0]["instances"]) == 0
+
+
+def yaml_config(architecture: str, name: str):
+    cfg = get_cfg()
+    add_brloss_config(cfg, name)
+    cfg.MODEL.META_ARCHITECTURE = "OneStageDetector"
+    cfg.MODEL.BRLOSS.ARCHITECTURE = architecture
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_p6p7_backbone"
+    cfg.MODEL.RESNETS.DEPTH = 18
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.FPN.OUT_CHANNELS = 32
+    cfg.MODEL.RETINANET.NUM_CLASSES = CLASSES
+    cfg.MODEL.WEIGHTS = ""
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+@pytest.mark.parametrize(("architecture", "name"), ALL)
+def test_yaml_users(architecture, name):
+    model = build_model(yaml_config(architecture, name)).train()
+    assert isinstance(model, OneStageDetector)
+    expected = one_stage_criterion(architecture, name, epoch_steps=7330)
+    assert repr(model.criterion) == repr(expected)
+    with EventStorage():
+        losses = model(inputs(2, 1))
+    assert all(v.isfinite() for v in losses.values())
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        *(f"{a}_R_50_FPN_{n}_1x" for a in ("atss", "paa", "retinanet") for n in ("focal", "brs")),
+        "retinanet_R_50_FPN_alrp_1x",
+        "fovea_R_50_FPN_focal_500s_100e",
+        "fovea_R_50_FPN_alrp_500s_100e",
+    ],
+)
+def test_yaml_and_lazy_users_get_the_same_detector(leaf):
+    """Everything but the backbone, as its state and settings show."""
+    architecture, _, _, _, name, *_ = leaf.split("_")
+    lazy = instantiate(small_config(leaf, tower=32))
+    yaml = build_model(yaml_config(architecture, name))
+    assert repr(lazy.head) == repr(yaml.head)
+    assert lazy.backbone.top_block.in_feature == yaml.backbone.top_block.in_feature
+    for part in ("assigner", "postprocessor", "box_transform"):
+        assert settings(getattr(lazy, part)) == settings(getattr(yaml, part))
+    for ours, theirs in zip(
+        lazy.anchor_generator.cell_anchors, yaml.anchor_generator.cell_anchors, strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+    assert lazy.anchor_generator.offset == yaml.anchor_generator.offset
+    assert lazy.padding_divisor == yaml.padding_divisor
+
+
+def settings(part) -> object:
+    """A plain view of a part and of the parts it is made of."""
+    if isinstance(part, torch.nn.Module):
+        return repr(part)
+    if hasattr(part, "__dict__"):
+        return type(part).__name__, {k: settings(v) for k, v in vars(part).items()}
+    return repr(part) if "object at" not in repr(part) else type(part).__name__
+
+
+def test_yaml_architecture_is_checked():
+    with pytest.raises(ValueError, match="ARCHITECTURE is 'ssd', expected one of"):
+        build_model(yaml_config("ssd", "brs"))
