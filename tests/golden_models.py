@@ -40,13 +40,14 @@ class Golden:
     def keys(self, prefix: str = "") -> list[str]:
         return [key for key in self._arrays.files if key.startswith(prefix)]
 
-    def strings(self, key: str) -> list[str]:
-        return self._arrays[key].tolist()
-
     def tensor(self, key: str) -> Tensor:
         if key not in self._read:
             self._read[key] = self._arrays[key]
         return torch.from_numpy(np.array(self._read[key]))
+
+    def names(self, key: str) -> list[str]:
+        """A stored list of names."""
+        return self._arrays[key].tolist()
 
 
 def path(name: str) -> Path:
@@ -132,7 +133,7 @@ def differences_of_gradients(
         gradients, as that of a bias all logits share, are nothing but rounding.
     """
     names = _published_names(golden, architecture)
-    rows = {name: i for i, name in enumerate(golden.strings("gradnorm_names"))}
+    rows = {name: i for i, name in enumerate(golden.names("gradnorm_names"))}
     frozen = golden.tensor("gradnorm").isnan()
     norms = golden.tensor(f"{case}gradnorm")
     smallest = 1e-3 * norms[~frozen].median().item()

@@ -1,15 +1,13 @@
 """Load and save checkpoints."""
 
 import os
-import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from brloss_d2.checkpoint.files import read_checkpoint, replacing
 from brloss_d2.checkpoint.sources import local_file
 from brloss_d2.checkpoint.torchvision_resnet import (
     detectron2_names,
@@ -54,14 +52,14 @@ class Checkpointer(DetectionCheckpointer):
         parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
         file = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", file)
-        with _replacing(file) as temporary:
+        with replacing(file) as temporary:
             torch.save({"model": self.model.state_dict(), **parts, **kwargs}, temporary)
         self.tag_last_checkpoint(os.path.basename(file))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Note which checkpoint `--resume` starts from."""
         with (
-            _replacing(os.path.join(self.save_dir, "last_checkpoint")) as temporary,
+            replacing(os.path.join(self.save_dir, "last_checkpoint")) as temporary,
             open(temporary, "w") as file,
         ):
             file.write(last_filename_basename)
@@ -74,15 +72,12 @@ class Checkpointer(DetectionCheckpointer):
         return checkpoint
 
     def _torch_load(self, f: str) -> dict[str, Any]:
-        try:
-            loaded = torch.load(f, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        loaded = read_checkpoint(f)
+        if isinstance(loaded.get("state_dict"), dict):
             raise InputError(
-                f"Cannot read checkpoint {f}: {_first_line(error)}. It is damaged, or holds more "
-                "than weights; load it where you trust it and save its weights alone."
-            ) from error
-        if not isinstance(loaded, dict):
-            raise InputError(f"Checkpoint {f}: expected a state dict, got {type(loaded).__name__}.")
+                f"{f} is a checkpoint of mmdetection. Convert it first: "
+                f"python tools/convert_checkpoint.py {f} NEW_FILE"
+            )
         return loaded
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
@@ -117,19 +112,3 @@ class Checkpointer(DetectionCheckpointer):
                 f"are absent or of another shape, first {lost[0]}. Use the config of its run "
                 "(config.yaml beside it)."
             )
-
-
-@contextmanager
-def _replacing(file: str) -> Iterator[str]:
-    """Give the name of a temporary file that takes the place of `file` when all went well."""
-    temporary = f"{file}.{os.getpid()}.tmp"
-    try:
-        yield temporary
-        os.replace(temporary, file)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -18,7 +18,9 @@ ARCHITECTURES = tuple(PARTS)
 
 # One weight that tells an architecture, published and ours; the first that is found counts.
 _MARKS = {
-    "atss": {"bbox_head.atss_cls.weight", "head.cls_logits.weight"},
+    "atss": {"bbox_head.atss_cls.weight", "head.scales.0.scale"},
+    "fovea": {"bbox_head.fovea_cls.weight"},
+    "retinanet": {"bbox_head.retina_cls.weight", "head.cls_logits.weight"},
     "cascade_rcnn": {
         "roi_head.bbox_head.0.fc_cls.weight",
         "roi_heads.box_predictor.0.cls_score.weight",
@@ -26,7 +28,6 @@ _MARKS = {
     "mask_rcnn": {"roi_head.mask_head.conv_logits.weight", "roi_heads.mask_head.predictor.weight"},
     "faster_rcnn": {"roi_head.bbox_head.fc_cls.weight", "roi_heads.box_predictor.cls_score.weight"},
 }
-# Counters of batch normalisation and the state of losses are no weights.
 _TRAINING_STATE = re.compile(r".+(\.num_batches_tracked|\.criterion\..+)")
 _OWNER = re.compile(r"(.+?)(\.norm\.\w+|\.bias)")
 _NAMED = 6  # names in a message
@@ -69,7 +70,8 @@ def to_mmdetection(state: Mapping[str, Tensor], architecture: str) -> dict[str, 
 def recognize_architecture(state: Mapping[str, object]) -> str:
     """Tell from the names of a state dict, published or ours, which architecture it is of.
 
-    ATSS and PAA have the same weights: both are "atss".
+    ATSS and PAA have the same weights: both are "atss". So have RetinaNet and FoveaBox under our
+    names: both are "retinanet". A backbone alone is "resnet".
 
     Raises:
         InputError: it is of none of `ARCHITECTURES`.
@@ -77,11 +79,18 @@ def recognize_architecture(state: Mapping[str, object]) -> str:
     for architecture, marks in _MARKS.items():
         if state.keys() & marks:
             return architecture
+    if all(name.startswith("backbone.") for name in state):
+        return "resnet"
     heads = [name for name in state if not name.startswith(("backbone.", "neck."))]
     raise InputError(
         f"These weights are of none of the architectures {', '.join(ARCHITECTURES)}: beside "
-        f"backbone and neck there are {_listed(heads) or 'none'}."
+        f"backbone and neck there are {listed(heads)}."
     )
+
+
+def without_training_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out counters of batch normalisation and the state of losses."""
+    return {name: weight for name, weight in state.items() if not _TRAINING_STATE.fullmatch(name)}
 
 
 def _table(state: Iterable[str], architecture: str) -> list[tuple[str, str]]:
@@ -95,14 +104,14 @@ def _table(state: Iterable[str], architecture: str) -> list[tuple[str, str]]:
 def _renamed(
     state: Mapping[str, Tensor], names: Mapping[str, str], architecture: str
 ) -> dict[str, Tensor]:
-    weights = {name: w for name, w in state.items() if not _TRAINING_STATE.fullmatch(name)}
+    weights = without_training_state(state)
     missing = [name for name in names if name not in weights]
     unknown = [name for name in weights if name not in names]
     if missing or unknown:
         raise InputError(
             f"These are not the weights of {architecture}: "
-            f"{len(missing)} missing ({_listed(missing) or 'none'}), "
-            f"{len(unknown)} left over ({_listed(unknown) or 'none'})."
+            f"{len(missing)} missing ({listed(missing)}), "
+            f"{len(unknown)} left over ({listed(unknown)})."
         )
     return {new: weights[old] for old, new in names.items()}
 
@@ -120,7 +129,10 @@ def _check_shapes(ours: Mapping[str, Tensor]) -> None:
                 )
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """The first names of many, for a message; "none" where there are none."""
     names = list(names)
+    if not names:
+        return "none"
     rest = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -140,15 +140,38 @@ def _dense() -> Iterator[Pair]:
         yield from _module(f"bbox_head.scales.{level}", f"head.scales.{level}", ("scale",))
 
 
+def _plain_dense(published_head: str) -> Iterator[Pair]:
+    """RetinaNet and FoveaBox: towers without normalisation, no scales."""
+    yield from _fpn(3)
+    yield from _module("neck.fpn_convs.3.conv", "backbone.top_block.p6")
+    yield from _module("neck.fpn_convs.4.conv", "backbone.top_block.p7")
+    for branch, tower in (("cls_convs", "cls_tower"), ("reg_convs", "box_tower")):
+        for i in range(4):
+            yield from _module(f"bbox_head.{branch}.{i}.conv", f"head.{tower}.{i}")
+    yield from _module(f"bbox_head.{published_head}_cls", "head.cls_logits")
+    yield from _module(f"bbox_head.{published_head}_reg", "head.bbox_pred")
+
+
+def _retinanet() -> Iterator[Pair]:
+    return _plain_dense("retina")
+
+
+def _fovea() -> Iterator[Pair]:
+    return _plain_dense("fovea")
+
+
 def _module(published: str, ours: str, tensors: Iterable[str] = _BIASED) -> list[Pair]:
     return [(f"{published}.{tensor}", f"{ours}.{tensor}") for tensor in tensors]
 
 
 # All but the ResNet and the quality branch, by architecture.
-PARTS: dict[str, Callable[[], Iterator[Pair]]] = {
+PARTS: dict[str, Callable[[], Iterable[Pair]]] = {
     "faster_rcnn": _faster_rcnn,
     "cascade_rcnn": _cascade_rcnn,
     "mask_rcnn": _mask_rcnn,
     "atss": _dense,
     "paa": _dense,
+    "retinanet": _retinanet,
+    "fovea": _fovea,
+    "resnet": list,
 }

@@ -1,6 +1,6 @@
 """Detectors on detectron2. Importing this package registers all of its parts there."""
 
-from brloss_d2.modeling.backbone import FixedStatsBatchNorm2d
+from brloss_d2.modeling.backbone import DeformableBottleneckBlock, FixedStatsBatchNorm2d
 from brloss_d2.modeling.config import add_brloss_config
 from brloss_d2.modeling.label_assignment import MaxIoUMatcher
 from brloss_d2.modeling.proposal_generator import CriterionRPN
@@ -17,6 +17,7 @@ __all__ = [
     "CriterionMaskHead",
     "CriterionROIHeads",
     "CriterionRPN",
+    "DeformableBottleneckBlock",
     "FixedStatsBatchNorm2d",
     "MaxIoUMatcher",
     "add_brloss_config",

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import FPN
 from detectron2.modeling.backbone import BasicStem, ResNet
 from torch import nn
@@ -16,6 +17,7 @@ from brloss_d2.checkpoint.torchvision_resnet import (
 )
 from brloss_d2.errors import InputError
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 RESNET18_FILE = "resnet18-f37072fd.pth"
 
 
@@ -102,6 +104,17 @@ def test_bottlenecks_and_stride() -> None:
     } - weights.keys()
     assert all(name.endswith("num_batches_tracked") for name in unloaded)
     assert len(list(preprocessing_mistakes(detector))) == 1
+
+
+def test_a_deformable_resnet_starts_from_a_plain_one() -> None:
+    weights = detectron2_names(torchvision.models.resnet101(weights=None).state_dict())
+    node = LazyConfig.load(str(CONFIGS / "common/models/resnet_101_dcn.py")).bottom_up
+    network = instantiate(node)
+    _, found = fit_backbone(weights, {f"backbone.{n}": w for n, w in network.state_dict().items()})
+    assert found == "104 of 104 convolutions of backbone"
+    missing = network.load_state_dict(weights, strict=False).missing_keys
+    new = [name for name in missing if not name.endswith("num_batches_tracked")]
+    assert len(new) == 60 and all(".conv2_offset." in name for name in new)
 
 
 @pytest.mark.parametrize(("option", "word"), [({"std": 1.0}, "pixel_std"), ({"mean": 1.0}, "RGB")])

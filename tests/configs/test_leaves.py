@@ -11,13 +11,14 @@ from detectron2.config import LazyConfig, instantiate
 from brloss_d2.criteria import mask_criterion, roi_criterion, rpn_criterion
 from brloss_d2.engine import load_config
 from brloss_d2.errors import InputError
+from brloss_d2.modeling import DeformableBottleneckBlock
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LEAVES = sorted(p for p in CONFIGS.rglob("*.py") if "common" not in p.parts)
 KEYS = {"model", "optimizer", "lr_multiplier", "dataloader", "train"}
 NAME = re.compile(
-    r"(?P<arch>(faster|mask|cascade)_rcnn)_(?P<depth>R_\d+)_(?P<neck>FPN)_(?P<loss>[a-z]+)"
-    r"(_(?P<schedule>\w+))?"
+    r"(?P<arch>(faster|mask|cascade)_rcnn)_(?P<depth>R_\d+)(?P<dcn>_DCN)?_(?P<neck>FPN)"
+    r"_(?P<loss>[a-z]+)(_(?P<schedule>\w+))?"
 )
 DEPTHS = {"R_18": [2, 2, 2, 2], "R_50": [3, 4, 6, 3], "R_101": [3, 4, 23, 3]}
 ITERATIONS = {
@@ -68,6 +69,8 @@ def test_name_equals_content(leaf, cfg, tokens):
     model = instantiate(cfg.model)
     stages = model.backbone.bottom_up.stages
     assert [len(s) for s in stages] == DEPTHS[tokens["depth"]]
+    deformable = [isinstance(s[0], DeformableBottleneckBlock) for s in stages]
+    assert deformable == ([False, True, True, True] if tokens["dcn"] else [False] * 4)
     assert type(model.backbone).__name__ == tokens["neck"]
     assert cfg.train.max_iter == ITERATIONS[leaf.parent.name][tokens["schedule"]]
     assert model.roi_heads.num_classes == CLASSES[leaf.parent.name]

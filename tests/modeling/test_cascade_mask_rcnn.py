@@ -6,12 +6,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from detectron2.config import LazyConfig, get_cfg, instantiate
+from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from golden_rcnn import CLASSES, CONFIGS, shrink
 from torch.nn.parallel import DistributedDataParallel
+from yaml_configs import small_rcnn
 
 from brloss_d2.criteria import CRITERION_NAMES, mask_criterion, roi_criterion, rpn_criterion
 from brloss_d2.errors import InputError
@@ -250,6 +251,13 @@ class TestCascade:
             heads = detector("cascade", name).roi_heads
             assert [p.loss_weight for p in heads.box_predictor] == weights
 
+    def test_boxes_must_be_those_of_all_classes(self):
+        leaf = CONFIGS / "coco/cascade_rcnn_R_50_FPN_brs_1x.py"
+        heads = LazyConfig.load(str(leaf)).model.roi_heads
+        heads.box_predictors[1].cls_agnostic_bbox_reg = False
+        with pytest.raises(InputError, match="stage 1 has 320 outputs: set its cls_agnostic"):
+            instantiate(heads)
+
     def test_broken_stage_is_named(self):
         model = detector("cascade", "brs")
         torch.nn.init.constant_(model.roi_heads.box_predictor[1].bbox_pred.bias, float("nan"))
@@ -280,7 +288,7 @@ def test_pools_of_a_batch_are_batches_of_their_own(architecture):
 
 
 def test_low_quality_matches_of_mask_rcnn():
-    """An object takes its best proposal from one that overlaps it more; added boxes do not count."""
+    """An object takes its best proposal from one that overlaps it more."""
     gt = Instances(SIZE, gt_boxes=Boxes(torch.tensor([[0.0, 0, 50, 60], [0, 0, 50, 90]])))
     gt.gt_classes = torch.tensor([1, 2])
     # IoU with the two: 0.98 and 0.66, 0.86 and 0.78, far off.
@@ -311,24 +319,7 @@ def test_inference(architecture):
 @pytest.mark.parametrize("name", ["ce", "brs", "alrp"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_yaml_users(architecture, name):
-    cfg = get_cfg()
-    cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
-    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
-    cfg.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
-    cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = CLASSES
-    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
-    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
-    cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 7
-    cfg.MODEL.ROI_MASK_HEAD.NUM_CONV = 2
-    cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION = 14
-    cfg.MODEL.WEIGHTS = ""
-    cfg.MODEL.DEVICE = "cpu"
+    cfg = small_rcnn(CLASSES)
     add_brloss_config(cfg, name)
     if architecture == "cascade":
         cfg.MODEL.ROI_HEADS.NAME = "CriterionCascadeROIHeads"

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 import torch
+from detectron2.config import configurable
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads
 from detectron2.structures import Boxes, Instances
@@ -10,6 +11,7 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
+from brloss_d2.errors import InputError
 from brloss_d2.modeling.roi_heads.box_predictor import CriterionBoxPredictor, Predictions
 from brloss_d2.modeling.roi_heads.standard import CriterionROIHeads
 
@@ -21,11 +23,27 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
     Every stage labels its regions anew and adds the ground-truth boxes again, after those of the
     stage before were taken out. Gradients are not scaled between stages: weigh their losses with
     the `loss_weight` of the box predictors. Detections are scored by the mean *logits* of the
-    stages. Regression must be class-agnostic.
+    stages.
 
-    Arguments as `CascadeROIHeads` has them, the box predictors with a criterion each;
-    `batch_size_per_image` regions are sampled in every stage, None trains on all.
+    Args:
+        cascade: as `CascadeROIHeads` has them. The box predictors, with a criterion each, regress
+            one box for all classes; `batch_size_per_image` regions of an image are sampled in every
+            stage, None trains on all.
+
+    Raises:
+        InputError: a box predictor regresses a box for each class.
     """
+
+    @configurable
+    def __init__(self, **cascade):
+        super().__init__(**cascade)
+        for stage, predictor in enumerate(self.box_predictor):
+            if predictor.bbox_pred.out_features != 4:
+                raise InputError(
+                    f"A cascade refines one box for all classes, but the box predictor of stage "
+                    f"{stage} has {predictor.bbox_pred.out_features} outputs: set its "
+                    "cls_agnostic_bbox_reg=True."
+                )
 
     @classmethod
     def _init_box_head(cls, cfg, input_shape):
@@ -88,6 +106,8 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
         """The regions of the next stage from the boxes that a stage predicts."""
         refined = []
         boxes = self.box_predictor[stage].predict_boxes(predictions, proposals)
+        if self.training and not torch.cat(boxes).isfinite().all():
+            raise FloatingPointError(f"boxes predicted by cascade stage {stage} are not finite")
         for image_boxes, before in zip(boxes, proposals, strict=True):
             # In inference the rows of all stages belong together, whatever their size.
             kept = image_boxes[~before.is_gt] if self.training else image_boxes
@@ -95,8 +115,6 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
             refined.append(Instances(before.image_size, proposal_boxes=clipped))
         if not self.training:
             return refined
-        if not all(x.proposal_boxes.tensor.isfinite().all() for x in refined):
-            raise FloatingPointError(f"boxes predicted by cascade stage {stage} are not finite")
         return self._label_and_sample(refined, targets, self.proposal_matchers[stage + 1])
 
 

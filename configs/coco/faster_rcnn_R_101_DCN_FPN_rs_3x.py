@@ -1,0 +1,7 @@
+"""Faster R-CNN R101-FPN with deformable convolutions and Rank & Sort Loss, 36 epochs."""
+
+from ..common.criteria import rs as _rs
+from ..common.faster_rcnn_R_101_DCN_FPN_3x import dataloader, lr_multiplier, model, optimizer, train
+
+model.proposal_generator.criterion = _rs.rpn
+model.roi_heads.box_predictor.criterion = _rs.roi
