@@ -62,7 +62,8 @@ def test_the_lower_layers_need_torch_alone(part):
         # Kernels; `ops/dispatch.py` imports them when they are needed.
         kernels = {"triton"} if path.stem.endswith("_triton") else set()
         assert outside - set(sys.stdlib_module_names) <= {"torch"} | kernels, path
-        assert "logging" not in outside, path
+        # One line at debug level is all they say.
+        assert "logging" not in outside or path.stem == "dispatch", path
 
 
 def test_the_lower_layers_import_without_detectron2_and_triton():

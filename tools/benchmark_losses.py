@@ -14,8 +14,8 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # The profiler's library reports a missing GPU as an error.
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
@@ -29,6 +29,8 @@ from benchmark.summary import summarise
 from benchmark.table import OK, Row
 from tabulate import tabulate
 
+from brloss_d2.ops import Backend, set_backend
+
 QUICK = {"sizes": [10_000], "positives": [0.001, 0.05], "rounds": 3, "limit": 1.0}
 
 
@@ -37,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
+    set_backend(args.backend)
     print(f"{describe(args.device)}\n{versions()}, commit {commit()}", flush=True)
     path = args.output / f"{args.name or args.device}.csv"
     grid = Grid(
@@ -88,6 +91,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     option("--rounds", type=int, default=20, help="samples of a cell, at most")
     option("--limit", type=float, default=20.0, help="seconds for a cell; longer ones are skipped")
     option("--device", choices=["cpu", "cuda"], default=_best_device(), help="where")
+    option("--backend", choices=get_args(Backend), default="auto", help="of our losses")
     option("--threads", type=int, help="of the CPU; all if not given")
     option("--output", type=Path, default=ROOT / "docs" / "benchmarks", help="folder")
     option("--name", help="of the files; the device if not given")

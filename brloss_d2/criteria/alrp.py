@@ -38,7 +38,8 @@ class ALRPCriterion(PooledCriterion):
         errors = matched.box_losses(self.box_loss) * self.error_scale
         losses = self.cls_loss(logits, labels, errors, processes=processes)
         rank_loss, box_loss = losses["loss_rank"], losses["loss_box"]
-        balanced = self.balancer(rank_loss, box_loss, len(errors))
+        positives = processes.total(len(errors), errors.device)
+        balanced = self.balancer(rank_loss, box_loss, positives)
         return CriterionOutput(
             {"loss_rank": rank_loss, "loss_box_reg": balanced},
             box_weights=errors.detach().new_ones(len(errors)),

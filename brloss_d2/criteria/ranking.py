@@ -47,7 +47,8 @@ class RankingCriterion(PooledCriterion):
         cls_total = torch.stack(list(losses.values())).sum().detach()
         weights = self._box_weights(matched)
         box_loss = weighted_mean(matched.box_losses(self.box_loss), weights, processes)
-        balanced = self.balancer(cls_total, box_loss, len(weights))
+        positives = processes.total(len(weights), weights.device)
+        balanced = self.balancer(cls_total, box_loss, positives)
         metrics: dict[str, Tensor | float] = {
             "box_reg_unbalanced": box_loss.detach(),
             "num_positives": len(weights),

@@ -12,7 +12,9 @@ from brloss_d2.losses.base import (
     ranking_term,
 )
 from brloss_d2.ops import Processes, attach, with_value
+from brloss_d2.ops.ramp import prefix_sums
 from brloss_d2.ops.reference import ALRP_MIN_FALSE_POSITIVES
+from brloss_d2.ops.search import count_reached
 
 
 def alrp_loss(
@@ -50,8 +52,8 @@ def _box_weights(scores: Tensor, rank: Tensor) -> Tensor:
 
     `mean_i [sum over s_k >= s_i of E_k] / rank(i)` gathers for each k the positives at or below.
     """
-    at_or_below = torch.searchsorted(scores, scores, right=True)
-    return (1 / rank).cumsum(0)[at_or_below - 1] / len(scores)
+    at_or_below = count_reached(scores, scores)
+    return prefix_sums(1 / rank).index_select(0, at_or_below) / len(scores)
 
 
 class ALRPLoss(RankingLoss):

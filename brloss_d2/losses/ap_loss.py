@@ -18,7 +18,7 @@ def precision_errors(
     pool: RankingPool, false_positives: Tensor, own_term: float | None = None
 ) -> Tensor:
     """`FP(i) / rank(i)`, (P,); every positive counts itself as `own_term`, or as H(0)."""
-    positives = pool.own_sum(pool.scores.new_ones(len(pool)))
+    positives = pool.rank_among_positives
     if own_term is not None and pool.delta > 0:
         positives = positives - 0.5 + own_term
     return false_positives / (positives + false_positives)

@@ -9,10 +9,15 @@ _TINY = 1e-12
 
 
 class Balancer(nn.Module, ABC):
-    """`forward(cls_total (), box_loss (), num_positives) -> ()`: the box loss, weighted."""
+    """`forward(cls_total (), box_loss (), num_positives () or int) -> ()`: the box loss, weighted.
+
+    All three are those of the whole ranking pool.
+    """
 
     @abstractmethod
-    def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: int) -> Tensor: ...
+    def forward(
+        self, cls_total: Tensor, box_loss: Tensor, num_positives: Tensor | int
+    ) -> Tensor: ...
 
 
 class ConstantBalancer(Balancer):
@@ -22,7 +27,7 @@ class ConstantBalancer(Balancer):
         super().__init__()
         self.weight = weight
 
-    def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: int) -> Tensor:
+    def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: Tensor | int) -> Tensor:
         return self.weight * box_loss
 
     def extra_repr(self) -> str:
@@ -36,7 +41,7 @@ class SelfBalancer(Balancer):
     the boxes. A box loss of 0 stays 0 with gradient 0.
     """
 
-    def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: int) -> Tensor:
+    def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: Tensor | int) -> Tensor:
         value = box_loss.detach()
         weight = torch.where(value > _TINY, cls_total.detach() / value.clamp(min=_TINY), 0.0)
         # A NaN must show: `where` alone would turn it into 0.
@@ -46,12 +51,12 @@ class SelfBalancer(Balancer):
 class EpochSelfBalancer(Balancer):
     """Self-balancing of aLRP Loss (Oksuz et al., NeurIPS 2020), renewed once an epoch.
 
-    After every `period` steps with positives the weight becomes
-    `(mean box + mean ranking loss) / mean box` over those steps. The state is kept in buffers and
-    survives a restart. Processes keep their own, as published.
+    After every `period` ranking pools with positives the weight becomes
+    `(mean box + mean ranking loss) / mean box` over those. The state is kept in buffers and
+    survives a restart. Processes keep their own, as published; where they share a pool these agree.
 
     Args:
-        period: steps in an epoch, >= 1.
+        period: ranking pools of this process in an epoch, >= 1.
         initial: the weight before the first renewal.
     """
 
@@ -69,16 +74,17 @@ class EpochSelfBalancer(Balancer):
         for name in ("cls_sum", "box_sum", "steps"):
             self.register_buffer(name, torch.tensor(0.0))
 
-    def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: int) -> Tensor:
-        if num_positives:
-            self._record(cls_total.detach(), box_loss.detach())
+    def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: Tensor | int) -> Tensor:
+        if not isinstance(num_positives, Tensor):
+            num_positives = self.steps.new_full((), num_positives)
+        self._record(cls_total.detach(), box_loss.detach(), num_positives > 0)
         return self.weight.clone() * box_loss
 
     @torch.no_grad()
-    def _record(self, cls_total: Tensor, box_loss: Tensor) -> None:
-        self.cls_sum += cls_total
-        self.box_sum += box_loss
-        self.steps += 1
+    def _record(self, cls_total: Tensor, box_loss: Tensor, counted: Tensor) -> None:
+        self.cls_sum += torch.where(counted, cls_total, 0.0)
+        self.box_sum += torch.where(counted, box_loss, 0.0)
+        self.steps += counted
         full = self.steps >= self.period
         renewed = 1 + self.cls_sum / self.box_sum.clamp(min=_TINY)
         self.weight.copy_(torch.where(full, renewed, self.weight))

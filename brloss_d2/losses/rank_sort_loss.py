@@ -1,5 +1,7 @@
 """Rank & Sort Loss and its bucketed form."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from brloss_d2.losses.ap_loss import precision_term
 from brloss_d2.losses.base import LossDict, RankingLoss, no_positives, ranking_pool, share_out
 from brloss_d2.ops import Processes, RankingPool, Term, attach, prefix_ramp_sum
 from brloss_d2.ops.reference import SORT_MIN_MASS
+from brloss_d2.ops.search import count_below
 
 
 def sorting_term(pool: RankingPool, quality: Tensor) -> Term:
@@ -15,45 +18,62 @@ def sorting_term(pool: RankingPool, quality: Tensor) -> Term:
     Args:
         quality: (p,) of the positives of this process, in the order of the labels.
     """
-    quality = pool.collect(quality)
-    error, mass = _sorting_errors(pool, quality)
+    order = QualityOrder.of(pool.collect(quality))
+    error, mass = _sorting_errors(pool, order)
     share = share_out(error, mass, SORT_MIN_MASS)
     error = torch.where(mass > SORT_MIN_MASS, error, 0.0)
-    gradient = (_received(pool, quality, share) - error) * pool.scale + pool.poison
+    gradient = (_received(pool, order, share) - error) * pool.scale + pool.poison
     own = gradient[pool.mine].to(pool.logits.dtype)
     return Term(error.mean() + pool.poison, own, pool.index)
 
 
-def _sorting_errors(pool: RankingPool, quality: Tensor) -> tuple[Tensor, Tensor]:
+class QualityOrder(NamedTuple):
+    """The positives in ascending order of quality.
+
+    Attributes:
+        quality: (P,) float64, in score order.
+        ascending: (P,) int64, the positives from the worst to the best.
+        worse: (P,) how many have a lower quality than each, in score order.
+        better: (P,) how many have a higher one.
+    """
+
+    quality: Tensor
+    ascending: Tensor
+    worse: Tensor
+    better: Tensor
+
+    @classmethod
+    def of(cls, quality: Tensor) -> "QualityOrder":
+        ranked, ascending = quality.sort()
+        worse, better = count_below(quality, ranked), count_below(-quality, -ranked.flip(0))
+        return cls(quality, ascending, worse, better)
+
+
+def _sorting_errors(pool: RankingPool, order: QualityOrder) -> tuple[Tensor, Tensor]:
     """Current minus target sorting error, and the mass of worse positives above: (P,) each.
 
     Sums over the worse positives (lower quality) are taken directly, those over the others by
     difference: these hold the positive itself and never vanish.
     """
-    weights = torch.stack([torch.ones_like(quality), 1 - quality])
-    by_quality, ascending = quality.sort()
+    weights = torch.stack([torch.ones_like(order.quality), 1 - order.quality])
     worse = prefix_ramp_sum(
         pool.scores,
-        torch.searchsorted(by_quality, quality),
-        pool.scores[ascending],
-        weights[:, ascending],
+        order.worse,
+        pool.scores[order.ascending],
+        weights.index_select(1, order.ascending),
         pool.delta,
     )
-    everyone = pool.own_sum(weights)
+    everyone = torch.stack([pool.rank_among_positives, pool.own_sum(weights[1])])
     others = everyone - worse
     error = everyone[1] / everyone[0] - others[1] / others[0]
     return error.clamp(min=0), worse[0]
 
 
-def _received(pool: RankingPool, quality: Tensor, share: Tensor) -> Tensor:
+def _received(pool: RankingPool, order: QualityOrder, share: Tensor) -> Tensor:
     """`sum of share[i] H(s_k - s_i)` over the better positives i, for every positive k: (P,)."""
-    by_quality, descending = (-quality).sort()
+    descending = order.ascending.flip(0)
     return prefix_ramp_sum(
-        -pool.scores,
-        torch.searchsorted(by_quality, -quality),
-        -pool.scores[descending],
-        share[descending],
-        pool.delta,
+        -pool.scores, order.better, -pool.scores[descending], share[descending], pool.delta
     )
 
 

@@ -7,11 +7,13 @@
 one: so far they agree with PyTorch in Triton's interpreter and compile for GPUs. A back-end asked
 for by name is used or refused, never replaced; what has no kernel (sorting the positives, and sums
 over more of them than are worth comparing in pairs) is PyTorch's in both. `chosen_backend` tells
-what "auto" means for a device; nothing is logged here.
+what "auto" means for a device, and the logger of this module does at debug level, once a device.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -67,10 +69,18 @@ def chosen_backend(device: torch.device | str) -> str:
     """
     device = torch.device(device)
     if _backend == "auto":
-        return "triton" if device.type in _TRITON_DEVICES and has_triton() else "torch"
+        chosen = "triton" if device.type in _TRITON_DEVICES and has_triton() else "torch"
+        if not torch.compiler.is_compiling():
+            _log_once(device.type, chosen)
+        return chosen
     if _backend == "triton":
         check_triton(device)
     return _backend
+
+
+@cache
+def _log_once(device_type: str, chosen: str) -> None:
+    logging.getLogger(__name__).debug('back-end "auto" on %s: %s', device_type, chosen)
 
 
 def accumulate(

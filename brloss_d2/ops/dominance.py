@@ -19,7 +19,7 @@ from brloss_d2.ops.search import count_below
 # Pairs evaluated at once by the tiled form. On CPUs a tile of float64 stays in the cache.
 _TILE_PAIRS = {"cpu": 1 << 15, "cuda": 1 << 21}
 # Positions in a leaf of the wavelet tree, as a power of 2: fewer levels against more pairs.
-_LEAF_BITS = 5
+_LEAF_BITS = 4
 
 
 def _tile_pairs(tensor: Tensor) -> int:
@@ -53,14 +53,15 @@ def wavelet(
         (..., T) float64: `sum_{j < prefix[i]} weights[..., j] * H(values[j] - thresholds[i])`.
     """
     ranked, order = values.sort()
-    ends = torch.cat([count_below(thresholds + d, ranked) for d in (-delta, delta)])
+    ends = torch.stack([count_below(thresholds + d, ranked) for d in (-delta, delta)])
     rows = weights.reshape(math.prod(weights.shape[:-1]), len(values))
     full = prefix >> _LEAF_BITS << _LEAF_BITS
-    window, below = _dominated_sums(order, torch.cat([rows, rows * values]).t(), ends, full)
+    columns = torch.cat([rows, rows * values]).t().contiguous()
+    window, below = _dominated_sums(order, columns, ends, full)
     mass, moment = window.t().split(len(rows))
     above = prefix_sums(rows).index_select(1, full) - below.t()[: len(rows)]
     sums = window_sum(above, mass, moment, thresholds, delta)
-    sums = sums + _sums_in_leaves(thresholds, prefix, values, rows, delta)
+    sums += _sums_in_leaves(thresholds, prefix, values, rows, delta)
     return sums.reshape(*weights.shape[:-1], len(prefix))
 
 
@@ -70,17 +71,17 @@ def _sums_in_leaves(
     """What the last leaf of a prefix adds, where the prefix ends within one: (K, T)."""
     leaf = 1 << _LEAF_BITS
     number = len(values) // leaf + 1
-    values, weights = (
-        F.pad(x, (0, number * leaf - x.shape[-1])).unflatten(-1, (number, leaf))
-        for x in (values, weights)
-    )
+    # A row holds the values of a leaf and their K weights.
+    table = torch.cat([values[None], weights])
+    table = F.pad(table, (0, number * leaf - len(values))).unflatten(1, (number, leaf))
+    table = table.transpose(0, 1).flatten(1).contiguous()
     place = torch.arange(leaf, device=values.device)
 
     def sums_of(t: Tensor, n: Tensor) -> Tensor:
-        block = n >> _LEAF_BITS
-        h = ramp(values.index_select(0, block) - t[:, None], delta)
+        row = table.index_select(0, n >> _LEAF_BITS).unflatten(1, (-1, leaf))
+        h = ramp(row[:, 0] - t[:, None], delta)
         h *= place < (n & (leaf - 1))[:, None]
-        return (weights.index_select(1, block) * h).sum(-1)
+        return (row[:, 1:] * h[:, None]).sum(-1).t()
 
     size = max(1, _tile_pairs(values) // leaf)
     tiles = zip(thresholds.split(size), prefix.split(size), strict=True)
@@ -97,42 +98,53 @@ def _dominated_sums(
     whose bit is set takes the left half of its node, up to the ends of its window, and goes on in
     the right half; one whose bit is clear goes on in the left half and takes nothing.
 
-    Rows of few columns are gathered at once, and masks are turned into indices that differ by
-    nothing: both are much faster on CPUs than gathers of single columns and products with masks.
+    Made for CPUs: rows of few columns are gathered at once, masks are turned into indices that
+    differ by nothing, and what a level needs is written over what the last one did, for pages of
+    new memory cost more than the sums.
 
     Args:
         positions: (V,) int64, those of the entries in rank order.
-        columns: (V, C) float64, in the order of the positions.
-        ends: (2 T,) int, the lower ends of the windows, then the upper ones, as ranks in 0..V.
+        columns: (V, C) float64, contiguous, in the order of the positions.
+        ends: (2, T) int, the lower ends of the windows, then the upper ones, as ranks in 0..V.
         prefix: (T,) int64 positions in 0..V at which leaves begin.
 
     Returns:
         `(window, below)`, (T, C) float64 each: the sums within the window, and below its upper end.
     """
-    positions, prefix, ends = positions.int(), prefix.int(), ends.int().view(2, -1)
-    entries = torch.arange(len(positions), device=positions.device, dtype=torch.int32)
+    size = len(positions)
+    positions, prefix, ends = positions.int(), prefix.int(), ends.int()
+    entries = torch.arange(size, device=positions.device, dtype=torch.int32)
+    right_before = positions.new_zeros(size + 1)
+    rows, before = torch.empty_like(columns), columns.new_zeros(size + 1, columns.shape[1])
     window, below = columns.new_zeros(2, len(prefix), columns.shape[1])
-    for bit in reversed(range(_LEAF_BITS, len(positions).bit_length())):
-        right, taken = (positions >> bit) & 1, (prefix >> bit) & 1
-        left_before = F.pad((1 - right).cumsum(0, dtype=torch.int32), (1, 0))
-        start = entries >> (bit + 1) << (bit + 1)
-        # Nodes before this one are full, half of each on the left.
-        left = left_before[:-1] - (start >> 1)
-        order = start + left + right * (entries - start - 2 * left + (1 << bit))
+    sums = torch.empty_like(window)
+    for bit in reversed(range(_LEAF_BITS, size.bit_length())):
+        half, right, taken = 1 << bit, (positions >> bit) & 1, (prefix >> bit) & 1
+        torch.cumsum(right, 0, dtype=torch.int32, out=right_before[1:])
+        # Half of the entries before a node go right, for the nodes before it are full.
+        node = entries >> (bit + 1) << bit
+        to_the_left = entries - right_before[:-1]
+        order = node + to_the_left + right * (right_before[:-1] - to_the_left + half)
         positions = torch.empty_like(positions).scatter_(0, order.long(), positions)
         # Before position p of the new order, whose halves are the nodes of the next level.
-        before = _sums_before(columns.index_select(0, positions))
-        start = prefix >> (bit + 1) << (bit + 1)
-        left = left_before.index_select(0, ends.view(-1)).view(2, -1) - (start >> 1)
-        low, high = (before.index_select(0, at) for at in start + left * taken)
-        window += torch.sub(high, low, out=low)
-        below += high.sub_(before.index_select(0, start))
-        ends = start + left + taken * (ends - start - 2 * left + (1 << bit))
+        _sums_before(torch.index_select(columns, 0, positions, out=rows), out=before)
+        node = prefix >> (bit + 1) << bit
+        to_the_right = right_before.index_select(0, ends.view(-1)).view(2, -1)
+        to_the_left = ends - to_the_right
+        start = 2 * node
+        low, high = start + taken * (to_the_left - node)
+        torch.index_select(before, 0, high, out=sums)
+        window += sums
+        below += sums
+        window -= torch.index_select(before, 0, low, out=sums)
+        below -= torch.index_select(before, 0, start, out=sums)
+        ends = node + to_the_left + taken * (to_the_right - to_the_left + half)
     return window, below
 
 
-def _sums_before(rows: Tensor) -> Tensor:
-    """Exclusive prefix sums along the first axis, one longer."""
+def _sums_before(rows: Tensor, out: Tensor) -> None:
+    """Exclusive prefix sums along the first axis, one longer, into `out`."""
     if rows.device.type == "cpu":
-        return F.pad(rows.cumsum(0), (0, 0, 1, 0))
-    return prefix_sums(rows.t()).t().contiguous()
+        torch.cumsum(rows, 0, out=out[1:])
+    else:
+        out.copy_(prefix_sums(rows.t()).t())

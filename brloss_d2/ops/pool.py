@@ -7,6 +7,7 @@ P x N matrix: O((P + N) log P) time, O(P + N) memory.
 """
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -58,6 +59,11 @@ class RankingPool:
     def collect(self, values: Tensor) -> Tensor:
         """(p,) one number for each positive of this process, to (P,) of all in score order."""
         return self.processes.gather(values.detach().double()[:, None])[0].squeeze(1)[self._order]
+
+    @cached_property
+    def rank_among_positives(self) -> Tensor:
+        """`sum_k H(s_k - s_i)` over the positives, k = i included: (P,) float64."""
+        return self.own_sum(self.scores.new_ones(len(self)))
 
     def own_sum(self, weights: Tensor) -> Tensor:
         """`sum_k weights[..., k] * H(s_k - s_i)` over the positives, k = i included: (..., P)."""

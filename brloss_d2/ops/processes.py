@@ -29,6 +29,10 @@ class Processes:
             dist.all_reduce(x, group=self.group)
         return x
 
+    def total(self, number: int, device: torch.device) -> Tensor:
+        """The sum of a number of each process: () int64 on `device`."""
+        return self.sum(torch.full((), number, dtype=torch.int64, device=device))
+
     def gather(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Put together the rows of all processes, in the order of their ranks.
 

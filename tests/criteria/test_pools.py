@@ -60,14 +60,21 @@ def step(loss: str, matched: MatchedPredictions, **pools):
     return {name: value.detach() for name, value in losses.items()}, gradients
 
 
+def balancer_state(matched: MatchedPredictions, **pools) -> dict[str, torch.Tensor]:
+    """What aLRP's balancer remembers after one step."""
+    made = criterion("alrp", **pools)
+    made(matched)
+    return made.balancer.state_dict()
+
+
 def worker(rank: int, world: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     url = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=url, rank=rank, world_size=world)
     share = IMAGES // world
-    results = {
-        loss: step(loss, batch(rank * share, (rank + 1) * share), pool="global") for loss in LOSSES
-    }
+    bounds = rank * share, (rank + 1) * share
+    results = {loss: step(loss, batch(*bounds), pool="global") for loss in LOSSES}
+    results["balancer"] = balancer_state(batch(*bounds), pool="global")
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -89,6 +96,9 @@ def test_global_pool_equals_one_process_with_the_whole_batch(world, tmp_path):
             mean = torch.cat([result[loss][1][leaf] for result in results]) / world
             scale = expected[leaf].abs().max().item()
             torch.testing.assert_close(mean, expected[leaf], rtol=0, atol=1e-6 * scale)
+    # Also where a process has no positive of its own: else weights would drift apart.
+    for result in results:
+        torch.testing.assert_close(result["balancer"], balancer_state(batch()), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

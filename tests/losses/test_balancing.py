@@ -52,8 +52,12 @@ def test_epoch_self_balancing_follows_the_published_sequence():
 
 def test_epoch_self_balancing_counts_steps_with_positives_only():
     balancer = EpochSelfBalancer(period=2)
-    balancer(scalar(0.0), scalar(0.0), 0)
+    for none in (0, torch.tensor(0)):
+        balancer(scalar(0.0), scalar(0.0), none)
     assert balancer.steps == 0
+    for some in (1, torch.tensor(7)):
+        balancer(scalar(0.0), scalar(0.0), some)
+    assert balancer.weight == 1
 
 
 def test_epoch_self_balancing_survives_a_restart():

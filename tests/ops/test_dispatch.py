@@ -29,6 +29,14 @@ def test_auto_takes_triton_where_it_is_known_to_work_and_installed(monkeypatch):
         assert chosen_backend("cuda") == expected
 
 
+def test_auto_says_once_what_it_takes(caplog):
+    dispatch._log_once.cache_clear()
+    with caplog.at_level("DEBUG", logger="brloss_d2"):
+        for _ in range(2):
+            rank_sort_loss(LOGITS, LABELS, QUALITY)
+    assert caplog.messages == ['back-end "auto" on cpu: torch']
+
+
 def test_triton_is_refused_where_it_cannot_run(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with use_backend("triton"):
