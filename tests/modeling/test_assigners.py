@@ -19,6 +19,7 @@ from brloss_d2.modeling.label_assignment import (
     MaxIoUMatcher,
     PAAAssigner,
 )
+from brloss_d2.modeling.label_assignment.atss import _threshold
 from brloss_d2.modeling.label_assignment.gaussian_mixture import split_in_two
 from brloss_d2.modeling.label_assignment.paa import _below_the_peak
 
@@ -70,6 +71,14 @@ class TestATSS:
             [297, 298, 390, 391, 393, 394],
             [3975, 3976, 3977, 3978, 3979, 3980, 3999, 4000, 4001],
         ]
+
+    def test_thresholds(self):
+        grid, boxes = square_anchors(3, 4), objects().gt_boxes
+        candidates = ATSSAssigner(topk=9)._candidates(grid, boxes.tensor)
+        assert candidates.shape == (3, 9 * 4 + 9)  # P7 has 2 x 2 cells of 3 anchors
+        iou = pairwise_iou(boxes, Boxes(grid.boxes)).gather(1, candidates)
+        expected = torch.tensor([0.455912, 0.212873, 0.484211])
+        torch.testing.assert_close(_threshold(iou), expected, rtol=0, atol=1e-6)
 
     def test_one_anchor_a_cell(self):
         assigned = ATSSAssigner(topk=9)(square_anchors(1, 8), objects())
@@ -211,6 +220,12 @@ class TestPAA:
         lower, likelihood = split_in_two(values, torch.ones_like(values).bool())
         assert int(lower.sum()) == 5
         assert int(likelihood[0, :5].argmax()) == 2
+        # Means 0.8154 and 2.6565, variances 0.02625 and 0.24247, with five samples each.
+        for i in (0, 2, 4):
+            low = -0.5 * ((SPLITS[0][0][i] - 0.8154) ** 2 / 0.02625 + math.log(0.02625))
+            high = -0.5 * ((SPLITS[0][0][i] - 2.6565) ** 2 / 0.24247 + math.log(0.24247))
+            expected = math.log(0.5 * (math.exp(low) + math.exp(high)) / math.sqrt(2 * math.pi))
+            assert likelihood[0, i].item() == pytest.approx(expected, abs=5e-3)
 
     def test_one_candidate_is_not_enough(self):
         grid = square_anchors(1, 8)[torch.tensor([1125, 0])]

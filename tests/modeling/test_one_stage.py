@@ -118,6 +118,19 @@ def test_no_background_class():
         instantiate(cfg)
 
 
+def test_boxes_to_learn_are_those_the_encoding_can_express():
+    """FoveaBox: no side is nearer to a point of P3 than 1 pixel, 1/16 of 16."""
+    model = detector("fovea", "brs")
+    image = inputs(1)[0]
+    tiny = torch.tensor([[3.5, 3.5, 4.5, 4.5]])
+    image["instances"].gt_boxes = Boxes(tiny)
+    images = model.preprocess_image([image])
+    features = list(model.backbone(images.tensor).values())
+    anchors = model.anchor_generator(features)
+    matched = model.match(anchors, model.head(features), [image["instances"]])
+    torch.testing.assert_close(matched.gt_boxes, torch.tensor([[3.0, 3, 5, 5]]))
+
+
 def test_pools_of_images():
     """Two pools of one image each: the mean of what each image gives alone."""
     model = detector("atss", "rs")

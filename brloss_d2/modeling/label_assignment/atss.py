@@ -54,7 +54,7 @@ class ATSSAssigner(Assigner):
         rows = candidates.flatten()
         owners = torch.arange(count, device=rows.device).repeat_interleave(width)
         iou = paired_box_iou(anchors.boxes[rows], gt_boxes[owners])
-        threshold = iou.view(count, width).mean(1) + _std(iou.view(count, width))
+        threshold = _threshold(iou.view(count, width))
         inside = _depth(anchors.centers[rows], gt_boxes[owners]) > self.min_inside
         positive = (iou >= threshold[owners]) & inside
         return _largest_wins(
@@ -80,9 +80,10 @@ def _nearest(centers: Tensor, points: Tensor, k: int) -> Tensor:
     return distance.topk(k, dim=1, largest=False).indices
 
 
-def _std(iou: Tensor) -> Tensor:
-    """(G,) unbiased; 0 for a single candidate."""
-    return iou.std(1) if iou.shape[1] > 1 else torch.zeros_like(iou[:, 0])
+def _threshold(iou: Tensor) -> Tensor:
+    """(G,) mean + unbiased standard deviation of the (G, C) candidates."""
+    mean = iou.mean(1)
+    return mean + iou.std(1) if iou.shape[1] > 1 else mean
 
 
 def _depth(centers: Tensor, boxes: Tensor) -> Tensor:
