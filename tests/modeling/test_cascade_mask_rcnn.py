@@ -287,6 +287,19 @@ def test_pools_of_a_batch_are_batches_of_their_own(architecture):
         torch.testing.assert_close(gradient, (a + b) / 2, rtol=1e-3, atol=1e-6)
 
 
+def test_mask_rcnn_with_the_deformable_resnet():
+    cfg = LazyConfig.load(str(CONFIGS / "coco/mask_rcnn_R_50_FPN_rs_1x.py")).model
+    shrink(cfg)
+    parts = LazyConfig.load(str(CONFIGS / "common/models/resnet_101_dcn.py"))
+    cfg.backbone.bottom_up = parts.bottom_up
+    model = instantiate(cfg).train()
+    step(model, inputs(2))
+    for name, parameter in model.named_parameters():
+        if "conv2_offset" in name:
+            assert parameter.grad.isfinite().all(), name
+    assert model.backbone.bottom_up.res5[2].conv2_offset.weight.grad.any()
+
+
 def test_low_quality_matches_of_mask_rcnn():
     """An object takes its best proposal from one that overlaps it more."""
     gt = Instances(SIZE, gt_boxes=Boxes(torch.tensor([[0.0, 0, 50, 60], [0, 0, 50, 90]])))
