@@ -1,0 +1,19 @@
+"""What makes a one-stage detector slim."""
+
+from .models.faster_rcnn_slim_fpn import model as _faster_rcnn
+
+
+def make_slim(model):
+    """A ResNet-18 of half the width that trains from scratch in minutes on a CPU.
+
+    Group normalisation instead of ImageNet statistics, and towers of two convolutions.
+    """
+    bottom_up = model.backbone.bottom_up = _faster_rcnn.backbone.bottom_up
+    bottom_up.out_features = ["res3", "res4", "res5"]
+    model.backbone.update(out_channels=64, norm="GN")
+    if model.backbone.top_block.in_feature == "res5":
+        model.backbone.top_block.in_channels = 256
+    model.head.update(conv_dims=[64, 64], norm="GN")
+    # Ranking losses learn an order: after so few iterations right scores are still far below 0.05.
+    model.postprocessor.select.score_thresh = 0.001
+    model.pixel_std = _faster_rcnn.pixel_std
