@@ -8,8 +8,8 @@ def make_slim(model):
 
     Group normalisation instead of ImageNet statistics, and towers of two convolutions.
     """
-    bottom_up = model.backbone.bottom_up = _faster_rcnn.backbone.bottom_up
-    bottom_up.out_features = ["res3", "res4", "res5"]
+    model.backbone.bottom_up = _faster_rcnn.backbone.bottom_up
+    model.backbone.bottom_up.out_features = ["res3", "res4", "res5"]
     model.backbone.update(out_channels=64, norm="GN")
     if model.backbone.top_block.in_feature == "res5":
         model.backbone.top_block.in_channels = 256

@@ -120,6 +120,7 @@ def assert_one_stage(cfg, model, tokens):
         expected.images_per_pool = 8
     # The YAML presets and the configs are the same criteria.
     assert repr(model.criterion) == repr(expected)
+    assert len(model.head_in_features) == 5
     groups = model.backbone.bottom_up.res2[0].conv2.groups
     assert groups == (64 if tokens["depth"].startswith("X") else 1)
     assert cfg.dataloader.train.total_batch_size == {"500s_100e": 32, "1x": 16}.get(
