@@ -1,7 +1,7 @@
 """The golden files of whole models: where they are and how their arrays are read.
 
-Some are shipped in tests/golden. The environment variable BRLOSS_D2_GOLDEN names the folder of the
-full set where that is at hand; then tests run over all of it.
+Some are shipped in tests/golden. Tests run over the full set where that is at hand: in the folder
+that the environment variable BRLOSS_D2_GOLDEN names, or in shared/golden/models beside the clone.
 """
 
 import os
@@ -19,7 +19,9 @@ from brloss_d2.checkpoint.mmdetection import from_mmdetection
 from brloss_d2.modeling import FixedStatsBatchNorm2d
 
 SHIPPED = Path(__file__).parent / "golden"
-FULL = Path(os.environ.get("BRLOSS_D2_GOLDEN", SHIPPED))
+FULL = Path(
+    os.environ.get("BRLOSS_D2_GOLDEN") or Path(__file__).parents[2] / "shared" / "golden" / "models"
+)
 
 
 class Golden:
