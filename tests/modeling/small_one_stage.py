@@ -3,20 +3,17 @@
 from pathlib import Path
 
 import torch
-from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
-from detectron2.modeling.backbone.resnet import BasicBlock, ResNet
 from detectron2.structures import Boxes, ImageList, Instances
-from golden_models import Golden
+from golden_models import Golden, small_resnet
 from omegaconf import DictConfig
 from torch import Tensor
 
 from brloss_d2.checkpoint import from_mmdetection
-from brloss_d2.modeling import FixedStatsBatchNorm2d, OneStageDetector
+from brloss_d2.modeling import OneStageDetector
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CLASSES = 5
-_WIDTHS = (8, 8, 16, 32, 64)
 
 
 def small_config(leaf: str, *, tower: int) -> DictConfig:
@@ -27,22 +24,11 @@ def small_config(leaf: str, *, tower: int) -> DictConfig:
         tower: channels of the towers.
     """
     cfg = LazyConfig.load(str(CONFIGS / f"coco/{leaf}.py")).model
-    norm = FixedStatsBatchNorm2d
-    cfg.backbone.bottom_up.stem.update(out_channels=_WIDTHS[0])
-    cfg.backbone.bottom_up.stages = [
-        L(ResNet.make_stage)(
-            block_class=BasicBlock,
-            num_blocks=2,
-            stride_per_block=[1 if i == 0 else 2, 1],
-            in_channels=_WIDTHS[i],
-            out_channels=_WIDTHS[i + 1],
-            norm=norm,
-        )
-        for i in range(4)
-    ]
+    cfg.backbone.bottom_up = small_resnet()
+    cfg.backbone.bottom_up.out_features = ["res3", "res4", "res5"]
     cfg.backbone.out_channels = 32
     if cfg.backbone.top_block.in_feature == "res5":
-        cfg.backbone.top_block.in_channels = _WIDTHS[-1]
+        cfg.backbone.top_block.in_channels = 64
     cfg.head.conv_dims = [tower] * 4
     cfg.num_classes = CLASSES
     return cfg
