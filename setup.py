@@ -8,6 +8,8 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "brloss_d2/__init__.py").read_text()).group(1)
 CITYSCAPES = ["pyquaternion>=0.9.9", "shapely>=2.0"]
+# Projects of the repository, installed as brloss_d2.projects.<name>.
+PROJECTS = {"brloss_d2.projects.co_detr": "projects/co_detr/co_detr"}
 TEST = ["mypy>=1.11", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6"]
 
 setup(
@@ -15,7 +17,12 @@ setup(
     version=VERSION,
     description="Ranking-based losses for object detection and segmentation, on Detectron2",
     license="Apache-2.0",
-    packages=find_packages(include=["brloss_d2", "brloss_d2.*"]),
+    packages=[
+        *find_packages(include=["brloss_d2", "brloss_d2.*"]),
+        *PROJECTS,
+        *(f"{name}.{part}" for name, path in PROJECTS.items() for part in find_packages(path)),
+    ],
+    package_dir=PROJECTS,
     python_requires=">=3.10",
     # brloss_d2.ops, losses and criteria need torch alone. detectron2, which the rest needs, is not
     # on PyPI: see compat/detectron2.

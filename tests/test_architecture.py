@@ -20,6 +20,8 @@ ALLOWED = {
     "checkpoint": set(),
     "visualization": {"data"},
     "engine": {"checkpoint", "data", "evaluation"},
+    # Finds the projects; nothing of the package imports one.
+    "projects": set(),
 }
 TORCH_ONLY = ("ops", "losses", "criteria")
 

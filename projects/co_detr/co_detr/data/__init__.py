@@ -1,0 +1,1 @@
+"""Augmentation of the published recipe."""

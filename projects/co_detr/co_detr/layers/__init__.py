@@ -1,0 +1,1 @@
+"""Parts of the transformer that know nothing of detection."""
