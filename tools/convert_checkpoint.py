@@ -64,7 +64,12 @@ def _save(conversion: Conversion, target: str) -> None:
 
 
 def _report(conversion: Conversion, target: str) -> str:
-    names = {"atss": "ATSS or PAA", "paa": "PAA", "resnet": "ResNet"}
+    names = {
+        "atss": "ATSS or PAA",
+        "paa": "PAA",
+        "resnet": "ResNet",
+        "co_deformable_detr": "Co-Deformable-DETR",
+    }
     what = names.get(conversion.architecture, conversion.architecture)
     whose = "brloss_d2" if conversion.is_ours else "mmdetection"
     numbers = sum(weight.numel() for weight in conversion.weights.values())

@@ -17,6 +17,8 @@ from brloss_d2.checkpoint.mmdetection import (
 from brloss_d2.checkpoint.torchvision_resnet import is_torchvision_resnet
 from brloss_d2.errors import InputError
 
+_OURS = ("backbone.bottom_up.", "query_head.content.")  # names that no published weight has
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -59,10 +61,11 @@ def convert_file(file: str, architecture: str | None = None) -> Conversion:
         body = {name: w for name, w in state.items() if not name.startswith("fc.")}
         state = {f"backbone.{name}": weight for name, weight in body.items()}
     architecture = architecture or recognize_architecture(state)
-    if any(name.startswith("backbone.bottom_up.") for name in state):
+    if any(name.startswith(_OURS) for name in state):
         return Conversion(architecture, False, to_mmdetection(state, architecture))
     weights = from_mmdetection(state, architecture)
-    return Conversion(architecture, True, weights, _warnings(checkpoint.get("meta")))
+    warnings = (*_warnings(checkpoint.get("meta")), *_head_bias_warning(weights))
+    return Conversion(architecture, True, weights, warnings)
 
 
 def check_fit(weights: Mapping[str, Tensor], model: nn.Module) -> None:
@@ -112,3 +115,11 @@ def _warnings(meta: Any) -> tuple[str, ...]:
     if "style='caffe'" in config:
         found.append("its ResNet has the stride in the 1x1 convolutions: set stride_in_1x1=True")
     return tuple(found)
+
+
+def _head_bias_warning(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Published Co-DETRs embed a head in one number, through a mistake, or in one per channel."""
+    bias = weights.get("query_head.custom.head_bias")
+    if bias is None or bias.shape[1] == 1:
+        return ()
+    return (f"it embeds its heads: set model.query_head.head_bias_dim={bias.shape[1]}",)

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from brloss_d2.checkpoint.mmdetection_names import PARTS, name_table
+from brloss_d2.checkpoint.mmdetection_names import TABLES, name_table
 from brloss_d2.errors import InputError
 
-ARCHITECTURES = tuple(PARTS)
+ARCHITECTURES = tuple(TABLES)
 
 # One weight that tells an architecture, published and ours; the first that is found counts.
 _MARKS = {
+    "co_deformable_detr": {"query_head.query_embedding.weight", "query_head.content.weight"},
     "atss": {"bbox_head.atss_cls.weight", "head.scales.0.scale"},
     "fovea": {"bbox_head.fovea_cls.weight"},
     "retinanet": {"bbox_head.retina_cls.weight", "head.cls_logits.weight"},
@@ -94,7 +95,7 @@ def without_training_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _table(state: Iterable[str], architecture: str) -> list[tuple[str, str]]:
-    if architecture not in PARTS:
+    if architecture not in TABLES:
         raise InputError(
             f"There is no architecture {architecture!r}; known ones: {', '.join(ARCHITECTURES)}."
         )
@@ -120,7 +121,9 @@ def _check_shapes(ours: Mapping[str, Tensor]) -> None:
     """Compare biases and normalisations with the convolutions they belong to."""
     for name, tensor in ours.items():
         if match := _OWNER.fullmatch(name):
-            weight = ours[f"{match[1]}.weight"]
+            weight = ours.get(f"{match[1]}.weight")
+            if weight is None:  # a normalisation that follows no convolution
+                continue
             channels = weight.shape[1 if match[1].endswith(".deconv") else 0]
             if tensor.shape != (channels,):
                 raise InputError(
