@@ -30,6 +30,8 @@ class RankingCriterion(PooledCriterion):
         balancer: weighs each box loss against the ranking terms.
         score_weighted: average the box losses with the highest class score of their row as weight,
             else with equal weights.
+        disjoint_is_negative: rank a foreground row whose box does not touch its object (IoU 0)
+            among the negatives, as published; else it stays a positive of the lowest quality.
         cls_weights: of the terms of `cls_loss` by name; those not named weigh 1.
         pools: see `PooledCriterion`.
 
@@ -44,6 +46,7 @@ class RankingCriterion(PooledCriterion):
         balancer: Balancer,
         *,
         score_weighted: bool = True,
+        disjoint_is_negative: bool = False,
         cls_weights: Mapping[str, float] | None = None,
         **pools: Any,
     ):
@@ -52,12 +55,18 @@ class RankingCriterion(PooledCriterion):
         self.box_losses = named_box_losses(box_loss)
         if len(self.box_losses) > 1 and len(list(balancer.buffers())) > 0:
             raise ValueError(f"{type(balancer).__name__} keeps a state: it balances one box loss")
-        self.score_weighted, self.cls_weights = score_weighted, dict(cls_weights or {})
+        self.score_weighted, self.disjoint_is_negative = score_weighted, disjoint_is_negative
+        self.cls_weights = dict(cls_weights or {})
 
     def rank(self, matched: MatchedPredictions, processes: Processes) -> CriterionOutput:
-        logits, labels = matched.logits.flatten(), matched.binary_labels().flatten()
+        labels = matched.binary_labels()
         quality = paired_box_iou(matched.pred_boxes.detach(), matched.gt_boxes)
-        terms = self.cls_loss(logits, labels, quality, processes=processes)
+        if self.disjoint_is_negative:
+            rows, meets = matched.foreground(), quality > 0
+            labels[rows, matched.labels[rows]] = meets.to(labels.dtype)
+            quality = quality[meets]
+        logits = matched.logits.flatten()
+        terms = self.cls_loss(logits, labels.flatten(), quality, processes=processes)
         losses = {name: self.cls_weights.get(name, 1.0) * x for name, x in terms.items()}
         cls_total = torch.stack(list(losses.values())).sum().detach()
         weights = self._box_weights(matched)

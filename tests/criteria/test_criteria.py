@@ -1,5 +1,7 @@
 """Every criterion on every kind of batch, and what each computes on a batch done by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from batches import CLASSES
@@ -220,6 +222,27 @@ def test_ranking_and_sorting_may_weigh_differently():
         torch.testing.assert_close(weight * gradients[0], gradients[1])
     expected = 2 * plain.losses["loss_rank"] + 0.5 * plain.losses["loss_sort"]
     torch.testing.assert_close(weighted.losses["loss_box_reg"], expected, check_dtype=False)
+
+
+def test_boxes_beside_their_objects_may_count_as_negatives():
+    matched = batch([0, 3, 1, 3, 2])
+    shifted = matched.pred_boxes + torch.tensor([[0.0], [1000], [0]])
+    matched = replace(matched, pred_boxes=shifted)
+    kept, dropped = (
+        RankingCriterion(RankSortLoss(), GIoULoss(), SelfBalancer(), disjoint_is_negative=x)
+        for x in (False, True)
+    )
+    as_background = replace(
+        matched,
+        labels=torch.tensor([0, 3, 3, 3, 2]),
+        pred_boxes=shifted[[0, 2]],
+        gt_boxes=matched.gt_boxes[[0, 2]],
+    )
+    expected = kept(as_background).losses
+    for name in ("loss_rank", "loss_sort"):
+        assert torch.equal(dropped(matched).losses[name], expected[name])
+    assert dropped(matched).losses["loss_rank"] != kept(matched).losses["loss_rank"]
+    assert len(dropped(matched).box_weights) == 3
 
 
 def test_a_balancer_with_a_state_is_not_shared():

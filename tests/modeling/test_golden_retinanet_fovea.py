@@ -150,7 +150,7 @@ def test_localisation_errors(golden, model):
     if "site/head/error" not in golden:
         pytest.skip("AP Loss has none")
     matched = match(golden, model, outputs(golden))
-    errors = matched.box_losses(model.criterion.box_losses["loss_box_reg"])
+    errors = matched.box_losses(model.criterion.box_loss)
     foreground = (matched.labels >= 0) & (matched.labels < CLASSES)
     table = torch.full(foreground.shape, torch.nan)
     table[foreground] = errors.detach()
