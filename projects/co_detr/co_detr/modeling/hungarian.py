@@ -14,7 +14,7 @@ UNMATCHED = -1
 
 # Focal loss as a cost: weight of positives, exponent, and what keeps logarithms finite.
 _ALPHA, _GAMMA, _EPS = 0.25, 2, 1e-12
-# Of a prediction that is not finite: dearer than any other.
+# Of a prediction that is not a number: dearer than any other.
 _NEVER = 1e6
 
 
@@ -25,7 +25,7 @@ class HungarianMatcher:
     distance of the relative boxes - `giou_weight` x GIoU, in single precision. Where total costs
     are equal, which of the solutions is returned is not specified.
 
-    Predictions that are not finite are matched last, so that a training that has diverged is found
+    Predictions that are not numbers are matched last, so that a training that has diverged is found
     out by its loss and not here.
 
     Cost: O(Q G) on the device of the predictions; no more than G^2 rows go to the solver on the

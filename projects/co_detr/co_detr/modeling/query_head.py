@@ -146,10 +146,14 @@ class CoDeformableHead(nn.Module):
         return self.custom(boxes, features, head)
 
     def pyramid(self, memory: Tensor, geometry: FeatureGeometry) -> list[Tensor]:
-        """The L + 1 feature maps (N, C, H, W) for the auxiliary heads: memory and one coarser."""
+        """Feature maps for the auxiliary heads: those of the memory and a coarser one.
+
+        Returns:
+            L + 1 contiguous maps (N, C, H, W), finest first.
+        """
         levels = memory.split([height * width for height, width in geometry.shapes], 1)
         maps = [
-            level.transpose(1, 2).unflatten(2, shape)
+            level.mT.contiguous().unflatten(2, shape)
             for level, shape in zip(levels, geometry.shapes, strict=True)
         ]
         return [*maps, self.downsample(maps[-1])]
