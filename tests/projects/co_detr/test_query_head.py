@@ -127,6 +127,21 @@ class TestDecoder:
         boxes = head.decode(queries, memory(), geometry()).boxes
         torch.testing.assert_close(boxes, queries.references.expand(3, -1, -1, -1))
 
+    def test_what_a_layer_gets(self):
+        """Boxes relative to the padded maps of each level, and positions that never change."""
+        head, queries, where = random_head(), random_queries(), geometry()
+        calls = []
+        for layer in head.decoder.layers:
+            layer.register_forward_pre_hook(lambda _, args: calls.append(args))
+        boxes = head.decode(queries, memory(), where).boxes
+        assert len(calls) == 3
+        for call, start in zip(calls, (queries.references, *boxes[:2]), strict=True):
+            _, position, _, references, _ = call
+            assert torch.equal(position, queries.position)
+            for level in range(4):
+                expected = start * where.valid_ratios[:, None, level].repeat(1, 1, 2)
+                torch.testing.assert_close(references[:, :, level], expected)
+
     def test_order_of_queries(self):
         head, queries = random_head(), random_queries()
         order = torch.randperm(11, generator=torch.Generator().manual_seed(0))
@@ -184,6 +199,28 @@ class TestDecoder:
         assert not torch.equal(maps()[0], noisy[0])
         for clean, other in zip(*found, strict=True):
             assert torch.equal(clean, other)
+
+
+def test_halves_of_what_a_box_is_encoded_to():
+    """The first is the position; the second belongs to the content of customised queries."""
+    head = small_query_head()
+    encoders = [(head.pos_trans, None), *((e.pos_trans, e) for e in head.custom.embeddings)]
+    with torch.no_grad():
+        head.custom.head_bias.zero_()
+        for linear, embedding in encoders:
+            linear.weight.zero_()
+            linear.bias.copy_(torch.tensor([0.0, 1.0]).repeat_interleave(DIM))
+            if embedding is not None:
+                embedding.feat_norm.bias.fill_(2)
+                embedding.feat_norm.weight.zero_()
+    boxes, features = torch.rand(1, 4, 4), torch.rand(1, 4, DIM)
+    expected = torch.ones(1, 4, DIM)
+    for number in range(2):
+        found = head.embed_custom(boxes, features, number)
+        torch.testing.assert_close(found.position, -expected, rtol=1e-4, atol=0)
+        torch.testing.assert_close(found.content, 3 * expected, rtol=1e-4, atol=0)
+    position = head.propose(memory(), geometry()).queries.position
+    torch.testing.assert_close(position, -torch.ones_like(position), rtol=1e-4, atol=0)
 
 
 class TestCustomQueries:
@@ -271,7 +308,7 @@ def test_initialisation():
         bound = (6 / sum(weight.shape)) ** 0.5
         assert 0.9 * bound < weight.abs().max() <= bound, name
     assert state["custom.head_bias"].shape == (2, 1)
-    assert state["custom.head_bias"].abs().max() <= 2**0.5
+    assert 0 < state["custom.head_bias"].abs().max() <= 2**0.5
     for layer in range(4):
         bias = state[f"class_branches.{layer}.bias"]
         torch.testing.assert_close(bias.sigmoid(), torch.full((CLASSES,), 0.01))

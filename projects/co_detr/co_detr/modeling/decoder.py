@@ -84,9 +84,8 @@ class DeformableDecoder(nn.Module):
         ratios = torch.cat([geometry.valid_ratios] * 2, -1)[:, None]
         hidden, boxes = [], []
         for layer, branch in zip(self.layers, box_branches, strict=True):
-            x = layer(
-                x, queries.position, memory, references.detach()[:, :, None] * ratios, geometry
-            )
+            places = references.detach()[:, :, None] * ratios
+            x = layer(x, queries.position, memory, places, geometry)
             step = branch(x)
             boxes.append((step + inverse_sigmoid(references)).sigmoid())
             references = (step + inverse_sigmoid(references.detach())).sigmoid()

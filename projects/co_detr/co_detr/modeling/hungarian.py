@@ -64,7 +64,7 @@ class HungarianMatcher:
             (Q,) int64, the object of each prediction, or -1. `min(Q, G)` of them have one.
         """
         matched = torch.full((len(logits),), UNMATCHED, device=logits.device)
-        if len(gt_boxes) == 0 or len(logits) == 0:
+        if len(gt_boxes) == 0:
             return matched
         cost = self.cost(logits, boxes, gt_boxes, gt_classes, image_size)
         rows = _candidates(cost)

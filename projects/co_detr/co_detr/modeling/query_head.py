@@ -214,14 +214,15 @@ def proposal_logits(geometry: FeatureGeometry) -> Tensor:
     """
     levels = [_level_boxes(padding, level) for level, padding in enumerate(geometry.masks)]
     boxes = torch.cat(levels, 1)
-    usable = ((boxes > _MARGIN) & (boxes < 1 - _MARGIN)).all(-1) & ~geometry.padding
+    # Centres of cells in the padding are beyond 1.
+    usable = ((boxes > _MARGIN) & (boxes < 1 - _MARGIN)).all(-1)
     return boxes.logit().masked_fill(~usable[..., None], torch.inf)
 
 
 def _level_boxes(padding: Tensor, level: int) -> Tensor:
     """(N, H W, 4) squares around the cells of a level, relative to the part without padding."""
     rows, columns = (torch.arange(n, device=padding.device) + 0.5 for n in padding.shape[1:])
-    valid_columns, valid_rows = ((~padding[:, 0]).sum(1), (~padding[:, :, 0]).sum(1))
+    valid_columns, valid_rows = (~padding[:, 0]).sum(1), (~padding[:, :, 0]).sum(1)
     x = columns / valid_columns[:, None]
     y = rows / valid_rows[:, None]
     x, y = x[:, None].expand(padding.shape), y[..., None].expand(padding.shape)
