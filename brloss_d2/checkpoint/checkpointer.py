@@ -1,6 +1,7 @@
 """Load and save checkpoints."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from brloss_d2.checkpoint.files import read_checkpoint, replacing
 from brloss_d2.checkpoint.sources import local_file
+from brloss_d2.checkpoint.swin import fit_swin, is_swin_classifier, swin_backbone
 from brloss_d2.checkpoint.torchvision_resnet import (
     detectron2_names,
     fit_backbone,
@@ -19,8 +21,9 @@ from brloss_d2.errors import InputError
 
 
 class Checkpointer(DetectionCheckpointer):
-    """detectron2's checkpointer that unpickles no code, reads torchvision's ResNets, and replaces
-    files whole, so that a crash while saving leaves the last good checkpoint."""
+    """detectron2's checkpointer that unpickles no code, reads torchvision's ResNets and
+    the published Swin transformers, and replaces files whole, so that a crash while saving leaves
+    the last good checkpoint."""
 
     def __init__(self, model: nn.Module, save_dir: str = "", *, strict: bool = False, **parts: Any):
         """
@@ -69,6 +72,9 @@ class Checkpointer(DetectionCheckpointer):
         if is_torchvision_resnet(checkpoint["model"]):
             checkpoint["model"] = detectron2_names(checkpoint["model"])
             checkpoint["is_torchvision"] = True
+        elif is_swin_classifier(checkpoint["model"]):
+            checkpoint["model"] = swin_backbone(checkpoint["model"])
+            checkpoint["is_swin"] = True
         return checkpoint
 
     def _torch_load(self, f: str) -> dict[str, Any]:
@@ -83,7 +89,9 @@ class Checkpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         prefix = ""
         if checkpoint.pop("is_torchvision", False):
-            prefix = self._place_backbone(checkpoint)
+            prefix = self._place_resnet(checkpoint)
+        elif checkpoint.pop("is_swin", False):
+            prefix = self._place(checkpoint, fit_swin)
         incompatible = super()._load_model(checkpoint)
         # A backbone's file lacks the rest of the detector by nature: that is no news.
         names = [name for name in incompatible.missing_keys if name.startswith(prefix)]
@@ -91,13 +99,18 @@ class Checkpointer(DetectionCheckpointer):
         self._check(incompatible)
         return incompatible
 
-    def _place_backbone(self, checkpoint: dict[str, Any]) -> str:
-        weights = checkpoint["model"]
-        prefix, found = fit_backbone(weights, self.model.state_dict())
-        checkpoint["model"] = {prefix + name: weight for name, weight in weights.items()}
-        self.logger.info("Loading %s from torchvision's weights", found)
+    def _place_resnet(self, checkpoint: dict[str, Any]) -> str:
+        prefix = self._place(checkpoint, fit_backbone)
         for mistake in preprocessing_mistakes(self.model):
             self.logger.warning("Unlike what torchvision's weights were trained with, %s", mistake)
+        return prefix
+
+    def _place(self, checkpoint: dict[str, Any], fit: Callable[..., tuple[str, str]]) -> str:
+        """Put a classifier's weights under the names of the model's backbone; return its prefix."""
+        weights = checkpoint["model"]
+        prefix, found = fit(weights, self.model.state_dict())
+        checkpoint["model"] = {prefix + name: weight for name, weight in weights.items()}
+        self.logger.info("Loading %s from the weights of a classifier", found)
         return prefix
 
     def _check(self, incompatible: Any) -> None:

@@ -11,6 +11,18 @@ from torchvision.models import get_model_weights, list_models
 from brloss_d2.errors import InputError
 
 TORCHVISION = "torchvision://"
+SWIN = "swin://"
+_SWIN_URL = "https://github.com/SwinTransformer/storage/releases/download/v1.0.0/{}.pth"
+_SWIN_MODELS = (
+    "swin_tiny_patch4_window7_224",
+    "swin_small_patch4_window7_224",
+    "swin_base_patch4_window7_224",
+    "swin_base_patch4_window12_384",
+    "swin_base_patch4_window7_224_22k",
+    "swin_base_patch4_window12_384_22k",
+    "swin_large_patch4_window7_224_22k",
+    "swin_large_patch4_window12_384_22k",
+)
 _ADVICE = (
     "Without a network pass a local file (train.init_checkpoint=FILE), or start from scratch "
     '(train.init_checkpoint="").'
@@ -19,7 +31,7 @@ _ADVICE = (
 
 def is_backbone_only(path: str) -> bool:
     """Whether a checkpoint holds an image classifier and no detector, as far as its name tells."""
-    return path.startswith(TORCHVISION)
+    return path.startswith((TORCHVISION, SWIN))
 
 
 def local_file(path: str) -> str:
@@ -27,13 +39,16 @@ def local_file(path: str) -> str:
 
     Args:
         path: a file (detectron2's `?matching_heuristics=True` may follow), a URL that detectron2
-            knows, or `torchvision://` and the name of a ResNet.
+            knows, `torchvision://` and the name of a ResNet, or `swin://` and the name of a
+            published Swin transformer.
 
     Raises:
         InputError: there is no such file or name, or the download failed.
     """
-    if is_backbone_only(path):
+    if path.startswith(TORCHVISION):
         return _torchvision_file(path[len(TORCHVISION) :])
+    if path.startswith(SWIN):
+        return _swin_file(path[len(SWIN) :])
     name, question, query = path.partition("?")
     if "://" in name:
         return _downloaded(name) + question + query
@@ -54,7 +69,17 @@ def _torchvision_file(model: str) -> str:
     if model not in known:
         raise InputError(f"There is no {TORCHVISION}{model}; known names: {', '.join(known)}.")
     # V1 are the weights that published detectors started from.
-    url = get_model_weights(model).IMAGENET1K_V1.url
+    return _cached(get_model_weights(model).IMAGENET1K_V1.url)
+
+
+def _swin_file(model: str) -> str:
+    if model not in _SWIN_MODELS:
+        raise InputError(f"There is no {SWIN}{model}; known names: {', '.join(_SWIN_MODELS)}.")
+    return _cached(_SWIN_URL.format(model))
+
+
+def _cached(url: str) -> str:
+    """The file of a URL in the folder where torch.hub keeps weights, downloaded if need be."""
     name = os.path.basename(urlparse(url).path)
     file = os.path.join(torch.hub.get_dir(), "checkpoints", name)
     if not os.path.isfile(file):

@@ -29,7 +29,8 @@ def train_defaults() -> dict[str, Any]:
     """
     return {
         "output_dir": "./output",
-        # A file, a URL, torchvision://resnet50 for a backbone, or "" to start from scratch.
+        # A file, a URL, for a backbone torchvision://resnet50 or swin://swin_tiny_patch4_window7_224,
+        # or "" to start from scratch.
         "init_checkpoint": "",
         "max_iter": 90_000,
         # Of the training step; evaluation runs in float32.

@@ -1,0 +1,18 @@
+"""The published recipe with a Swin-T: more weight decay."""
+
+from brloss_d2.projects.co_detr.modeling.swin import Swin
+from detectron2.config import LazyCall as L
+
+from .co_deformable_detr_R_50_1x import dataloader, model, optimizer, train
+
+model.backbone = L(Swin)(
+    embed_dim=96,
+    depths=[2, 2, 6, 2],
+    num_heads=[3, 6, 12, 24],
+    window_size=7,
+    drop_path_rate=0.2,
+    out_indices=[1, 2, 3],
+)
+model.neck.update(input_shapes=[192, 384, 768], in_features=["p1", "p2", "p3"])
+optimizer.weight_decay = 0.05
+train.init_checkpoint = "swin://swin_tiny_patch4_window7_224"

@@ -1,0 +1,14 @@
+"""AdamW as published: a tenth of the rate for backbone and sampling offsets; everything decays."""
+
+import torch
+from brloss_d2.projects.co_detr.optim import params_by_name
+from detectron2.config import LazyCall as L
+
+optimizer = L(torch.optim.AdamW)(
+    params=L(params_by_name)(
+        base_lr="${..lr}", lr_factors=dict(backbone=0.1, sampling_offsets=0.1)
+    ),
+    lr=2e-4,
+    betas=(0.9, 0.999),
+    weight_decay=1e-4,
+)
