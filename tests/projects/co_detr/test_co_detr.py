@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from golden_detector import CLASSES, small_detector
+from golden_detector import CLASSES, CONFIGS, small_detector
 from random_inputs import random_inputs
+from two_processes import assert_processes_agree
 
 from brloss_d2.projects.co_detr.modeling.query_head import QueryPredictions
 
@@ -44,6 +45,11 @@ def test_one_step_of_any_batch(loss):
             assert all((p.grad == 0).all() for p in trained.values())
     assert len(keys) == 1  # the same names whatever the batch
     assert len(keys.pop()) == NUM_TERMS[loss]
+
+
+def test_a_process_without_objects_keeps_up(loss, tmp_path):
+    leaf = CONFIGS / f"quick/co_deformable_detr_R_18_{loss}_300it.py"
+    assert_processes_agree(leaf, ["model.query_head.num_classes=2"], tmp_path)
 
 
 def test_images_of_different_sizes(loss):
