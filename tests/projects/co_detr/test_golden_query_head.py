@@ -14,8 +14,8 @@ from brloss_d2.projects.co_detr.modeling.query_head import proposal_logits
 IMAGES = range(2)
 LAYERS = range(3)
 HEADS = ("roi", "atss")
-# Largest absolute differences met: none up to what goes into the decoder, then 3e-6 of features,
-# 1.4e-6 of logits and 2.4e-7 of boxes.
+# Largest absolute differences met: none from the memory to what goes into the decoder, then 3e-6 of
+# features, 1.5e-6 of logits and 3e-7 of boxes.
 MAPS, LOGITS, BOXES = 1e-5, 5e-6, 1e-6
 
 

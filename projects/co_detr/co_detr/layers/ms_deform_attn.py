@@ -6,45 +6,14 @@ P points.
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from brloss_d2.projects.co_detr.layers.ms_deform_sampling import ms_deform_sample
 from brloss_d2.projects.co_detr.modeling.geometry import FeatureGeometry
 
-Backend = Literal["auto", "torch", "triton"]
-
-
-def ms_deform_sample(
-    value: Tensor,
-    shapes: Sequence[tuple[int, int]],
-    locations: Tensor,
-    weights: Tensor,
-    backend: Backend = "auto",
-) -> Tensor:
-    """Weighted sums of values, interpolated bilinearly at points of each level.
-
-    Args:
-        value: (N, S, M, D), level by level, rows first; cells outside count as zeros.
-        shapes: (H, W) of each level, in cells.
-        locations: (N, Q, M, L, P, 2) as (x, y), normalised: 0 and 1 are the edges of a level.
-        weights: (N, Q, M, L, P).
-
-    Returns:
-        (N, Q, M * D), heads concatenated.
-    """
-    n, _, m, d = value.shape
-    q = locations.shape[1]
-    outs = []
-    for level, part in enumerate(value.split([h * w for h, w in shapes], dim=1)):
-        maps = part.flatten(2).transpose(1, 2).reshape(n * m, d, *shapes[level])
-        grid = (2 * locations[:, :, :, level] - 1).transpose(1, 2).flatten(0, 1)
-        outs.append(F.grid_sample(maps, grid, align_corners=False))
-    w = weights.transpose(1, 2).reshape(n * m, 1, q, -1)
-    out = (torch.cat(outs, dim=-1) * w).sum(-1)
-    return out.reshape(n, m * d, q).transpose(1, 2)
+__all__ = ["MSDeformAttn", "ms_deform_sample"]
 
 
 class MSDeformAttn(nn.Module):

@@ -117,7 +117,7 @@ class CoDeformableHead(nn.Module):
 
     def propose(self, memory: Tensor, geometry: FeatureGeometry) -> Proposals:
         """Predict a box in every cell and make queries of the `min(Q, S)` best."""
-        start = proposal_logits(geometry).to(memory.device)
+        start = proposal_logits(geometry)
         unusable = start.isinf().any(-1, keepdim=True)
         cells = self.enc_output_norm(self.enc_output(memory.masked_fill(unusable, 0)))
         logits = self.class_branches[-1](cells)
@@ -189,9 +189,10 @@ class CustomEmbedding(nn.Module):
 
     def forward(self, boxes: Tensor, features: Tensor, head: int) -> Queries:
         embedding, boxes = self.embeddings[head], boxes.detach()
+        # Encoded is what lies in [1e-5, 1 - 1e-5]; anchors may lie outside the image.
         encoded = sine_box(inverse_sigmoid(boxes).sigmoid(), self.dim // 2)
-        encoded = embedding.pos_trans_norm(embedding.pos_trans(encoded))
-        position, content = encoded.split(self.dim, -1)
+        both = embedding.pos_trans_norm(embedding.pos_trans(encoded))
+        position, content = both.split(self.dim, -1)
         content = content + embedding.feat_norm(embedding.feat_trans(features))
         return Queries(content, position + self.head_bias[head], boxes)
 
