@@ -38,6 +38,7 @@ setup(
         "pillow>=9.1",
         "pycocotools>=2.0.6",
         "pyyaml>=6.0",
+        "scipy>=1.10",
         "tabulate>=0.9",
     ],
     # LVIS and Cityscapes need requirements/no_deps.txt, and Cityscapes these.

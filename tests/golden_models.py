@@ -15,7 +15,7 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
 from detectron2.structures import BitMasks, Boxes, Instances
 from torch import Tensor, nn
 
-from brloss_d2.checkpoint.mmdetection import from_mmdetection
+from brloss_d2.checkpoint.mmdetection import from_mmdetection, to_mmdetection
 from brloss_d2.modeling import FixedStatsBatchNorm2d
 
 SHIPPED = Path(__file__).parent / "golden"
@@ -78,7 +78,7 @@ def relative(actual: Tensor, expected: Tensor) -> float:
     return ((actual - expected).norm() / expected.norm().clamp(min=1e-12)).item()
 
 
-def small_resnet():
+def small_resnet(norm=FixedStatsBatchNorm2d):
     """The ResNet-18 of the files: basic blocks, 8, 16, 32 and 64 channels, res2 frozen."""
     widths = (8, 8, 16, 32, 64)
     stages = [
@@ -88,11 +88,11 @@ def small_resnet():
             stride_per_block=[1 if i == 0 else 2, 1],
             in_channels=widths[i],
             out_channels=widths[i + 1],
-            norm=FixedStatsBatchNorm2d,
+            norm=norm,
         )
         for i in range(4)
     ]
-    stem = L(BasicStem)(in_channels=3, out_channels=8, norm=FixedStatsBatchNorm2d)
+    stem = L(BasicStem)(in_channels=3, out_channels=8, norm=norm)
     names = ["res2", "res3", "res4", "res5"]
     return L(ResNet)(stem=stem, stages=stages, out_features=names, freeze_at=2)
 
@@ -160,6 +160,30 @@ def differences_of_gradients(
         if f"{case}grad/{names[name]}" in golden:
             by_gradient[name] = relative(parameter.grad, golden.tensor(f"{case}grad/{names[name]}"))
     return by_gradient, by_norm
+
+
+def assert_gradients(
+    model: nn.Module, golden: Golden, architecture: str, tolerance: float = 1e-4
+) -> None:
+    """Compare the gradients in a model with files that store them under published names.
+
+    Args:
+        architecture: as `to_mmdetection` has it.
+        tolerance: relative, of the norms and of the gradients that the file has.
+    """
+    # What has no gradient is NaN.
+    named = {name: torch.full(x.shape, torch.nan) for name, x in model.state_dict().items()}
+    named |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    ours = to_mmdetection(named, architecture)
+    names = golden.names("grad_norm/names")
+    for name, expected in zip(names, golden.tensor("grad_norm/values"), strict=True):
+        if expected == -1:  # frozen
+            assert ours[name].isnan().all(), name
+        else:
+            norm = ours[name].norm()
+            torch.testing.assert_close(norm, expected, rtol=tolerance, atol=1e-5, msg=name)
+    for key in golden.keys("grad/"):
+        assert relative(ours[key.removeprefix("grad/")], golden.tensor(key)) < tolerance, key
 
 
 def differences_of_detections(

@@ -29,7 +29,7 @@ _MARKS = {
     "mask_rcnn": {"roi_head.mask_head.conv_logits.weight", "roi_heads.mask_head.predictor.weight"},
     "faster_rcnn": {"roi_head.bbox_head.fc_cls.weight", "roi_heads.box_predictor.cls_score.weight"},
 }
-_TRAINING_STATE = re.compile(r".+(\.num_batches_tracked|\.criterion\..+)")
+_TRAINING_STATE = re.compile(r"(.+\.)?(num_batches_tracked|criterion\..+)")
 _OWNER = re.compile(r"(.+?)(\.norm\.\w+|\.bias)")
 _NAMED = 6  # names in a message
 

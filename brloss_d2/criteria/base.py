@@ -1,6 +1,7 @@
 """What a head gives to a criterion, and what it gets back."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -94,8 +95,8 @@ class MatchedPredictions:
             **{name: x[foreground] for name, x in given.items() if x is not None},
         )
 
-    def box_losses(self, box_loss: BoxLoss) -> Tensor:
-        """(P,): `box_loss` of every foreground row, on boxes or deltas as it needs."""
+    def box_losses(self, box_loss: nn.Module) -> Tensor:
+        """(P,): a `BoxLoss` of every foreground row, on boxes or deltas as it needs."""
         if not box_loss.on_deltas:
             return box_loss(self.pred_boxes, self.gt_boxes)
         if self.pred_deltas is None or self.gt_deltas is None:
@@ -137,3 +138,12 @@ class Criterion(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, matched: MatchedPredictions) -> CriterionOutput: ...
+
+
+# One box loss, or several under the names of their terms.
+BoxLosses = BoxLoss | Mapping[str, BoxLoss]
+
+
+def named_box_losses(box_loss: BoxLosses) -> nn.ModuleDict:
+    """The box losses of a criterion by name; a single one is "loss_box_reg"."""
+    return nn.ModuleDict({"loss_box_reg": box_loss} if isinstance(box_loss, BoxLoss) else box_loss)

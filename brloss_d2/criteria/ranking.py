@@ -1,13 +1,19 @@
 """Criterion of the ranking losses without coupling: AP, BAP, RS, BRS."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from brloss_d2.criteria.base import CriterionOutput, MatchedPredictions
+from brloss_d2.criteria.base import (
+    BoxLosses,
+    CriterionOutput,
+    MatchedPredictions,
+    named_box_losses,
+)
 from brloss_d2.criteria.pools import PooledCriterion
-from brloss_d2.losses import Balancer, BoxLoss, RankingLoss, paired_box_iou
+from brloss_d2.losses import Balancer, RankingLoss, paired_box_iou
 from brloss_d2.ops import Processes, with_value
 
 
@@ -20,40 +26,57 @@ class RankingCriterion(PooledCriterion):
 
     Args:
         cls_loss: the ranking loss.
-        box_loss: per positive.
-        balancer: weighs the box loss against the ranking terms.
+        box_loss: per positive; or several by name, such as `{"loss_l1": ..., "loss_giou": ...}`.
+        balancer: weighs each box loss against the ranking terms.
         score_weighted: average the box losses with the highest class score of their row as weight,
             else with equal weights.
+        disjoint_is_negative: rank a foreground row whose box does not touch its object (IoU 0)
+            among the negatives, as published; else it stays a positive of the lowest quality.
+        cls_weights: of the terms of `cls_loss` by name; those not named weigh 1.
         pools: see `PooledCriterion`.
+
+    Raises:
+        ValueError: several box losses share a balancer that keeps a state.
     """
 
     def __init__(
         self,
         cls_loss: RankingLoss,
-        box_loss: BoxLoss,
+        box_loss: BoxLosses,
         balancer: Balancer,
         *,
         score_weighted: bool = True,
+        disjoint_is_negative: bool = False,
+        cls_weights: Mapping[str, float] | None = None,
         **pools: Any,
     ):
         super().__init__(**pools)
-        self.cls_loss, self.box_loss, self.balancer = cls_loss, box_loss, balancer
-        self.score_weighted = score_weighted
+        self.cls_loss, self.balancer = cls_loss, balancer
+        self.box_losses = named_box_losses(box_loss)
+        if len(self.box_losses) > 1 and len(list(balancer.buffers())) > 0:
+            raise ValueError(f"{type(balancer).__name__} keeps a state: it balances one box loss")
+        self.score_weighted, self.disjoint_is_negative = score_weighted, disjoint_is_negative
+        self.cls_weights = dict(cls_weights or {})
 
     def rank(self, matched: MatchedPredictions, processes: Processes) -> CriterionOutput:
-        logits, labels = matched.logits.flatten(), matched.binary_labels().flatten()
+        labels = matched.binary_labels()
         quality = paired_box_iou(matched.pred_boxes.detach(), matched.gt_boxes)
-        losses = self.cls_loss(logits, labels, quality, processes=processes)
+        if self.disjoint_is_negative:
+            rows, meets = matched.foreground(), quality > 0
+            labels[rows, matched.labels[rows]] = meets.to(labels.dtype)
+            quality = quality[meets]
+        logits = matched.logits.flatten()
+        terms = self.cls_loss(logits, labels.flatten(), quality, processes=processes)
+        losses = {name: self.cls_weights.get(name, 1.0) * x for name, x in terms.items()}
         cls_total = torch.stack(list(losses.values())).sum().detach()
         weights = self._box_weights(matched)
-        box_loss = weighted_mean(matched.box_losses(self.box_loss), weights, processes)
         positives = processes.total(len(weights), weights.device)
-        balanced = self.balancer(cls_total, box_loss, positives)
-        metrics: dict[str, Tensor | float] = {
-            "box_reg_unbalanced": box_loss.detach(),
-            "num_positives": len(weights),
-        }
-        return CriterionOutput({**losses, "loss_box_reg": balanced}, weights, cls_total, metrics)
+        metrics: dict[str, Tensor | float] = {"num_positives": len(weights)}
+        for name, box_loss in self.box_losses.items():
+            value = weighted_mean(matched.box_losses(box_loss), weights, processes)
+            losses[name] = self.balancer(cls_total, value, positives)
+            metrics[f"{name.removeprefix('loss_')}_unbalanced"] = value.detach()
+        return CriterionOutput(losses, weights, cls_total, metrics)
 
     def _box_weights(self, matched: MatchedPredictions) -> Tensor:
         if not self.score_weighted:

@@ -1,12 +1,18 @@
 """Criteria of the score-based baselines: softmax cross-entropy and sigmoid losses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brloss_d2.criteria.base import Criterion, CriterionOutput, MatchedPredictions
+from brloss_d2.criteria.base import (
+    BoxLosses,
+    Criterion,
+    CriterionOutput,
+    MatchedPredictions,
+    named_box_losses,
+)
 from brloss_d2.criteria.pools import check_pools, processes_of
 from brloss_d2.criteria.quality import PositiveQuality, QualityBranch
 from brloss_d2.losses import BoxLoss, ScoreLoss, paired_box_iou
@@ -52,8 +58,8 @@ class SigmoidCriterion(Criterion):
 
     Args:
         cls_loss: per row and class.
-        box_loss: per positive.
-        box_weight: weight of the box loss.
+        box_loss: per positive; or several by name, such as `{"loss_l1": ..., "loss_giou": ...}`.
+        box_weight: weight of the box loss; of several by name.
         normalizer: what the classification loss is divided by: the number of "rows" that are not
             ignored, of "positives", "positives_per_image" (with at least one for each image),
             "positives_or_images" (whichever are more) or "positives_and_images" (both together).
@@ -68,9 +74,9 @@ class SigmoidCriterion(Criterion):
     def __init__(
         self,
         cls_loss: ScoreLoss,
-        box_loss: BoxLoss,
+        box_loss: BoxLosses,
         *,
-        box_weight: float = 1.0,
+        box_weight: float | Mapping[str, float] = 1.0,
         normalizer: str = "positives",
         box_normalizer: str | None = None,
         box_weighting: PositiveQuality | None = None,
@@ -82,26 +88,33 @@ class SigmoidCriterion(Criterion):
             if kind not in _COUNTS:
                 raise ValueError(f"normalizer must be one of {tuple(_COUNTS)}, got {kind!r}")
         check_pools(None, pool)
-        self.cls_loss, self.box_loss, self.box_weight = cls_loss, box_loss, box_weight
+        self.cls_loss, self.box_losses = cls_loss, named_box_losses(box_loss)
+        if not isinstance(box_weight, Mapping):
+            box_weight = {"loss_box_reg": box_weight}
+        self.box_weights = dict(box_weight)
+        if self.box_weights.keys() != self.box_losses.keys():
+            raise ValueError(
+                f"box_weight must have a number for each of {list(self.box_losses)}, got "
+                f"{box_weight}"
+            )
         self.normalizer, self.box_normalizer = normalizer, box_normalizer or normalizer
         self.box_weighting, self.quality, self.pool = box_weighting, quality, pool
 
     def forward(self, matched: MatchedPredictions) -> CriterionOutput:
         weights = self._box_weights(matched)
         cls_count, box_count, total_weight = self._divisors(matched, weights)
-        box_sum = (matched.box_losses(self.box_loss) * weights).sum()
         box_divisor = total_weight if self.box_weighting is not None else box_count
-        losses = {
-            "loss_cls": self._cls_sum(matched) / cls_count,
-            "loss_box_reg": self.box_weight * box_sum / box_divisor,
-        }
+        losses = {"loss_cls": self._cls_sum(matched) / cls_count}
+        for name, box_loss in self.box_losses.items():
+            box_sum = (matched.box_losses(box_loss) * weights).sum()
+            losses[name] = self.box_weights[name] * box_sum / box_divisor
         if self.quality is not None:
             losses["loss_quality"] = self.quality(matched) / box_count
         return _output(losses, weights)
 
     def extra_repr(self) -> str:
         return (
-            f"box_weight={self.box_weight}, normalizer={self.normalizer!r}, "
+            f"box_weights={self.box_weights}, normalizer={self.normalizer!r}, "
             f"box_normalizer={self.box_normalizer!r}, pool={self.pool!r}"
         )
 

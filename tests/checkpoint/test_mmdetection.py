@@ -120,10 +120,17 @@ def test_names_of_deformable_convolutions() -> None:
         from_mmdetection(published, "faster_rcnn")
 
 
-def test_the_state_of_losses_stays_behind() -> None:
-    ours = from_mmdetection(weights("faster_brs"), "faster_rcnn")
-    state = {**ours, "roi_heads.box_predictor.criterion.balancer.weight": torch.tensor(50.0)}
-    assert identical(to_mmdetection(state, "faster_rcnn"), weights("faster_brs"))
+@pytest.mark.parametrize(
+    ("file", "architecture", "owner"),
+    [
+        ("faster_brs", "faster_rcnn", "roi_heads.box_predictor.criterion"),
+        ("retinanet_alrp", "retinanet", "criterion"),
+    ],
+)
+def test_the_state_of_losses_stays_behind(file: str, architecture: str, owner: str) -> None:
+    ours = from_mmdetection(weights(file), architecture)
+    state = {**ours, f"{owner}.balancer.weight": torch.tensor(50.0)}
+    assert identical(to_mmdetection(state, architecture), weights(file))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
 """Every criterion on every kind of batch, and what each computes on a batch done by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from batches import CLASSES
+from batches import random_batch as batch
 
 from brloss_d2.criteria import (
     CRITERION_NAMES,
@@ -16,6 +20,7 @@ from brloss_d2.criteria import (
 from brloss_d2.losses import (
     BinaryCrossEntropyLoss,
     ConstantBalancer,
+    EpochSelfBalancer,
     GIoULoss,
     RankSortLoss,
     SelfBalancer,
@@ -24,7 +29,6 @@ from brloss_d2.losses import (
     rank_sort_loss,
 )
 
-CLASSES = 3
 # One image done by hand with the published functions: the box head of RS and BRS Loss.
 LOGITS = [[0.6, -0.2, 0.1], [-0.3, 0.2, 0.4], [0, -0.1, 0.3], [0.5, 0.05, -0.4], [0.2, 0.35, -0.6]]
 LABELS = [0, 2, 1, 3, 3]
@@ -38,24 +42,6 @@ class StoredBoxLoss(GIoULoss):
 
     def forward(self, pred, target):
         return torch.tensor(BOX_ERRORS) + 0 * pred.sum()
-
-
-def batch(labels, *, columns: int = CLASSES, seed: int = 0) -> MatchedPredictions:
-    g = torch.Generator().manual_seed(seed)
-    labels = torch.tensor(labels, dtype=torch.long)
-    count = int(((labels >= 0) & (labels < CLASSES)).sum())
-    xy = torch.rand(count, 2, generator=g) * 50
-    gt = torch.cat([xy, xy + 10 + torch.rand(count, 2, generator=g) * 30], 1)
-    deltas = torch.randn(count, 4, generator=g).requires_grad_()
-    return MatchedPredictions(
-        logits=torch.randn(len(labels), columns, generator=g).requires_grad_(),
-        labels=labels,
-        pred_boxes=gt + deltas,
-        gt_boxes=gt,
-        num_classes=CLASSES,
-        pred_deltas=deltas,
-        gt_deltas=torch.zeros(count, 4),
-    )
 
 
 def step(criterion: Criterion, matched: MatchedPredictions):
@@ -130,7 +116,7 @@ def hand_batch(monkeypatch) -> MatchedPredictions:
 )
 def test_box_head_done_with_the_published_functions(name, rank, balance, monkeypatch):
     criterion = roi_criterion(name, epoch_steps=1)
-    criterion.box_loss = StoredBoxLoss()
+    criterion.box_losses["loss_box_reg"] = StoredBoxLoss()
     output = criterion(hand_batch(monkeypatch))
     torch.testing.assert_close(output.losses["loss_rank"].item(), rank, rtol=0, atol=1e-6)
     torch.testing.assert_close(output.losses["loss_sort"].item(), 0.012150, rtol=0, atol=1e-6)
@@ -198,3 +184,86 @@ def test_wrong_shapes():
     matched = MatchedPredictions(torch.zeros(2, 3), torch.tensor([0, 3]), boxes, boxes, CLASSES)
     with pytest.raises(ValueError, match="needs pred_deltas"):
         matched.box_losses(SmoothL1Loss())
+
+
+def test_several_box_losses_are_balanced_each():
+    """The value of each is that of the ranking terms; its gradient, that of the loss alone."""
+    matched = batch([0, 3, 1, 3, -1])
+    both = {"loss_l1": SmoothL1Loss(), "loss_giou": GIoULoss()}
+    criterion = RankingCriterion(RankSortLoss(), both, SelfBalancer(), score_weighted=False)
+    output = criterion(matched)
+    assert output.losses.keys() == {"loss_rank", "loss_sort", "loss_l1", "loss_giou"}
+    for name, box_loss in both.items():
+        alone = RankingCriterion(RankSortLoss(), box_loss, SelfBalancer(), score_weighted=False)
+        expected = alone(matched).losses["loss_box_reg"]
+        assert output.losses[name] == expected
+        torch.testing.assert_close(expected.detach(), output.cls_total)
+        gradients = [
+            torch.autograd.grad(x, matched.pred_deltas, retain_graph=True)[0]
+            for x in (output.losses[name], expected)
+        ]
+        torch.testing.assert_close(*gradients)
+        value = matched.box_losses(box_loss).mean()
+        assert output.metrics[f"{name[5:]}_unbalanced"] == value
+
+
+def test_ranking_and_sorting_may_weigh_differently():
+    matched = batch([0, 3, 1, 3, 2])
+    plain = RankingCriterion(RankSortLoss(), GIoULoss(), SelfBalancer())(matched)
+    weights = {"loss_rank": 2.0, "loss_sort": 0.5}
+    criterion = RankingCriterion(RankSortLoss(), GIoULoss(), SelfBalancer(), cls_weights=weights)
+    weighted = criterion(matched)
+    for name, weight in weights.items():
+        gradients = [
+            torch.autograd.grad(x.losses[name], matched.logits, retain_graph=True)[0]
+            for x in (plain, weighted)
+        ]
+        assert gradients[0].abs().max() > 0
+        torch.testing.assert_close(weight * gradients[0], gradients[1])
+    expected = 2 * plain.losses["loss_rank"] + 0.5 * plain.losses["loss_sort"]
+    torch.testing.assert_close(weighted.losses["loss_box_reg"], expected, check_dtype=False)
+
+
+def test_boxes_beside_their_objects_may_count_as_negatives():
+    matched = batch([0, 3, 1, 3, 2])
+    shifted = matched.pred_boxes + torch.tensor([[0.0], [1000], [0]])
+    matched = replace(matched, pred_boxes=shifted)
+    kept, dropped = (
+        RankingCriterion(RankSortLoss(), GIoULoss(), SelfBalancer(), disjoint_is_negative=x)
+        for x in (False, True)
+    )
+    as_background = replace(
+        matched,
+        labels=torch.tensor([0, 3, 3, 3, 2]),
+        pred_boxes=shifted[[0, 2]],
+        gt_boxes=matched.gt_boxes[[0, 2]],
+    )
+    expected = kept(as_background).losses
+    for name in ("loss_rank", "loss_sort"):
+        assert torch.equal(dropped(matched).losses[name], expected[name])
+    assert dropped(matched).losses["loss_rank"] != kept(matched).losses["loss_rank"]
+    assert len(dropped(matched).box_weights) == 3
+
+
+def test_a_balancer_with_a_state_is_not_shared():
+    both = {"loss_l1": SmoothL1Loss(), "loss_giou": GIoULoss()}
+    with pytest.raises(ValueError, match="EpochSelfBalancer keeps a state"):
+        RankingCriterion(RankSortLoss(), both, EpochSelfBalancer(period=2))
+
+
+def test_several_box_losses_of_a_score_criterion():
+    matched = batch([0, 3, 1, 3, -1])
+    criterion = SigmoidCriterion(
+        BinaryCrossEntropyLoss(),
+        {"loss_l1": SmoothL1Loss(), "loss_giou": GIoULoss()},
+        box_weight={"loss_l1": 2.5, "loss_giou": 1.0},
+    )
+    losses = criterion(matched).losses
+    expected = 2.5 * matched.box_losses(SmoothL1Loss()).mean()
+    torch.testing.assert_close(losses["loss_l1"], expected)
+    torch.testing.assert_close(losses["loss_giou"], matched.box_losses(GIoULoss()).mean())
+
+
+def test_every_box_loss_needs_a_weight():
+    with pytest.raises(ValueError, match="a number for each of \\['loss_l1'\\]"):
+        SigmoidCriterion(BinaryCrossEntropyLoss(), {"loss_l1": SmoothL1Loss()}, box_weight=2.0)

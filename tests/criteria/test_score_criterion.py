@@ -1,8 +1,11 @@
 """The parts of the score-based one-stage criteria: divisors, box weights, quality branch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
+from batches import CLASSES, random_batch
 
 from brloss_d2.criteria import (
     ONE_STAGE_ARCHITECTURES,
@@ -23,31 +26,20 @@ from brloss_d2.losses import (
     paired_box_iou,
 )
 
-CLASSES = 3
 # Image 0 has two positives, image 1 one, image 2 none.
 LABELS = [0, 3, 1, 3, 2, -1, 3, 3]
 IMAGES = [0, 0, 0, 0, 1, 1, 2, 2]
 
 
 def batch(labels=LABELS, images=IMAGES) -> MatchedPredictions:
-    g = torch.Generator().manual_seed(0)
-    labels = torch.tensor(labels, dtype=torch.long)
-    count = int(((labels >= 0) & (labels < CLASSES)).sum())
-    xy = torch.rand(count, 2, generator=g) * 50
-    gt = torch.cat([xy, xy + 10 + torch.rand(count, 2, generator=g) * 30], 1)
-    deltas = torch.randn(count, 4, generator=g).requires_grad_()
-    return MatchedPredictions(
-        logits=torch.randn(len(labels), CLASSES, generator=g).requires_grad_(),
-        labels=labels,
-        pred_boxes=gt + deltas,
-        gt_boxes=gt,
-        num_classes=CLASSES,
-        pred_deltas=deltas,
-        gt_deltas=torch.zeros(count, 4),
+    matched = random_batch(labels)
+    g = torch.Generator().manual_seed(1)
+    return replace(
+        matched,
         images=torch.tensor(images),
         num_images=3,
-        references=gt + torch.tensor([-4.0, 2, 3, 1]),
-        quality_logits=torch.randn(count, generator=g).requires_grad_(),
+        references=matched.gt_boxes + torch.tensor([-4.0, 2, 3, 1]),
+        quality_logits=torch.randn(len(matched.gt_boxes), generator=g).requires_grad_(),
     )
 
 

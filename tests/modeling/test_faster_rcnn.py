@@ -8,6 +8,7 @@ from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from random_inputs import random_inputs
 from yaml_configs import small_rcnn
 
 from brloss_d2.criteria import CRITERION_NAMES, roi_criterion, rpn_criterion
@@ -19,17 +20,8 @@ SIZE = (96, 128)
 RANKING_KEYS = {"rank", "box_reg"}
 
 
-def inputs(*objects: int, seed: int = 0) -> list[dict]:
-    g = torch.Generator().manual_seed(seed)
-    batch = []
-    for count in objects:
-        xy = torch.rand(count, 2, generator=g) * 40
-        boxes = torch.cat([xy, xy + 20 + torch.rand(count, 2, generator=g) * 30], 1)
-        classes = torch.randint(CLASSES, (count,), generator=g)
-        instances = Instances(SIZE, gt_boxes=Boxes(boxes), gt_classes=classes)
-        image = torch.randint(256, (3, *SIZE), generator=g, dtype=torch.uint8)
-        batch.append({"image": image, "instances": instances, "height": 96, "width": 128})
-    return batch
+def inputs(*objects: int, **options) -> list[dict]:
+    return random_inputs(*objects, num_classes=CLASSES, **options)
 
 
 def slim(name: str):

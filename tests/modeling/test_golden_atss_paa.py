@@ -66,7 +66,7 @@ def anchors(golden, model) -> list[Boxes]:
 
 
 def match(golden, model, predictions):
-    return model.match(anchors(golden, model), predictions, ground_truth(golden))
+    return model.matcher(anchors(golden, model), predictions, ground_truth(golden)).matched
 
 
 def image_anchors(golden, model, image: int) -> tuple[LevelAnchors, torch.Tensor]:
@@ -83,7 +83,7 @@ def test_anchors(golden, model):
 
 def test_assignment(golden, model):
     """Of ATSS; of PAA the first stage, which names the candidates."""
-    assigner = getattr(model.assigner, "candidates", model.assigner)
+    assigner = getattr(model.matcher.assigner, "candidates", model.matcher.assigner)
     for i, objects in enumerate(ground_truth(golden)):
         inside, rows = image_anchors(golden, model, i)
         expected = golden.tensor(f"head/assigned{i}")[rows]
@@ -94,17 +94,17 @@ def test_assignment(golden, model):
 def test_scores_and_split_of_paa(name):
     golden = load(name)
     model = build(small_config(f"paa_R_50_FPN_{name[4:]}_1x", tower=64))
-    logits, deltas = (torch.cat(x, 1).detach() for x in model._rows(outputs(golden)[:2]))
+    logits, deltas = (torch.cat(x, 1).detach() for x in model.matcher.rows(outputs(golden)[:2]))
     for i, objects in enumerate(ground_truth(golden)):
         inside, rows = image_anchors(golden, model, i)
-        boxes = model.box_transform.apply_deltas(deltas[i][rows], inside.boxes)
+        boxes = model.matcher.box_transform.apply_deltas(deltas[i][rows], inside.boxes)
         predictions = AnchorPredictions(logits[i][rows], boxes)
         place = torch.searchsorted(rows, golden.tensor(f"paa/cand{i}"))
         owners = golden.tensor(f"paa/cand_gt{i}")
-        scores = model.assigner.scores(predictions[place], objects, owners)
+        scores = model.matcher.assigner.scores(predictions[place], objects, owners)
         expected = golden.tensor(f"paa/cand_loss{i}")
         torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
-        assigned = model.assigner(inside, objects, predictions)
+        assigned = model.matcher.assigner(inside, objects, predictions)
         labels = torch.where(assigned >= 0, objects.gt_classes[assigned], CLASSES)
         assert torch.equal(labels, golden.tensor(f"paa/labels{i}")[rows])
         assert (assigned >= 0).sum() == golden.tensor(f"paa/num_pos{i}")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from detectron2.structures import Boxes
-from golden_models import Golden, available, load, relative
+from golden_models import Golden, assert_gradients, available, load, relative
 from small_one_stage import (
     CLASSES,
     build,
@@ -21,7 +21,6 @@ from small_one_stage import (
     small_config,
 )
 
-from brloss_d2.checkpoint import to_mmdetection
 from brloss_d2.modeling.label_assignment import LevelAnchors
 
 LEVELS = range(3, 8)
@@ -85,7 +84,7 @@ def anchors(golden, model) -> list[Boxes]:
 
 
 def match(golden, model, predictions):
-    return model.match(anchors(golden, model), predictions, ground_truth(golden))
+    return model.matcher(anchors(golden, model), predictions, ground_truth(golden)).matched
 
 
 def level_major(golden, by_image: torch.Tensor) -> torch.Tensor:
@@ -118,7 +117,7 @@ def test_assignment(golden, model):
         valid = golden.tensor("head/valid")[i].bool()
         inside = LevelAnchors.cat(anchors(golden, model))[valid.nonzero().squeeze(1)]
         stored = golden.tensor(f"head/target/assigned_gt{i}").long()
-        ours = model.assigner(inside, ground_truth(golden)[i])
+        ours = model.matcher.assigner(inside, ground_truth(golden)[i])
         published = torch.where(stored > 0, stored - 1, torch.where(stored == 0, -1, -2))
         assert torch.equal(ours, published)
 
@@ -189,29 +188,7 @@ def test_whole_training_step(golden, model):
     total = sum(losses.values())
     torch.testing.assert_close(total.detach(), golden.tensor("loss_total"), rtol=1e-5, atol=0)
     total.backward()
-    assert_parameter_gradients(golden, model)
-
-
-def gradients(golden, model) -> dict[str, torch.Tensor]:
-    """Of all parameters by their published names; NaN where there is none."""
-    state = model.state_dict()
-    named = {name: torch.full(x.shape, torch.nan) for name, x in state.items()}
-    named |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    weights = {n: g for n, g in named.items() if "num_batches" not in n and "criterion" not in n}
-    return to_mmdetection(weights, CASES[golden.name].architecture)
-
-
-def assert_parameter_gradients(golden, model) -> None:
-    ours = gradients(golden, model)
-    names = golden.names("grad_norm/names")
-    for name, expected in zip(names, golden.tensor("grad_norm/values"), strict=True):
-        if expected == -1:  # frozen
-            assert ours[name].isnan().all(), name
-        else:
-            norm = ours[name].norm()
-            torch.testing.assert_close(norm, expected, rtol=1e-4, atol=1e-5, msg=name)
-    for key in golden.keys("grad/"):
-        assert relative(ours[key.removeprefix("grad/")], golden.tensor(key)) < 1e-4, key
+    assert_gradients(model, golden, CASES[golden.name].architecture)
 
 
 def test_self_balancing_over_three_steps(golden, model):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from detectron2.config import get_cfg, instantiate
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
+from random_inputs import random_inputs
 from small_one_stage import CLASSES, small_config
 
 from brloss_d2.criteria import (
@@ -18,21 +19,9 @@ from brloss_d2.errors import InputError
 from brloss_d2.losses import GIoULoss
 from brloss_d2.modeling import OneStageDetector, add_brloss_config
 
-SIZE = (96, 128)
 
-
-def inputs(*objects: int, seed: int = 0, largest: float = 50.0) -> list[dict]:
-    g = torch.Generator().manual_seed(seed)
-    batch = []
-    for count in objects:
-        xy = torch.rand(count, 2, generator=g) * 40
-        sides = (0.4 + 0.6 * torch.rand(count, 2, generator=g)) * largest
-        classes = torch.randint(CLASSES, (count,), generator=g)
-        instances = Instances(SIZE, gt_boxes=Boxes(torch.cat([xy, xy + sides], 1)))
-        instances.gt_classes = classes
-        image = torch.randint(256, (3, *SIZE), generator=g, dtype=torch.uint8)
-        batch.append({"image": image, "instances": instances, "height": 96, "width": 128})
-    return batch
+def inputs(*objects: int, **options) -> list[dict]:
+    return random_inputs(*objects, num_classes=CLASSES, **options)
 
 
 def detector(architecture: str, name: str) -> OneStageDetector:
@@ -127,7 +116,7 @@ def test_boxes_to_learn_are_those_the_encoding_can_express():
     images = model.preprocess_image([image])
     features = list(model.backbone(images.tensor).values())
     anchors = model.anchor_generator(features)
-    matched = model.match(anchors, model.head(features), [image["instances"]])
+    matched, _ = model.matcher(anchors, model.head(features), [image["instances"]])
     torch.testing.assert_close(matched.gt_boxes, torch.tensor([[3.0, 3, 5, 5]]))
 
 
@@ -210,14 +199,13 @@ def test_yaml_and_lazy_users_get_the_same_detector(leaf):
     yaml = build_model(yaml_config(architecture, name))
     assert repr(lazy.head) == repr(yaml.head)
     assert lazy.backbone.top_block.in_feature == yaml.backbone.top_block.in_feature
-    for part in ("assigner", "postprocessor", "box_transform"):
+    for part in ("matcher", "postprocessor"):
         assert settings(getattr(lazy, part)) == settings(getattr(yaml, part))
     for ours, theirs in zip(
         lazy.anchor_generator.cell_anchors, yaml.anchor_generator.cell_anchors, strict=True
     ):
         torch.testing.assert_close(ours, theirs)
     assert lazy.anchor_generator.offset == yaml.anchor_generator.offset
-    assert lazy.padding_divisor == yaml.padding_divisor
 
 
 def settings(part) -> object:

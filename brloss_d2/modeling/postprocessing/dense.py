@@ -1,4 +1,4 @@
-"""Detections of one image from the candidates of its levels."""
+"""Detections from the candidates of all levels."""
 
 from collections.abc import Callable
 
@@ -73,6 +73,38 @@ class DensePostprocessor:
             pred_classes=classes,
         )
         return self._suppress(candidates)
+
+    def detect(
+        self,
+        anchors: list[Boxes],
+        outputs: list[list[Tensor]],
+        *,
+        predict_probs: Callable[[Tensor], Tensor],
+        decode: Callable[[Tensor, Tensor], Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """Detect in a batch.
+
+        Args:
+            anchors: those of each level.
+            outputs: class logits, deltas and possibly quality logits, each a list over levels of
+                (N, R_l, K, 4 or 1).
+            predict_probs: turns logits into probabilities.
+            decode: turns deltas and anchors into boxes.
+            image_sizes: height and width of each image without padding, in pixels.
+        """
+        logits, deltas, *quality = outputs
+        return [
+            self(
+                anchors,
+                [predict_probs(level[i].float()) for level in logits],
+                [level[i] for level in deltas],
+                [level[i, :, 0].float().sigmoid() for level in quality[0]] if quality else None,
+                decode=decode,
+                image_size=size,
+            )
+            for i, size in enumerate(image_sizes)
+        ]
 
     def _clip(self, boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
         clipped = Boxes(boxes)

@@ -3,14 +3,6 @@
 Criteria, their weights and what they train on are set by `losses.py`.
 """
 
-from brloss_d2.projects.co_detr.modeling.co_detr import CoDETR
-from brloss_d2.projects.co_detr.modeling.decoder import DeformableDecoder
-from brloss_d2.projects.co_detr.modeling.dense_head import AuxiliaryDenseHead
-from brloss_d2.projects.co_detr.modeling.encoder import DeformableEncoder
-from brloss_d2.projects.co_detr.modeling.hungarian import HungarianMatcher
-from brloss_d2.projects.co_detr.modeling.neck import ChannelMapper
-from brloss_d2.projects.co_detr.modeling.query_head import CoDeformableHead
-from brloss_d2.projects.co_detr.modeling.query_losses import QueryLosses
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import BasicStem, ResNet
@@ -31,6 +23,14 @@ from brloss_d2.modeling import (
     TowerHead,
 )
 from brloss_d2.modeling.dense_heads import DenseMatcher
+from brloss_d2.projects.co_detr.modeling.co_detr import CoDETR
+from brloss_d2.projects.co_detr.modeling.decoder import DeformableDecoder
+from brloss_d2.projects.co_detr.modeling.dense_head import AuxiliaryDenseHead
+from brloss_d2.projects.co_detr.modeling.encoder import DeformableEncoder
+from brloss_d2.projects.co_detr.modeling.hungarian import HungarianMatcher
+from brloss_d2.projects.co_detr.modeling.neck import ChannelMapper
+from brloss_d2.projects.co_detr.modeling.query_head import CoDeformableHead
+from brloss_d2.projects.co_detr.modeling.query_losses import QueryLosses
 
 _STRIDES = [8, 16, 32, 64, 128]
 _transformer = dict(

@@ -1,7 +1,8 @@
 """The published recipe with a Swin-T: more weight decay."""
 
-from brloss_d2.projects.co_detr.modeling.swin import Swin
 from detectron2.config import LazyCall as L
+
+from brloss_d2.projects.co_detr.modeling.swin import Swin
 
 from .co_deformable_detr_R_50_1x import dataloader, model, optimizer, train
 

@@ -4,8 +4,9 @@ Images without objects are used too.
 """
 
 import detectron2.data.transforms as T
-from brloss_d2.projects.co_detr.data import MinBoxSizeMapper, OneOf
 from detectron2.config import LazyCall as L
+
+from brloss_d2.projects.co_detr.data import MinBoxSizeMapper, OneOf
 
 from .....configs.common.data.coco import dataloader
 

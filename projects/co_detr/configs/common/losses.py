@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 
-from brloss_d2.projects.co_detr.modeling.unit_frame import UnitFrameCriterion
 from detectron2.config import LazyCall as L
 
 from brloss_d2.criteria import RankingCriterion, SigmoidCriterion, SoftmaxCriterion
@@ -14,6 +13,7 @@ from brloss_d2.losses import (
     SigmoidFocalLoss,
     SmoothL1Loss,
 )
+from brloss_d2.projects.co_detr.modeling.unit_frame import UnitFrameCriterion
 
 from .....configs.common.one_stage_criteria import atss as _atss
 
@@ -70,6 +70,7 @@ def _brs(box_loss):
         box_loss=box_loss,
         balancer=L(SelfBalancer)(),
         score_weighted=False,
+        disjoint_is_negative=True,
         images_per_pool=_IMAGES_PER_POOL,
     )
 

@@ -1,8 +1,9 @@
 """AdamW as published: a tenth of the rate for backbone and sampling offsets; everything decays."""
 
 import torch
-from brloss_d2.projects.co_detr.optim import params_by_name
 from detectron2.config import LazyCall as L
+
+from brloss_d2.projects.co_detr.optim import params_by_name
 
 optimizer = L(torch.optim.AdamW)(
     params=L(params_by_name)(

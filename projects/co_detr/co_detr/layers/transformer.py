@@ -1,0 +1,107 @@
+"""Layers of the transformer, normalised after each residual sum, without dropout."""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from brloss_d2.projects.co_detr.layers.ms_deform_attn import MSDeformAttn
+from brloss_d2.projects.co_detr.modeling.geometry import FeatureGeometry
+
+
+class FFN(nn.Module):
+    """Two linear maps with a ReLU between them; the caller adds the residual."""
+
+    def __init__(self, dim: int, ffn_dim: int):
+        super().__init__()
+        self.linear1 = nn.Linear(dim, ffn_dim)
+        self.linear2 = nn.Linear(ffn_dim, dim)
+        for linear in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) to (..., C)."""
+        return self.linear2(self.linear1(x).relu())
+
+
+class MLP(nn.Module):
+    """Linear maps with ReLUs between them, initialised as PyTorch does.
+
+    Args:
+        dims: of the input, of each hidden layer, of the output.
+    """
+
+    def __init__(self, *dims: int):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(dims))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., dims[0]) to (..., dims[-1])."""
+        for layer in self.layers[:-1]:
+            x = layer(x).relu()
+        return self.layers[-1](x)
+
+
+class EncoderLayer(nn.Module):
+    """Deformable attention of cells to cells, then an FFN.
+
+    Args:
+        dim, num_heads, num_levels, num_points: as in `MSDeformAttn`.
+        ffn_dim: hidden channels of the FFN.
+    """
+
+    def __init__(self, dim: int, num_heads: int, num_levels: int, num_points: int, ffn_dim: int):
+        super().__init__()
+        self.attn = MSDeformAttn(dim, num_heads, num_levels, num_points)
+        self.norm1 = nn.LayerNorm(dim)
+        self.ffn = FFN(dim, ffn_dim)
+        self.norm2 = nn.LayerNorm(dim)
+
+    def forward(
+        self, x: Tensor, position: Tensor, references: Tensor, geometry: FeatureGeometry
+    ) -> Tensor:
+        """Update the cells `x` (N, S, C).
+
+        Args:
+            position: (N, S, C) added to `x` where it asks, not where it answers.
+            references: (N, S, L, 2), see `MSDeformAttn`.
+        """
+        x = self.norm1(self.attn(x, position, x, references, geometry))
+        return self.norm2(x + self.ffn(x))
+
+
+class DecoderLayer(nn.Module):
+    """Attention of queries to queries, deformable attention to the memory, then an FFN.
+
+    Args: as in `EncoderLayer`.
+    """
+
+    def __init__(self, dim: int, num_heads: int, num_levels: int, num_points: int, ffn_dim: int):
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(dim, num_heads, batch_first=True)
+        nn.init.xavier_uniform_(self.self_attn.out_proj.weight)
+        self.norm1 = nn.LayerNorm(dim)
+        self.cross_attn = MSDeformAttn(dim, num_heads, num_levels, num_points)
+        self.norm2 = nn.LayerNorm(dim)
+        self.ffn = FFN(dim, ffn_dim)
+        self.norm3 = nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        query: Tensor,
+        query_pos: Tensor,
+        memory: Tensor,
+        references: Tensor,
+        geometry: FeatureGeometry,
+    ) -> Tensor:
+        """Update the queries (N, Q, C).
+
+        Args:
+            query_pos: (N, Q, C).
+            memory: (N, S, C).
+            references: (N, Q, L, 4), see `MSDeformAttn`.
+        """
+        located = query + query_pos
+        attended, _ = self.self_attn(located, located, query, need_weights=False)
+        query = self.norm1(query + attended)
+        query = self.norm2(self.cross_attn(query, query_pos, memory, references, geometry))
+        return self.norm3(query + self.ffn(query))

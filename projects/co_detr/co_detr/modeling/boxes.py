@@ -1,0 +1,27 @@
+"""Boxes relative to the image, as transformers have them, and in pixels."""
+
+from torch import Tensor
+from torchvision.ops import box_convert
+
+
+def relative_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Centre and size in fractions of the image, nothing clipped.
+
+    Args:
+        boxes: (..., 4) XYXY in pixels.
+        image_size: height and width in pixels.
+
+    Returns:
+        (..., 4) cxcywh; inside the image all are in [0, 1].
+    """
+    return box_convert(boxes, "xyxy", "cxcywh") / _scale(boxes, image_size)
+
+
+def pixel_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """The inverse of `relative_boxes`."""
+    return box_convert(boxes, "cxcywh", "xyxy") * _scale(boxes, image_size)
+
+
+def _scale(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    height, width = image_size
+    return boxes.new_tensor([width, height, width, height])

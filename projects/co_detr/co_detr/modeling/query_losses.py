@@ -1,0 +1,164 @@
+"""Losses of everything that is a set of queries: decoder layers, proposals, customised queries."""
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+from torchvision.ops import box_convert
+
+from brloss_d2.criteria import Criterion, MatchedPredictions
+from brloss_d2.modeling.matching import image_of_rows, log_metrics
+from brloss_d2.projects.co_detr.modeling.custom_queries import CustomQueries
+from brloss_d2.projects.co_detr.modeling.hungarian import HungarianMatcher
+from brloss_d2.projects.co_detr.modeling.query_head import Proposals, QueryPredictions
+
+
+class QueryLosses(nn.Module):
+    """Matches queries one to one with objects, and computes the losses of every layer.
+
+    Shapes: N images, Q queries, K classes, D decoder layers. Predicted boxes are normalised cxcywh.
+    A criterion compares boxes in pixels; losses "on deltas" get the normalised boxes.
+
+    Args:
+        matcher: which query answers for which object.
+        decoder: criterion of the decoder layers.
+        encoder: of the proposals.
+        custom: of the customised queries.
+        weight: of all terms.
+    """
+
+    def __init__(
+        self,
+        *,
+        matcher: HungarianMatcher,
+        decoder: Criterion,
+        encoder: Criterion,
+        custom: Criterion,
+        weight: float = 1.0,
+    ):
+        super().__init__()
+        self.matcher, self.weight = matcher, weight
+        self.decoder, self.encoder, self.custom = decoder, encoder, custom
+
+    def of_decoder(
+        self, predictions: QueryPredictions, gt_instances: list[Instances]
+    ) -> dict[str, Tensor]:
+        """Losses of the decoder, each layer matched anew: `loss_<term>_layer<d>`."""
+        losses = {}
+        for d, (logits, boxes) in enumerate(_layers(predictions)):
+            targets = self._match(logits, boxes, gt_instances)
+            losses.update(
+                self._losses(self.decoder, logits, boxes, *targets, gt_instances, f"layer{d}")
+            )
+        return losses
+
+    def of_proposals(
+        self, proposals: Proposals, gt_instances: list[Instances]
+    ) -> dict[str, Tensor]:
+        """Losses of the encoder, for which all objects are of class 0: `loss_<term>_proposals`."""
+        objects = [_of_class_zero(x) for x in gt_instances]
+        targets = self._match(proposals.logits, proposals.boxes, objects)
+        return self._losses(
+            self.encoder, proposals.logits, proposals.boxes, *targets, objects, "proposals"
+        )
+
+    def of_custom(
+        self,
+        predictions: QueryPredictions,
+        queries: CustomQueries,
+        gt_instances: list[Instances],
+        head: str,
+    ) -> dict[str, Tensor]:
+        """Losses of customised queries, whose targets are given: `loss_<term>_<head>_layer<d>`."""
+        losses = {}
+        for d, (logits, boxes) in enumerate(_layers(predictions)):
+            targets = queries.labels, queries.gt_boxes
+            name = f"{head}_layer{d}"
+            losses.update(self._losses(self.custom, logits, boxes, *targets, gt_instances, name))
+        return losses
+
+    @torch.no_grad()
+    def _match(
+        self, logits: Tensor, boxes: Tensor, gt_instances: list[Instances]
+    ) -> tuple[Tensor, Tensor]:
+        """(N, Q) labels, K is background, and (N, Q, 4) objects in pixels."""
+        pairs = [
+            self._match_image(logits[i], boxes[i], objects)
+            for i, objects in enumerate(gt_instances)
+        ]
+        labels, gt_boxes = zip(*pairs, strict=True)
+        return torch.stack(labels), torch.stack(gt_boxes)
+
+    def _match_image(
+        self, logits: Tensor, boxes: Tensor, objects: Instances
+    ) -> tuple[Tensor, Tensor]:
+        gt_boxes, gt_classes = objects.gt_boxes.tensor, objects.gt_classes
+        assigned = self.matcher(logits, boxes, gt_boxes, gt_classes, objects.image_size)
+        foreground = (assigned >= 0).nonzero().squeeze(1)
+        labels = torch.full_like(assigned, logits.shape[1])
+        labels[foreground] = gt_classes[assigned[foreground]]
+        targets = torch.zeros_like(boxes)
+        targets[foreground] = gt_boxes[assigned[foreground]].to(targets)
+        return labels, targets
+
+    def _losses(
+        self,
+        criterion: Criterion,
+        logits: Tensor,
+        boxes: Tensor,
+        labels: Tensor,
+        gt_boxes: Tensor,
+        gt_instances: list[Instances],
+        site: str,
+    ) -> dict[str, Tensor]:
+        sizes = [x.image_size for x in gt_instances]
+        output = criterion(match_queries(logits, boxes, labels, gt_boxes, sizes))
+        log_metrics(site, output)
+        return {f"{name}_{site}": self.weight * value for name, value in output.losses.items()}
+
+
+def match_queries(
+    logits: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    gt_boxes: Tensor,
+    image_sizes: list[tuple[int, int]],
+) -> MatchedPredictions:
+    """Put queries beside their ground truth.
+
+    Args:
+        logits: (N, Q, K) class scores.
+        boxes: (N, Q, 4) normalised cxcywh.
+        labels: (N, Q) 0..K-1 foreground, K background, -1 ignored.
+        gt_boxes: (N, Q, 4) XYXY in pixels, read at foreground queries.
+        image_sizes: height and width of each image in pixels.
+    """
+    num_images, num_queries, num_classes = logits.shape
+    image, query = ((labels >= 0) & (labels < num_classes)).nonzero(as_tuple=True)
+    scales = image_scales(image_sizes, boxes)[image]
+    pred, target = boxes[image, query].float(), gt_boxes[image, query].float()
+    return MatchedPredictions(
+        logits=logits.flatten(0, 1),
+        labels=labels.flatten(),
+        pred_boxes=box_convert(pred, "cxcywh", "xyxy") * scales,
+        gt_boxes=target,
+        num_classes=num_classes,
+        pred_deltas=pred,
+        gt_deltas=box_convert(target / scales, "xyxy", "cxcywh"),
+        images=image_of_rows([num_queries] * num_images, labels.device),
+        num_images=num_images,
+    )
+
+
+def image_scales(image_sizes: list[tuple[int, int]], like: Tensor) -> Tensor:
+    """(N, 4) width, height, width, height of each image in pixels."""
+    return like.new_tensor([(w, h, w, h) for h, w in image_sizes], dtype=torch.float32)
+
+
+def _layers(predictions: QueryPredictions):
+    return zip(predictions.logits, predictions.boxes, strict=True)
+
+
+def _of_class_zero(objects: Instances) -> Instances:
+    boxes: Boxes = objects.gt_boxes
+    classes = torch.zeros_like(objects.gt_classes)
+    return Instances(objects.image_size, gt_boxes=boxes, gt_classes=classes)

@@ -1,0 +1,130 @@
+"""The small Co-Deformable-DETR of the golden files, built from our configurations."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.structures import Boxes, Instances
+from golden_models import Golden, load_weights, small_resnet
+
+from brloss_d2.projects.co_detr.modeling import co_detr
+
+CONFIGS = Path(__file__).parents[3] / "projects/co_detr/configs"
+NAMES = ["brs_detr_equal_sizes", "brs_detr", "co_deformable_detr"]
+CLASSES = 5
+
+
+def detector(golden: Golden):
+    """The leaf configuration with the sizes and weights of the file."""
+    cfg = small_config("brs" if golden.name.startswith("brs") else "focal")
+    # The stored batch is normalised.
+    cfg.pixel_mean, cfg.pixel_std = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
+    model = instantiate(cfg)
+    load_weights(model, golden, "co_deformable_detr")
+    return model
+
+
+def small_detector(loss: str):
+    """The same detector with weights of its own."""
+    torch.manual_seed(0)
+    return instantiate(small_config(loss))
+
+
+def small_config(loss: str):
+    """The model of a leaf with the sizes of the files.
+
+    The published RPN of BRS-DETR keeps boxes of no area.
+    """
+    cfg = LazyConfig.load(str(CONFIGS / f"co_deformable_detr_R_50_{loss}_1x.py")).model
+    cfg.backbone = small_resnet(norm="FrozenBN")
+    cfg.backbone.out_features = ["res3", "res4", "res5"]
+    cfg.neck.update(input_shapes={"res3": 16, "res4": 32, "res5": 64}, out_channels=32)
+    _shrink_query_head(cfg.query_head)
+    _shrink_regions(cfg, loss)
+    cfg.dense_head.head.update(in_channels=32, conv_dims=[32], num_classes=CLASSES)
+    cfg.dense_head.matcher.num_classes = CLASSES
+    cfg.max_custom = 20
+    return cfg
+
+
+def _shrink_query_head(head) -> None:
+    for part, layers in ((head.encoder, 2), (head.decoder, 3)):
+        part.update(dim=32, num_heads=4, num_layers=layers, ffn_dim=64)
+    head.update(num_classes=CLASSES, num_queries=30)
+
+
+def _shrink_regions(cfg, loss: str) -> None:
+    rpn, heads = cfg.proposal_generator, cfg.roi_heads
+    rpn.head.in_channels = 32
+    rpn.pre_nms_topk = (400, 400)
+    kept = 500 if loss == "brs" else 300
+    rpn.post_nms_topk = (kept, kept)
+    heads.num_classes = CLASSES
+    heads.box_head.input_shape.channels, heads.box_head.fc_dims = 32, [32, 32]
+    heads.box_predictor.input_shape.channels = 32
+    if loss == "focal":
+        rpn.batch_size_per_image = heads.batch_size_per_image = 64
+
+
+def inputs(golden: Golden) -> list[dict]:
+    """Normalised images without padding, and their objects."""
+    sizes = golden.tensor("input/image_hw").tolist()
+    batch = golden.tensor("input/batch")
+    return [
+        {"image": x[:, :h, :w], "instances": objects}
+        for x, (h, w), objects in zip(batch, sizes, ground_truth(golden), strict=True)
+    ]
+
+
+def ground_truth(golden: Golden) -> list[Instances]:
+    return [
+        Instances(
+            tuple(size),
+            gt_boxes=Boxes(golden.tensor(f"input/gt_boxes{i}")),
+            gt_classes=golden.tensor(f"input/gt_classes{i}").long(),
+        )
+        for i, size in enumerate(golden.tensor("input/image_hw").tolist())
+    ]
+
+
+@contextmanager
+def use_stored_samples(model, golden: Golden) -> Iterator[None]:
+    """Take what is drawn at random from the file: customised queries, in the baseline samples."""
+    rows = iter([golden.tensor(f"aux{head}/row_index").long() for head in range(2)])
+    with mock.patch.object(co_detr, "choose_rows", lambda *_: next(rows)):
+        if "rpn/sample0/pos_index" not in golden:
+            yield
+            return
+        anchors = iter([_anchor_labels(golden, i) for i in range(2)])
+        regions = iter([_region_rows(golden, i) for i in range(2)])
+
+        def sample(matched_idxs, matched_labels, gt_classes):
+            chosen = next(regions)
+            background = torch.full_like(matched_idxs, CLASSES)
+            classes = torch.where(matched_labels == 1, gt_classes[matched_idxs], background)
+            return chosen, classes[chosen]
+
+        with (
+            mock.patch.object(
+                model.proposal_generator, "_subsample_labels", lambda labels: next(anchors)
+            ),
+            mock.patch.object(model.roi_heads, "_sample_proposals", sample),
+        ):
+            yield
+
+
+def _anchor_labels(golden: Golden, image: int) -> torch.Tensor:
+    """(R,) 1 object, 0 background, -1 not sampled."""
+    valid = golden.tensor("rpn/valid")[image].bool().nonzero().squeeze(1)
+    labels = torch.full((golden.tensor("rpn/valid").shape[1],), -1, dtype=torch.int8)
+    labels[valid[golden.tensor(f"rpn/sample{image}/pos_index").long()]] = 1
+    labels[valid[golden.tensor(f"rpn/sample{image}/neg_index").long()]] = 0
+    return labels
+
+
+def _region_rows(golden: Golden, image: int) -> torch.Tensor:
+    names = ("pos_index", "neg_index")
+    return torch.cat([golden.tensor(f"roi/sample{image}/{x}").long() for x in names])

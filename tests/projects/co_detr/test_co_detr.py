@@ -1,0 +1,133 @@
+"""The whole detector on every kind of batch, with both kinds of losses."""
+
+import copy
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+from golden_detector import CLASSES, CONFIGS, small_detector
+from random_inputs import random_inputs
+from two_processes import assert_processes_agree
+
+from brloss_d2.projects.co_detr.modeling.query_head import QueryPredictions
+
+# 2 encoder and 3 decoder layers: proposals, decoder, two sets of customised queries, three heads.
+NUM_TERMS = {"brs": 4 * (1 + 3 + 6) + 9, "focal": 3 * (1 + 3 + 6) + 7}
+
+
+def inputs(*objects: int, **options) -> list[dict]:
+    return random_inputs(*objects, num_classes=CLASSES, **options)
+
+
+def losses_of(model, batch: list[dict]) -> dict[str, torch.Tensor]:
+    with EventStorage():
+        return model.train()(batch)
+
+
+@pytest.fixture(params=["brs", "focal"])
+def loss(request) -> str:
+    return request.param
+
+
+def test_one_step_of_any_batch(loss):
+    model, keys = small_detector(loss), set()
+    for objects in ((3, 2), (0, 2), (0, 0)):
+        model.zero_grad()
+        losses = losses_of(model, inputs(*objects))
+        sum(losses.values()).backward()
+        keys.add(frozenset(losses))
+        assert all(v.shape == () and v.isfinite() for v in losses.values())
+        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        assert [n for n, p in trained.items() if p.grad is None] == []
+        assert all(p.grad.isfinite().all() for p in trained.values())
+        if objects == (0, 0) and loss == "brs":
+            assert all(v == 0 for v in losses.values())
+            assert all((p.grad == 0).all() for p in trained.values())
+    assert len(keys) == 1  # the same names whatever the batch
+    assert len(keys.pop()) == NUM_TERMS[loss]
+
+
+def test_a_process_without_objects_keeps_up(loss, tmp_path):
+    leaf = CONFIGS / f"quick/co_deformable_detr_R_18_{loss}_300it.py"
+    assert_processes_agree(leaf, ["model.query_head.num_classes=2"], tmp_path)
+
+
+def test_images_of_different_sizes(loss):
+    batch = inputs(2) + inputs(1, seed=1, size=(70, 90))
+    losses = losses_of(small_detector(loss), batch)
+    assert all(v.isfinite() for v in losses.values())
+
+
+def test_fewer_cells_than_queries(loss):
+    model = small_detector(loss)
+    batch = inputs(1, 1, largest=20.0, size=(24, 24))
+    losses = losses_of(model, batch)
+    assert all(v.isfinite() for v in losses.values())
+    with torch.no_grad():
+        found, _ = model.eval()(batch)
+    assert len(found["instances"]) <= model.max_detections
+
+
+def test_the_same_seed_draws_the_same_queries(loss):
+    results = []
+    for _ in range(2):
+        model = small_detector(loss)
+        torch.manual_seed(5)
+        results.append(losses_of(model, inputs(3, 2)))
+    for name, value in results[0].items():
+        assert torch.equal(value, results[1][name]), name
+
+
+def test_detections_need_no_auxiliary_head(loss):
+    model = small_detector(loss).eval()
+    alone = copy.deepcopy(model)
+    del alone.proposal_generator, alone.roi_heads, alone.dense_head
+    del alone.query_head.custom, alone.query_head.downsample, alone.query_losses
+    with torch.no_grad():
+        for ours, theirs in zip(model(inputs(1, 1)), alone(inputs(1, 1)), strict=True):
+            first, second = ours["instances"], theirs["instances"]
+            assert torch.equal(first.pred_boxes.tensor, second.pred_boxes.tensor)
+            assert torch.equal(first.scores, second.scores)
+
+
+def test_an_image_is_detected_alone_as_in_a_batch(loss):
+    model = small_detector(loss).eval()
+    batch = inputs(1, 1)
+    with torch.no_grad():
+        together = model(batch)
+        alone = [model([x])[0] for x in batch]
+    for ours, theirs in zip(together, alone, strict=True):
+        first, second = ours["instances"], theirs["instances"]
+        torch.testing.assert_close(first.scores, second.scores, rtol=1e-4, atol=1e-6)
+        assert len(first) == 100
+        inside = first.pred_boxes.inside_box((96, 128))
+        assert inside.all()
+
+
+def test_detections_are_the_best_pairs_of_query_and_class():
+    model = small_detector("brs").eval()
+    model.max_detections = 7
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 1, 30, CLASSES, generator=g)
+    boxes = torch.rand(1, 1, 30, 4, generator=g)
+    predictions = QueryPredictions(logits, boxes, hidden=logits)
+    (found,) = model.inference(predictions, [(96, 128)])
+    pairs = sorted(
+        ((logits[0, 0, q, c].sigmoid().item(), q, c) for q in range(30) for c in range(CLASSES)),
+        reverse=True,
+    )[:7]
+    torch.testing.assert_close(found.scores, torch.tensor([p[0] for p in pairs]))
+    assert found.pred_classes.tolist() == [p[2] for p in pairs]
+    cx, cy, w, h = boxes[0, 0, pairs[0][1]].tolist()
+    expected = torch.tensor([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]).clamp(0, 1)
+    expected = expected * torch.tensor([128, 96, 128, 96])
+    torch.testing.assert_close(found.pred_boxes.tensor[0], expected)
+
+
+def test_unbalanced_values_are_logged():
+    with EventStorage() as storage:
+        small_detector("brs").train()(inputs(3, 2))
+        latest = storage.latest()
+    for site in ("layer2", "proposals", "roi_layer2", "dense_layer2"):
+        assert latest[f"{site}/l1_unbalanced"][0] > 0
+        assert latest[f"{site}/num_positives"][0] > 0

@@ -1,0 +1,54 @@
+"""One training step of two processes, of which the first has no objects at all."""
+
+import socket
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.config import LazyConfig, instantiate
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from torch.nn.parallel import DistributedDataParallel
+
+
+def assert_processes_agree(leaf: Path, overrides: list[str], folder: Path) -> None:
+    """Train the model of a leaf for two steps; gradients must be finite and the same in both.
+
+    Args:
+        overrides: of the leaf, in the notation of the command line.
+        folder: for what the processes find.
+    """
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    mp.spawn(_train, args=(port, str(leaf), overrides, str(folder)), nprocs=2)
+    first, second = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first.keys() == second.keys()
+    for name, gradient in first.items():
+        assert torch.equal(gradient, second[name]), name
+        assert gradient.isfinite().all()
+    assert any(g.any() for g in first.values())
+
+
+def _train(rank: int, port: int, leaf: str, overrides: list[str], folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(leaf), overrides).model
+    model = DistributedDataParallel(instantiate(cfg).train())
+    for _ in range(2):  # the second step fails if the first left a parameter without gradient
+        model.zero_grad()
+        with EventStorage():
+            losses = model(_batch(2 * rank))
+        sum(losses.values()).backward()
+    gradients = {n: p.grad for n, p in model.module.named_parameters() if p.requires_grad}
+    torch.save(gradients, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def _batch(objects: int) -> list[dict]:
+    boxes = torch.tensor([[10.0, 10, 50, 60], [60, 20, 110, 80]])[:objects]
+    instances = Instances((96, 128), gt_boxes=Boxes(boxes))
+    instances.gt_classes = torch.zeros(objects, dtype=torch.long)
+    return [{"image": torch.full((3, 96, 128), 100.0), "instances": instances}]
