@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from brloss_d2.projects.co_detr.data import MinBoxSizeMapper, OneOf
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 from PIL import Image
+
+from brloss_d2.projects.co_detr.data import MinBoxSizeMapper, OneOf
 
 CONFIGS = Path(__file__).parents[3] / "projects/co_detr/configs"
 HEIGHT, WIDTH = 120, 200

@@ -1,15 +1,16 @@
 """Weights, optimiser and schedule of the leaves are the published ones."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from brloss_d2.projects.co_detr.optim import params_by_name
 from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig
 from torch import nn
 
 from brloss_d2.engine import load_config
+from brloss_d2.projects.co_detr.optim import params_by_name
 
 CONFIGS = Path(__file__).parents[3] / "projects/co_detr/configs"
 LEAVES = [f"{b}_{loss}" for b in ("R_50", "swin_t", "swin_l") for loss in ("focal", "brs")]
@@ -24,6 +25,12 @@ def test_there_are_leaves() -> None:
     assert names == {f"co_deformable_detr_{leaf}_1x" for leaf in LEAVES}
     quick = {path.stem for path in CONFIGS.glob("quick/*.py")}
     assert quick == {f"co_deformable_detr_R_18_{loss}_300it" for loss in ("focal", "brs")}
+
+
+def test_the_readme_has_a_row_for_each_leaf() -> None:
+    text = (CONFIGS.parent / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert rows == [f"co_deformable_detr_{leaf}_1x" for leaf in LEAVES]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from brloss_d2.projects.co_detr.modeling.swin import Swin
 from detectron2.config import LazyConfig, instantiate
 from torch import Tensor, nn
+
+from brloss_d2.projects.co_detr.modeling.swin import Swin
 
 CONFIGS = Path(__file__).parents[3] / "projects/co_detr/configs"
 SMALL = dict(embed_dim=12, depths=(2, 2, 2, 2), num_heads=(1, 2, 2, 2), window_size=3)
