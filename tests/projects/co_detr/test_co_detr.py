@@ -9,7 +9,11 @@ from golden_detector import CLASSES, CONFIGS, small_detector
 from random_inputs import random_inputs
 from two_processes import assert_processes_agree
 
+from brloss_d2.criteria import SoftmaxCriterion
+from brloss_d2.errors import InputError
+from brloss_d2.losses import GIoULoss
 from brloss_d2.projects.co_detr.modeling.query_head import QueryPredictions
+from brloss_d2.projects.co_detr.modeling.query_losses import QueryLosses
 
 # 2 encoder and 3 decoder layers: proposals, decoder, two sets of customised queries, three heads.
 NUM_TERMS = {"brs": 4 * (1 + 3 + 6) + 9, "focal": 3 * (1 + 3 + 6) + 7}
@@ -122,6 +126,12 @@ def test_detections_are_the_best_pairs_of_query_and_class():
     expected = torch.tensor([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]).clamp(0, 1)
     expected = expected * torch.tensor([128, 96, 128, 96])
     torch.testing.assert_close(found.pred_boxes.tensor[0], expected)
+
+
+def test_queries_have_no_background_class():
+    parts = dict.fromkeys(("decoder", "encoder"), small_detector("brs").query_losses.decoder)
+    with pytest.raises(InputError, match="SoftmaxCriterion needs a background class"):
+        QueryLosses(matcher=None, custom=SoftmaxCriterion(GIoULoss()), **parts)
 
 
 def test_unbalanced_values_are_logged():
