@@ -128,8 +128,24 @@ def calibrated(
     return probabilities
 
 
+def held_out(matches: Matches, class_names: Sequence[str], kind: str) -> np.ndarray:
+    """Return probabilities (D,), each from a map fitted on the other half of the images.
+
+    Raises:
+        InputError: half of the images cannot determine the map.
+    """
+    probabilities = np.empty_like(matches.scores)
+    for half in (0, 1):
+        own = matches.images % 2 == half
+        other = fit_calibration(matches.subset(~own), class_names, kind)
+        probabilities[own] = calibrated(
+            matches.scores[own], matches.labels[own], class_names, other
+        )
+    return probabilities
+
+
 def held_out_errors(matches: Matches, class_names: Sequence[str], kind: str) -> dict[str, float]:
-    """Measure a calibration where it was not fitted: on each half of the images in turn.
+    """Measure a calibration where it was not fitted.
 
     Returns:
         The expected calibration error before and after, 0..1, over all detections
@@ -138,21 +154,13 @@ def held_out_errors(matches: Matches, class_names: Sequence[str], kind: str) -> 
     Raises:
         InputError: half of the images cannot determine the map.
     """
-    probabilities = np.empty_like(matches.scores)
-    for half in (0, 1):
-        held_out = matches.images % 2 == half
-        own = fit_calibration(matches.subset(~held_out), class_names, kind)
-        probabilities[held_out] = calibrated(
-            matches.scores[held_out], matches.labels[held_out], class_names, own
-        )
+    values = {"before": matches.scores, "after": held_out(matches, class_names, kind)}
     kept = matches.scores >= best_lrp_threshold(matches)
-    values = {"before": matches.scores, "after": probabilities}
-    errors = {
+    return {
         f"{prefix}ece_{when}": expected_calibration_error(value[chosen], matches.correct[chosen])
         for prefix, chosen in (("", np.ones_like(kept)), ("kept_", kept))
         for when, value in values.items()
     }
-    return errors
 
 
 def save_calibration(calibration: Calibration, output_dir: str) -> str:

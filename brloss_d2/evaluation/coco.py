@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 from detectron2 import evaluation
 from detectron2.evaluation import coco_evaluation
 from detectron2.utils import comm
@@ -13,7 +12,7 @@ from detectron2.utils import comm
 from brloss_d2.evaluation.implementation import COCOeval_faster, describe, has_faster
 from brloss_d2.evaluation.lrp import OptimalLRP
 from brloss_d2.evaluation.lrp_metrics import lrp_metrics, lrp_table
-from brloss_d2.evaluation.matches import Matches, match_detections
+from brloss_d2.evaluation.matches import match_detections, nothing_found
 from brloss_d2.evaluation.replace import replaced
 
 logger = logging.getLogger(__name__)
@@ -56,20 +55,15 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         results = super()._derive_coco_results(coco_eval, iou_type, class_names)
         if iou_type == "keypoints":
             return results
-        matches = self._nothing_found() if coco_eval is None else match_detections(coco_eval)
-        if coco_eval is not None and class_names is not None and len(class_names) > 1:
+        if coco_eval is None:
+            truth = self._coco_api
+            matches = nothing_found(truth.anns.values(), truth.getCatIds())
+            return {**results, **lrp_metrics(matches, None)}
+        matches = match_detections(coco_eval)
+        if class_names is not None and len(class_names) > 1:
             table = lrp_table(OptimalLRP.of(matches), class_names)
             logger.info("Per-class %s oLRP:\n%s", iou_type, table)
-        return {**results, **lrp_metrics(matches, class_names if coco_eval else None)}
-
-    def _nothing_found(self) -> Matches:
-        api = self._coco_api
-        counts = [
-            sum(not api.anns[id_].get("iscrowd", 0) for id_ in api.getAnnIds(catIds=[category]))
-            for category in sorted(api.getCatIds())
-        ]
-        none = np.zeros(0)
-        return Matches(none.astype(int), none, none, none.astype(int), np.array(counts, int))
+        return {**results, **lrp_metrics(matches, class_names)}
 
     def _implementation(self) -> AbstractContextManager[None]:
         if not self._faster:

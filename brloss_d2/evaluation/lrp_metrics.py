@@ -52,11 +52,17 @@ def lrp_table(best: OptimalLRP, class_names: Sequence[str], *, ap: np.ndarray | 
     if ap is not None:
         rows = np.column_stack([ap, rows])
         headers.insert(1, "AP")
-    known = ~np.isnan(rows)
-    with np.errstate(invalid="ignore"):
-        mean = np.where(known, rows, 0).sum(axis=0) / known.sum(axis=0)
-    mean[-1] = np.nan  # thresholds are used one by one
-    table = [[name, *row] for name, row in zip([*class_names, "mean"], [*rows, mean], strict=True)]
-    table = [[cell if cell == cell else "-" for cell in row] for row in table]  # NaN
-    formats = ["", *[".2f"] * (len(headers) - 2), ".4f"]
-    return tabulate(table, headers=headers, floatfmt=formats)
+    rows = np.vstack([rows, [_mean(column) for column in rows.T]])
+    rows[-1, -1] = np.nan  # nobody uses the mean of thresholds
+    formats = [".2f"] * (rows.shape[1] - 1) + [".4f"]
+    cells = [
+        [name, *("-" if np.isnan(v) else format(v, f) for v, f in zip(row, formats, strict=True))]
+        for name, row in zip([*class_names, "mean"], rows, strict=True)
+    ]
+    align = ["left", *["right"] * len(formats)]
+    return tabulate(cells, headers=headers, disable_numparse=True, colalign=align)
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")

@@ -10,7 +10,7 @@ from detectron2.utils import comm
 
 from brloss_d2.evaluation.implementation import describe, has_faster
 from brloss_d2.evaluation.lrp_metrics import lrp_metrics
-from brloss_d2.evaluation.matches import match_lvis_detections
+from brloss_d2.evaluation.matches import match_lvis_detections, nothing_found
 from brloss_d2.evaluation.replace import numpy_with, replaced
 
 logger = logging.getLogger(__name__)
@@ -41,17 +41,21 @@ class LVISEvaluator(evaluation.LVISEvaluator):
         if comm.is_main_process():
             name = describe("faster-coco-eval" if self._faster else "lvis")
             logger.info("LVIS evaluation by %s", name)
-        # numpy 1.24 dropped the alias that the package still uses.
         lrp: dict[str, dict[str, float]] = {}
+        # numpy 1.24 dropped the alias that the package still uses.
         with (
             replaced(lvis, LVISEval=_with_lrp(self._implementation(), lrp)),
             replaced(lvis_eval, np=numpy_with(float=np.float64)),
         ):
             results = super().evaluate()
-        return results and {
-            task: {**_without_sentinels(found), **lrp.get(task, {})}
-            for task, found in results.items()
-        }
+        results = results and {task: _without_sentinels(r) for task, r in results.items()}
+        for task in {"bbox", "segm"} & set(results or ()):
+            results[task].update(lrp.get(task) or self._nothing_found())
+        return results
+
+    def _nothing_found(self) -> dict[str, float]:
+        truth = self._lvis_api
+        return lrp_metrics(nothing_found(truth.anns.values(), truth.get_cat_ids()), None)
 
     def _implementation(self) -> type:
         if self._faster:

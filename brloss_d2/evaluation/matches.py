@@ -172,6 +172,24 @@ def match_lvis_detections(evaluation: Any) -> Matches:
     )
 
 
+def nothing_found(annotations: Collection[Mapping[str, Any]], class_ids: Iterable[int]) -> Matches:
+    """Return the matches of a detector without detections, which evaluations refuse.
+
+    Args:
+        annotations: the ground truth.
+        class_ids: the categories, in any order.
+    """
+    classes = _numbers(sorted(class_ids))
+    objects = [
+        classes[a["category_id"]]
+        for a in annotations
+        if a["category_id"] in classes and not a.get("iscrowd", 0)
+    ]
+    none = np.zeros(0)
+    counts = np.bincount(np.array(objects, int), minlength=len(classes))
+    return Matches(none.astype(int), none, none, none.astype(int), counts)
+
+
 def match_records(
     objects: Records,
     found: Records,

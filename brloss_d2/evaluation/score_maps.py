@@ -76,7 +76,7 @@ class IsotonicMap:
 
     Attributes:
         scores: (B,), rising, within 0..1.
-        probabilities: (B,), not falling, within 0..1.
+        probabilities: (B,), rising, within 0..1.
     """
 
     scores: Sequence[float]
@@ -106,7 +106,8 @@ def fit_isotonic(scores: np.ndarray, correct: np.ndarray) -> IsotonicMap:
     weights = np.bincount(inverse, minlength=len(unique)).astype(float)
     hits = np.bincount(inverse, weights=correct, minlength=len(unique))
     blocks: list[list[float]] = []  # weight, hits, sum of scores
-    for weight, hit, total in zip(weights, hits, weights * unique, strict=True):
+    columns = (weights.tolist(), hits.tolist(), (weights * unique).tolist())
+    for weight, hit, total in zip(*columns, strict=True):
         blocks.append([weight, hit, total])
         while len(blocks) > 1 and blocks[-2][1] * blocks[-1][0] >= blocks[-1][1] * blocks[-2][0]:
             last = blocks.pop()
