@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     for run in runs:
         if run.matches is None:
-            print(f"{run.name}: no saved detections, so no scores")
+            print(f"{run.name}: no scores: {run.reason}")
     print(f"picture: {picture}")
     return 0
 

@@ -24,7 +24,7 @@ def plot_precision_recall(analysis: Analysis, path: str) -> None:
         path: the file to write.
     """
     count = len(analysis.class_names)
-    figure = _figure(10.5 if count > 1 else 5.5, 4.4)
+    figure = _figure(10.5 if count > 1 else 5.5, 5.2)
     panels = figure.subplots(1, 2 if count > 1 else 1, squeeze=False)[0]
     _draw_mean_curves(panels[0], analysis)
     if count > 1:
@@ -63,7 +63,12 @@ def _draw_class_curves(axes: Axes, analysis: Analysis) -> None:
 def _frame_curves(axes: Axes, title: str) -> None:
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     tidy(axes, xlabel="recall", ylabel="precision", title=title)
-    axes.legend(loc="lower left", fontsize=9)
+    _legend_below(axes)
+
+
+def _legend_below(axes: Axes) -> None:
+    """Where no curve can run under it."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=9)
 
 
 def plot_scores(analysis: Analysis, thresholds: Calibration, path: str) -> None:

@@ -60,6 +60,8 @@ class EvaluatedRun:
         if node.get("json_file") is None:
             check_registered_dataset(name)
         records, metadata = instantiate(node), MetadataCatalog.get(name)
+        if not hasattr(metadata, "json_file"):
+            raise InputError(f"Data set {name} is not in COCO format, and no other can be read.")
         class_ids = metadata.thing_dataset_id_to_contiguous_id
         run = cls(records, results, metadata.json_file, metadata.thing_classes, class_ids)
         run._check_results(f"{results_file}: predictions", name)

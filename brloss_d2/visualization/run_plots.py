@@ -32,21 +32,26 @@ class TrainedRun:
         name: for the legend.
         metrics: name -> iterations and values, (2, S).
         matches: of the last saved detections, boxes at IoU 0.5; None if there are none.
+        reason: why not.
     """
 
     name: str
     metrics: dict[str, np.ndarray]
     matches: Matches | None
+    reason: str = ""
 
     @classmethod
     def load(cls, output_dir: str, name: str) -> "TrainedRun":
-        """Load `<output_dir>/metrics.json`, and the detections if the run was evaluated.
+        """Load `<output_dir>/metrics.json`, and the detections if they can be read.
 
         Raises:
-            InputError: a file is missing or damaged.
+            InputError: the metrics are missing or damaged.
         """
         metrics = read_metrics(os.path.join(output_dir, "metrics.json"))
-        return cls(name, metrics, _saved_matches(output_dir))
+        try:
+            return cls(name, metrics, _saved_matches(output_dir))
+        except InputError as error:  # not evaluated yet, or not in COCO format
+            return cls(name, metrics, None, str(error))
 
     def curve(self, metric: str) -> np.ndarray:
         """Return iterations and values (2, S), with S = 0 if the metric is missing."""
@@ -84,11 +89,9 @@ def read_metrics(path: str) -> dict[str, np.ndarray]:
     return {name: np.array(values).T for name, values in curves.items()}
 
 
-def _saved_matches(output_dir: str) -> Matches | None:
-    if not os.path.isfile(os.path.join(output_dir, "inference", "coco_instances_results.json")):
-        return None
+def _saved_matches(output_dir: str) -> Matches:
     run = EvaluatedRun.load(output_dir)
-    return analyze(run.json_file, run.results, run.category_names).matches if run.results else None
+    return analyze(run.json_file, run.results, run.category_names).matches
 
 
 def plot_runs(runs: Sequence[TrainedRun], path: str) -> None:
@@ -110,9 +113,9 @@ def plot_runs(runs: Sequence[TrainedRun], path: str) -> None:
         _draw_losses(losses, runs[0])
     else:
         _draw_total_losses(losses, runs)
-        columns = 2 if len(runs) in (2, 4) else _COLUMNS
-        entries = losses.get_legend_handles_labels()
-        above.legend(*entries, loc="outside lower center", ncols=columns, fontsize=9)
+    handles, labels = losses.get_legend_handles_labels()
+    columns = 2 if len(runs) in (2, 4) else _COLUMNS if len(runs) > 1 else 5
+    above.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
     _draw_ap(ap, runs)
     if below is not None:
         _draw_scores(below, scored)
@@ -126,7 +129,6 @@ def _draw_losses(axes: Axes, run: TrainedRun) -> None:
     if len(names) != 1:
         axes.plot(*run.curve("total_loss"), color="black", linewidth=2, label="total_loss")
     _frame_losses(axes, f"Losses of {run.name}")
-    axes.legend(fontsize=8, ncols=1 + (len(names) > 8))
 
 
 def _draw_total_losses(axes: Axes, runs: Sequence[TrainedRun]) -> None:

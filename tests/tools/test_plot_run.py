@@ -42,7 +42,8 @@ def test_several_runs(run, tmp_path, capsys):
     assert plot_run.main([str(run), str(other), "--output", str(picture)]) == 0
     name = f"{other.parent.name}/brs"
     printed = capsys.readouterr().out
-    assert printed == f"{name}: no saved detections, so no scores\npicture: {picture}\n"
+    assert printed.startswith(f"{name}: no scores: {other}/config.yaml does not exist")
+    assert printed.endswith(f"\npicture: {picture}\n")
     assert min(size_of(picture)) > 500
 
 
@@ -97,7 +98,8 @@ def test_the_scores_are_those_of_the_last_evaluation(run):
     assert sorted(loaded.matches.scores) == sorted(result["score"] for result in results)
     assert 0 < loaded.matches.correct.sum() < len(results)
     (run / "inference" / "coco_instances_results.json").write_text("[]")
-    assert TrainedRun.load(str(run), "brs").matches is None
+    without = TrainedRun.load(str(run), "brs")
+    assert without.matches is None and "no detections" in without.reason
     assert plot_run.main([str(run)]) == 0
 
 
