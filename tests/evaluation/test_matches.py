@@ -103,31 +103,55 @@ def test_faster_coco_eval_gives_the_same(tmp_path, task):
         assert np.isnan(rows[4]).all(), "no object of that category"
 
 
-def test_crowds_absorb_any_number_of_detections(tmp_path):
-    """Two detections of a crowd do not count, whereas a second one of an object is wrong."""
-    box, crowd = [10.0, 10.0, 20.0, 20.0], [60.0, 60.0, 40.0, 40.0]
-    annotation = {"image_id": 1, "category_id": 1, "area": 400.0}
+def evaluated_boxes(path, objects, found):
+    """An image of one class: objects (box, crowd) and detections (box, score), XYWH."""
+    common = {"image_id": 1, "category_id": 1}
     data = {
         "images": [{"id": 1, "height": 120, "width": 160}],
         "annotations": [
-            {**annotation, "id": 1, "bbox": box, "iscrowd": 0},
-            {**annotation, "id": 2, "bbox": crowd, "iscrowd": 1},
+            {**common, "id": id_, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd}
+            for id_, (box, crowd) in enumerate(objects, 1)
         ],
         "categories": [{"id": 1, "name": "nut"}],
     }
-    results = [
-        {"image_id": 1, "category_id": 1, "bbox": where, "score": score}
-        for where, score in ((box, 0.9), (box, 0.8), (crowd, 0.7), ([65.0, 65.0, 9.0, 9.0], 0.6))
-    ]
-    (tmp_path / "truth.json").write_text(json.dumps(data))
+    path.write_text(json.dumps(data))
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(tmp_path / "truth.json"))
+        truth = COCO(str(path))
+        results = [{**common, "bbox": box, "score": score} for box, score in found]
         evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
         evaluation.evaluate()
-    matches = match_detections(evaluation)
+    return evaluation
+
+
+def test_crowds_absorb_any_number_of_detections(tmp_path):
+    """Two detections of a crowd do not count, whereas a second one of an object is wrong."""
+    box, crowd = [10.0, 10.0, 20.0, 20.0], [60.0, 60.0, 40.0, 40.0]
+    small = [65.0, 65.0, 9.0, 9.0]
+    found = [(box, 0.9), (box, 0.8), (crowd, 0.7), (small, 0.6)]
+    matches = match_detections(
+        evaluated_boxes(tmp_path / "truth.json", [(box, 0), (crowd, 1)], found)
+    )
     assert matches.scores.tolist() == [0.9, 0.8]
     assert matches.ious.tolist() == [1.0, 0.0]
     assert matches.num_objects.tolist() == [1]
+
+
+def test_a_detection_takes_the_object_that_it_overlaps_most(tmp_path):
+    """The second one, of the same place, takes the neighbour, and there is none for the third."""
+    objects = [[10.0, 10.0, 20.0, 20.0], [12.0, 10.0, 20.0, 20.0]]
+    found = [(objects[1], 0.9), (objects[1], 0.8), (objects[1], 0.7)]
+    matches = match_detections(
+        evaluated_boxes(tmp_path / "truth.json", [(box, 0) for box in objects], found)
+    )
+    np.testing.assert_allclose(matches.ious, [1, 360 / 440, 0])
+
+
+def test_an_overlap_of_exactly_one_half_is_a_match(tmp_path):
+    box, half = [10.0, 10.0, 20.0, 20.0], [10.0, 10.0, 10.0, 20.0]
+    less = [10.0, 10.0, 9.9, 20.0]
+    for detection, iou in ((half, 0.5), (less, 0.0)):
+        evaluation = evaluated_boxes(tmp_path / "truth.json", [(box, 0)], [(detection, 0.9)])
+        assert match_detections(evaluation).ious.tolist() == [iou]
 
 
 def test_lvis_equals_the_official_implementation(tmp_path):
