@@ -52,7 +52,7 @@ def _draw_class_curves(axes: Axes, analysis: Analysis) -> None:
         if np.isnan(curve).any():
             continue
         style = style_of(label) if few else {"color": "grey", "alpha": 0.35, "linewidth": 0.8}
-        text = f"{name} (AP50 {100 * curve.mean():.1f})" if few else None
+        text = plain(f"{name} (AP50 {100 * curve.mean():.1f})") if few else None
         axes.plot(analysis.recalls, curve, label=text, **style)
     if not few:
         mean = np.nanmean(analysis.precisions[at], axis=1)
@@ -142,7 +142,7 @@ def plot_classes(analysis: Analysis, path: str) -> None:
     """
     ap, olrp = analysis.class_ap, analysis.lrp.olrp * 100
     order = np.argsort(np.where(np.isnan(ap), -1, ap), kind="stable")
-    names = [analysis.class_names[label] for label in order]
+    names = [plain(analysis.class_names[label]) for label in order]
     figure = _figure(8.5, 1.2 + 0.24 * max(len(names), 4))
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, values, colour, title in (
@@ -200,7 +200,7 @@ def _draw_class(axes: Axes, analysis: Analysis, label: int) -> None:
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     tidy(axes)
     numbers = f"AP {analysis.class_ap[label]:.1f}, oLRP {100 * analysis.lrp.olrp[label]:.1f}"
-    axes.set_title(f"{analysis.class_names[label]}\n{numbers}", fontsize=8)
+    axes.set_title(f"{plain(analysis.class_names[label])}\n{numbers}", fontsize=8)
 
 
 def plot_reliability(
@@ -233,6 +233,11 @@ def plot_reliability(
     tidy(axes, xlabel="score", ylabel="share of true positives (IoU 0.5)")
     figure.legend(fontsize=9, loc="outside lower center", ncols=3)
     save_figure(figure, path)
+
+
+def plain(text: str) -> str:
+    """Keep matplotlib from taking dollar signs of a name for mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import Matches, analyze
 from brloss_d2.evaluation.lrp import best_lrp_threshold
-from brloss_d2.visualization.detection_plots import draw_score_histogram
+from brloss_d2.visualization.detection_plots import draw_score_histogram, plain
 from brloss_d2.visualization.evaluated_run import EvaluatedRun
 from brloss_d2.visualization.figures import PALETTE, save_figure, style_of, tidy
 
@@ -128,12 +128,12 @@ def _draw_losses(axes: Axes, run: TrainedRun) -> None:
         axes.plot(*run.curve(name), label=name, **style_of(number))
     if len(names) != 1:
         axes.plot(*run.curve("total_loss"), color="black", linewidth=2, label="total_loss")
-    _frame_losses(axes, f"Losses of {run.name}")
+    _frame_losses(axes, f"Losses of {plain(run.name)}")
 
 
 def _draw_total_losses(axes: Axes, runs: Sequence[TrainedRun]) -> None:
     for number, run in enumerate(runs):
-        axes.plot(*run.curve("total_loss"), label=run.name, **style_of(number))
+        axes.plot(*run.curve("total_loss"), label=plain(run.name), **style_of(number))
     _frame_losses(axes, "Total loss (different losses have different units)")
 
 
@@ -163,7 +163,7 @@ def _draw_ap_curves(axes: Axes, runs: Sequence[TrainedRun], tasks: Sequence[str]
         for task in tasks:
             if task in run.metrics:
                 iterations, values = run.curve(task)
-                label = f"{run.name}, {_TASKS[task]}: {values[-1]:.1f}"
+                label = f"{plain(run.name)}, {_TASKS[task]}: {values[-1]:.1f}"
                 marker = "o" if task == tasks[0] else "^"
                 axes.plot(iterations, values, marker=marker, label=label, **style_of(number))
     axes.set_xlim(left=0)
@@ -199,7 +199,7 @@ def _draw_scores(figure: SubFigure, runs: Sequence[TrainedRun]) -> None:
         if not math.isnan(threshold):
             axes.axvline(threshold, color=PALETTE[6], linestyle="--", linewidth=1)
             best = f"best threshold {threshold:.3g} (LRP)"
-        axes.set_title(f"{run.name}\n{best}", fontsize=9)
+        axes.set_title(f"{plain(run.name)}\n{best}", fontsize=9)
     handles, _ = panels.flat[0].get_legend_handles_labels()
     names = ["false positives", "true positives (IoU 0.5)"]
     figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=9)

@@ -48,8 +48,9 @@ def test_several_runs(run, tmp_path, capsys):
 
 
 def test_two_runs_with_one_evaluation_each(run, tmp_path):
-    (tmp_path / "ce").mkdir()
-    runs = [run, write_run(tmp_path / "ce", scale=1.0)]
+    """A name with dollar signs is no formula."""
+    (tmp_path / "$c{e$").mkdir()
+    runs = [run, write_run(tmp_path / "$c{e$", scale=1.0)]
     for number, folder in enumerate(runs):
         with open(folder / "metrics.json", "a") as file:
             file.write(json.dumps({"iteration": 100, "bbox/AP": 40.0 + number}) + "\n")
