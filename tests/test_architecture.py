@@ -18,7 +18,7 @@ ALLOWED = {
     "data": set(),
     "evaluation": set(),
     "checkpoint": set(),
-    "visualization": {"data"},
+    "visualization": {"data", "evaluation"},
     "engine": {"checkpoint", "data", "evaluation"},
     # Finds the projects; nothing of the package imports one.
     "projects": set(),

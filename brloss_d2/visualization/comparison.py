@@ -1,7 +1,6 @@
 """Draw images in pairs: ground truth on the left, predictions on the right."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from brloss_d2.errors import InputError
+from brloss_d2.visualization.figures import save_figure
 
 _PAIRS_PER_ROW = 2
 _PANEL_WIDTH = 3.3  # inches
@@ -67,7 +67,7 @@ def draw_comparison(
             right.set_title("predictions", fontsize=10)
     _add_legend(figure, pairs, class_names)
     figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _figure(rows: int, columns: int, shape: Sequence[int]) -> tuple[Figure, np.ndarray]:
@@ -140,23 +140,3 @@ def _read(file_name: str) -> np.ndarray:
         return read_image(file_name, format="RGB")
     except OSError as error:
         raise InputError(f"Image file missing or unreadable: {file_name} ({error}).") from error
-
-
-def _save(figure: Figure, path: str) -> None:
-    root, suffix = os.path.splitext(path)
-    formats = figure.canvas.get_supported_filetypes()
-    if suffix[1:] not in formats:
-        raise InputError(
-            f"Cannot write {path}: expected a name that ends in .png or another of "
-            f"{', '.join(formats)}."
-        )
-    incomplete = f"{root}.incomplete{suffix}"
-    try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        figure.savefig(incomplete)
-        os.replace(incomplete, path)
-    except OSError as error:
-        raise InputError(f"Cannot write {path}: {error.strerror}.") from error
-    finally:
-        if os.path.exists(incomplete):
-            os.remove(incomplete)
