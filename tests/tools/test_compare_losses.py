@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from compare_losses import _rates, main, notes
+from compare_losses import main
+from comparison.comparison import learning_rates
 from comparison.data import Data
+from comparison.notes import criteria_of, differences, notes
 from comparison.plot import spread_labels
 from comparison.recipe import (
     DETECTORS,
     ONE_STAGE_LOSSES,
     RCNN_LOSSES,
-    criteria_of,
-    differences,
     slim_recipe,
     with_loss,
 )
@@ -152,19 +152,20 @@ def first_images(cfg, data):
 
 
 def test_learning_rates():
-    assert _rates(None, ["ce", "rs"]) == {}
-    assert _rates("0.5", ["ce", "rs"]) == {"ce": 0.5, "rs": 0.5}
-    assert _rates("rs=2e-3,0.5", ["ce", "rs"]) == {"ce": 0.5, "rs": 0.002}
+    assert learning_rates(None, ["ce", "rs"]) == {}
+    assert learning_rates("0.5", ["ce", "rs"]) == {"ce": 0.5, "rs": 0.5}
+    assert learning_rates("rs=2e-3,0.5", ["ce", "rs"]) == {"ce": 0.5, "rs": 0.002}
     for bad in ("x", "0", "rs=-1", "brs=0.1", "rs=nan"):
         with pytest.raises(InputError, match="--lr"):
-            _rates(bad, ["ce", "rs"])
+            learning_rates(bad, ["ce", "rs"])
 
 
 def test_notes_tell_learning_rates_and_branches():
     configs = {loss: with_loss(slim_recipe("atss"), loss, 8) for loss in ("ce", "rs")}
     found = notes(configs)
     assert "0.001 for every loss" in found[0] and "`--lr LOSS=RATE`" in found[0]
-    assert "`model.head.has_quality`: True for ce; False for rs" in found
+    (branch,) = (note for note in found if note.startswith("`model.head.has_quality`"))
+    assert branch.endswith(": True for ce; False for rs")
     configs["rs"].optimizer.lr = 0.01
     assert notes(configs)[0] == "learning rates: 0.001 for ce; 0.01 for rs"
 
@@ -268,6 +269,7 @@ def test_mistakes_of_the_user(shapes, tmp_path, capsys):
         (["--data", str(tmp_path)], "expected a folder"),
         (["--data", str(shapes), "--losses", "ce,ce"], "expected different names"),
         (["--data", str(shapes), "--losses", "huber"], "cannot be trained with 'huber'"),
+        (["--data", str(shapes), "train.seed=3"], "every run has its own"),
         (["--data", str(shapes), "model.nms=1"], "There is no key model.nms"),
     ):
         assert main([*arguments, *output]) == 1

@@ -1,8 +1,7 @@
 """One detector with one loss after another: its config for each of them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from benchmark.machine import ROOT
@@ -20,6 +19,7 @@ from brloss_d2.modeling import (
     OneStageDetector,
     PAAAssigner,
 )
+from comparison.notes import plain, walk
 
 DETECTORS = ("atss", "paa", "retinanet", "fovea", "faster_rcnn")
 ONE_STAGE_LOSSES = ("ce", "focal", "qfl", "vfl", "mal", "ap", "bap", "alrp", "rs", "brs")
@@ -61,7 +61,7 @@ def with_loss(path: Path, loss: str, train_images: int) -> DictConfig:
             f"{path.name} cannot be trained with {loss!r}: expected some of {', '.join(known)}."
         )
     (_use_in_one_stage if one_stage else _use_in_rcnn)(cfg.model, loss)
-    for key, _ in _walk(_plain(cfg)):
+    for key, _ in walk(plain(cfg)):
         if key.endswith(".balancer.period"):
             criterion = OmegaConf.select(cfg, key.removesuffix(".balancer.period"))
             criterion.balancer.period = max(1, train_images // criterion.images_per_pool)
@@ -119,53 +119,3 @@ def _use_in_rcnn(model: DictConfig, loss: str) -> None:
             heads.mask_head.criterion = criteria.mask
     for predictor in predictors:
         predictor.test_score_thresh = _RCNN_SCORE_THRESH
-
-
-def describe(node: Any) -> str:
-    """A plain config node as the call it stands for: `GIoULoss()`."""
-    if isinstance(node, dict) and "_target_" in node:
-        target = node["_target_"]
-        name = target.rpartition(".")[2] if isinstance(target, str) else target.__name__
-        given = (f"{key}={describe(value)}" for key, value in node.items() if key != "_target_")
-        return f"{name}({', '.join(given)})"
-    return str(node)
-
-
-def criteria_of(cfg: DictConfig) -> dict[str, str]:
-    """Every criterion of a config in words, by its key."""
-    return {
-        key: describe(node)
-        for key, node in _walk(_plain(cfg))
-        if key.endswith(".criterion") and isinstance(node, dict)
-    }
-
-
-def differences(configs: Mapping[str, DictConfig]) -> dict[str, dict[str, str]]:
-    """Keys in which configs differ -> name of the config -> value; without the criteria."""
-    flat = {
-        name: {key: describe(x) for key, x in _walk(_plain(cfg)) if not isinstance(x, dict | list)}
-        for name, cfg in configs.items()
-    }
-    found = {}
-    for key in dict.fromkeys(key for leaves in flat.values() for key in leaves):
-        values = {name: leaves.get(key, "absent") for name, leaves in flat.items()}
-        if len(set(values.values())) > 1 and "criterion" not in key.split("."):
-            found[key] = values
-    return found
-
-
-def _plain(cfg: DictConfig) -> Any:
-    return OmegaConf.to_container(cfg, resolve=False)
-
-
-def _walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Everything below a plain config node with its key."""
-    children: Iterable[tuple[Any, Any]] = ()
-    if isinstance(node, dict):
-        children = node.items()
-    elif isinstance(node, list):
-        children = enumerate(node)
-    for key, child in children:
-        below = f"{path}.{key}" if path else str(key)
-        yield below, child
-        yield from _walk(child, below)
