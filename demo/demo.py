@@ -10,6 +10,7 @@ that they refer to). A file that cannot be read is told and left out; the exit s
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 # Before torch starts its threads, as in train_net.py.
@@ -22,6 +23,8 @@ from brloss_d2.prediction import OutputFolder, Predictor, find_images
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     args = _parser().parse_args(argv)
+    # Of detectron2's code; no user can mend it.
+    warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
     try:
         return _detect(args)
     except InputError as error:

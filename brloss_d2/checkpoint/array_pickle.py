@@ -13,9 +13,13 @@ _ALLOWED = {
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
     *(
-        (f"numpy.{core}.multiarray", name)
+        (f"numpy.{core}.{module}", name)
         for core in ("core", "_core")
-        for name in ("_reconstruct", "scalar")
+        for module, name in (
+            ("multiarray", "_reconstruct"),
+            ("multiarray", "scalar"),
+            ("numeric", "_frombuffer"),
+        )
     ),
 }
 

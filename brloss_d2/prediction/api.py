@@ -14,13 +14,13 @@ from brloss_d2.prediction.results import OutputFolder, Prediction
 
 logger = logging.getLogger(__name__)
 
-Images = str | os.PathLike[str] | np.ndarray
+Input = str | os.PathLike[str] | np.ndarray
 
 
 def predict(
     config: str | os.PathLike[str] | DictConfig,
     weights: str | os.PathLike[str],
-    images: Images | Iterable[Images],
+    images: Input | Iterable[Input],
     *,
     output: str | None = None,
     score_threshold: float | None = None,
@@ -49,7 +49,8 @@ def predict(
     """
     if batch_size < 1:
         raise InputError(f"The batch size is {batch_size}: expected at least 1.")
-    images = [images] if isinstance(images, Images) else list(images)
+    is_one = isinstance(images, str | os.PathLike | np.ndarray)
+    images = [images] if is_one else list(images)
     arrays = [image for image in images if isinstance(image, np.ndarray)]
     if arrays and len(arrays) < len(images):
         raise InputError("Images are arrays and paths: expected one or the other.")

@@ -22,7 +22,7 @@ def square_image() -> np.ndarray:
 class BrightSquares(nn.Module):
     """Finds what is brighter than half, as one object of class 1, and its mask.
 
-    Its score is `scale` times the share of the blue of that object in 255. Beside it there is a
+    Its score is `scale` times the strongest blue of that object, in 0..1. Beside it there is a
     second object, the left half of it, of class 0 with half the score.
     """
 
@@ -45,7 +45,7 @@ class BrightSquares(nn.Module):
             ys, xs = bright.nonzero(as_tuple=True)
             x0, y0, x1, y1 = (int(v) for v in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1))
             boxes = torch.tensor([[x0, y0, x1, y1], [x0, y0, (x0 + x1) / 2, y1]]).float()
-            blue = image[0][bright].float().mean() / 255  # BGR
+            blue = image[0][bright].float().max() / 255  # BGR
             scores = self.scale * torch.stack([blue, blue / 2])
         found.pred_boxes, found.scores = Boxes(boxes), scores
         found.pred_classes = torch.tensor([1, 0])[: len(scores)]

@@ -33,7 +33,7 @@ def test_finds_the_square_in_pixels_of_the_image(run_folder: Path, square: Path)
     assert (found.file_name, found.width, found.height) == (str(square), 48, 32)
     assert found.class_names == ["bolt"] and found.category_ids == [9]
     assert found.labels.tolist() == [1]
-    assert found.scores == pytest.approx([BLUE], abs=0.01)
+    assert found.scores == pytest.approx([BLUE])
     # The image is enlarged twice for the network, which smooths the edges.
     assert found.boxes[0] == pytest.approx(SQUARE, abs=1.0)
     x0, y0, x1, y1 = SQUARE
@@ -46,7 +46,7 @@ def test_arrays_are_rgb(run_folder: Path) -> None:
     image = square_image()
     image[..., 2] = image[..., 2] // 4 * 3  # the model reads blue, of BGR images
     found, nothing = predict(run_folder, [image, np.zeros_like(image)])
-    assert found.scores == pytest.approx([0.75 * BLUE], abs=0.01)
+    assert found.scores == pytest.approx([0.75 * BLUE])
     assert len(nothing) == 0 and nothing.masks.shape == (0, 32, 48)
     assert nothing.to_coco(1) == []
 
@@ -201,7 +201,7 @@ def test_a_loaded_config_is_left_as_it_is(run_folder: Path, square: Path) -> Non
     image = square_image()
     image[..., 0] //= 2
     (found,) = brloss_d2.predict(cfg, weights(run_folder), image, **options)
-    assert found.scores[0] == pytest.approx(BLUE / 2, abs=0.01)
+    assert found.scores[0] == pytest.approx(BLUE / 2)
 
 
 def test_mistakes(run_folder: Path, square: Path, tmp_path: Path) -> None:
