@@ -140,8 +140,12 @@ def _to_onnx(adapter: TracingAdapter, example: Tensor, names: list[str], path: s
             # The exporter for traces: the newer one refuses sizes that depend on the data.
             dynamo=False,
         )
-    except ImportError as error:
-        raise InputError(f"Export to ONNX needs a package: {error}") from error
+    except (ImportError, torch.onnx.OnnxExporterError) as error:
+        reason = str(error).splitlines()[0].rstrip(".!")
+        raise InputError(
+            f"Cannot export to ONNX: {reason}. It needs the package onnx, and a detector whose "
+            "operators all exist there."
+        ) from error
 
 
 def _onnx_runner(path: str, names: list[str]) -> Callable[[Tensor], Outputs] | None:
