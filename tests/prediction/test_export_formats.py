@@ -40,7 +40,7 @@ def trained(name: str) -> nn.Module:
         cfg = small_config(leaf, tower=tower)
         cfg.merge_with(changes)
         # Some levels of some images have more anchors, others fewer.
-        cfg.postprocessor.select.update(topk=300, score_thresh=0.01)
+        cfg.postprocessor.select.update(topk=20, score_thresh=0.01)
         model = build(cfg, golden, architecture)
     for buffer, values in ((model.pixel_mean, MEAN), (model.pixel_std, STD)):
         buffer.copy_(torch.tensor(values).view(3, 1, 1))
