@@ -200,4 +200,4 @@ def test_every_parameter_of_the_encoder_learns():
     memory = encoder(maps, places)
     (memory * torch.randn_like(memory)).sum().backward()
     assert not [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
-    assert encoder.level_embed.std() == pytest.approx(1, abs=0.3)
+    assert encoder.level_embed.std().item() == pytest.approx(1, abs=0.3)
