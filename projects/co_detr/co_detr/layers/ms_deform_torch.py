@@ -1,9 +1,9 @@
 """Sampling of deformable attention and its gradients in PyTorch: bags of rows of a table.
 
 The maps of a head, each within a border of zeros, are one table of cells. A query sums the rows at
-the corners of all its points: `embedding_bag` does it without the sampled values in memory, 15 to
-50 times as fast on a CPU as `grid_sample`. Transposed (what each cell gets from the queries), it is
-a bag as well, once the points are sorted by their cells: no atomics, the same bits twice.
+the corners of all its points: `embedding_bag` does it without the sampled values in memory, and on
+a CPU in a tenth of the time of `grid_sample`. Transposed (what each cell gets from the queries), it
+is a bag as well, once the points are sorted by their cells: no atomics, the same bits twice.
 
 Shape letters: as in `ms_deform_attn`; K = L * P points, B heads of images together in a chunk,
 R = B * Q.
@@ -63,13 +63,15 @@ def sample_backward(
 
 
 class _Points(NamedTuple):
-    """Attributes:
-    pixels: (R, K, 2) where they are as (x, y), 0 at the centre of the first cell, clamped to
-        where there is something to see.
-    fractions: (R, K, 2) of the way from one corner to the next.
-    weights: (R, K).
-    corners: (R, 4 * K) int32 rows of the table.
-    parts: (R, 4 * K) of each corner in the sum.
+    """The points of a chunk and the cells around them.
+
+    Attributes:
+        pixels: (R, K, 2) where they are as (x, y), 0 at the centre of the first cell, clamped to
+            where there is something to see.
+        fractions: (R, K, 2) of the way from one corner to the next.
+        weights: (R, K).
+        corners: (R, 4 * K) int32 rows of the table.
+        parts: (R, 4 * K) of each corner in the sum.
     """
 
     pixels: Tensor
