@@ -46,19 +46,17 @@ def sample_backward(
     upstream = upstream.unflatten(2, value.shape[2:])
     gradients = [torch.zeros_like(x) for x in (value, locations, weights)]
     by_value, by_location, by_weight = gradients
-    # Nothing here may lose digits to autocast.
-    with torch.autocast(value.device.type, enabled=False):
-        for chunk in _chunks(weights):
-            table = _table(value[chunk], shapes)
-            points = _locate(locations[chunk], weights[chunk], shapes)
-            arriving = _heads_first(upstream[chunk]).flatten(0, 1)
-            dots = _dots(arriving, table.flatten(0, 1), points.corners)
-            for whole, part in zip(
-                (by_location, by_weight), _point_gradients(dots, points, shapes), strict=True
-            ):
-                whole[chunk] = _queries(part, whole[chunk])
-            cells = _cell_gradients(arriving, points, shapes, len(table))
-            by_value[chunk] = _queries(cells, by_value[chunk])
+    for chunk in _chunks(weights):
+        table = _table(value[chunk], shapes)
+        points = _locate(locations[chunk], weights[chunk], shapes)
+        arriving = _heads_first(upstream[chunk]).flatten(0, 1)
+        dots = _dots(arriving, table.flatten(0, 1), points.corners)
+        for whole, part in zip(
+            (by_location, by_weight), _point_gradients(dots, points, shapes), strict=True
+        ):
+            whole[chunk] = _queries(part, whole[chunk])
+        cells = _cell_gradients(arriving, points, shapes, len(table))
+        by_value[chunk] = _queries(cells, by_value[chunk])
     return by_value, by_location, by_weight
 
 
@@ -130,6 +128,7 @@ def _dots(arriving: Tensor, table: Tensor, corners: Tensor) -> Tensor:
         part = slice(start, start + step)
         rows = table.index_select(0, corners[part].flatten())
         rows = rows.unflatten(0, (-1, corners.shape[1]))
+        # What is written to `out` is not cast by autocast.
         torch.bmm(arriving[part, None], rows.transpose(1, 2), out=dots[part, None])
     return dots
 
