@@ -4,9 +4,14 @@ import csv
 
 import benchmark_detectors
 import torch
-from benchmark.detectors import Detector, random_batch
+from benchmark.detectors import Detector, outer_criteria, random_batch
 from benchmark.machine import ROOT
 from detectron2.utils.events import EventStorage
+from torch import nn
+
+from brloss_d2.criteria import RankingCriterion
+from brloss_d2.losses import GIoULoss, RankSortLoss, SelfBalancer
+from brloss_d2.projects.co_detr.modeling.unit_frame import UnitFrameCriterion
 
 QUICK = ROOT / "configs" / "quick"
 CONFIGS = [QUICK / f"faster_rcnn_R_18_FPN_{loss}_300it.py" for loss in ("ce", "rs")]
@@ -35,6 +40,14 @@ def test_replaying_the_criteria_leaves_the_network_alone():
     assert all(torch.equal(before[name], after[name]) for name in before)
     kept = [p.grad for p in detector.model.parameters() if p.grad is not None]
     assert all(torch.equal(a, b) for a, b in zip(gradients, kept, strict=True))
+
+
+def test_a_criterion_within_another_is_not_counted_twice():
+    inner = RankingCriterion(RankSortLoss(), GIoULoss(), SelfBalancer())
+    outer = UnitFrameCriterion(inner)
+    head = nn.ModuleDict({"rpn": outer, "boxes": nn.Sequential(nn.Linear(2, 2), inner)})
+    assert list(outer_criteria(head)) == [outer, inner]
+    assert list(outer_criteria(nn.Sequential(outer))) == [outer]
 
 
 def test_command_line(tmp_path, capsys):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import LazyConfig, instantiate
+from detectron2.layers import FrozenBatchNorm2d
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from benchmark.machine import synchronize
 from benchmark.measure import MIB
 
+_FIXED_NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 # Corners of the polygon inscribed in an object's box: an octagon.
 _CORNERS = 8
 
@@ -57,7 +59,7 @@ class Detector:
 
     def calibrate(self, batch: list[dict[str, Any]]) -> None:
         """Give the norms with fixed statistics those of `batch`, which pretrained ones have."""
-        norms = (m for m in self.model.modules() if isinstance(m, nn.BatchNorm2d))
+        norms = (m for m in self.model.modules() if isinstance(m, _FIXED_NORMS))
         with _before_each(norms, _take_statistics), torch.no_grad():
             self.losses(batch)
 
@@ -71,8 +73,7 @@ class Detector:
         def keep(module: nn.Module, inputs: tuple) -> None:
             calls.append((module, _as_leaves(inputs[0])))
 
-        criteria = (m for m in self.model.modules() if _is_criterion(m))
-        with _before_each(criteria, keep), torch.no_grad():
+        with _before_each(outer_criteria(self.model), keep), torch.no_grad():
             self.losses(batch)
 
         def run() -> float:
@@ -86,9 +87,14 @@ class Detector:
         return run
 
 
-def _is_criterion(module: nn.Module) -> bool:
-    # What takes matched predictions or masks; told by its name, for these share no base.
-    return any(base.__name__.endswith("Criterion") for base in type(module).__mro__)
+def outer_criteria(module: nn.Module) -> Iterator[nn.Module]:
+    """What takes matched predictions or masks, but no part of another criterion."""
+    for child in module.children():
+        # Told by its name, for criteria of boxes and masks share no base.
+        if any(base.__name__.endswith("Criterion") for base in type(child).__mro__):
+            yield child
+        else:
+            yield from outer_criteria(child)
 
 
 def _as_leaves(matched: Any) -> Any:
@@ -112,7 +118,7 @@ def _before_each(modules: Iterable[nn.Module], hook: Callable) -> Iterator[None]
             handle.remove()
 
 
-def _take_statistics(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+def _take_statistics(norm: nn.Module, inputs: tuple[Tensor]) -> None:
     variance, mean = torch.var_mean(inputs[0], (0, 2, 3))
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)

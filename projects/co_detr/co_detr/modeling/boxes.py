@@ -22,6 +22,10 @@ def pixel_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     return box_convert(boxes, "cxcywh", "xyxy") * _scale(boxes, image_size)
 
 
+def image_scales(image_sizes: list[tuple[int, int]], like: Tensor) -> Tensor:
+    """(N, 4) width, height, width, height of each image in pixels, on the device of `like`."""
+    return like.new_tensor([(w, h, w, h) for h, w in image_sizes])
+
+
 def _scale(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    height, width = image_size
-    return boxes.new_tensor([width, height, width, height])
+    return image_scales([image_size], boxes)[0]

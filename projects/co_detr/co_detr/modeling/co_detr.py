@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from brloss_d2.modeling import CriterionROIHeads, CriterionRPN
+from brloss_d2.projects.co_detr.modeling.boxes import image_scales
 from brloss_d2.projects.co_detr.modeling.custom_queries import (
     CustomQueries,
     choose_rows,
@@ -22,7 +23,7 @@ from brloss_d2.projects.co_detr.modeling.query_head import (
     Queries,
     QueryPredictions,
 )
-from brloss_d2.projects.co_detr.modeling.query_losses import QueryLosses, image_scales
+from brloss_d2.projects.co_detr.modeling.query_losses import QueryLosses
 
 # The pyramid made of the memory begins with p3, of stride 8.
 _FINEST_LEVEL = 3

@@ -6,7 +6,9 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from brloss_d2.criteria import Criterion, MatchedPredictions
+from brloss_d2.errors import InputError
 from brloss_d2.modeling.matching import image_of_rows, log_metrics
+from brloss_d2.projects.co_detr.modeling.boxes import image_scales
 from brloss_d2.projects.co_detr.modeling.custom_queries import CustomQueries
 from brloss_d2.projects.co_detr.modeling.hungarian import HungarianMatcher
 from brloss_d2.projects.co_detr.modeling.query_head import Proposals, QueryPredictions
@@ -24,6 +26,9 @@ class QueryLosses(nn.Module):
         encoder: of the proposals.
         custom: of the customised queries.
         weight: of all terms.
+
+    Raises:
+        InputError: a criterion needs a background class.
     """
 
     def __init__(
@@ -36,6 +41,12 @@ class QueryLosses(nn.Module):
         weight: float = 1.0,
     ):
         super().__init__()
+        for criterion in (decoder, encoder, custom):
+            if criterion.num_logits(1) != 1:
+                raise InputError(
+                    f"{type(criterion).__name__} needs a background class, which queries do not "
+                    "have: choose a criterion of sigmoids or a ranking loss."
+                )
         self.matcher, self.weight = matcher, weight
         self.decoder, self.encoder, self.custom = decoder, encoder, custom
 
@@ -134,8 +145,8 @@ def match_queries(
     """
     num_images, num_queries, num_classes = logits.shape
     image, query = ((labels >= 0) & (labels < num_classes)).nonzero(as_tuple=True)
-    scales = image_scales(image_sizes, boxes)[image]
     pred, target = boxes[image, query].float(), gt_boxes[image, query].float()
+    scales = image_scales(image_sizes, pred)[image]
     return MatchedPredictions(
         logits=logits.flatten(0, 1),
         labels=labels.flatten(),
@@ -147,11 +158,6 @@ def match_queries(
         images=image_of_rows([num_queries] * num_images, labels.device),
         num_images=num_images,
     )
-
-
-def image_scales(image_sizes: list[tuple[int, int]], like: Tensor) -> Tensor:
-    """(N, 4) width, height, width, height of each image in pixels."""
-    return like.new_tensor([(w, h, w, h) for h, w in image_sizes], dtype=torch.float32)
 
 
 def _layers(predictions: QueryPredictions):
