@@ -53,9 +53,10 @@ class ResumableLoader:
             yield from self.loader
             return
         self._stream.sampler = _PlacedSampler(self._sampler, self.waiting, self.next_position)
-        with seeded((_LOADER, self.seed)):  # an iterator draws the seed of its workers
+        with seeded((_LOADER, self.seed)):  # with the first batch torch draws a seed for workers
             batches = iter(self.loader)
-        for batch in batches:
+            first = next(batches)
+        for batch in chain([first], batches):
             self._advance([image.pop(_POSITION) for image in batch])
             yield batch
 

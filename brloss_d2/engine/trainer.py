@@ -118,8 +118,10 @@ class Trainer(SimpleTrainer):
         self._update()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the iteration and the states of optimizer, hooks and gradient scaler."""
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+        """Return the iteration done last and the states of optimizer, hooks and gradient scaler."""
+        last = min(self.iter, self.max_iter - 1)  # `iter` is max_iter when training has ended
+        scaler = self.grad_scaler.state_dict()
+        return {**super().state_dict(), "iteration": last, "grad_scaler": scaler}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what `state_dict` has returned, also where float16 was off then or is now."""

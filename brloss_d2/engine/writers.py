@@ -203,6 +203,9 @@ class PeriodicWriter(hooks.PeriodicWriter):
         start = self.trainer.start_iter
         self.metrics_file.open(resume=start > 0)
         self._writers = [*build_writers(self.cfg, start), self.metrics_file]
+        if start > 0 and start % self._period == 0:  # due after the checkpoint was saved
+            for writer in self._writers[1:]:
+                writer.write()
 
     def state_dict(self) -> dict[str, Any]:
         return self.metrics_file.state_dict()

@@ -1,30 +1,11 @@
 """train_net.py as users start it: a program of one or several processes."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-
-ROOT = Path(__file__).parents[2]
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-
-
-def train_net(
-    *args: str, config: Path, launcher: Sequence[str] = ()
-) -> subprocess.CompletedProcess[str]:
-    paths = [str(ROOT), str(Path(__file__).parent)]
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, *launcher, str(ROOT / "train_net.py"), "--config-file", str(config)]
-    return subprocess.run([*command, *args], env=env, capture_output=True, text=True, timeout=120)
-
+from programs import TORCHRUN, train_net
 
 @pytest.mark.parametrize(("launcher", "options"), [((), ("--num-gpus", "2")), (TORCHRUN, ())])
 def test_two_processes_train_and_evaluate(
