@@ -29,7 +29,7 @@ from brloss_d2.engine.saving import BestCheckpointer, EarlyStopping, Saver
 from brloss_d2.engine.schedule import guard_of, scale_lr
 from brloss_d2.engine.signals import StopSignals
 from brloss_d2.engine.trainer import Trainer
-from brloss_d2.engine.writers import History, PeriodicWriter, ProgressBar, build_writers
+from brloss_d2.engine.writers import History, PeriodicWriter, ProgressBar
 
 logger = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ class MetricsFile(EventWriter):
 
     def __init__(self, path: str):
         self.path = path
-        self._last_write = -1
+        self.last_write = -1
         self._bytes = sys.maxsize
         self._file: TextIO | None = None
 
@@ -53,51 +53,57 @@ class MetricsFile(EventWriter):
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self) -> None:
-        for line in _lines_after(self._last_write):
+        for line in _lines_after(self.last_write):
             self._file.write(json.dumps(line, sort_keys=True) + "\n")
-            self._last_write = line["iteration"]
+            self.last_write = line["iteration"]
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
 
     def state_dict(self) -> dict[str, int]:
-        return {"bytes": self._file.tell(), "last_write": self._last_write}
+        return {"bytes": self._file.tell(), "last_write": self.last_write}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self._last_write, self._bytes = state["last_write"], state["bytes"]
+        self.last_write, self._bytes = state["last_write"], state["bytes"]
 
 
 class MetricPrinter(CommonMetricPrinter):
     """detectron2's line of losses and times, and a second one with what a criterion measures."""
 
+    _printed = -1
+
     def write(self) -> None:
         storage = get_event_storage()
-        super().write()
-        if storage.iter == self._max_iter:  # training has ended
+        if storage.iter in (self._max_iter, self._printed):  # training has ended
             return
-        window = [name for name, (_, at) in storage.latest().items() if storage.iter - at < 20]
-        values = storage.latest_with_smoothing_hint()
-        measured = [f"{name}: {values[name][0]:.4g}" for name in window if _is_measured(name)]
-        if measured:
-            self.logger.info("         %s", "  ".join(measured))
+        self._printed = storage.iter
+        super().write()
+        latest, values = storage.latest(), storage.latest_with_smoothing_hint()
+        recent = [name for name, (_, at) in latest.items() if storage.iter - at < _HISTORY]
+        shown = [f"{name}: {values[name][0]:.4g}" for name in recent if _is_measured(name)]
+        if not torch.cuda.is_available() and "max_mem_mb" in latest:  # detectron2 has it of a GPU
+            shown.append(f"max_mem: {latest['max_mem_mb'][0]:.0f}M")
+        if shown:
+            self.logger.info("         %s", "  ".join(shown))
 
 
 class WandbWriter(EventWriter):
     """Logs every scalar to Weights & Biases; a resumed run goes on in the same run there."""
 
-    def __init__(self, project: str, cfg: DictConfig, *, resume: bool):
+    def __init__(self, project: str, cfg: DictConfig, *, resume: bool, last_write: int):
         """
         Args:
             project: its name there.
             cfg: the effective config.
             resume: continue the run whose id lies in the output folder.
+            last_write: the last iteration that was written before.
 
         Raises:
             InputError: the package is not installed.
         """
         wandb = import_wandb()
-        self._last_write = -1
+        self._last_write = last_write
         folder = cfg.train.output_dir
         id_file = os.path.join(folder, "wandb_run_id.txt")
         run_id = None
@@ -202,7 +208,8 @@ class PeriodicWriter(hooks.PeriodicWriter):
     def before_train(self) -> None:
         start = self.trainer.start_iter
         self.metrics_file.open(resume=start > 0)
-        self._writers = [*build_writers(self.cfg, start), self.metrics_file]
+        others = build_writers(self.cfg, start, self.metrics_file.last_write)
+        self._writers = [*others, self.metrics_file]
         if start > 0 and start % self._period == 0:  # due after the checkpoint was saved
             for writer in self._writers[1:]:
                 writer.write()
@@ -214,8 +221,14 @@ class PeriodicWriter(hooks.PeriodicWriter):
         self.metrics_file.load_state_dict(state)
 
 
-def build_writers(cfg: DictConfig, start_iter: int) -> list[EventWriter]:
-    """Return what writes numbers beside metrics.json."""
+def build_writers(cfg: DictConfig, start_iter: int, last_write: int) -> list[EventWriter]:
+    """Return what writes numbers beside metrics.json.
+
+    Args:
+        cfg: the effective config.
+        start_iter: the first iteration to come.
+        last_write: the last iteration whose numbers were written before.
+    """
     writers: list[EventWriter] = [MetricPrinter(cfg.train.max_iter)]
     if importlib.util.find_spec("tensorboard"):
         # What a run had written after its last checkpoint is not shown.
@@ -224,7 +237,8 @@ def build_writers(cfg: DictConfig, start_iter: int) -> list[EventWriter]:
     else:
         logger.warning("TensorBoard is not installed: no curves for it. (pip install tensorboard)")
     if cfg.train.wandb:
-        writers.append(WandbWriter(cfg.train.wandb, cfg, resume=start_iter > 0))
+        resume = start_iter > 0
+        writers.append(WandbWriter(cfg.train.wandb, cfg, resume=resume, last_write=last_write))
     return writers
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import toy
 from programs import train_net
 
 # All that has a state: dropout, a balancer, momentum, averaged weights, two aspect ratios, workers
@@ -35,29 +36,46 @@ def states(out: Path) -> dict[str, Any]:
     return {**checkpoint["model"], **trainer["hooks"]["EMA"]["weights"], **momenta, **others}
 
 
-# In a step of iteration 0, 3, 4 and 11, of which 3 begins from a checkpoint. Two steps each.
-@pytest.mark.parametrize(("step", "workers"), [(1, 2), (6, 2), (9, 0), (23, 1)])
-def test_killed_anywhere(config: Path, tmp_path: Path, step: int, workers: int) -> None:
-    check(config, tmp_path, (), step, workers)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process that nothing has ended."""
+    folder = tmp_path_factory.mktemp("whole")
+    config = folder / "config.py"
+    config.write_text(toy.CONFIG, encoding="utf-8")
+    result = train_net(*OPTIONS, f"train.output_dir={folder}", config=config)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+# In a step of iteration 0, 3 and 4, of which 3 begins from a checkpoint. Two steps each.
+@pytest.mark.parametrize(("step", "workers"), [(1, 2), (6, 1), (9, 0)])
+def test_killed_anywhere(config: Path, whole: Path, step: int, workers: int) -> None:
+    killed = kill_and_resume(config, step, f"dataloader.train.num_workers={workers}")
+    check(killed, whole)
 
 
 def test_two_processes_of_which_one_is_killed(config: Path, tmp_path: Path) -> None:
-    check(config, tmp_path, ("--num-gpus", "2"), 15, 2, "dataloader.train.total_batch_size=4")
+    two, more = ("--num-gpus", "2"), ("dataloader.train.total_batch_size=4",)
+    whole = tmp_path / "whole"
+    result = train_net(*two, *OPTIONS, *more, f"train.output_dir={whole}", config=config)
+    assert result.returncode == 0, result.stderr
+    killed = kill_and_resume(config, 15, *more, "model.nan_rank=1", launch=two)
+    check(killed, whole)
+    assert any(name.startswith("other.balancer") for name in states(whole)), "it has its own"
 
 
-def check(
-    config: Path, tmp_path: Path, launch: Sequence[str], step: int, workers: int, *more: str
-) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    result = train_net(*launch, *OPTIONS, *more, f"train.output_dir={whole}", config=config)
+def kill_and_resume(config: Path, step: int, *more: str, launch: Sequence[str] = ()) -> Path:
+    """Run until a step of the model kills its process, then on to the end."""
+    fatal = f"model.kill_from={step}"
+    assert train_net(*launch, *OPTIONS, *more, fatal, config=config).returncode != 0
+    out = config.parent / "out"
+    assert not (out / "model_final.pth").exists()
+    result = train_net(*launch, "--resume", *OPTIONS, *more, config=config)
     assert result.returncode == 0, result.stderr
-    here = (*OPTIONS, *more, f"train.output_dir={killed}")
-    here = (*here, f"dataloader.train.num_workers={workers}")
-    fatal = (f"model.kill_from={step}", "model.nan_rank=1" if launch else "model.nan_rank=0")
-    assert train_net(*launch, *here, *fatal, config=config).returncode != 0
-    assert not (killed / "model_final.pth").exists()
-    result = train_net(*launch, "--resume", *here, config=config)
-    assert result.returncode == 0, result.stderr
+    return out
+
+
+def check(killed: Path, whole: Path) -> None:
     assert len([line for line in curve(whole) if "total_loss" in line]) == 12
     assert curve(killed) == curve(whole)
     expected, found = states(whole), states(killed)

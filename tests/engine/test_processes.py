@@ -7,6 +7,7 @@ import pytest
 import torch
 from programs import TORCHRUN, train_net
 
+
 @pytest.mark.parametrize(("launcher", "options"), [((), ("--num-gpus", "2")), (TORCHRUN, ())])
 def test_two_processes_train_and_evaluate(
     config: Path, launcher: Sequence[str], options: Sequence[str]
