@@ -52,6 +52,7 @@ class RankingCriterion(PooledCriterion):
         metrics: dict[str, Tensor | float] = {
             "box_reg_unbalanced": box_loss.detach(),
             "num_positives": len(weights),
+            "pool_size": matched.num_decisions,
         }
         return CriterionOutput({**losses, "loss_box_reg": balanced}, weights, cls_total, metrics)
 

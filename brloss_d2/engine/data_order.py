@@ -28,6 +28,8 @@ class ResumableLoader:
     reached is all that a checkpoint has to hold. Images that wait for others of their aspect ratio
     are loaded again.
 
+    `with_workers` is torch's loader inside, if there is one.
+
     This is known of the loaders that detectron2's `build_detection_train_loader` makes, of a data
     set with indices and without `collate_fn`; another one begins anew when a run is resumed. A
     mapper may not keep a state of its own.
@@ -43,6 +45,7 @@ class ResumableLoader:
         self.next_position = 0
         # Positions before the next one that wait for others of their aspect ratio.
         self.waiting: list[int] = []
+        self.with_workers = _torch_loader(loader)
         self._stream = _stream_of(loader)
         if self._stream is not None:
             self._stream.dataset = _PlacedDataset(self._stream.dataset, seed)
@@ -109,16 +112,18 @@ class _PlacedDataset(Dataset):
             return {**self.dataset[index], _POSITION: position}
 
 
+def _torch_loader(loader: Any) -> DataLoader | None:
+    inner = loader.dataset if isinstance(loader, AspectRatioGroupedDataset) else loader
+    return inner if isinstance(inner, DataLoader) else None
+
+
 def _stream_of(loader: Any) -> ToIterableDataset | None:
     """Find what a loader of `build_detection_train_loader` reads from; None for another one."""
-    grouped = isinstance(loader, AspectRatioGroupedDataset)
-    inner = loader.dataset if grouped else loader
+    inner, grouped = _torch_loader(loader), isinstance(loader, AspectRatioGroupedDataset)
     stream = getattr(inner, "dataset", None)
-    if not isinstance(inner, DataLoader) or not isinstance(stream, ToIterableDataset):
-        return None
-    if not stream.shard_sampler or not (grouped or inner.collate_fn is trivial_batch_collator):
+    if not isinstance(stream, ToIterableDataset) or not stream.shard_sampler:
         return None
     if grouped:
         # Workers take turns image by image then, so that the images come in the sampler's order.
         stream.shard_chunk_size = 1
-    return stream
+    return stream if grouped or inner.collate_fn is trivial_batch_collator else None

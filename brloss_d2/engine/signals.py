@@ -1,6 +1,7 @@
 """Stop in good order when asked to."""
 
 import mmap
+import multiprocessing
 import os
 import signal
 import threading
@@ -34,6 +35,7 @@ class StopSignals(HookBase):
     def before_train(self) -> None:
         if threading.current_thread() is threading.main_thread():  # others may set no handler
             self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+            self._reach_workers()
 
     def after_step(self) -> None:
         received = max(comm.all_gather(self.received))
@@ -46,6 +48,20 @@ class StopSignals(HookBase):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._shared[0] = 0
+
+    def _reach_workers(self) -> None:
+        """Have workers heed the training process, once torch has set signal handlers of its own."""
+        loader = getattr(self.trainer.data_loader, "with_workers", None)
+        if loader is None or multiprocessing.get_start_method() != "fork":
+            return
+        initialize = loader.worker_init_fn
+
+        def initialize_worker(worker_id: int) -> None:
+            signal.signal(signal.SIGTERM, self._receive)
+            if initialize is not None:
+                initialize(worker_id)
+
+        loader.worker_init_fn = initialize_worker
 
     def _receive(self, number: int, frame: Any) -> None:
         if os.getpid() != self._pid:
