@@ -49,6 +49,7 @@ class EMA(HookBase):
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Give the model the averaged weights for a while."""
+        self.before_train()
         self._swap()
         try:
             yield

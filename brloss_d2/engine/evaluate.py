@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from detectron2.config import instantiate
@@ -10,7 +11,7 @@ from detectron2.engine import hooks
 from detectron2.evaluation import inference_on_dataset
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 from torch import nn
 
@@ -95,11 +96,8 @@ def evaluate(cfg: DictConfig, model: nn.Module, ema: EMA | None = None) -> dict[
     """
     results = _evaluate(cfg.dataloader, model)
     if ema is not None:
-        loaders = cfg.dataloader.copy()
-        if loaders.evaluator.get("output_dir"):  # leaves the files of the other weights alone
-            loaders.evaluator.output_dir = os.path.join(loaders.evaluator.output_dir, "ema")
-        with ema.applied():
-            averaged = _evaluate(loaders, model)
+        with ema.applied(), _folder_inside(cfg.dataloader.evaluator, "ema"):
+            averaged = _evaluate(cfg.dataloader, model)
         results.update({"ema": averaged} if averaged else {})
     return results
 
@@ -107,6 +105,20 @@ def evaluate(cfg: DictConfig, model: nn.Module, ema: EMA | None = None) -> dict[
 def _evaluate(dataloader: DictConfig, model: nn.Module) -> dict[str, Any]:
     loader = instantiate(dataloader.test)  # before the evaluator, which reads its metadata
     return inference_on_dataset(model, loader, instantiate(dataloader.evaluator))
+
+
+@contextmanager
+def _folder_inside(evaluator: DictConfig, name: str) -> Iterator[None]:
+    """Leave alone the files that an evaluator writes of other weights."""
+    if not evaluator.get("output_dir"):
+        yield
+        return
+    before = OmegaConf.to_container(evaluator, resolve=False)["output_dir"]
+    evaluator.output_dir = os.path.join(evaluator.output_dir, name)
+    try:
+        yield
+    finally:
+        evaluator.output_dir = before
 
 
 def results_table(results: Mapping[str, Any]) -> str:

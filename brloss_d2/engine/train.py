@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 def main(args: argparse.Namespace) -> None:
     """Do what a command line asks for, in one process of possibly several.
 
+    Exits with 128 + the signal's number when a signal has stopped training.
+
     Args:
         args: the result of `detectron2.engine.default_argument_parser`.
 
@@ -101,9 +103,12 @@ def _train(job: Job) -> None:
         logger.info("Training has finished before: %d of %d iterations.", start, max_iter)
         if can_evaluate(job.cfg):
             run.evaluate()
-    _report(job, run.results, run.checkpointer.get_checkpoint_file())
     if run.trainer.stop_reason:
-        _say_stopped(run)
+        _say_stopped(run.trainer)
+    _report(job, run.results, run.checkpointer.get_checkpoint_file())
+    if run.trainer.stop_reason and not run.trainer.is_finished:
+        comm.synchronize()  # the launcher ends all processes when the first one leaves
+        sys.exit(128 + run.signals.received)
 
 
 @dataclass
@@ -232,18 +237,9 @@ def _report(job: Job, results: Mapping[str, Any], checkpoint: str) -> None:
     logger.info("Done.\n%sCheckpoint: %s\nLog:        %s", table, checkpoint, log)
 
 
-def _say_stopped(run: _Run) -> None:
-    """Log why training has ended early, and leave if that was by a signal.
-
-    Raises:
-        SystemExit: after a signal.
-    """
-    trainer = run.trainer
+def _say_stopped(trainer: Trainer) -> None:
     logger.info(
         "%s: stopped after %d of %d iterations.%s",
         *(trainer.stop_reason, trainer.iter + 1, trainer.max_iter),
         "" if trainer.is_finished else " The same command with --resume continues.",
     )
-    if not trainer.is_finished:
-        comm.synchronize()  # the launcher ends all processes when the first one leaves
-        sys.exit(128 + run.signals.received)

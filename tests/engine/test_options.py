@@ -89,6 +89,8 @@ def test_ema_is_evaluated_and_saved_beside_the_weights(train_net: TrainNet) -> N
     found = [line for line in lines(out) if "ema/bbox/AP" in line]
     assert [line["iteration"] for line in found] == [1, 4]
     assert all("bbox/AP" in line for line in found)
+    folders = (out / "evaluated.txt").read_text() + (out / "inference/evaluated.txt").read_text()
+    assert folders.split() == [f"{out}/inference"] * 2 + [f"{out}/inference/ema"] * 2
     # The first evaluation was the best, of the averaged weights.
     best = load(out / "model_best.pth")
     assert best["iteration"] == 1 and best["metric"] == "ema/bbox/AP" and best["value"] == 100
@@ -139,7 +141,7 @@ def test_early_stopping(train_net: TrainNet, capsys: pytest.CaptureFixture) -> N
     out = train_net(*options, f"{patience}=3", resume=True)
     shown = capsys.readouterr().out
     assert "No better bbox/AP in 3 evaluations" in shown
-    assert "stopped after 4 of 9 iterations" in shown and "--resume" not in shown[-300:]
+    assert "stopped after 4 of 9 iterations.\n" in shown
     assert load(out / "model_final.pth")["iteration"] == 3
     train_net(*options, f"{patience}=3", resume=True)
     assert "finished before" in capsys.readouterr().out
