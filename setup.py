@@ -39,7 +39,12 @@ setup(
         "pycocotools>=2.0.6",
         "pyyaml>=6.0",
         "tabulate>=0.9",
+        "tqdm>=4.62",
     ],
     # LVIS and Cityscapes need requirements/no_deps.txt, and Cityscapes these.
-    extras_require={"cityscapes": CITYSCAPES, "test": [*CITYSCAPES, *TEST]},
+    extras_require={
+        "cityscapes": CITYSCAPES,
+        "test": [*CITYSCAPES, *TEST],
+        "wandb": ["wandb>=0.16"],
+    },
 )
