@@ -16,6 +16,7 @@ criterion and divided by the same number of positives; in an R-CNN softmax cross
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,4 +95,6 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
+    # A scheduler that ends the job ends its trainings too, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

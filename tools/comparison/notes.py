@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 _OWN = ("optimizer.lr", "train.output_dir")  # told otherwise
 _MEANING = {
-    "model.head.has_quality": "a branch that predicts how good a box is, a factor of its score",
+    "model.head.has_quality": "a branch that predicts how good a box is, for its score",
     "model.box_transform.weights": "units of the encoded boxes",
     "model.proposal_generator.batch_size_per_image": "anchors sampled from an image",
     "model.roi_heads.batch_size_per_image": "proposals sampled from an image",

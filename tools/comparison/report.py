@@ -92,7 +92,7 @@ def _cell(values: Sequence[float], *, digits: int = 1, sign: str = "") -> str:
     if found is None:
         return "–"
     mean, spread = found
-    text = f"{mean:{sign}.{digits}f}"
+    text = f"{round(mean, digits) + 0.0:{sign}.{digits}f}"  # no -0.0
     return text if spread is None else f"{text} ± {spread:.{digits}f}"
 
 
