@@ -1,0 +1,121 @@
+"""The one table of what makes the commands of the docs quick, or keeps them from running in CI."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+CONFIG = "configs/quick/faster_rcnn_R_18_FPN_rs_300it.py"
+SHAPES = "datasets/shapes"
+# What stands for the reader's own things in the text.
+PLACEHOLDERS = {
+    "CONFIG": CONFIG,
+    "FILE": CONFIG,
+    "FOLDER": SHAPES,
+    "data.train=...": "data.train=train.json",
+}
+VARIABLES = {"BCCD": SHAPES}
+OWN_DATA = [
+    f"data.train={SHAPES}/annotations/instances_train.json",
+    f"data.train_images={SHAPES}/train",
+    f"data.val={SHAPES}/annotations/instances_val.json",
+    f"data.val_images={SHAPES}/val",
+]
+# (pattern, why it cannot run). Of make the targets are checked, of training the configuration.
+NOT_RUN = [
+    (r"^(python -m )?pip install ", "downloads"),
+    (r"^git clone ", "downloads"),
+    (r"^source ", "there is no virtual environment in the folder of the test"),
+    (r"^make ", "fills a virtual environment"),
+    (r"^python tools/gpu_report\.py", "needs a GPU"),
+    (r"^python train_net\.py .*train\.wandb=", "needs an account"),
+]
+# Arguments added to those of a program; the last one given counts.
+QUICK = {
+    "tools/make_shapes.py": ["--train", "12", "--val", "4", "--overwrite"],
+    "tools/make_miniatures.py": ["--train", "4", "--val", "2", "--output", "miniatures"],
+    "tools/record_scores.py": ["--iterations", "3", "--window", "1", "--output", "scores.json"],
+    "tools/benchmark_losses.py": [
+        *("--quick", "--device", "cpu", "--output", "benchmark", "--scores", "synthetic"),
+        *("--losses", "focal", "rs"),
+    ],
+    "tools/benchmark_detectors.py": ["--quick", "--device", "cpu", "--output", "detectors.csv"],
+    "tools/bucketing_report.py": ["--quick", "--output", "bucketing"],
+    "tools/draw_losses.py": ["--losses", "ap", "--output", "pictures"],
+    "tools/compare_losses.py": ["--quick", "--iterations", "2", "--images", "4"],
+    "demo/demo.py": ["--device", "cpu"],
+}
+SMALL = [
+    "train.device=cpu",
+    "dataloader.train.num_workers=0",
+    "dataloader.test.num_workers=0",
+    "dataloader.train.total_batch_size=2",
+    "dataloader.train.mapper.augmentations.0.short_edge_length=[64]",
+    "dataloader.test.mapper.augmentations.0.short_edge_length=64",
+]
+
+
+class Quick(NamedTuple):
+    """A Python program with arguments, or why there is none to run."""
+
+    words: list[str]
+    why_not: str = ""
+
+
+def quick_form(words: list[str]) -> Quick:
+    """Return the quick form of a command, whose first word is a program.
+
+    Raises:
+        LookupError: the tables know nothing of it.
+    """
+    words = [PLACEHOLDERS.get(word, word) for word in _without_launcher(words)]
+    line = " ".join(words)
+    for pattern, reason in NOT_RUN:
+        if re.match(pattern, line):
+            return Quick(words, reason)
+    if words[0] != "python" or len(words) < 2 or not words[1].endswith(".py"):
+        raise LookupError(f"neither run nor listed as a command that cannot run: {line}")
+    script, *arguments = words[1:]
+    change: Callable[[list[str]], list[str]] = {
+        "train_net.py": _training,
+        "tools/benchmark_detectors.py": _two_configs,
+        "tools/compare_losses.py": _two_losses,
+    }.get(script, list)
+    return Quick([script, *change(arguments), *QUICK.get(script, [])])
+
+
+def _without_launcher(words: list[str]) -> list[str]:
+    """One process here, whatever `torchrun` and `srun` start elsewhere."""
+    if words[0] in ("torchrun", "srun") and "train_net.py" in words:
+        return ["python", *words[words.index("train_net.py") :]]
+    return [".venv/bin/python" == words[0] and "python" or words[0], *words[1:]]
+
+
+def _training(arguments: list[str]) -> list[str]:
+    for option in ("--num-gpus", "--num-machines", "--machine-rank", "--dist-url"):
+        while option in arguments:
+            at = arguments.index(option)
+            arguments = arguments[:at] + arguments[at + 2 :]
+    config = arguments[arguments.index("--config-file") + 1]
+    evaluates, keys = "--eval-only" in arguments, {a.split("=")[0] for a in arguments}
+    added = list(SMALL)
+    if config.startswith("configs/quick") and "data.val" not in keys:
+        added = [*OWN_DATA, *added]
+    elif {"data.train", "data.val"} & keys == {"data.train"}:
+        added = ["data.val=val.json", *added]
+    if not evaluates:
+        added += ["train.max_iter=2", "train.eval_period=0"]
+        added += [] if "train.init_checkpoint" in keys else ["train.init_checkpoint="]
+    return arguments + added
+
+
+def _two_configs(arguments: list[str]) -> list[str]:
+    configs = [a for a in arguments if a.endswith(".py")]
+    return [a for a in arguments if a not in configs[2:]]
+
+
+def _two_losses(arguments: list[str]) -> list[str]:
+    """Of a comparison the first and the last, on the smallest detector, in the small form."""
+    at = arguments.index("--losses") + 1
+    losses = arguments[at].split(",")
+    arguments[at] = f"{losses[0]},{losses[-1]}"
+    return arguments

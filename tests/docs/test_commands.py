@@ -1,0 +1,149 @@
+"""Every command and every Python block of the docs runs, in a quick form.
+
+`quick.py` says what quick means, and names the few commands that cannot run. A document's commands
+run one after the other in a folder that has what the text takes for granted: the programs, small
+data in the places it names, and a trained run.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from quick import CONFIG, OWN_DATA, SHAPES, VARIABLES, quick_form
+from reading import DOCUMENTS, PYTHON, ROOT, Block, Command, read_blocks, read_commands
+
+PROGRAMS = ("brloss_d2", "configs", "demo", "projects", "tools", "train_net.py", "Makefile")
+# Folders of trained runs, and pictures and annotations, under the names that the docs give them.
+RUNS = ("output/a", "output/demo", "output/mine", "output/run", "output/shapes", "RUN", "RUN1", "RUN2")
+DATA = {
+    "train.json": f"{SHAPES}/annotations/instances_train.json",
+    "val.json": f"{SHAPES}/annotations/instances_val.json",
+    "train": f"{SHAPES}/train",
+    "val": f"{SHAPES}/val",
+    "folder": f"{SHAPES}/val",
+    "more": f"{SHAPES}/val",
+}
+# Run before the Python blocks of a document: what the text says that the reader has.
+GIVEN = {
+    "README.md": "from detectron2.config import get_cfg; cfg = get_cfg()",
+}
+
+
+class Programs:
+    """Runs Python programs in a process that has imported everything already."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("warm_python.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def run(self, words: list[str], folder: Path, environment: Mapping[str, str] = {}) -> None:
+        """Run a script with its arguments in a folder; fail with the end of its output."""
+        log = folder / "log_of_the_test.txt"
+        log.unlink(missing_ok=True)
+        datasets = {"DETECTRON2_DATASETS": "datasets/miniatures"}
+        job = {
+            "words": words,
+            "folder": str(folder),
+            "environment": {**datasets, **environment},
+            "log": str(log),
+        }
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        status = self.process.stdout.readline().strip()
+        if status != "0":
+            end = "\n".join(log.read_text().splitlines()[-12:])
+            raise AssertionError(f"exit status {status} of: {' '.join(words)}\n{end}")
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Programs]:
+    found = Programs()
+    yield found
+    assert found.process.stdin
+    found.process.stdin.close()
+    found.process.wait()
+
+
+@pytest.fixture(scope="session")
+def furnished(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small data and a run trained on them."""
+    folder = tmp_path_factory.mktemp("furnished")
+    _link_programs(folder)
+    for tool in ("make_shapes", "make_miniatures"):
+        programs.run([f"tools/{tool}.py", "--train", "12", "--val", "4"], folder)
+    small = ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "train.max_iter=30"]
+    options = [*OWN_DATA, *small, "train.output_dir=output/a"]
+    programs.run(["train_net.py", "--config-file", CONFIG, *options], folder)
+    return folder
+
+
+@pytest.fixture
+def desk(furnished: Path, tmp_path: Path) -> Path:
+    """A folder of one's own with all that."""
+    _link_programs(tmp_path)
+    shutil.copytree(furnished / "datasets", tmp_path / "datasets")
+    for name in RUNS:
+        shutil.copytree(furnished / "output" / "a", tmp_path / name)
+    for name, target in DATA.items():
+        (tmp_path / name).symlink_to(tmp_path / target)
+    picture = sorted((tmp_path / SHAPES / "val").iterdir())[0]
+    (tmp_path / "photo.jpg").symlink_to(picture)
+    return tmp_path
+
+
+def _link_programs(folder: Path) -> None:
+    for name in PROGRAMS:
+        if (ROOT / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_document(document: str, desk: Path, programs: Programs) -> None:
+    blocks = read_blocks((ROOT / document).read_text())
+    failures = []
+    for command in read_commands(blocks, VARIABLES):
+        try:
+            _try(command, desk, programs)
+        except (AssertionError, LookupError) as error:
+            failures.append(f"{document}, {command}\n{error}")
+    python = [block for block in blocks if block.language == PYTHON]
+    if python:
+        script = _script(python, GIVEN.get(document, ""), desk)
+        try:
+            programs.run([script], desk)
+        except AssertionError as error:
+            failures.append(f"Python blocks of {document}: {error}")
+    assert not failures, "\n\n".join(failures)
+
+
+def _try(command: Command, desk: Path, programs: Programs) -> None:
+    quick = quick_form(command.words)
+    if not quick.why_not:
+        programs.run(quick.words, desk, command.environment)
+    elif quick.words[0] == "make":
+        subprocess.run(["make", "-n", *quick.words[1:]], cwd=desk, check=True, capture_output=True)
+    elif quick.words[1] == "train_net.py":
+        programs.run([str(Path(__file__).with_name("only_parse.py")), *quick.words[2:]], desk)
+
+
+def _script(blocks: list[Block], given: str, folder: Path) -> str:
+    """All blocks as one program, each at its line of the document."""
+    text = given
+    for block in blocks:
+        text += "\n" * (block.line - 1 - text.count("\n")) + block.text
+    (folder / "blocks.py").write_text(text)
+    return "blocks.py"
