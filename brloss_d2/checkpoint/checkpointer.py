@@ -8,6 +8,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from brloss_d2.checkpoint.array_pickle import read_array_pickle
 from brloss_d2.checkpoint.files import read_checkpoint, replacing
 from brloss_d2.checkpoint.sources import local_file
 from brloss_d2.checkpoint.swin import fit_swin, is_swin_classifier, swin_backbone
@@ -68,6 +69,11 @@ class Checkpointer(DetectionCheckpointer):
             file.write(last_filename_basename)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
+        # detectron2 itself would run what a .pkl or .pyth file names.
+        if filename.endswith(".pkl"):
+            return read_array_pickle(filename)
+        if filename.endswith(".pyth"):
+            raise InputError(f"{filename} is a checkpoint of pycls, which is not supported.")
         checkpoint = super()._load_file(filename)
         if is_torchvision_resnet(checkpoint["model"]):
             checkpoint["model"] = detectron2_names(checkpoint["model"])

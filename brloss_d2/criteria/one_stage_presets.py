@@ -14,13 +14,16 @@ from brloss_d2.criteria.score import SigmoidCriterion
 from brloss_d2.losses import (
     ALRPLoss,
     APLoss,
+    BinaryCrossEntropyLoss,
     BucketedAPLoss,
     BucketedRankSortLoss,
     ConstantBalancer,
     EpochSelfBalancer,
     GIoULoss,
+    MatchabilityAwareLoss,
     QualityFocalLoss,
     RankSortLoss,
+    ScoreLoss,
     SelfBalancer,
     SigmoidFocalLoss,
     SmoothL1Loss,
@@ -28,7 +31,10 @@ from brloss_d2.losses import (
 )
 
 ONE_STAGE_ARCHITECTURES = ("atss", "paa", "retinanet", "fovea")
-ONE_STAGE_CRITERION_NAMES = ("focal", "qfl", "vfl", "ap", "bap", "rs", "brs", "alrp")
+ONE_STAGE_CRITERION_NAMES = (
+    *("ce", "focal", "qfl", "vfl", "mal"),
+    *("ap", "bap", "rs", "brs", "alrp"),
+)
 _IMAGES_PER_POOL = 4
 _AP_LOSSES = {"ap": APLoss, "bap": BucketedAPLoss}
 _RANK_SORT_LOSSES = {"rs": RankSortLoss, "brs": BucketedRankSortLoss}
@@ -51,8 +57,8 @@ def one_stage_criterion(architecture: str, name: str, *, epoch_steps: int) -> Cr
     ):
         if given not in known:
             raise ValueError(f"unknown {given!r}, expected one of {known}")
-    if name == "focal":
-        return _FOCAL[architecture]()
+    if name in ("ce", "focal"):
+        return _HARD[architecture](name)
     if name in _SOFT:
         return _SOFT[name]()
     if name in _AP_LOSSES:
@@ -83,9 +89,16 @@ def _average_precision(architecture: str, name: str) -> RankingCriterion:
     )
 
 
-def _atss_focal() -> Criterion:
+def _hard(name: str, alpha: float = 0.25, gamma: float = 2.0) -> ScoreLoss:
+    """Focal loss, or the cross-entropy that it is made from."""
+    if name == "ce":
+        return BinaryCrossEntropyLoss()
+    return SigmoidFocalLoss(alpha=alpha, gamma=gamma)
+
+
+def _atss_hard(name: str) -> Criterion:
     return SigmoidCriterion(
-        SigmoidFocalLoss(),
+        _hard(name),
         GIoULoss(),
         box_weight=2.0,
         normalizer="positives_per_image",
@@ -95,9 +108,9 @@ def _atss_focal() -> Criterion:
     )
 
 
-def _paa_focal() -> Criterion:
+def _paa_hard(name: str) -> Criterion:
     return SigmoidCriterion(
-        SigmoidFocalLoss(),
+        _hard(name),
         GIoULoss(),
         box_weight=1.3,
         normalizer="positives_or_images",
@@ -107,15 +120,13 @@ def _paa_focal() -> Criterion:
     )
 
 
-def _retinanet_focal() -> Criterion:
-    return SigmoidCriterion(
-        SigmoidFocalLoss(), SmoothL1Loss(beta=0.0), normalizer="positives_per_image"
-    )
+def _retinanet_hard(name: str) -> Criterion:
+    return SigmoidCriterion(_hard(name), SmoothL1Loss(beta=0.0), normalizer="positives_per_image")
 
 
-def _fovea_focal() -> Criterion:
+def _fovea_hard(name: str) -> Criterion:
     return SigmoidCriterion(
-        SigmoidFocalLoss(alpha=0.4, gamma=1.5),
+        _hard(name, alpha=0.4, gamma=1.5),
         SmoothL1Loss(beta=0.11),
         normalizer="positives_and_images",
         box_normalizer="positives",
@@ -129,15 +140,28 @@ def _quality_focal() -> Criterion:
 
 
 def _varifocal() -> Criterion:
+    return _by_predicted_iou(VarifocalLoss())
+
+
+def _matchability_aware() -> Criterion:
+    """Published for a DETR; the boxes are those of varifocal loss."""
+    return _by_predicted_iou(MatchabilityAwareLoss())
+
+
+def _by_predicted_iou(cls_loss: ScoreLoss) -> Criterion:
     return SigmoidCriterion(
-        VarifocalLoss(), GIoULoss(), box_weight=1.5, box_weighting=PredictedIoU(), pool="global"
+        cls_loss, GIoULoss(), box_weight=1.5, box_weighting=PredictedIoU(), pool="global"
     )
 
 
-_FOCAL: dict[str, Callable[[], Criterion]] = {
-    "atss": _atss_focal,
-    "paa": _paa_focal,
-    "retinanet": _retinanet_focal,
-    "fovea": _fovea_focal,
+_HARD: dict[str, Callable[[str], Criterion]] = {
+    "atss": _atss_hard,
+    "paa": _paa_hard,
+    "retinanet": _retinanet_hard,
+    "fovea": _fovea_hard,
 }
-_SOFT: dict[str, Callable[[], Criterion]] = {"qfl": _quality_focal, "vfl": _varifocal}
+_SOFT: dict[str, Callable[[], Criterion]] = {
+    "qfl": _quality_focal,
+    "vfl": _varifocal,
+    "mal": _matchability_aware,
+}

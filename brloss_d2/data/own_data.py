@@ -203,7 +203,7 @@ def _dataset_node(name: str, summary: CocoSummary) -> DictConfig:
 
 
 def _set_num_classes(model: DictConfig, num_classes: int) -> None:
-    nodes = [node for node in _walk(model) if "num_classes" in node]
+    nodes = [node for node in walk_nodes(model) if "num_classes" in node]
     # An interpolation follows the number it refers to; writing into it would cut the link.
     owners = [node for node in nodes if not OmegaConf.is_interpolation(node, "num_classes")]
     if not owners:
@@ -212,7 +212,7 @@ def _set_num_classes(model: DictConfig, num_classes: int) -> None:
         node.num_classes = num_classes
 
 
-def _walk(node: object) -> Iterator[DictConfig]:
+def walk_nodes(node: object) -> Iterator[DictConfig]:
     """Yield every dict below a config node, itself included, without following interpolations."""
     if isinstance(node, DictConfig):
         yield node
@@ -223,7 +223,7 @@ def _walk(node: object) -> Iterator[DictConfig]:
         return
     for key in keys:
         if not (OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key)):
-            yield from _walk(node[key])
+            yield from walk_nodes(node[key])
 
 
 def _column(split: CocoSummary) -> dict[str, int]:

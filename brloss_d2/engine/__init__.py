@@ -2,8 +2,19 @@
 
 from brloss_d2.engine.config import load_config
 from brloss_d2.engine.defaults import train_defaults
+from brloss_d2.engine.overrides import apply_overrides
+from brloss_d2.engine.prepare import choose_device
 from brloss_d2.engine.processes import run
 from brloss_d2.engine.train import main
 from brloss_d2.engine.trainer import NonFiniteLossError, Trainer
 
-__all__ = ["NonFiniteLossError", "Trainer", "load_config", "main", "run", "train_defaults"]
+__all__ = [
+    "NonFiniteLossError",
+    "Trainer",
+    "apply_overrides",
+    "choose_device",
+    "load_config",
+    "main",
+    "run",
+    "train_defaults",
+]

@@ -63,7 +63,8 @@ def prepare(args: argparse.Namespace) -> Job:
         checkpoint = _evaluated(cfg, last, args.opts or ())
     else:
         checkpoint = cfg.train.init_checkpoint
-    return Job(cfg, own_data, _found(last if resume else checkpoint), resume, _device(cfg))
+    checkpoint = _found(last if resume else checkpoint)
+    return Job(cfg, own_data, checkpoint, resume, choose_device(cfg.train.device))
 
 
 def can_evaluate(cfg: DictConfig) -> bool:
@@ -148,8 +149,12 @@ def _found(checkpoint: str) -> str:
     return checkpoint
 
 
-def _device(cfg: DictConfig) -> torch.device:
-    name = cfg.train.device
+def choose_device(name: str) -> torch.device:
+    """Return the device that `train.device` means; "auto" is a GPU where there is one.
+
+    Raises:
+        InputError: there is no such device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

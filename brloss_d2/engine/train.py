@@ -17,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from brloss_d2.checkpoint import Checkpointer
+from brloss_d2.data import write_categories
 from brloss_d2.engine.evaluate import EvalHook, evaluate, results_table
 from brloss_d2.engine.prepare import Job, can_evaluate, prepare
 from brloss_d2.engine.processes import in_agreement
@@ -58,6 +59,8 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
     if args.resume and not args.eval_only and not job.resume:
         logger.warning("Nothing to resume in %s: starting anew.", job.output_dir)
     if job.own_data is not None:
+        if comm.is_main_process():
+            write_categories(job.output_dir, job.own_data.val.categories)
         logger.info("Own data, %d classes:\n%s", job.own_data.num_classes, job.own_data)
 
 

@@ -1,7 +1,37 @@
-"""Evaluators of the published data sets: detectron2's, faster and with current package versions."""
+"""Evaluators of the published data sets: detectron2's, faster and with current package versions.
 
+And what follows from an evaluation: oLRP, score thresholds, calibration.
+"""
+
+from brloss_d2.evaluation.analysis import Analysis, analyze
+from brloss_d2.evaluation.calibration import (
+    Calibration,
+    calibrated,
+    fit_calibration,
+    load_calibration,
+    save_calibration,
+    suggest_thresholds,
+)
 from brloss_d2.evaluation.cityscapes import CityscapesEvaluator
 from brloss_d2.evaluation.coco import COCOEvaluator
+from brloss_d2.evaluation.lrp import OptimalLRP, mean_lrp_curve
 from brloss_d2.evaluation.lvis import LVISEvaluator
+from brloss_d2.evaluation.matches import Matches, match_detections
 
-__all__ = ["COCOEvaluator", "CityscapesEvaluator", "LVISEvaluator"]
+__all__ = [
+    "Analysis",
+    "COCOEvaluator",
+    "Calibration",
+    "CityscapesEvaluator",
+    "LVISEvaluator",
+    "Matches",
+    "OptimalLRP",
+    "analyze",
+    "calibrated",
+    "fit_calibration",
+    "load_calibration",
+    "match_detections",
+    "mean_lrp_curve",
+    "save_calibration",
+    "suggest_thresholds",
+]

@@ -1,6 +1,7 @@
-"""COCO-style box and mask AP."""
+"""COCO-style box and mask AP and oLRP."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,13 +10,16 @@ from detectron2.evaluation import coco_evaluation
 from detectron2.utils import comm
 
 from brloss_d2.evaluation.implementation import COCOeval_faster, describe, has_faster
+from brloss_d2.evaluation.lrp import OptimalLRP
+from brloss_d2.evaluation.lrp_metrics import lrp_metrics, lrp_table
+from brloss_d2.evaluation.matches import match_detections, nothing_found
 from brloss_d2.evaluation.replace import replaced
 
 logger = logging.getLogger(__name__)
 
 
 class COCOEvaluator(evaluation.COCOEvaluator):
-    """detectron2's evaluator, computed by faster-coco-eval where that is installed.
+    """detectron2's evaluator, computed by faster-coco-eval where that is installed, and oLRP.
 
     detectron2 has a C++ implementation of its own, which most installations have not compiled and
     which serves 100 detections an image alone. The log says which implementation ran.
@@ -43,6 +47,23 @@ class COCOEvaluator(evaluation.COCOEvaluator):
             logger.info("COCO-style evaluation by %s", self._name())
         with self._implementation():
             return super().evaluate(img_ids)
+
+    def _derive_coco_results(
+        self, coco_eval: Any, iou_type: str, class_names: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """Add to AP the metrics of `lrp_metrics`; detectron2 calls this for each task."""
+        results = super()._derive_coco_results(coco_eval, iou_type, class_names)
+        if iou_type == "keypoints":
+            return results
+        if coco_eval is None:
+            truth = self._coco_api
+            matches = nothing_found(truth.anns.values(), truth.getCatIds())
+            return {**results, **lrp_metrics(matches, None)}
+        matches = match_detections(coco_eval)
+        if class_names is not None and len(class_names) > 1:
+            table = lrp_table(OptimalLRP.of(matches), class_names)
+            logger.info("Per-class %s oLRP:\n%s", iou_type, table)
+        return {**results, **lrp_metrics(matches, class_names)}
 
     def _implementation(self) -> AbstractContextManager[None]:
         if not self._faster:

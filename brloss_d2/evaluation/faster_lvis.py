@@ -16,6 +16,7 @@ class FasterLVISEval(LVISEval):
         computed.params.maxDets = [limit]
         computed.evaluate()
         computed.accumulate()
+        self.ious = computed.ious
         self.freq_groups = self._prepare_freq_group()
         self.eval = {name: computed.eval[name][..., 0] for name in ("precision", "recall")}
 

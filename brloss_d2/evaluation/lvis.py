@@ -1,4 +1,4 @@
-"""LVIS v1: federated box and mask AP, with AP of rare, common and frequent categories."""
+"""LVIS v1: federated box and mask AP and oLRP, AP also of rare, common, frequent categories."""
 
 import logging
 import math
@@ -9,13 +9,15 @@ from detectron2 import evaluation
 from detectron2.utils import comm
 
 from brloss_d2.evaluation.implementation import describe, has_faster
+from brloss_d2.evaluation.lrp_metrics import lrp_metrics
+from brloss_d2.evaluation.matches import match_lvis_detections, nothing_found
 from brloss_d2.evaluation.replace import numpy_with, replaced
 
 logger = logging.getLogger(__name__)
 
 
 class LVISEvaluator(evaluation.LVISEvaluator):
-    """detectron2's evaluator, computed by faster-coco-eval where that is installed.
+    """detectron2's evaluator, computed by faster-coco-eval where that is installed, and oLRP.
 
     The log says which implementation ran. A metric without any ground truth is NaN.
     """
@@ -39,13 +41,21 @@ class LVISEvaluator(evaluation.LVISEvaluator):
         if comm.is_main_process():
             name = describe("faster-coco-eval" if self._faster else "lvis")
             logger.info("LVIS evaluation by %s", name)
+        lrp: dict[str, dict[str, float]] = {}
         # numpy 1.24 dropped the alias that the package still uses.
         with (
-            replaced(lvis, LVISEval=self._implementation()),
+            replaced(lvis, LVISEval=_with_lrp(self._implementation(), lrp)),
             replaced(lvis_eval, np=numpy_with(float=np.float64)),
         ):
             results = super().evaluate()
-        return results and {task: _without_sentinels(found) for task, found in results.items()}
+        results = results and {task: _without_sentinels(r) for task, r in results.items()}
+        for task in {"bbox", "segm"} & set(results or ()):
+            results[task].update(lrp.get(task) or self._nothing_found())
+        return results
+
+    def _nothing_found(self) -> dict[str, float]:
+        truth = self._lvis_api
+        return lrp_metrics(nothing_found(truth.anns.values(), truth.get_cat_ids()), None)
 
     def _implementation(self) -> type:
         if self._faster:
@@ -55,6 +65,20 @@ class LVISEvaluator(evaluation.LVISEvaluator):
         from lvis import LVISEval
 
         return LVISEval
+
+
+def _with_lrp(implementation: type, lrp: dict[str, dict[str, float]]) -> type:
+    """Return an `LVISEval` that leaves the metrics of oLRP in `lrp`, task -> metric -> value.
+
+    detectron2 makes the object, reads its AP, and drops it.
+    """
+
+    class LVISEvalWithLRP(implementation):  # type: ignore[misc]
+        def evaluate(self) -> None:
+            super().evaluate()
+            lrp[self.params.iou_type] = lrp_metrics(match_lvis_detections(self), None)
+
+    return LVISEvalWithLRP
 
 
 def _without_sentinels(metrics: dict[str, float]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from brloss_d2.losses.rank_sort_loss import (
 )
 from brloss_d2.losses.score_losses import (
     BinaryCrossEntropyLoss,
+    MatchabilityAwareLoss,
     QualityFocalLoss,
     ScoreLoss,
     SigmoidFocalLoss,
@@ -40,6 +41,7 @@ __all__ = [
     "GIoULoss",
     "MaskCrossEntropyLoss",
     "MaskLoss",
+    "MatchabilityAwareLoss",
     "QualityFocalLoss",
     "RankSortLoss",
     "RankingLoss",

@@ -98,3 +98,31 @@ class VarifocalLoss(ScoreLoss):
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, gamma={self.gamma}"
+
+
+class MatchabilityAwareLoss(ScoreLoss):
+    """Matchability-Aware Loss (Huang et al., CVPR 2025, DEIM): low quality is a low target.
+
+    Cross-entropy with the soft target q^gamma where q > 0, unweighted, so that a positive of low
+    quality counts as much as one of high quality; times `score ** gamma` where q = 0. Both factors
+    have a gradient.
+
+    Args:
+        gamma: exponent of the quality and of the scores of negatives, >= 0.
+    """
+
+    soft_targets = True
+
+    def __init__(self, *, gamma: float = 1.5):
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        cross_entropy = F.binary_cross_entropy_with_logits(
+            logits, targets**self.gamma, reduction="none"
+        )
+        negative = logits.sigmoid() ** self.gamma
+        return torch.where(targets > 0, 1.0, negative) * cross_entropy
+
+    def extra_repr(self) -> str:
+        return f"gamma={self.gamma}"

@@ -23,7 +23,7 @@ def add_brloss_config(cfg: CN, criterion: str = "brs") -> None:
     Args:
         cfg: a configuration made by `detectron2.config.get_cfg`.
         criterion: one of `CRITERION_NAMES`: "ce", "ap", "bap", "rs", "brs", "alrp"; for one-stage
-            detectors one of `ONE_STAGE_CRITERION_NAMES`: "focal", "qfl" and "vfl" instead of "ce".
+            detectors one of `ONE_STAGE_CRITERION_NAMES`, which adds "focal", "qfl", "vfl", "mal".
 
     Raises:
         ValueError: for another name.

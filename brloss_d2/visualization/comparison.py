@@ -1,7 +1,6 @@
 """Draw images in pairs: ground truth on the left, predictions on the right."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,22 +13,32 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from brloss_d2.errors import InputError
+from brloss_d2.visualization.figures import save_figure
 
 _PAIRS_PER_ROW = 2
 _PANEL_WIDTH = 3.3  # inches
 _GAP = 0.05  # between two pairs, of a panel's width
 _DPI = 110
 _CROWDED = 10  # boxes in a panel from which class names give way to the legend
+_MASK_ALPHA = 0.45
 _PALETTE = [colormaps["tab10"](i) for i in (1, 0, 2, 3, 4, 6, 8, 9, 5, 7)]
 
 
 @dataclass(frozen=True)
 class LabelledBoxes:
-    """Boxes of one image: `boxes` (N, 4), XYXY in pixels; `labels` (N,), 0..K-1; `scores` (N,)."""
+    """Objects of one image.
+
+    Attributes:
+        boxes: (N, 4), XYXY in pixels.
+        labels: (N,), 0..K-1.
+        scores: (N,).
+        masks: (N, H, W) of booleans, as large as the image.
+    """
 
     boxes: np.ndarray
     labels: np.ndarray
     scores: np.ndarray | None = None
+    masks: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -60,14 +69,14 @@ def draw_comparison(
     figure, panels = _figure(math.ceil(len(pairs) / columns), columns, images[0].shape)
     for number, (pair, image) in enumerate(zip(pairs, images, strict=True)):
         left, right = panels[divmod(number, columns)]
-        _draw_panel(left, image, pair.ground_truth, class_names)
-        _draw_panel(right, image, pair.predictions, class_names)
+        draw_panel(left, image, pair.ground_truth, class_names)
+        draw_panel(right, image, pair.predictions, class_names)
         if number < columns:
             left.set_title("ground truth", fontsize=10)
             right.set_title("predictions", fontsize=10)
     _add_legend(figure, pairs, class_names)
     figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _figure(rows: int, columns: int, shape: Sequence[int]) -> tuple[Figure, np.ndarray]:
@@ -83,17 +92,40 @@ def _figure(rows: int, columns: int, shape: Sequence[int]) -> tuple[Figure, np.n
     return figure, panels.reshape(rows, columns, 3)[..., :2]
 
 
-def _draw_panel(
-    panel: Axes, image: np.ndarray, objects: LabelledBoxes, class_names: Sequence[str]
+def draw_panel(
+    panel: Axes,
+    image: np.ndarray,
+    objects: LabelledBoxes,
+    class_names: Sequence[str],
+    *,
+    has_legend: bool = True,
 ) -> None:
+    """Draw an image, (H, W, 3) of 0..255, and the objects in it; the last one lies on top.
+
+    With a legend, which names the colours, a crowded image has no other names.
+    """
     height, width = image.shape[:2]
     # A pixel covers [i, i + 1], as in the boxes.
-    panel.imshow(image, extent=(0, width, height, 0), interpolation="bilinear")
+    extent = (0, width, height, 0)
+    panel.imshow(image, extent=extent, interpolation="bilinear")
+    if objects.masks is not None and len(objects.masks):
+        panel.imshow(_overlay(objects.masks, objects.labels), extent=extent)
     crowded = len(objects.boxes) > _CROWDED
     for number, (box, label) in enumerate(zip(objects.boxes, objects.labels, strict=True)):
-        name = "" if crowded else class_names[label]
+        name = "" if crowded and has_legend else class_names[label]
         score = "" if objects.scores is None else f"{objects.scores[number]:.2f}"
         _draw_box(panel, box, f"{name} {score}".strip(), _colour(label), small=crowded)
+
+
+def _overlay(masks: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(H, W, 4) colours of masks, transparent elsewhere, with an opaque line along their rims."""
+    overlay = np.zeros((*masks.shape[1:], 4))
+    for mask, label in zip(masks, labels, strict=True):
+        overlay[mask] = (*_colour(label)[:3], _MASK_ALPHA)
+        inner = np.pad(mask, 1)
+        inner = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+        overlay[mask & ~inner, 3] = 1.0
+    return overlay
 
 
 def _draw_box(
@@ -116,6 +148,7 @@ def _draw_box(
             color="white",
             va="top",
             annotation_clip=True,
+            parse_math=False,  # a class may be called "$5"
             bbox={"facecolor": colour, "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
         )
 
@@ -126,9 +159,11 @@ def _add_legend(figure: Figure, pairs: Sequence[ImagePair], class_names: Sequenc
     handles = [Patch(color=_colour(label), label=class_names[label]) for label in labels]
     if handles:
         columns = min(len(handles), 8)
-        figure.legend(
+        legend = figure.legend(
             handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
         )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def _colour(label: int) -> tuple[float, ...]:
@@ -140,23 +175,3 @@ def _read(file_name: str) -> np.ndarray:
         return read_image(file_name, format="RGB")
     except OSError as error:
         raise InputError(f"Image file missing or unreadable: {file_name} ({error}).") from error
-
-
-def _save(figure: Figure, path: str) -> None:
-    root, suffix = os.path.splitext(path)
-    formats = figure.canvas.get_supported_filetypes()
-    if suffix[1:] not in formats:
-        raise InputError(
-            f"Cannot write {path}: expected a name that ends in .png or another of "
-            f"{', '.join(formats)}."
-        )
-    incomplete = f"{root}.incomplete{suffix}"
-    try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        figure.savefig(incomplete)
-        os.replace(incomplete, path)
-    except OSError as error:
-        raise InputError(f"Cannot write {path}: {error.strerror}.") from error
-    finally:
-        if os.path.exists(incomplete):
-            os.remove(incomplete)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 from collections import defaultdict
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from yaml import YAMLError
 
 from brloss_d2.data import check_registered_dataset
 from brloss_d2.errors import InputError
+from brloss_d2.evaluation.lrp import best_f1_threshold as best_f1_of_matches
+from brloss_d2.evaluation.matches import match_detections
 from brloss_d2.visualization.comparison import ImagePair, LabelledBoxes
 
 _DEFAULT_THRESHOLD = 0.5  # where there is nothing to choose a threshold by
@@ -57,10 +60,17 @@ class EvaluatedRun:
         if node.get("json_file") is None:
             check_registered_dataset(name)
         records, metadata = instantiate(node), MetadataCatalog.get(name)
+        if not hasattr(metadata, "json_file"):
+            raise InputError(f"Data set {name} is not in COCO format, and no other can be read.")
         class_ids = metadata.thing_dataset_id_to_contiguous_id
         run = cls(records, results, metadata.json_file, metadata.thing_classes, class_ids)
         run._check_results(f"{results_file}: predictions", name)
         return run
+
+    @property
+    def category_names(self) -> dict[int, str]:
+        """Category id of the JSON -> name."""
+        return {id_: self.class_names[number] for id_, number in self.class_ids.items()}
 
     def _check_results(self, where: str, name: str) -> None:
         images = {r["image_id"] for r in self.results} - {r["image_id"] for r in self.records}
@@ -103,24 +113,8 @@ def best_f1_threshold(run: EvaluatedRun) -> float:
     A ranking loss orders scores and does not calibrate them: under one loss the best threshold
     is 0.3, under another 0.8, so that pictures with a fixed one compare nothing.
     """
-    scores, correct, objects = _matches(run)
-    if not correct.any():
-        return _DEFAULT_THRESHOLD
-    order = np.argsort(-scores, kind="stable")
-    found = np.arange(1, len(order) + 1)
-    f1 = 2 * correct[order].cumsum() / (found + objects)
-    # Detections with equal scores pass together: only the last of them is a possible threshold.
-    last = np.append(np.diff(scores[order]) != 0, True)
-    return float(scores[order][np.argmax(np.where(last, f1, -1.0))])
-
-
-def _matches(run: EvaluatedRun) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the scores (D,) of all detections, which are correct (D,), and the number of objects.
-
-    Matched by COCOeval, class by class; detections of crowds are left out.
-    """
     if not run.results:
-        return np.zeros(0), np.zeros(0, dtype=bool), 0
+        return _DEFAULT_THRESHOLD
     with contextlib.redirect_stdout(io.StringIO()):
         ground_truth = COCO(run.json_file)
         detections = ground_truth.loadRes([dict(result) for result in run.results])
@@ -128,12 +122,8 @@ def _matches(run: EvaluatedRun) -> tuple[np.ndarray, np.ndarray, int]:
         evaluation.params.iouThrs = np.array([0.5])
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.evaluate()
-    cells = [cell for cell in evaluation.evalImgs if cell is not None]
-    counted = [~cell["dtIgnore"][0].astype(bool) for cell in cells]
-    scores = [np.array(c["dtScores"])[keep] for c, keep in zip(cells, counted, strict=True)]
-    correct = [(c["dtMatches"][0] > 0)[keep] for c, keep in zip(cells, counted, strict=True)]
-    objects = sum(int((~np.array(cell["gtIgnore"], dtype=bool)).sum()) for cell in cells)
-    return np.concatenate(scores), np.concatenate(correct), objects
+    threshold = best_f1_of_matches(match_detections(evaluation))
+    return _DEFAULT_THRESHOLD if math.isnan(threshold) else threshold
 
 
 def _labelled(

@@ -17,11 +17,13 @@ from brloss_d2.criteria import (
 from brloss_d2.losses import (
     ALRPLoss,
     APLoss,
+    BinaryCrossEntropyLoss,
     BucketedAPLoss,
     BucketedRankSortLoss,
     ConstantBalancer,
     EpochSelfBalancer,
     GIoULoss,
+    MatchabilityAwareLoss,
     QualityFocalLoss,
     RankSortLoss,
     SelfBalancer,
@@ -73,6 +75,16 @@ def _rank_sort(cls_loss):
     )
 
 
+def _by_predicted_iou(cls_loss):
+    return L(SigmoidCriterion)(
+        cls_loss=cls_loss,
+        box_loss=L(GIoULoss)(),
+        box_weight=1.5,
+        box_weighting=L(PredictedIoU)(),
+        pool="global",
+    )
+
+
 def _common():
     """What every detector trains alike."""
     return dict(
@@ -88,13 +100,56 @@ def _common():
             box_weighting=L(TopScore)(),
             pool="global",
         ),
-        vfl=L(SigmoidCriterion)(
-            cls_loss=L(VarifocalLoss)(alpha=0.75, gamma=2.0),
-            box_loss=L(GIoULoss)(),
-            box_weight=1.5,
-            box_weighting=L(PredictedIoU)(),
-            pool="global",
-        ),
+        vfl=_by_predicted_iou(L(VarifocalLoss)(alpha=0.75, gamma=2.0)),
+        # Published for a DETR; the boxes are those of varifocal loss.
+        mal=_by_predicted_iou(L(MatchabilityAwareLoss)(gamma=1.5)),
+    )
+
+
+def _hard_targets(criterion, alpha=0.25, gamma=2.0):
+    """Focal loss, and the cross-entropy that it is made from; all else alike."""
+    return dict(
+        focal=criterion(L(SigmoidFocalLoss)(alpha=alpha, gamma=gamma)),
+        ce=criterion(L(BinaryCrossEntropyLoss)()),
+    )
+
+
+def _atss(cls_loss):
+    return L(SigmoidCriterion)(
+        cls_loss=cls_loss,
+        box_loss=L(GIoULoss)(),
+        box_weight=2.0,
+        normalizer="positives_per_image",
+        box_weighting=L(Centerness)(),
+        quality=L(QualityBranch)(target=L(Centerness)(), loss_weight=1.0),
+        pool="global",
+    )
+
+
+def _paa(cls_loss):
+    return L(SigmoidCriterion)(
+        cls_loss=cls_loss,
+        box_loss=L(GIoULoss)(),
+        box_weight=1.3,
+        normalizer="positives_or_images",
+        box_normalizer="positives",
+        box_weighting=L(PredictedIoU)(),
+        quality=L(QualityBranch)(target=L(PredictedIoU)(), loss_weight=0.5),
+    )
+
+
+def _retinanet(cls_loss):
+    return L(SigmoidCriterion)(
+        cls_loss=cls_loss, box_loss=L(SmoothL1Loss)(beta=0.0), normalizer="positives_per_image"
+    )
+
+
+def _fovea(cls_loss):
+    return L(SigmoidCriterion)(
+        cls_loss=cls_loss,
+        box_loss=L(SmoothL1Loss)(beta=0.11),
+        normalizer="positives_and_images",
+        box_normalizer="positives",
     )
 
 
@@ -102,39 +157,19 @@ atss = dict(
     _common(),
     ap=_average_precision(L(APLoss)(delta=1.0), 2.0),
     bap=_average_precision(L(BucketedAPLoss)(delta=1.0), 2.0),
-    focal=L(SigmoidCriterion)(
-        cls_loss=L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0),
-        box_loss=L(GIoULoss)(),
-        box_weight=2.0,
-        normalizer="positives_per_image",
-        box_weighting=L(Centerness)(),
-        quality=L(QualityBranch)(target=L(Centerness)(), loss_weight=1.0),
-        pool="global",
-    ),
+    **_hard_targets(_atss),
 )
 paa = dict(
     _common(),
     ap=_average_precision(L(APLoss)(delta=0.5), 1.0),
     bap=_average_precision(L(BucketedAPLoss)(delta=0.5), 1.0),
-    focal=L(SigmoidCriterion)(
-        cls_loss=L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0),
-        box_loss=L(GIoULoss)(),
-        box_weight=1.3,
-        normalizer="positives_or_images",
-        box_normalizer="positives",
-        box_weighting=L(PredictedIoU)(),
-        quality=L(QualityBranch)(target=L(PredictedIoU)(), loss_weight=0.5),
-    ),
+    **_hard_targets(_paa),
 )
 retinanet = dict(
     _common(),
     ap=_average_precision_on_deltas(L(APLoss)(delta=1.0), beta=1.0),
     bap=_average_precision_on_deltas(L(BucketedAPLoss)(delta=1.0), beta=1.0),
-    focal=L(SigmoidCriterion)(
-        cls_loss=L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0),
-        box_loss=L(SmoothL1Loss)(beta=0.0),
-        normalizer="positives_per_image",
-    ),
+    **_hard_targets(_retinanet),
 )
 fovea = dict(
     _common(),
@@ -143,10 +178,5 @@ fovea = dict(
         L(APLoss)(delta=1.0), beta=0.11, images=_IMAGES_PER_POOL_500S
     ),
     bap=_average_precision_on_deltas(L(BucketedAPLoss)(delta=1.0), beta=0.11),
-    focal=L(SigmoidCriterion)(
-        cls_loss=L(SigmoidFocalLoss)(alpha=0.4, gamma=1.5),
-        box_loss=L(SmoothL1Loss)(beta=0.11),
-        normalizer="positives_and_images",
-        box_normalizer="positives",
-    ),
+    **_hard_targets(_fovea, alpha=0.4, gamma=1.5),
 )

@@ -19,13 +19,20 @@ from brloss_d2.engine import load_config
 from brloss_d2.errors import InputError
 from brloss_d2.modeling import DeformableBottleneckBlock
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-LEAVES = sorted(p for p in CONFIGS.rglob("*.py") if "common" not in p.parts)
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
+FOLDERS = [CONFIGS, *ROOT.glob("projects/*/configs")]
+LEAVES = sorted(p for folder in FOLDERS for p in folder.rglob("*.py") if "common" not in p.parts)
 KEYS = {"model", "optimizer", "lr_multiplier", "dataloader", "train"}
 NAME = re.compile(
     r"(?P<arch>(faster|mask|cascade)_rcnn|atss|paa|retinanet|fovea)"
     r"_(?P<depth>R_\d+|X_101_64x4d)(?P<dcn>_DCN)?_(?P<neck>FPN)"
     r"_(?P<loss>[a-z]+)(_(?P<schedule>\w+))?"
+)
+# Detectors whose neck has no other form.
+NAME_WITHOUT_NECK = re.compile(
+    r"(?P<arch>co_deformable_detr)_(?P<depth>R_\d+|swin_[tl])"
+    r"_(?P<loss>[a-z]+)_(?P<schedule>\w+)"
 )
 DEPTHS = {"R_18": [2, 2, 2, 2], "R_50": [3, 4, 6, 3], "R_101": [3, 4, 23, 3]}
 DEPTHS["X_101_64x4d"] = DEPTHS["R_101"]
@@ -34,19 +41,22 @@ ITERATIONS = {
     "lvis_v1": {"1x": 92088},
     "cityscapes": {None: 17796},
     "quick": {"300it": 300},
+    # With the images that have no objects.
+    "configs": {"1x": 88716},
 }
 CLASSES = {"coco": 80, "lvis_v1": 1203, "cityscapes": 8, "quick": 80}
+SWIN = {"swin_t": ([2, 2, 6, 2], 96, 7), "swin_l": ([2, 2, 18, 2], 192, 12)}
 
 
-@pytest.fixture(params=LEAVES, ids=lambda p: str(p.relative_to(CONFIGS)))
+@pytest.fixture(params=LEAVES, ids=lambda p: str(p.relative_to(ROOT)))
 def leaf(request):
     return request.param
 
 
 @pytest.fixture
 def tokens(leaf):
-    match = NAME.fullmatch(leaf.stem)
-    assert match, f"{leaf.name} is not <arch>_<backbone>_<neck>_<loss>_<schedule>.py"
+    match = NAME.fullmatch(leaf.stem) or NAME_WITHOUT_NECK.fullmatch(leaf.stem)
+    assert match, f"{leaf.name} is not <arch>_<backbone>[_<neck>]_<loss>_<schedule>.py"
     return match.groupdict()
 
 
@@ -83,12 +93,15 @@ def test_five_keys_and_at_most_six_statements(leaf, cfg):
 
 def test_name_equals_content(leaf, cfg, tokens):
     model = instantiate(cfg.model)
+    assert cfg.train.max_iter == ITERATIONS[leaf.parent.name][tokens["schedule"]]
+    if tokens["arch"] == "co_deformable_detr":
+        assert_co_detr(cfg, model, tokens)
+        return
     stages = model.backbone.bottom_up.stages
     assert [len(s) for s in stages] == DEPTHS[tokens["depth"]]
     deformable = [isinstance(s[0], DeformableBottleneckBlock) for s in stages]
     assert deformable == ([False, True, True, True] if tokens["dcn"] else [False] * 4)
     assert type(model.backbone).__name__ == tokens["neck"]
-    assert cfg.train.max_iter == ITERATIONS[leaf.parent.name][tokens["schedule"]]
     assert getattr(model, "roi_heads", model).num_classes == CLASSES[leaf.parent.name]
     if tokens["arch"] in ONE_STAGE_ARCHITECTURES:
         assert_one_stage(cfg, model, tokens)
@@ -128,6 +141,30 @@ def assert_one_stage(cfg, model, tokens):
     )
 
 
+def assert_co_detr(cfg, model, tokens):
+    assert type(model).__name__ == "CoDETR"
+    backbone = model.backbone
+    if tokens["depth"] in SWIN:
+        blocks = [len(layer.blocks) for layer in backbone.layers]
+        window = backbone.layers[0].window_size
+        assert (blocks, backbone.embed_dim, window) == SWIN[tokens["depth"]]
+    else:
+        assert [len(s) for s in backbone.stages] == DEPTHS[tokens["depth"]]
+    losses = model.query_losses
+    sites = [losses.decoder, losses.encoder, losses.custom, model.dense_head.criterion]
+    sites += [model.proposal_generator.criterion, model.roi_heads.box_predictor.criterion]
+    focal = "SigmoidFocalLoss(alpha=0.25, gamma=2.0)"
+    named = {
+        "brs": ["BucketedRankSortLoss(delta=0.5)"] * 6,
+        "focal": [*[focal] * 4, "BinaryCrossEntropyLoss", "SoftmaxCriterion"],
+    }
+    for criterion, name in zip(sites, named[tokens["loss"]], strict=True):
+        assert name in repr(criterion)
+    assert model.query_head.num_classes == model.roi_heads.num_classes == 80
+    assert model.dense_head.head.num_classes == model.dense_head.matcher.num_classes == 80
+    assert cfg.dataloader.train.total_batch_size == (16 if tokens["schedule"] == "1x" else 4)
+
+
 def predictors(heads):
     several = isinstance(heads.box_predictor, torch.nn.ModuleList)
     return list(heads.box_predictor) if several else [heads.box_predictor]
@@ -147,14 +184,15 @@ def test_yaml_round_trip(cfg, tmp_path):
 def test_sampling_goes_with_the_loss(cfg, tokens):
     if tokens["arch"] in ONE_STAGE_ARCHITECTURES:
         return  # they never sample
-    sampled = tokens["loss"] == "ce"
+    sampled = tokens["loss"] in ("ce", "focal")
     for part in (cfg.model.proposal_generator, cfg.model.roi_heads):
         assert (part.batch_size_per_image is not None) == sampled
 
 
-def test_learning_rate_schedule_and_optimizer(cfg):
+def test_learning_rate_schedule_and_optimizer(cfg, tokens):
     schedule = instantiate(cfg.lr_multiplier)
-    assert 0 < schedule(0.0) <= 0.01
+    without_warm_up = tokens["arch"] == "co_deformable_detr" and tokens["schedule"] == "1x"
+    assert schedule(0.0) == 1 if without_warm_up else 0 < schedule(0.0) <= 0.01
     assert max(schedule(i / 100) for i in range(100)) <= 1
     assert schedule(0.999) <= 0.1  # on Cityscapes the rate has one step, elsewhere two
     model = torch.nn.Linear(1, 1)

@@ -62,6 +62,11 @@ def test_coco_fast_equals_official(register, max_dets, count):
     assert_same(fast, official, {"bbox", "segm"})
     assert 5 < official["bbox"]["AP"] < 95, "the case says something"
     assert np.isnan(official["bbox"]["AP-c5"]), "no object of that category"
+    for task in official.values():
+        assert 5 < task["oLRP"] < 95 and 0 < task["score_threshold"] < 1
+        own = [task[f"oLRP-c{number}"] for number in range(1, 5)]
+        assert task["oLRP"] == pytest.approx(np.mean(own))
+        assert np.isnan(task["oLRP-c5"])
 
 
 @pytest.mark.parametrize(("max_dets", "count"), [(None, 40), (300, 330)])
@@ -79,6 +84,7 @@ def test_lvis_fast_equals_official(register, max_dets, count):
     assert_same(fast, official, {"bbox", "segm"})
     values = [official["segm"][metric] for metric in ("AP", "APr", "APc", "APf")]
     assert len(set(values)) == 4 and all(1 < value < 99 for value in values)
+    assert all(5 < official[task]["oLRP"] < 95 for task in official)
 
 
 def test_lvis_says_nan_for_what_it_cannot_compute(register):
@@ -102,7 +108,7 @@ def test_the_log_says_which_implementation_ran(register, caplog, fast):
     with caplog.at_level(logging.INFO, logger="brloss_d2"):
         evaluate(COCOEvaluator(NAME, use_fast_impl=fast), random_boxes.detections(rng, data, 3))
     own = [r.getMessage() for r in caplog.records if r.name.startswith("brloss_d2")]
-    (line,) = own
+    line, *_ = own
     assert line.startswith("COCO-style evaluation by " + ("faster" if fast else "pycocotools"))
 
 

@@ -87,6 +87,8 @@ def _mask(segmentation, size):
 def test_coco(root):
     results = evaluate(COCOEvaluator("mini_coco"), "mini_coco")
     assert results["bbox"]["AP"] == results["segm"]["AP"] == pytest.approx(100)
+    assert results["bbox"]["oLRP"] == pytest.approx(0, abs=1e-3)  # boxes are float32
+    assert results["segm"]["oLRP"] == pytest.approx(0, abs=1e-3)
 
 
 def test_lvis_with_each_frequency(root):
@@ -94,6 +96,7 @@ def test_lvis_with_each_frequency(root):
     for task in ("bbox", "segm"):
         for metric in ("AP", "APr", "APc", "APf"):
             assert results[task][metric] == pytest.approx(100)
+        assert results[task]["oLRP"] == pytest.approx(0, abs=1e-3)
 
 
 def test_cityscapes_both_ways(root, tmp_path, monkeypatch):
@@ -103,6 +106,7 @@ def test_cityscapes_both_ways(root, tmp_path, monkeypatch):
     assert set(results) == {"bbox", "segm", "segm_cityscapes"}
     for task in results:
         assert results[task]["AP"] == pytest.approx(100), task
+    assert results["bbox"]["oLRP"] == results["segm"]["oLRP"] == pytest.approx(0, abs=1e-3)
     assert {p.name for p in tmp_path.iterdir()} == {"out"}, "no matches.json"
     # Again, as after each epoch.
     again = CityscapesEvaluator("mini_cityscapes", str(tmp_path / "out"))
@@ -144,6 +148,8 @@ def test_a_detector_that_finds_nothing(root, tmp_path, name):
         evaluator.process([record], [{"instances": _found(record, masks=True)[:0]}])
     results = evaluator.evaluate()
     assert math.isnan(results["bbox"]["AP"])
+    assert results["bbox"]["oLRP"] == results["bbox"]["oLRP_FN"] == 100
+    assert math.isnan(results["bbox"]["score_threshold"])
     if name == "mini_cityscapes":
         assert results["segm_cityscapes"]["AP"] == 0
 

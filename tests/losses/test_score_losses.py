@@ -8,6 +8,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from brloss_d2.losses import (
     BinaryCrossEntropyLoss,
+    MatchabilityAwareLoss,
     QualityFocalLoss,
     SigmoidFocalLoss,
     VarifocalLoss,
@@ -67,7 +68,34 @@ def test_varifocal_negatives_are_focal_loss():
     torch.testing.assert_close(VarifocalLoss()(logits, targets), expected)
 
 
-@pytest.mark.parametrize("loss", [QualityFocalLoss(), VarifocalLoss(), SigmoidFocalLoss()])
+def test_matchability_aware_loss_by_hand():
+    """-q^g log s - (1 - q^g) log(1 - s) for q > 0, else -s^g log(1 - s)."""
+    logits = torch.tensor([[0.0, math.log(4.0), math.log(4.0)]])
+    targets = torch.tensor([[0.75, 0.25, 0.0]])
+    middle = -(0.125 * math.log(0.8) + 0.875 * math.log(0.2))  # 0.25^1.5 = 1/8
+    negative = 0.8**1.5 * -math.log(0.2)
+    expected = torch.tensor([[math.log(2.0), middle, negative]])
+    torch.testing.assert_close(MatchabilityAwareLoss()(logits, targets), expected)
+
+
+def test_matchability_aware_negatives_are_focal_loss():
+    logits, targets = torch.linspace(-5, 5, 20)[:, None], torch.zeros(20, 1)
+    expected = 2 * sigmoid_focal_loss(logits, targets, alpha=0.5, gamma=1.5)
+    torch.testing.assert_close(MatchabilityAwareLoss()(logits, targets), expected)
+
+
+def test_matchability_aware_loss_draws_the_score_to_the_power_of_the_quality():
+    """The gradient of a positive is s - q^gamma, however low its quality."""
+    logits = torch.tensor([[-1.0, 0.5, 2.0]], requires_grad=True)
+    quality = torch.tensor([[0.05, 0.5, 1.0]])
+    MatchabilityAwareLoss(gamma=2.0)(logits, quality).sum().backward()
+    torch.testing.assert_close(logits.grad, logits.detach().sigmoid() - quality**2)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [QualityFocalLoss(), VarifocalLoss(), SigmoidFocalLoss(), MatchabilityAwareLoss()],
+)
 def test_gradients(loss):
     g = torch.Generator().manual_seed(0)
     logits = torch.randn(6, 3, generator=g, dtype=torch.float64).requires_grad_()

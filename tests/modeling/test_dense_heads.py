@@ -36,6 +36,17 @@ def test_outputs(has_quality):
     torch.testing.assert_close(prior, torch.full_like(prior, 0.01))
 
 
+def test_a_quality_branch_leaves_the_other_initial_weights_alone():
+    heads = []
+    for has_quality in (False, True):
+        torch.manual_seed(3)
+        options = dict(in_channels=8, num_classes=2, num_anchors=3, conv_dims=(8,))
+        heads.append(TowerHead(**options, has_quality=has_quality).state_dict())
+    without, with_it = heads
+    assert all(torch.equal(value, with_it[name]) for name, value in without.items())
+    assert with_it["quality.weight"].std() < 0.02
+
+
 def test_a_scale_belongs_to_its_level():
     head = TowerHead(
         in_channels=4, num_classes=1, num_anchors=1, conv_dims=(4,), num_scaled_levels=2

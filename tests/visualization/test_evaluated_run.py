@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
-from detectron2.data import get_detection_dataset_dicts
+from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -153,3 +153,17 @@ def test_bad_folders(tmp_path, spoil, expected):
     spoil(tmp_path)
     with pytest.raises(InputError, match=expected):
         EvaluatedRun.load(folder)
+
+
+def _records_of_another_format(names, json_file):
+    MetadataCatalog.get(names).thing_classes = ["nut"]
+    return []
+
+
+def test_a_data_set_in_another_format_is_refused(tmp_path):
+    node = L(_records_of_another_format)(names="test_other_format", json_file="")
+    (tmp_path / "inference").mkdir()
+    save_config(tmp_path, node)
+    write_results(tmp_path, [detection(1, 0.5)])
+    with pytest.raises(InputError, match="test_other_format is not in COCO format"):
+        EvaluatedRun.load(str(tmp_path))

@@ -54,15 +54,13 @@ class TowerHead(nn.Module):
         width = ([in_channels, *conv_dims])[-1]
         self.cls_logits = Conv2d(width, num_anchors * num_classes, 3, padding=1)
         self.bbox_pred = Conv2d(width, num_anchors * 4, 3, padding=1)
-        if has_quality:
-            self.quality = Conv2d(width, num_anchors, 3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in range(num_scaled_levels))
-        for module in self.modules():
-            if isinstance(module, Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.apply(_initialise)
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
+        if has_quality:
+            # Last, so that a seed gives all other parameters the values they have without it.
+            self.quality = Conv2d(width, num_anchors, 3, padding=1)
+            _initialise(self.quality)
 
     def forward(self, features: list[Tensor]) -> list[list[Tensor]]:
         """Predict from the feature maps of all levels, (N, C, H, W) each.
@@ -80,6 +78,13 @@ class TowerHead(nn.Module):
             if self.has_quality:
                 quality.append(self.quality(boxes))
         return [logits, deltas, quality] if self.has_quality else [logits, deltas]
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, Conv2d):
+        nn.init.normal_(module.weight, std=0.01)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _tower(in_channels: int, conv_dims: tuple[int, ...], norm: str) -> nn.Sequential:

@@ -37,6 +37,8 @@ from brloss_d2.modeling.postprocessing import (
 )
 
 _STRIDES = (8, 16, 32, 64, 128)
+# The baselines, laid out as published for focal loss.
+_HARD_TARGETS = ("ce", "focal")
 # Objects that no anchor overlaps would claim all anchors without a floor.
 _FLOOR = 1e-6
 
@@ -131,7 +133,7 @@ def _anchor_generator(architecture: str, has_quality: bool) -> nn.Module:
 def _box_transform(architecture: str, criterion: str) -> DeltaTransform | LogDistanceTransform:
     if architecture == "fovea":
         return LogDistanceTransform()
-    plain = architecture == "retinanet" and criterion == "focal"
+    plain = architecture == "retinanet" and criterion in _HARD_TARGETS
     return DeltaTransform((1.0,) * 4 if plain else (10.0, 10.0, 5.0, 5.0))
 
 
@@ -144,12 +146,13 @@ def _assigner(architecture: str, criterion: str) -> Assigner:
     if architecture == "retinanet":
         return MaxIoUAssigner(MaxIoUMatcher([0.4, 0.5], [0, -1, 1], min_low_quality_iou=_FLOOR))
     candidates = MaxIoUAssigner(MaxIoUMatcher([0.1], [0, 1], min_low_quality_iou=_FLOOR))
-    return PAAAssigner(candidates, topk=9, box_weight=1.3 if criterion == "focal" else 1.0)
+    return PAAAssigner(candidates, topk=9, box_weight=1.3 if criterion in _HARD_TARGETS else 1.0)
 
 
 def _postprocessor(cfg: CfgNode, architecture: str) -> DensePostprocessor:
     retinanet = cfg.MODEL.RETINANET
-    by_pairs = cfg.MODEL.BRLOSS.CRITERION == "focal" and architecture in ("atss", "retinanet")
+    hard = cfg.MODEL.BRLOSS.CRITERION in _HARD_TARGETS
+    by_pairs = hard and architecture in ("atss", "retinanet")
     select = (TopPairs if by_pairs else TopAnchors)(
         topk=retinanet.TOPK_CANDIDATES_TEST, score_thresh=retinanet.SCORE_THRESH_TEST
     )

@@ -27,9 +27,9 @@ class TopAnchors:
     ) -> tuple[Tensor, Tensor, Tensor]:
         if quality is not None:
             probs = (probs * quality[:, None]).sqrt()
-        anchors = torch.arange(len(probs), device=probs.device)
-        if len(probs) > self.topk:
-            anchors = probs.amax(1).topk(self.topk).indices
+        anchors = torch.arange(probs.shape[0], device=probs.device)
+        if torch.jit.is_tracing() or len(probs) > self.topk:
+            anchors = probs.amax(1).topk(_at_most(self.topk, probs)).indices
         best = probs[anchors]
         kept, classes = (best > self.score_thresh).nonzero(as_tuple=True)
         return anchors[kept], classes, best[kept, classes]
@@ -53,6 +53,14 @@ class TopPairs:
         self, probs: Tensor, quality: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         rows, classes = (probs > self.score_thresh).nonzero(as_tuple=True)
-        scores, best = probs[rows, classes].topk(min(self.topk, len(rows)))
+        scores, best = probs[rows, classes].topk(_at_most(self.topk, rows))
         rows, classes = rows[best], classes[best]
         return rows, classes, scores if quality is None else scores * quality[rows]
+
+
+def _at_most(limit: int, rows: Tensor) -> int | Tensor:
+    """The number of rows, but no more than `limit`; a tensor in a trace, where it may change."""
+    count = rows.shape[0]
+    if isinstance(count, Tensor):
+        return count.clamp(max=limit)
+    return min(count, limit)

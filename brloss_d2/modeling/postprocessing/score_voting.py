@@ -26,20 +26,11 @@ class ScoreVoting:
             candidates: all before suppression, the detections among them; the same fields.
         """
         boxes = candidates.pred_boxes.tensor
-        moved = [
-            self._move(box, boxes[same], candidates.scores[same])
-            for box, label in zip(
-                detections.pred_boxes.tensor, detections.pred_classes, strict=True
-            )
-            for same in [candidates.pred_classes == label]
-        ]
-        if moved:
-            detections.pred_boxes = Boxes(torch.stack(moved))
+        iou = pairwise_iou(detections.pred_boxes, candidates.pred_boxes)
+        same = detections.pred_classes[:, None] == candidates.pred_classes
+        weights = candidates.scores * torch.exp(-((1 - iou) ** 2) / self.sigma)
+        weights = weights.masked_fill(~same | (iou <= self.min_iou), 0.0)
+        total = weights.sum(1, keepdim=True)
+        moved = torch.where(total > 0, weights @ boxes / total, detections.pred_boxes.tensor)
+        detections.pred_boxes = Boxes(moved)
         return detections
-
-    def _move(self, box: torch.Tensor, boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        iou = pairwise_iou(Boxes(box[None]), Boxes(boxes))[0]
-        weights = scores * torch.exp(-((1 - iou) ** 2) / self.sigma)
-        weights = weights.masked_fill(iou <= self.min_iou, 0.0)
-        total = weights.sum()
-        return torch.where(total > 0, (weights[:, None] * boxes).sum(0) / total, box)

@@ -4,9 +4,12 @@ import copy
 
 import pytest
 import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
 from detectron2.utils.events import EventStorage
-from golden_detector import CLASSES, CONFIGS, small_detector
+from golden_detector import CLASSES, CONFIGS, small_config, small_detector
 from random_inputs import random_inputs
+from torch import nn
 from two_processes import assert_processes_agree
 
 from brloss_d2.criteria import SoftmaxCriterion
@@ -14,9 +17,13 @@ from brloss_d2.errors import InputError
 from brloss_d2.losses import GIoULoss
 from brloss_d2.projects.co_detr.modeling.query_head import QueryPredictions
 from brloss_d2.projects.co_detr.modeling.query_losses import QueryLosses
+from brloss_d2.projects.co_detr.modeling.swin import Swin
 
-# 2 encoder and 3 decoder layers: proposals, decoder, two sets of customised queries, three heads.
-NUM_TERMS = {"brs": 4 * (1 + 3 + 6) + 9, "focal": 3 * (1 + 3 + 6) + 7}
+
+def num_terms(loss: str, layers: int) -> int:
+    """Of proposals, decoder, two sets of customised queries and three auxiliary heads."""
+    sets = 1 + layers + 2 * layers
+    return {"brs": 4 * sets + 9, "focal": 3 * sets + 7}[loss]
 
 
 def inputs(*objects: int, **options) -> list[dict]:
@@ -48,7 +55,41 @@ def test_one_step_of_any_batch(loss):
             assert all(v == 0 for v in losses.values())
             assert all((p.grad == 0).all() for p in trained.values())
     assert len(keys) == 1  # the same names whatever the batch
-    assert len(keys.pop()) == NUM_TERMS[loss]
+    assert len(keys.pop()) == num_terms(loss, layers=3)
+
+
+@pytest.mark.parametrize(("loss", "count"), [("brs", 85), ("focal", 64)])
+def test_number_of_terms_of_the_published_model(loss, count):
+    cfg = small_config(loss)
+    cfg.query_head.decoder.num_layers = 6
+    assert len(losses_of(instantiate(cfg), inputs(1))) == num_terms(loss, layers=6) == count
+
+
+def test_a_swin_transformer_below():
+    cfg = small_config("brs")
+    cfg.backbone = L(Swin)(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), window_size=4)
+    cfg.neck.update(input_shapes=[16, 32, 64], in_features=["p1", "p2", "p3"])
+    model = instantiate(cfg)
+    for objects in ((2, 0), (0, 0)):
+        model.zero_grad()
+        sum(losses_of(model, inputs(*objects)).values()).backward()
+        assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_learns_the_objects_of_two_images(loss):
+    torch.manual_seed(0)
+    model = small_detector(loss)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    batch = inputs(2, 1)
+    totals = []
+    for _ in range(60):
+        losses = losses_of(model, batch)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        totals.append(sum(losses.values()).item())
+    assert totals[-1] < 0.5 * totals[0]
 
 
 def test_a_process_without_objects_keeps_up(loss, tmp_path):

@@ -1,0 +1,51 @@
+"""The categories of own data, kept beside the weights of its training."""
+
+import json
+import os
+from collections.abc import Mapping
+
+from brloss_d2.errors import InputError
+
+CATEGORIES_FILE = "categories.json"
+
+
+def write_categories(folder: str, categories: Mapping[int, str]) -> None:
+    """Leave `categories.json` in a folder, so that its weights can be used without the data.
+
+    Args:
+        folder: exists.
+        categories: id -> name. The file has them as a COCO file does.
+    """
+    content = {"categories": [{"id": id_, "name": name} for id_, name in categories.items()]}
+    with open(os.path.join(folder, CATEGORIES_FILE), "w", encoding="utf-8") as file:
+        json.dump(content, file, ensure_ascii=False, indent=1)
+
+
+def read_categories(json_file: str) -> dict[int, str]:
+    """Read id -> name from `categories.json`, or from any COCO annotation file.
+
+    Raises:
+        InputError: the file is missing, damaged or without categories.
+    """
+    try:
+        with open(json_file, encoding="utf-8") as file:
+            content = json.load(file)
+    except OSError as error:
+        raise InputError(f"Cannot read categories from {json_file}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{json_file} is not valid JSON: {error}") from error
+    records = content.get("categories") if isinstance(content, dict) else None
+    if not isinstance(records, list) or not records or not all(map(_is_category, records)):
+        raise InputError(
+            f"{json_file} has no categories: expected a COCO file with "
+            '"categories": [{"id": 1, "name": "..."}, ...].'
+        )
+    return {record["id"]: record["name"] for record in records}
+
+
+def _is_category(record: object) -> bool:
+    return (
+        isinstance(record, dict)
+        and type(record.get("id")) is int
+        and isinstance(record.get("name"), str)
+    )

@@ -1,0 +1,171 @@
+"""Localisation recall precision (LRP) and its optimum over score thresholds, oLRP.
+
+Oksuz et al., "Localization Recall Precision (LRP): A New Performance Metric for Object Detection",
+ECCV 2018, and "One Metric to Measure Them All: Localisation Recall Precision (LRP) for Evaluating
+Visual Detection Tasks", TPAMI 2021. Lower is better. All numbers here are between 0 and 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from brloss_d2.evaluation.matches import Matches
+
+TAU = 0.5  # IoU from which an object is found; the papers' choice
+
+
+@dataclass(frozen=True)
+class LRPCurve:
+    """LRP of one class, keeping the detections whose score reaches a threshold.
+
+    LRP = (sum of (1 - IoU) / (1 - tau) over true positives + N_FP + N_FN) / (N_TP + N_FP + N_FN).
+
+    Attributes:
+        thresholds: (S,), the different scores, falling.
+        lrp: (S,).
+        localisation: (S,), mean 1 - IoU of the true positives; NaN without any.
+        false_positive: (S,), 1 - precision.
+        false_negative: (S,), 1 - recall.
+    """
+
+    thresholds: np.ndarray
+    lrp: np.ndarray
+    localisation: np.ndarray
+    false_positive: np.ndarray
+    false_negative: np.ndarray
+
+    @classmethod
+    def of(
+        cls, scores: np.ndarray, ious: np.ndarray, num_objects: int, *, tau: float = TAU
+    ) -> "LRPCurve":
+        """Evaluate every threshold that makes a difference.
+
+        Args:
+            scores: (D,).
+            ious: (D,), overlap with the object found, at least `tau`; 0 for a false positive.
+            num_objects: at least 1.
+            tau: the IoU that the detections were matched with.
+
+        Complexity:
+            O(D log D).
+        """
+        order = np.argsort(-scores, kind="stable")
+        scores, ious = scores[order], ious[order]
+        # Detections with equal scores pass together.
+        last = np.append(np.diff(scores) != 0, np.ones(min(1, len(scores)), bool))
+        tp = (ious > 0).cumsum()[last]
+        error = np.where(ious > 0, 1 - ious, 0.0).cumsum()[last]
+        passed = np.flatnonzero(last) + 1
+        fp = passed - tp
+        with np.errstate(invalid="ignore"):
+            return cls(
+                thresholds=scores[last],
+                lrp=(error / (1 - tau) + fp + num_objects - tp) / (fp + num_objects),
+                localisation=error / tp,
+                false_positive=fp / passed,
+                false_negative=1 - tp / num_objects,
+            )
+
+
+@dataclass(frozen=True)
+class OptimalLRP:
+    """oLRP of each class, its parts, and the threshold it is reached at; each (K,).
+
+    A class without objects is NaN throughout. A class of which no object is found has an oLRP and
+    `false_negative` of 1, and NaN elsewhere: there is no best threshold.
+    """
+
+    olrp: np.ndarray
+    localisation: np.ndarray
+    false_positive: np.ndarray
+    false_negative: np.ndarray
+    thresholds: np.ndarray
+
+    @classmethod
+    def of(cls, matches: Matches, *, tau: float = TAU) -> "OptimalLRP":
+        """Minimise LRP over the score thresholds, class by class.
+
+        Args:
+            matches: matched with an IoU of `tau`.
+            tau: see `LRPCurve.of`.
+        """
+        best = np.full((len(matches.num_objects), 5), np.nan)
+        best[matches.num_objects > 0] = 1, np.nan, np.nan, 1, np.nan
+        for label, curve in lrp_curves(matches, tau=tau).items():
+            if not np.isnan(curve.localisation).all():
+                at = np.argmin(np.where(np.isnan(curve.localisation), np.inf, curve.lrp))
+                parts = (curve.localisation, curve.false_positive, curve.false_negative)
+                best[label] = [v[at] for v in (curve.lrp, *parts, curve.thresholds)]
+        return cls(*best.T)
+
+    def mean(self) -> "OptimalLRP":
+        """Average over the classes that have a value, as AP is averaged; every field is 0-d."""
+        return OptimalLRP(*(_mean(getattr(self, field.name)) for field in fields(self)))
+
+    def rows(self) -> np.ndarray:
+        """(K, 5): oLRP, localisation, false positives, false negatives, threshold."""
+        return np.stack([getattr(self, field.name) for field in fields(self)], axis=-1)
+
+
+def lrp_curves(matches: Matches, *, tau: float = TAU) -> dict[int, LRPCurve]:
+    """Return label -> curve for the classes with objects and detections."""
+    order = np.argsort(matches.labels, kind="stable")
+    labels = np.arange(len(matches.num_objects))
+    bounds = np.searchsorted(matches.labels[order], [labels, labels + 1])
+    curves = {}
+    for label, (start, stop) in enumerate(bounds.T.tolist()):
+        if stop > start and matches.num_objects[label]:
+            own = matches.subset(order[start:stop])
+            curves[label] = LRPCurve.of(own.scores, own.ious, own.num_objects[label], tau=tau)
+    return curves
+
+
+def mean_lrp_curve(matches: Matches, *, tau: float = TAU) -> tuple[np.ndarray, np.ndarray]:
+    """Return thresholds, falling, and LRP averaged over the classes with objects, both (S,).
+
+    A class has an LRP of 1 above its highest score.
+    """
+    curves = lrp_curves(matches, tau=tau).values()
+    num_classes = np.count_nonzero(matches.num_objects)
+    thresholds = _joined([curve.thresholds for curve in curves])
+    steps = _joined([np.diff(curve.lrp, prepend=1.0) for curve in curves])
+    order = np.argsort(-thresholds, kind="stable")
+    thresholds = thresholds[order]
+    last = np.append(np.diff(thresholds) != 0, np.ones(min(1, len(thresholds)), bool))
+    return thresholds[last], (1 + steps[order].cumsum() / max(num_classes, 1))[last]
+
+
+def best_lrp_threshold(matches: Matches, *, tau: float = TAU) -> float:
+    """Return the one score threshold with the lowest LRP averaged over classes.
+
+    NaN if no object is found.
+    """
+    if not matches.correct.any():
+        return float("nan")
+    thresholds, lrp = mean_lrp_curve(matches, tau=tau)
+    return float(thresholds[np.argmin(lrp)])
+
+
+def best_f1_threshold(matches: Matches) -> float:
+    """Return the one score threshold with the best F1 of all classes together.
+
+    NaN if no object is found.
+    """
+    if not matches.correct.any():
+        return float("nan")
+    order = np.argsort(-matches.scores, kind="stable")
+    scores = matches.scores[order]
+    passed = np.arange(1, len(order) + 1)
+    f1 = 2 * matches.correct[order].cumsum() / (passed + matches.num_objects.sum())
+    last = np.append(np.diff(scores) != 0, True)
+    return float(scores[np.argmax(np.where(last, f1, -1.0))])
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    values = values[~np.isnan(values)]
+    return values.mean() if len(values) else np.array(np.nan)
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0), *parts])

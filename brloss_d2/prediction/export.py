@@ -1,0 +1,213 @@
+"""Export detectors as a graph of tensors, by tracing."""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from detectron2.export import TracingAdapter
+from detectron2.export.torchscript_patch import patch_builtin_len
+from detectron2.modeling.meta_arch import GeneralizedRCNN
+from detectron2.structures import Instances
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from brloss_d2.checkpoint import replacing
+from brloss_d2.errors import InputError
+from brloss_d2.prediction.predictor import Predictor
+
+Outputs = dict[str, Tensor]
+_RESCALED = (0.75, 1.25)
+_OPSET = 17
+# Pixels, classes, probabilities.
+_TOLERANCE = {"boxes": 1e-2, "labels": 1e-6, "masks": 1e-3, "scores": 1e-5}
+# Where the number of objects goes through Python's len(), which would fix it.
+_COUNTING = "brloss_d2.modeling.roi_heads.box_predictor"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of a trace, since its result is compared with the detector."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@_quiet()
+def export_torchscript(predictor: Predictor, image: np.ndarray, path: str) -> list[str]:
+    """Write a TorchScript file and return the names of its outputs, in order.
+
+    Its input is an image of any size as the network takes it: (3, H, W) uint8, resized, in the
+    order of colours of the config; see `Predictor.resized`. Outputs are those of `detections`.
+
+    Args:
+        predictor: on the device that the file is for.
+        image: (H, W, 3) uint8, RGB, with objects that the detector finds: what does not happen in
+            the trace, the file cannot do.
+        path: the file to write.
+
+    Raises:
+        InputError: nothing is found in the image, the file cannot be written, or the trace differs
+            from the detector on the same image at other sizes.
+    """
+    adapter, example = _adapter(predictor, image)
+    traced = torch.jit.trace(adapter, (example,), check_trace=False)
+    _compare(predictor.model, example, lambda x: adapter.outputs_schema(traced(x)))
+    with _writing(path) as temporary:
+        traced.save(temporary)
+    return adapter.outputs_schema.keys
+
+
+@_quiet()
+def export_onnx(predictor: Predictor, image: np.ndarray, path: str) -> list[str]:
+    """Write an ONNX file and return the names of its outputs; see `export_torchscript`.
+
+    Its input is called `image`. Needs the package onnx; if onnxruntime is there too, the file is
+    compared with the detector.
+
+    Raises:
+        InputError: as there, or the package is missing.
+    """
+    adapter, example = _adapter(predictor, image)
+    adapter(example)
+    names = adapter.outputs_schema.keys
+    with _writing(path) as temporary:
+        _to_onnx(adapter, example, names, temporary)
+        run = _onnx_runner(temporary, names)
+        if run is not None:
+            _compare(predictor.model, example, run)
+    return names
+
+
+def detections(model: nn.Module, image: Tensor) -> Outputs:
+    """What an exported detector returns for one image; N detections.
+
+    Args:
+        model: a detector in evaluation mode.
+        image: (3, H, W), resized.
+
+    Returns:
+        `boxes` (N, 4), XYXY in pixels of `image`; `scores` (N,); `labels` (N,), 0..K-1; of a model
+        with masks also `masks` (N, 1, 28, 28), probabilities over the area of each box.
+    """
+    inputs = [{"image": image}]
+    if isinstance(model, GeneralizedRCNN):
+        # Without detectron2's pasting of masks, which is no part of the graph.
+        found: Instances = model.inference(inputs, do_postprocess=False)[0]
+    else:
+        found = model(inputs)[0]["instances"]
+    outputs = {
+        "boxes": found.pred_boxes.tensor,
+        "scores": found.scores,
+        "labels": found.pred_classes,
+    }
+    if found.has("pred_masks"):
+        outputs["masks"] = found.pred_masks
+    return outputs
+
+
+def _adapter(predictor: Predictor, image: np.ndarray) -> tuple[TracingAdapter, Tensor]:
+    """The detector as a function of one tensor, and such a tensor."""
+    example = predictor.resized(image).to(next(predictor.model.parameters()).device)
+    with torch.no_grad():
+        found = len(detections(predictor.model, example)["boxes"])
+    if not found:
+        raise InputError(
+            "The detector finds nothing in the sample image: export needs one with objects, or a "
+            "lower score threshold."
+        )
+    return TracingAdapter(predictor.model, example, _countable).eval(), example
+
+
+def _countable(model: nn.Module, image: Tensor) -> Outputs:
+    with patch_builtin_len([_COUNTING]):
+        return detections(model, image)
+
+
+def _to_onnx(adapter: TracingAdapter, example: Tensor, names: list[str], path: str) -> None:
+    try:
+        torch.onnx.export(
+            adapter,
+            (example,),
+            path,
+            opset_version=_OPSET,
+            input_names=["image"],
+            output_names=names,
+            dynamic_axes={"image": {1: "height", 2: "width"}, **{n: {0: "count"} for n in names}},
+            # The exporter for traces: the newer one refuses sizes that depend on the data.
+            dynamo=False,
+        )
+    except (ImportError, torch.onnx.OnnxExporterError) as error:
+        reason = str(error).splitlines()[0].rstrip(".!")
+        raise InputError(
+            f"Cannot export to ONNX: {reason}. It needs the package onnx, and a detector whose "
+            "operators all exist there."
+        ) from error
+
+
+def _onnx_runner(path: str, names: list[str]) -> Callable[[Tensor], Outputs] | None:
+    try:
+        import onnxruntime
+    except ImportError:
+        logging.getLogger(__name__).warning(
+            "The ONNX file has not been compared with the detector: there is no onnxruntime."
+        )
+        return None
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(image: Tensor) -> Outputs:
+        arrays = session.run(names, {"image": image.cpu().numpy()})
+        return {n: torch.as_tensor(a) for n, a in zip(names, arrays, strict=True)}
+
+    return run
+
+
+def _compare(model: nn.Module, example: Tensor, exported: Callable[[Tensor], Outputs]) -> None:
+    """Run detector and export on the example at other sizes."""
+    for scale in (1.0, *_RESCALED):
+        image = example
+        if scale != 1.0:
+            image = F.interpolate(example[None].float(), scale_factor=scale)[0].to(example.dtype)
+        with torch.no_grad():
+            expected = detections(model, image)
+        problem = _difference(expected, exported(image))
+        if problem:
+            raise InputError(
+                f"The exported graph differs from the detector on an image of {image.shape[2]} x "
+                f"{image.shape[1]} pixels: {problem}. This detector cannot be exported."
+            )
+
+
+def _difference(expected: Outputs, found: Outputs) -> str:
+    """What differs, "" if nothing does. Detections are compared as sets: equal scores may swap."""
+    found = {name: tensor.to(expected["boxes"].device) for name, tensor in found.items()}
+    if len(expected["boxes"]) != len(found["boxes"]):
+        return f"{len(found['boxes'])} detections instead of {len(expected['boxes'])}"
+    if not len(expected["boxes"]):
+        return ""
+    apart = torch.cdist(_rows(expected), _rows(found), p=torch.inf)
+    nearest = apart.argmin(1)
+    for name, tensor in expected.items():
+        error = (found[name][nearest] - tensor).abs().max().item()
+        if error > _TOLERANCE[name]:
+            return f"{name} by up to {error:.3g}"
+    return "detections too many" if apart.amin(0).max() > 1 else ""
+
+
+def _rows(outputs: Outputs) -> Tensor:
+    """(N, 6) boxes, labels and scores in units of what is tolerated."""
+    columns = ("boxes", "labels", "scores")
+    scaled = [outputs[name].double() / _TOLERANCE[name] for name in columns]
+    return torch.cat([column.reshape(len(column), -1) for column in scaled], 1)
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[str]:
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise InputError(f"There is no folder {folder} to write {os.path.basename(path)} to.")
+    with replacing(path) as temporary:
+        yield temporary

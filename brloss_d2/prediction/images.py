@@ -1,0 +1,86 @@
+"""Find images, and read all kinds of them as RGB."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from brloss_d2.errors import InputError
+
+# What a folder is searched for; a file that is named may be of any format that Pillow reads.
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def find_images(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Return the image files that paths mean, each once, in the order of the paths.
+
+    Args:
+        inputs: files, which need not exist (reading them fails later, one by one); folders, which
+            stand for the images in them and below, by name; patterns like `a/**/*.png`.
+
+    Raises:
+        InputError: there is no image in a folder or no file for a pattern, or no path at all.
+    """
+    found = dict.fromkeys(file for path in inputs for file in _files_of(os.fspath(path)))
+    if not found:
+        raise InputError("No images given: expected files, folders or patterns like 'a/*.jpg'.")
+    return list(found)
+
+
+def read_rgb(file: str) -> np.ndarray:
+    """Read an image as (H, W, 3) uint8, RGB, turned as its EXIF orientation says.
+
+    Grey is repeated, transparency is dropped; 16 bits are scaled to 8 (65535 becomes 255).
+
+    Raises:
+        InputError: the file is missing or no image, or its pixels are of an unknown range.
+    """
+    if not os.path.isfile(file):
+        raise InputError(f"Image file missing: {file}")
+    try:
+        with Image.open(file) as image:
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except InputError as error:
+        raise InputError(f"Image file {file}: {error}") from error
+    except Exception as error:  # Pillow raises almost anything for a damaged file
+        raise InputError(
+            f"Image file unreadable: {file} ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _files_of(path: str) -> Iterator[str]:
+    if os.path.isdir(path):
+        files = sorted(_below(path))
+        if not files:
+            raise InputError(
+                f"There are no images in the folder {path} or below: looked for "
+                f"{', '.join(SUFFIXES)}."
+            )
+        yield from files
+    elif glob.has_magic(path) and not os.path.exists(path):
+        files = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
+        if not files:
+            raise InputError(f"No file matches the pattern {path}.")
+        yield from files
+    else:
+        yield path
+
+
+def _below(folder: str) -> Iterator[str]:
+    for parent, _, names in os.walk(folder):
+        yield from (os.path.join(parent, n) for n in names if n.lower().endswith(SUFFIXES))
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8; Pillow alone would clip deep grey images at 255."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        pixels = np.asarray(image)
+        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+            raise InputError(
+                f"its pixels are numbers from {pixels.min()} to {pixels.max()}: expected 8 or 16 "
+                "bits without sign. Convert it first."
+            )
+        image = Image.fromarray((pixels / 257).round().astype(np.uint8))
+    return np.array(image.convert("RGB"))

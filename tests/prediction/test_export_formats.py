@@ -1,0 +1,171 @@
+"""Exported detectors on images of other sizes than the sample."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bright_squares import BrightSquares, square_image
+from detectron2.config import instantiate
+from detectron2.structures import Boxes, Instances
+from golden_models import load
+from golden_rcnn import detector, small_faster_rcnn
+from small_one_stage import build, difference_of_detections, small_config
+from torch import Tensor, nn
+
+from brloss_d2.errors import InputError
+from brloss_d2.prediction import Categories, Predictor, export_onnx, export_torchscript
+from brloss_d2.prediction.export import detections
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+OCTAVE = [[x, x * 2**0.5] for x in (32, 64, 128, 256, 512)]
+TWO_SCALES = {"anchor_generator": {"sizes": OCTAVE}, "head": {"num_anchors": 6}}
+ONE_STAGE = {  # leaf, channels of the towers, architecture, changes
+    "atss_brs": ("atss_R_50_FPN_brs_1x", 64, "atss", {}),
+    "paa_brs": ("paa_R_50_FPN_brs_1x", 64, "paa", {}),
+    "retinanet_alrp": ("retinanet_R_50_FPN_alrp_1x", 32, "retinanet", TWO_SCALES),
+    "foveabox_alrp": ("fovea_R_50_FPN_alrp_500s_100e", 32, "fovea", {}),
+}
+R_CNN = ("faster_brs", "cascade_brs", "mask_brs")
+
+
+def trained(name: str) -> nn.Module:
+    golden = load(name)
+    if name in R_CNN:
+        model = detector(golden)
+    else:
+        leaf, tower, architecture, changes = ONE_STAGE[name]
+        cfg = small_config(leaf, tower=tower)
+        cfg.merge_with(changes)
+        # Some levels of some images have more anchors, others fewer.
+        cfg.postprocessor.select.update(topk=20, score_thresh=0.01)
+        model = build(cfg, golden, architecture)
+    for buffer, values in ((model.pixel_mean, MEAN), (model.pixel_std, STD)):
+        buffer.copy_(torch.tensor(values).view(3, 1, 1))
+    return model.eval()
+
+
+def predictor_of(model: nn.Module) -> Predictor:
+    mapper = small_faster_rcnn("brs").dataloader.test.mapper
+    mapper.augmentations[0].short_edge_length = 187
+    return Predictor(model, instantiate(mapper), Categories.unnamed(5))
+
+
+def sample() -> np.ndarray:
+    return load("faster_brs").tensor("in/raw0").numpy()
+
+
+def other_images() -> list[Tensor]:
+    """Images that the trace has not seen: another one, cut, enlarged, and one without objects."""
+    second = load("faster_brs").tensor("in/raw1").permute(2, 0, 1)
+    large = nn.functional.interpolate(second[None].float(), scale_factor=1.6)[0].byte()
+    return [second, second[:, :128, :100].contiguous(), large, torch.zeros_like(second)]
+
+
+@pytest.mark.parametrize("name", [*R_CNN, *ONE_STAGE])
+def test_torchscript(name: str, tmp_path: Path) -> None:
+    predictor = predictor_of(trained(name))
+    names = export_torchscript(predictor, sample(), str(tmp_path / "a.ts"))
+    assert names == ["boxes", "labels", *(["masks"] if name == "mask_brs" else []), "scores"]
+    exported = torch.jit.load(str(tmp_path / "a.ts"))
+    compare(predictor.model, lambda x: dict(zip(names, exported(x), strict=True)))
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("onnxruntime"), reason="needs the packages onnx and onnxruntime"
+)
+@pytest.mark.parametrize("name", [*R_CNN, *ONE_STAGE])
+def test_onnx(name: str, tmp_path: Path) -> None:
+    import onnxruntime
+
+    predictor = predictor_of(trained(name))
+    names = export_onnx(predictor, sample(), str(tmp_path / "a.onnx"))
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+
+    def exported(image: Tensor) -> dict[str, Tensor]:
+        arrays = session.run(names, {"image": image.numpy()})
+        return {key: torch.as_tensor(a) for key, a in zip(names, arrays, strict=True)}
+
+    compare(predictor.model, exported)
+
+
+@torch.no_grad()
+def compare(model: nn.Module, exported: Callable[[Tensor], dict[str, Tensor]]) -> None:
+    counts = []
+    for image in other_images():
+        expected, found = detections(model, image), exported(image)
+        assert expected.keys() == found.keys()
+        assert all(len(found[key]) == len(tensor) for key, tensor in expected.items()), image.shape
+        counts.append(len(expected["boxes"]))
+        if not counts[-1]:
+            continue
+        instances = Instances((1, 1), pred_boxes=Boxes(found["boxes"]), scores=found["scores"])
+        instances.pred_classes = found["labels"]
+        others = (expected[key] for key in ("boxes", "scores", "labels"))
+        box, score = difference_of_detections(instances, *others)
+        assert box < 1e-3 and score < 1e-5
+        if "masks" in expected:
+            torch.testing.assert_close(found["masks"], expected["masks"], rtol=0, atol=1e-4)
+    assert counts[0] > 0
+
+
+def test_outputs_are_those_of_the_predictor() -> None:
+    predictor = predictor_of(trained("faster_brs"))
+    image = sample()
+    resized = predictor.resized(image)
+    with torch.no_grad():
+        outputs = detections(predictor.model, resized)
+    (found,) = predictor([image])
+    scale = torch.tensor([image.shape[1] / resized.shape[2], image.shape[0] / resized.shape[1]])
+    boxes = outputs["boxes"] * scale.repeat(2)
+    assert np.allclose(boxes.numpy(), found.boxes, atol=1e-3)
+    assert np.array_equal(outputs["scores"].numpy(), found.scores)
+    assert np.array_equal(outputs["labels"].numpy(), found.labels)
+
+
+def squares() -> Predictor:
+    model = BrightSquares(2, 0.1)
+    nn.init.ones_(model.scale)
+    return predictor_of(model.eval())
+
+
+def test_a_trace_that_does_not_follow_is_refused(tmp_path: Path, monkeypatch) -> None:
+    """Boxes of this model go through Python's int(), which a trace takes for constants."""
+    monkeypatch.setattr("brloss_d2.prediction.export.detections", _detections)
+    with pytest.raises(InputError, match=r"differs from the detector.*boxes by up to"):
+        export_torchscript(squares(), square_image(), str(tmp_path / "a.ts"))
+    assert not list(tmp_path.iterdir())
+
+
+def _detections(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    (found,) = (x["instances"] for x in model([{"image": image, **_size(image)}]))
+    outputs = {"boxes": found.pred_boxes.tensor, "scores": found.scores}
+    return {**outputs, "labels": found.pred_classes}
+
+
+def _size(image: Tensor) -> dict[str, int]:
+    return {"height": int(image.shape[1]), "width": int(image.shape[2])}
+
+
+def test_a_sample_without_objects_is_refused(tmp_path: Path) -> None:
+    predictor = predictor_of(trained("faster_brs"))
+    empty = np.zeros((64, 64, 3), np.uint8)
+    predictor.model.roi_heads.box_predictor.test_score_thresh = 0.9999
+    with pytest.raises(InputError, match="finds nothing in the sample image"):
+        export_torchscript(predictor, empty, str(tmp_path / "a.ts"))
+
+
+def test_no_folder_to_write_to(tmp_path: Path) -> None:
+    predictor = predictor_of(trained("retinanet_alrp"))
+    with pytest.raises(InputError, match="There is no folder"):
+        export_torchscript(predictor, sample(), str(tmp_path / "gone" / "a.ts"))
+
+
+@pytest.mark.skipif(bool(importlib.util.find_spec("onnx")), reason="onnx is installed")
+def test_onnx_without_its_package(tmp_path: Path) -> None:
+    predictor = predictor_of(trained("retinanet_alrp"))
+    with pytest.raises(InputError, match=r"Module onnx is not installed\. It needs the package"):
+        export_onnx(predictor, sample(), str(tmp_path / "a.onnx"))
+    assert not list(tmp_path.iterdir())

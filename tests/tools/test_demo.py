@@ -1,0 +1,71 @@
+"""demo/demo.py as a program, with a small detector of the package."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from detectron2.config import LazyConfig, instantiate
+from golden_models import load
+from golden_rcnn import detector, small_faster_rcnn
+from PIL import Image
+
+from brloss_d2.checkpoint import Checkpointer
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = "faster_brs"
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained small Faster R-CNN, and the image it is trained on."""
+    folder = tmp_path_factory.mktemp("run")
+    cfg = small_faster_rcnn("brs")
+    cfg.dataloader.test.mapper.augmentations[0].short_edge_length = 187
+    LazyConfig.save(cfg, str(folder / "config.yaml"))
+    trained = detector(load(GOLDEN))
+    assert trained.state_dict().keys() == instantiate(cfg.model).state_dict().keys()
+    Checkpointer(trained, str(folder)).save("model_best")
+    Image.fromarray(load(GOLDEN).tensor("in/raw0").numpy()).save(folder / "0.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    return folder
+
+
+def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, ROOT / "demo/demo.py", "--device", "cpu", *arguments]
+    return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
+
+
+def test_detects_what_the_published_model_does(run_folder: Path, tmp_path: Path) -> None:
+    done = demo(
+        *("--config-file", run_folder / "config.yaml"),
+        *("--weights", run_folder / "model_best.pth"),
+        *("--input", run_folder / "broken.jpg", run_folder / "*.png"),
+        *("--output", tmp_path / "out"),
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("error:") == 1 and "unreadable" in done.stderr
+    expected = load(GOLDEN).tensor("test0/scores").tolist()
+    assert done.stdout == f"{len(expected)} objects in 1 images, 1 unreadable: {tmp_path}/out\n"
+    results = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert [r["score"] for r in results] == pytest.approx(expected, abs=1e-5)
+    boxes = load(GOLDEN).tensor("test0/boxes")
+    boxes[:, 2:] -= boxes[:, :2]
+    assert [x for r in results for x in r["bbox"]] == pytest.approx(
+        boxes.flatten().tolist(), abs=0.01
+    )
+    assert (tmp_path / "out/pictures/0.png").exists()
+
+
+def test_refuses_with_one_line(run_folder: Path, tmp_path: Path) -> None:
+    done = demo(
+        *("--config-file", run_folder / "config.yaml", "--weights", tmp_path / "gone.pth"),
+        *("--input", run_folder, "--output", tmp_path / "out"),
+    )
+    assert done.returncode == 1 and not done.stdout
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: Checkpoint missing")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,106 @@
+"""The picture of a comparison: AP of each loss with every seed, and the way there."""
+
+import statistics
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from comparison.report import Study, mean_and_spread
+
+# Okabe and Ito: can be told apart by the colour-blind; markers and names tell as well.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000", "#D55E00", "#8C8C8C")
+_MARKERS = "osD^vPX*<>"
+_DPI = 130
+_TICKS = 8  # evaluations up to which each has one
+_LABEL_HEIGHT = 0.045  # of an axis, that neighbouring labels need
+
+
+def plot(study: Study, path: Path) -> None:
+    """Write the picture; nothing where no run has finished."""
+    if not study.outcomes:
+        return
+    curves = {loss: mean_curve(study, loss) for loss in study.losses}
+    with_curves = any(len(curve) > 1 for curve in curves.values())
+    width = (11 if with_curves else 5.5, 4.6)
+    figure = Figure(figsize=width, dpi=_DPI, layout="constrained")
+    axes = figure.subplots(1, 2 if with_curves else 1, squeeze=False)[0]
+    _draw_results(axes[0], study)
+    if with_curves:
+        _draw_curves(axes[1], curves)
+    figure.suptitle(study.title, fontsize=11)
+    figure.savefig(path)
+
+
+def mean_curve(study: Study, loss: str) -> dict[int, float]:
+    """Iterations -> mean AP, where all finished runs of a loss have been evaluated."""
+    curves = [outcome.curve for run, outcome in study.outcomes.items() if run.loss == loss]
+    shared = set.intersection(*(set(curve) for curve in curves)) if curves else set()
+    return {i: statistics.fmean(curve[i] for curve in curves) for i in sorted(shared)}
+
+
+def _draw_results(ax: Axes, study: Study) -> None:
+    for number, loss in enumerate(study.losses):
+        values = list(study.values(loss, "AP").values())
+        found = mean_and_spread(values)
+        if found is None:
+            continue
+        mean, spread = found
+        colour, marker = _style(number)
+        ax.errorbar(
+            number - 0.12, mean, spread, fmt=marker, color=colour, capsize=5, markersize=8, zorder=3
+        )
+        spots = [number + 0.14] * len(values)
+        ax.scatter(spots, values, s=22, facecolors="none", edgecolors=colour, linewidths=1.2)
+        low = min(*values, mean - (spread or 0))
+        place = dict(xytext=(0, -5), textcoords="offset points", ha="center", va="top")
+        ax.annotate(f"{mean:.1f}", (number, low), fontsize=8, **place)
+    ax.set_xticks(range(len(study.losses)), study.losses)
+    ax.set_xlim(-0.6, len(study.losses) - 0.4)
+    ax.margins(y=0.12)
+    ax.grid(axis="y", alpha=0.3)
+    ax.set_ylabel("AP")
+    ax.set_title("filled: mean ± standard deviation; open: each seed", fontsize=9)
+
+
+def _draw_curves(ax: Axes, curves: dict[str, dict[int, float]]) -> None:
+    for number, curve in enumerate(curves.values()):
+        colour, marker = _style(number)
+        ax.plot(list(curve), list(curve.values()), marker=marker, color=colour, markersize=5)
+    evaluated = sorted({i for curve in curves.values() for i in curve})
+    if len(evaluated) <= _TICKS:
+        ax.set_xticks(evaluated)
+    ax.grid(alpha=0.3)
+    ax.set_xlabel("iterations trained")
+    ax.set_ylabel("AP, mean over the seeds")
+    ax.set_title("on the way", fontsize=9)
+    _label_ends(ax, curves, evaluated[-1])
+
+
+def _label_ends(ax: Axes, curves: dict[str, dict[int, float]], last: int) -> None:
+    """Name the curves on the right, each beside its marker."""
+    ends = {loss: curve[last] for loss, curve in curves.items() if last in curve}
+    low, high = ax.get_ylim()
+    heights = spread_labels(ends, (high - low) * _LABEL_HEIGHT)
+    beside = ax.get_yaxis_transform()
+    for number, loss in enumerate(curves):
+        if loss in heights:
+            colour, marker = _style(number)
+            options = dict(transform=beside, clip_on=False)
+            ax.plot(1.025, heights[loss], marker=marker, color=colour, markersize=6, **options)
+            ax.text(1.045, heights[loss], loss, fontsize=9, va="center", **options)
+    ax.set_ylim(low, high)
+
+
+def spread_labels(heights: dict[str, float], gap: float) -> dict[str, float]:
+    """Move heights apart until neighbours are `gap` from each other; their order stays."""
+    order = sorted(heights, key=lambda name: heights[name])
+    moved: list[float] = []
+    for name in order:
+        moved.append(max(heights[name], moved[-1] + gap) if moved else heights[name])
+    shift = statistics.fmean(moved) - statistics.fmean(heights.values()) if moved else 0.0
+    return {name: height - shift for name, height in zip(order, moved, strict=True)}
+
+
+def _style(number: int) -> tuple[str, str]:
+    return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]

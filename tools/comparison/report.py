@@ -1,0 +1,145 @@
+"""Tables of a comparison: mean and spread of each loss, every run, and what to know of them."""
+
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+from comparison.runs import Outcome, Run
+
+METRICS = ("AP", "AP50", "AP75", "oLRP")
+SECONDS = "train seconds"
+READING = """\
+`±` is the sample standard deviation over the seeds: how far single runs scatter, not how well the
+mean is known. The difference is taken seed by seed, since runs of one seed share their initial
+weights and their data, and then averaged. A handful of seeds shows no significance: a difference
+within the spread may be chance, and one beyond it holds for this data, detector, budget and these
+learning rates. Losses learn at different speeds and like different rates: before choosing one by
+a small difference, train longer, and try rates with `--lr LOSS=RATE`. AP is COCO's, in percent; of
+oLRP, where there is one, less is better. The seconds are those of training alone, without start
+and evaluation."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A comparison as far as it got.
+
+    Attributes:
+        losses: in the order of the table; the first is the one to compare with.
+        outcomes: of the runs that have finished.
+        failures: what went wrong, by the name of the run.
+        planned: runs of each loss.
+        setting: what was run on what, a line each.
+        notes: what differs between the losses by design, a line each.
+    """
+
+    title: str
+    losses: Sequence[str]
+    outcomes: Mapping[Run, Outcome]
+    failures: Mapping[str, str]
+    planned: int
+    setting: Sequence[str]
+    notes: Sequence[str]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those of `METRICS` that every evaluation has reported."""
+        found = [outcome.metrics for outcome in self.outcomes.values()]
+        return [name for name in METRICS if all(name in metrics for metrics in found)]
+
+    def values(self, loss: str, metric: str) -> dict[int, float]:
+        """A metric, or `SECONDS`, by seed."""
+        return {
+            run.seed: outcome.seconds if metric == SECONDS else outcome.metrics[metric]
+            for run, outcome in self.outcomes.items()
+            if run.loss == loss
+        }
+
+    def differences(self, loss: str) -> dict[int, float]:
+        """AP minus that of the first loss, of the seeds that both have."""
+        first, own = self.values(self.losses[0], "AP"), self.values(loss, "AP")
+        return {seed: own[seed] - first[seed] for seed in own if seed in first}
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None] | None:
+    """Mean and sample standard deviation; that of one value is None, of none there is nothing."""
+    if not values:
+        return None
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return statistics.fmean(values), spread
+
+
+def summary_table(study: Study) -> str:
+    """A row for each loss, in Markdown."""
+    metrics = study.metrics
+    headers = ["loss", "seeds", *metrics, f"AP − {study.losses[0]}, paired", SECONDS]
+    rows = []
+    for number, loss in enumerate(study.losses):
+        count = len(study.values(loss, "AP"))
+        seeds = str(count) if count == study.planned else f"{count} of {study.planned}"
+        cells = [_cell(study.values(loss, metric).values()) for metric in metrics]
+        difference = _cell(study.differences(loss).values(), sign="+") if number else ""
+        seconds = _cell(study.values(loss, SECONDS).values(), digits=0)
+        rows.append([loss, seeds, *cells, difference, seconds])
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def _cell(values: Sequence[float], *, digits: int = 1, sign: str = "") -> str:
+    found = mean_and_spread(list(values))
+    if found is None:
+        return "–"
+    mean, spread = found
+    text = f"{mean:{sign}.{digits}f}"
+    return text if spread is None else f"{text} ± {spread:.{digits}f}"
+
+
+def runs_table(study: Study) -> str:
+    """AP of every run, in Markdown."""
+    seeds = sorted({run.seed for run in study.outcomes})
+    values = {loss: study.values(loss, "AP") for loss in study.losses}
+    rows = [
+        [loss, *(f"{own[seed]:.1f}" if seed in own else "–" for seed in seeds)]
+        for loss, own in values.items()
+    ]
+    headers = ["AP", *(f"seed {seed}" for seed in seeds)]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def write_markdown(study: Study, path: Path, picture: str) -> None:
+    """Write all that is known, for people."""
+    parts = [f"# {study.title}", _bullets(study.setting), summary_table(study)]
+    if study.failures:
+        failed = [f"{name}: {reason}" for name, reason in study.failures.items()]
+        parts += ["Runs that failed and are in no mean:", _bullets(failed)]
+    parts += [f"![AP of each loss, and on the way]({picture})", "## Every run", runs_table(study)]
+    parts += ["## What differs between the losses", _bullets(study.notes)]
+    parts += ["## How to read it", READING]
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def write_csv(study: Study, path: Path) -> None:
+    """Write every run, and mean and standard deviation of each loss, a row each."""
+    metrics = [*study.metrics, SECONDS]
+    difference = f"AP minus {study.losses[0]}"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["loss", "seed", *metrics, difference])
+        for loss in study.losses:
+            columns = [study.values(loss, metric) for metric in metrics]
+            columns.append(study.differences(loss))
+            for seed in sorted(columns[0]):
+                writer.writerow([loss, seed, *(_number(c.get(seed)) for c in columns)])
+            found = [mean_and_spread(list(column.values())) for column in columns]
+            for i, name in enumerate(("mean", "standard deviation")):
+                writer.writerow([loss, name, *(_number(pair and pair[i]) for pair in found)])
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
