@@ -87,7 +87,7 @@ def _without_launcher(words: list[str]) -> list[str]:
     """One process here, whatever `torchrun` and `srun` start elsewhere."""
     if words[0] in ("torchrun", "srun") and "train_net.py" in words:
         return ["python", *words[words.index("train_net.py") :]]
-    return [".venv/bin/python" == words[0] and "python" or words[0], *words[1:]]
+    return [(words[0] == ".venv/bin/python" and "python") or words[0], *words[1:]]
 
 
 def _training(arguments: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the documents tell a user to type: code blocks, and the commands that a shell makes of them."""
+"""What the documents tell a user to type: code blocks, and the commands that bash makes of them."""
 
 import os
 import re
@@ -9,16 +9,18 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
-    str(path.relative_to(ROOT))
-    for path in (ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("projects/*/*.md"))
+    str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *ROOT.glob("docs/**/*.md"))
 )
 SHELL, PYTHON = "sh", "python"
-# Blocks that are not for typing. One without a language is refused: nobody could tell.
-OTHER = {"bibtex", "json", "math", "mermaid", "text", "yaml"}
+# Blocks that are not for typing.
+OTHER = {"", "bibtex", "json", "math", "mermaid", "text", "yaml"}
+_PROGRAM = r"(?:python\d?|make|pip|git|torchrun|srun|source|export|\.venv/\S+|\w+=\S+) "
 # Bash itself takes the commands apart: each program is a function that notes how it was called.
 _RECORDER = """
 PATH=/nowhere
-note() { { /usr/bin/env -0; printf '\\0%s\\0' "$LINE"; printf '%s\\0' "$@"; printf '\\0\\0'; } >&3; }
+note() {
+    { /usr/bin/env -0; printf '\\0%s\\0' "$LINE"; printf '%s\\0' "$@"; printf '\\0\\0'; } >&3
+}
 command_not_found_handle() { note "$@"; }
 source() { note source "$@"; }
 """
@@ -47,20 +49,27 @@ def read_blocks(text: str) -> list[Block]:
     """Find fenced blocks, indented blocks (those are for the shell) and commands in a line of text.
 
     Raises:
-        ValueError: a fence without a language.
+        ValueError: a fence in a language that is neither run nor known as harmless, or with
+            commands but not marked as a shell's.
     """
     blocks, rest = [], text
     for found in re.finditer(r"^( *)```(\w*)\n(.*?)^ *```$", text, re.M | re.S):
-        line = text.count("\n", 0, found.start()) + 1
-        if not found[2]:
-            raise ValueError(f"line {line}: say the language of this block, such as ```text")
-        blocks.append(Block(found[2], line + 1, found[3]))
+        block = Block(found[2], text.count("\n", 0, found.start()) + 2, found[3])
+        _check(block)
+        blocks.append(block)
         blank = re.sub(r"[^\n]", "", found[0])
         rest = rest.replace(found[0], blank, 1)
     blocks += _indented(rest)
     for found in re.finditer(r"`((?:python|make|pip|torchrun) [^`]+)`", rest):
         blocks.append(Block(SHELL, rest.count("\n", 0, found.start()) + 1, found[1]))
     return sorted(blocks, key=lambda block: block.line)
+
+
+def _check(block: Block) -> None:
+    if block.language not in {SHELL, PYTHON, *OTHER}:
+        raise ValueError(f"line {block.line}: who runs a block in {block.language!r}?")
+    if not block.language and re.search(rf"^\$? *{_PROGRAM}", block.text, re.M):
+        raise ValueError(f"line {block.line}: mark this block as ```sh")
 
 
 def _indented(text: str) -> Iterator[Block]:

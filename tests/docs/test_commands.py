@@ -14,14 +14,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from quick import CONFIG, OWN_DATA, SHAPES, VARIABLES, quick_form
 from reading import DOCUMENTS, PYTHON, ROOT, Block, Command, read_blocks, read_commands
 
+HERE = Path(__file__).parent
 PROGRAMS = ("brloss_d2", "configs", "demo", "projects", "tools", "train_net.py", "Makefile")
 # Folders of trained runs, and pictures and annotations, under the names that the docs give them.
-RUNS = ("output/a", "output/demo", "output/mine", "output/run", "output/shapes", "RUN", "RUN1", "RUN2")
+RUNS = (
+    "output/a",
+    "output/demo",
+    "output/mine",
+    "output/run",
+    "output/shapes",
+    "RUN",
+    "RUN1",
+    "RUN2",
+)
 DATA = {
     "train.json": f"{SHAPES}/annotations/instances_train.json",
     "val.json": f"{SHAPES}/annotations/instances_val.json",
@@ -29,6 +37,11 @@ DATA = {
     "val": f"{SHAPES}/val",
     "folder": f"{SHAPES}/val",
     "more": f"{SHAPES}/val",
+}
+# Checkpoints that come from elsewhere.
+WEIGHTS = {
+    "published.pth": "configs/coco/faster_rcnn_R_50_FPN_brs_1x.py",
+    "from_a_stranger.pth": "configs/coco/mask_rcnn_R_50_FPN_rs_1x.py",
 }
 # Run before the Python blocks of a document: what the text says that the reader has.
 GIVEN = {
@@ -42,7 +55,7 @@ class Programs:
     def __init__(self) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("warm_python.py"))],
+            [sys.executable, str(HERE / "warm_python.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -113,7 +126,11 @@ def _link_programs(folder: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_document(document: str, desk: Path, programs: Programs) -> None:
-    blocks = read_blocks((ROOT / document).read_text())
+    text = (ROOT / document).read_text()
+    for name, config in WEIGHTS.items():
+        if name in text:
+            programs.run([str(HERE / "make_weights.py"), config, name], desk)
+    blocks = read_blocks(text)
     failures = []
     for command in read_commands(blocks, VARIABLES):
         try:
@@ -137,7 +154,7 @@ def _try(command: Command, desk: Path, programs: Programs) -> None:
     elif quick.words[0] == "make":
         subprocess.run(["make", "-n", *quick.words[1:]], cwd=desk, check=True, capture_output=True)
     elif quick.words[1] == "train_net.py":
-        programs.run([str(Path(__file__).with_name("only_parse.py")), *quick.words[2:]], desk)
+        programs.run([str(HERE / "only_parse.py"), *quick.words[2:]], desk)
 
 
 def _script(blocks: list[Block], given: str, folder: Path) -> str:

@@ -1,7 +1,7 @@
 """Run Python programs one after the other in forks of a process that has imported torch already.
 
-Reads a JSON object a line, with `words` (script and arguments), `folder`, `environment` and `log`, and
-answers each with the exit status. Importing takes longer than most of the commands of the docs.
+Reads a JSON object a line, with `words` (script and arguments), `folder`, `environment` and `log`,
+and answers each with the exit status. Importing takes longer than most of the docs' commands.
 """
 
 import json
