@@ -57,6 +57,11 @@ def _detect(args: argparse.Namespace) -> int:
     folder.write()
     skipped = f", {len(mistakes)} unreadable" if mistakes else ""
     print(f"{objects} objects in {len(files) - len(mistakes)} images{skipped}: {args.output}")
+    if predictor.score_threshold == 0:
+        print(
+            "note: without --score-threshold, and without calibration.json beside the weights, all "
+            "that the model lets through is kept; tools/analyze_detections.py suggests a threshold"
+        )
     return 1 if mistakes else 0
 
 

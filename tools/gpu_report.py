@@ -25,12 +25,15 @@ from tabulate import tabulate
 
 LOSSES = ("focal", "ap", "bap", "alrp", "rs", "brs")
 PUBLISHED = ("ap_loop", "rs_loop", "brs_matrices")
+_CO_DETR = "projects/co_detr/configs/co_deformable_detr_R_50_{}_1x.py"
 FAMILIES = {
-    "faster": ("coco/faster_rcnn_R_50_FPN_{}_1x.py", ("ce", "rs", "brs")),
-    "cascade": ("coco/cascade_rcnn_R_50_FPN_{}_1x.py", ("ce", "rs", "brs")),
-    "mask": ("coco/mask_rcnn_R_50_FPN_{}_1x.py", ("ce", "rs", "brs")),
-    "atss": ("coco/atss_R_50_FPN_{}_1x.py", ("focal", "rs", "brs")),
+    "faster": ("configs/coco/faster_rcnn_R_50_FPN_{}_1x.py", ("ce", "rs", "brs")),
+    "cascade": ("configs/coco/cascade_rcnn_R_50_FPN_{}_1x.py", ("ce", "rs", "brs")),
+    "mask": ("configs/coco/mask_rcnn_R_50_FPN_{}_1x.py", ("ce", "rs", "brs")),
+    "atss": ("configs/coco/atss_R_50_FPN_{}_1x.py", ("focal", "rs", "brs")),
+    "co_detr": (_CO_DETR, ("focal", "brs")),
 }
+KERNELS = ("tests/ops/triton_cases.py", "tests/projects/co_detr/ms_deform_triton_cases.py")
 
 
 class Step(NamedTuple):
@@ -53,7 +56,7 @@ def steps(output: Path, python: str, minutes: float) -> list[Step]:
     share = 60 * minutes
     tests = ["tests/ops", "tests/losses", "tests/criteria"]
     found = [
-        Step("kernels", [python, "-m", "pytest", "tests/ops/triton_cases.py"], 0.1 * share),
+        Step("kernels", [python, "-m", "pytest", *KERNELS], 0.1 * share),
         Step("tests", [python, "-m", "pytest", "-W", "ignore", *tests], 0.15 * share),
     ]
     for backend in ("triton", "torch"):
@@ -63,7 +66,7 @@ def steps(output: Path, python: str, minutes: float) -> list[Step]:
         command += ["--output", str(output), "--name", f"losses_{backend}"]
         found.append(Step(f"losses_{backend}", command, 0.2 * share))
     for family, (pattern, losses) in FAMILIES.items():
-        configs = [f"configs/{pattern.format(loss)}" for loss in losses]
+        configs = [pattern.format(loss) for loss in losses]
         command = [python, "tools/benchmark_detectors.py", "--configs", *configs]
         command += ["--output", str(output / "detectors.csv")]
         found.append(Step(f"detectors_{family}", command, 0.1 * share))

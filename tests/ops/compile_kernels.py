@@ -7,6 +7,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from brloss_d2.ops import cells_triton, ramp_triton
+from brloss_d2.projects.co_detr.layers import ms_deform_triton
+
+_SAMPLING = dict.fromkeys(["value", "locations", "weights"], "*f") | {"levels": "*i32"}
+_SAMPLED = dict.fromkeys(["cells", "queries", "heads", "channels"], "i32")
+_BLOCKS = {"LEVELS": 4, "POINTS": 4, "QUERIES": 32, "CHANNELS": 32}
 
 KERNELS = {
     "count": (
@@ -41,6 +46,19 @@ KERNELS = {
         dict.fromkeys(["thresholds", "values", "weights", "partial"], "*fp64")
         | {"prefix": "*i64", "num_thresholds": "i32", "num_values": "i32"},
         {"rows": 1, "DELTA": 0.0, "THRESHOLDS": 64, "VALUES": 32, "TILES": 1},
+    ),
+    "sample deformably": (ms_deform_triton._sample, _SAMPLING | {"out": "*f"} | _SAMPLED, _BLOCKS),
+    "sample deformably with one head": (
+        ms_deform_triton._sample,
+        {k: t for k, t in (_SAMPLING | {"out": "*f"} | _SAMPLED).items() if k != "heads"},
+        _BLOCKS | {"heads": 1},
+    ),
+    "differentiate deformable sampling": (
+        ms_deform_triton._differentiate,
+        dict.fromkeys(["upstream", "by_value", "by_location", "by_weight"], "*f")
+        | _SAMPLING
+        | _SAMPLED,
+        _BLOCKS,
     ),
 }
 

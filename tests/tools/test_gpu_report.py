@@ -12,7 +12,7 @@ def test_it_names_what_exists(tmp_path):
     assert set(LOSSES + PUBLISHED) == set(CONTENDERS)
     for pattern, losses in FAMILIES.values():
         for loss in losses:
-            assert (ROOT / "configs" / pattern.format(loss)).exists()
+            assert (ROOT / pattern.format(loss)).exists()
     for step in steps(tmp_path, sys.executable, 25):
         files = [x for x in step.command if x.endswith(".py")]
         assert all((ROOT / name).exists() for name in files), step.command

@@ -89,6 +89,8 @@ class MSDeformAttn(nn.Module):
 def _locations(references: Tensor, offsets: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
     """Sampling locations (N, Q, M, L, P, 2); references (N, Q, L, 2 or 4)."""
     references = references[:, :, None, :, None]
+    # Half precision knows no odd size above 256.
+    offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32))
     if references.shape[-1] == 2:
         # Sizes of the levels as (width, height).
         sizes = offsets.new_tensor(shapes).flip(-1)

@@ -1,9 +1,9 @@
 """Sampling of deformable attention and its gradients in PyTorch: bags of rows of a table.
 
 The maps of a head, each within a border of zeros, are one table of cells. A query sums the rows at
-the corners of all its points: `embedding_bag` does it without the sampled values in memory, 15 to
-50 times as fast on a CPU as `grid_sample`. Transposed (what each cell gets from the queries), it is
-a bag as well, once the points are sorted by their cells: no atomics, the same bits twice.
+the corners of all its points: `embedding_bag` does it without the sampled values in memory, and on
+a CPU in a tenth of the time of `grid_sample`. Transposed (what each cell gets from the queries), it
+is a bag as well, once the points are sorted by their cells: no atomics, the same bits twice.
 
 Shape letters: as in `ms_deform_attn`; K = L * P points, B heads of images together in a chunk,
 R = B * Q.
@@ -46,30 +46,30 @@ def sample_backward(
     upstream = upstream.unflatten(2, value.shape[2:])
     gradients = [torch.zeros_like(x) for x in (value, locations, weights)]
     by_value, by_location, by_weight = gradients
-    # Nothing here may lose digits to autocast.
-    with torch.autocast(value.device.type, enabled=False):
-        for chunk in _chunks(weights):
-            table = _table(value[chunk], shapes)
-            points = _locate(locations[chunk], weights[chunk], shapes)
-            arriving = _heads_first(upstream[chunk]).flatten(0, 1)
-            dots = _dots(arriving, table.flatten(0, 1), points.corners)
-            for whole, part in zip(
-                (by_location, by_weight), _point_gradients(dots, points, shapes), strict=True
-            ):
-                whole[chunk] = _queries(part, whole[chunk])
-            cells = _cell_gradients(arriving, points, shapes, len(table))
-            by_value[chunk] = _queries(cells, by_value[chunk])
+    for chunk in _chunks(weights):
+        table = _table(value[chunk], shapes)
+        points = _locate(locations[chunk], weights[chunk], shapes)
+        arriving = _heads_first(upstream[chunk]).flatten(0, 1)
+        dots = _dots(arriving, table.flatten(0, 1), points.corners)
+        for whole, part in zip(
+            (by_location, by_weight), _point_gradients(dots, points, shapes), strict=True
+        ):
+            whole[chunk] = _queries(part, whole[chunk])
+        cells = _cell_gradients(arriving, points, shapes, len(table))
+        by_value[chunk] = _queries(cells, by_value[chunk])
     return by_value, by_location, by_weight
 
 
 class _Points(NamedTuple):
-    """Attributes:
-    pixels: (R, K, 2) where they are as (x, y), 0 at the centre of the first cell, clamped to
-        where there is something to see.
-    fractions: (R, K, 2) of the way from one corner to the next.
-    weights: (R, K).
-    corners: (R, 4 * K) int32 rows of the table.
-    parts: (R, 4 * K) of each corner in the sum.
+    """The points of a chunk and the cells around them.
+
+    Attributes:
+        pixels: (R, K, 2) where they are as (x, y), 0 at the centre of the first cell, clamped to
+            where there is something to see.
+        fractions: (R, K, 2) of the way from one corner to the next.
+        weights: (R, K).
+        corners: (R, 4 * K) int32 rows of the table.
+        parts: (R, 4 * K) of each corner in the sum.
     """
 
     pixels: Tensor
@@ -128,6 +128,7 @@ def _dots(arriving: Tensor, table: Tensor, corners: Tensor) -> Tensor:
         part = slice(start, start + step)
         rows = table.index_select(0, corners[part].flatten())
         rows = rows.unflatten(0, (-1, corners.shape[1]))
+        # What is written to `out` is not cast by autocast.
         torch.bmm(arriving[part, None], rows.transpose(1, 2), out=dots[part, None])
     return dots
 

@@ -1,0 +1,22 @@
+"""Triton's deformable sampling, interpreted and on a GPU; tests/ops compiles its kernels."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parents[2] / "ops"))
+from test_triton import run
+
+CASES = "tests/projects/co_detr/ms_deform_triton_cases.py"
+
+
+def test_kernels_interpreted():
+    run("-m", "pytest", CASES, TRITON_INTERPRET="1")
+
+
+def test_kernels_on_a_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    run("-m", "pytest", CASES)
