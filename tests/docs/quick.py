@@ -11,7 +11,6 @@ PLACEHOLDERS = {
     "CONFIG": CONFIG,
     "FILE": CONFIG,
     "FOLDER": SHAPES,
-    "data.train=...": "data.train=train.json",
 }
 VARIABLES = {"BCCD": SHAPES}
 OWN_DATA = [
@@ -20,9 +19,11 @@ OWN_DATA = [
     f"data.val={SHAPES}/annotations/instances_val.json",
     f"data.val_images={SHAPES}/val",
 ]
-# (pattern, why it cannot run). Of make the targets are checked, of training the configuration.
+# (pattern, why it cannot run). Of make the targets are checked, of pip the paths, of train_net.py
+# that the arguments parse and the config takes its overrides.
 NOT_RUN = [
     (r"^(python -m )?pip install ", "downloads"),
+    (r"^python3 -m venv ", "the test has its own environment"),
     (r"^git clone ", "downloads"),
     (r"^source ", "there is no virtual environment in the folder of the test"),
     (r"^make ", "fills a virtual environment"),
@@ -35,8 +36,8 @@ QUICK = {
     "tools/make_miniatures.py": ["--train", "4", "--val", "2", "--output", "miniatures"],
     "tools/record_scores.py": ["--iterations", "3", "--window", "1", "--output", "scores.json"],
     "tools/benchmark_losses.py": [
-        *("--quick", "--device", "cpu", "--output", "benchmark", "--scores", "synthetic"),
-        *("--losses", "focal", "rs"),
+        *("--quick", "--device", "cpu", "--threads", "1", "--output", "benchmark"),
+        *("--scores", "synthetic", "--losses", "focal", "rs"),
     ],
     "tools/benchmark_detectors.py": ["--quick", "--device", "cpu", "--output", "detectors.csv"],
     "tools/bucketing_report.py": ["--quick", "--output", "bucketing"],
@@ -67,11 +68,13 @@ def quick_form(words: list[str]) -> Quick:
     Raises:
         LookupError: the tables know nothing of it.
     """
-    words = [PLACEHOLDERS.get(word, word) for word in _without_launcher(words)]
+    words = [PLACEHOLDERS.get(w, w) for w in _without_launcher(words) if "=..." not in w]
     line = " ".join(words)
     for pattern, reason in NOT_RUN:
         if re.match(pattern, line):
             return Quick(words, reason)
+    if words[:2] == ["python", "-c"]:
+        return Quick(words[1:])
     if words[0] != "python" or len(words) < 2 or not words[1].endswith(".py"):
         raise LookupError(f"neither run nor listed as a command that cannot run: {line}")
     script, *arguments = words[1:]
@@ -99,11 +102,11 @@ def _training(arguments: list[str]) -> list[str]:
     evaluates, keys = "--eval-only" in arguments, {a.split("=")[0] for a in arguments}
     added = list(SMALL)
     if config.startswith("configs/quick") and "data.val" not in keys:
-        added = [*OWN_DATA, *added]
-    elif {"data.train", "data.val"} & keys == {"data.train"}:
-        added = ["data.val=val.json", *added]
+        added += OWN_DATA
     if not evaluates:
         added += ["train.max_iter=2", "train.eval_period=0"]
+        # The text goes on with a run that has learnt something, see RUNS.
+        added += [] if "--resume" in arguments else ["train.output_dir=quick"]
         added += [] if "train.init_checkpoint" in keys else ["train.init_checkpoint="]
     return arguments + added
 

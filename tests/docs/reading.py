@@ -60,7 +60,7 @@ def read_blocks(text: str) -> list[Block]:
         blank = re.sub(r"[^\n]", "", found[0])
         rest = rest.replace(found[0], blank, 1)
     blocks += _indented(rest)
-    for found in re.finditer(r"`((?:python|make|pip|torchrun) [^`]+)`", rest):
+    for found in re.finditer(r"`((?:python|make|torchrun|pip install) [^`]+)`", rest):
         blocks.append(Block(SHELL, rest.count("\n", 0, found.start()) + 1, found[1]))
     return sorted(blocks, key=lambda block: block.line)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from quick import CONFIG, OWN_DATA, SHAPES, VARIABLES, quick_form
 from reading import DOCUMENTS, PYTHON, ROOT, Block, Command, read_blocks, read_commands
 
@@ -36,7 +37,7 @@ DATA = {
     "train": f"{SHAPES}/train",
     "val": f"{SHAPES}/val",
     "folder": f"{SHAPES}/val",
-    "more": f"{SHAPES}/val",
+    "photos": f"{SHAPES}/val",
 }
 # Checkpoints that come from elsewhere.
 WEIGHTS = {
@@ -53,24 +54,24 @@ class Programs:
     """Runs Python programs in a process that has imported everything already."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+        own = {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+        own["DETECTRON2_DATASETS"] = "datasets/miniatures"  # read when detectron2 is imported
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "warm_python.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env={**os.environ, **own},
         )
 
     def run(self, words: list[str], folder: Path, environment: Mapping[str, str] = {}) -> None:
         """Run a script with its arguments in a folder; fail with the end of its output."""
         log = folder / "log_of_the_test.txt"
         log.unlink(missing_ok=True)
-        datasets = {"DETECTRON2_DATASETS": "datasets/miniatures"}
         job = {
             "words": words,
             "folder": str(folder),
-            "environment": {**datasets, **environment},
+            "environment": dict(environment),
             "log": str(log),
         }
         assert self.process.stdin and self.process.stdout
@@ -115,6 +116,8 @@ def desk(furnished: Path, tmp_path: Path) -> Path:
         (tmp_path / name).symlink_to(tmp_path / target)
     picture = sorted((tmp_path / SHAPES / "val").iterdir())[0]
     (tmp_path / "photo.jpg").symlink_to(picture)
+    (tmp_path / "more").mkdir()
+    Image.open(picture).save(tmp_path / "more" / "a.png")
     return tmp_path
 
 
@@ -149,10 +152,18 @@ def test_document(document: str, desk: Path, programs: Programs) -> None:
 
 def _try(command: Command, desk: Path, programs: Programs) -> None:
     quick = quick_form(command.words)
-    if not quick.why_not:
+    if quick.words[0] == "-c":
+        (desk / "typed.py").write_text(quick.words[1])
+        programs.run(["typed.py"], desk)
+    elif not quick.why_not:
         programs.run(quick.words, desk, command.environment)
     elif quick.words[0] == "make":
-        subprocess.run(["make", "-n", *quick.words[1:]], cwd=desk, check=True, capture_output=True)
+        dry = ["make", "-n", *quick.words[1:]]
+        done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    elif "pip" in quick.words:
+        local = [word for word in quick.words if "/" in word and "+" not in word]
+        assert all((ROOT / word).exists() for word in local), f"not all exist: {local}"
     elif quick.words[1] == "train_net.py":
         programs.run([str(HERE / "only_parse.py"), *quick.words[2:]], desk)
 

@@ -41,10 +41,10 @@ def _run(words: list[str], folder: str, environment: dict[str, str], log: str) -
     os.chdir(folder)
     os.environ.update(environment)
     sys.argv = words
-    script = os.path.realpath(words[0])
-    sys.path[0] = os.path.dirname(script)
     status = 0
     try:
+        script = os.path.realpath(words[0])
+        sys.path[0] = os.path.dirname(script)
         runpy.run_path(script, run_name="__main__")
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(bool(end.code))

@@ -75,12 +75,15 @@ def draw_alrp() -> Figure:
 
 def _box_weights(axes: Axes, errors: Tensor) -> None:
     errors = errors.clone().requires_grad_()
-    (weights,) = torch.autograd.grad(alrp_loss(LOGITS, LABELS, errors)["loss_box"], errors)
-    left, right, width = POSITIVES - 0.18, POSITIVES + 0.18, 0.26
+    (gradient_of_errors,) = torch.autograd.grad(
+        alrp_loss(LOGITS, LABELS, errors)["loss_box"], errors
+    )
+    weights, heights = gradient_of_errors.numpy(), errors.detach().numpy()
+    left, right, width = (POSITIVES - 0.18).numpy(), (POSITIVES + 0.18).numpy(), 0.26
     hatched = {"color": "white", "edgecolor": BLUE, "hatch": "/////"}
     axes.bar(left, weights, width, label="its weight in\nloss_box", **hatched)
-    axes.bar(right, errors.detach(), width, label="localisation\nerror $E$", color=BLUE)
-    for places, values in ((left, weights), (right, errors.detach())):
+    axes.bar(right, heights, width, label="localisation\nerror $E$", color=BLUE)
+    for places, values in ((left, weights), (right, heights)):
         for x, value in zip(places, values, strict=True):
             axes.text(float(x), float(value) + 0.01, f"{value:.2f}", ha="center", fontsize=9)
     mark_decisions(axes)

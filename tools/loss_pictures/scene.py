@@ -69,10 +69,10 @@ def movement(axes: Axes, title: str, solid: Tensor, hatched: Tensor | None = Non
     """
     colours = [BLUE if label else ORANGE for label in LABELS]
     offset = 0.0 if hatched is None else WIDTH / 2
-    axes.bar(LOGITS + offset, -solid, WIDTH, color=colours)
+    axes.bar((LOGITS + offset).numpy(), (-solid).numpy(), WIDTH, color=colours)
     if hatched is not None:
         style = {"color": "white", "edgecolor": colours, "hatch": "/////"}
-        axes.bar(LOGITS - offset, -hatched, WIDTH, **style)
+        axes.bar((LOGITS - offset).numpy(), (-hatched).numpy(), WIDTH, **style)
     mark_decisions(axes)
     axes.axhline(0, color=BLACK, linewidth=0.8)
     tidy(axes, title=title, ylabel="−gradient\n(up: score rises)")
