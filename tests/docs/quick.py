@@ -24,9 +24,8 @@ OWN_DATA = [
 NOT_RUN = [
     (r"^(python -m )?pip install ", "downloads"),
     (r"^python3 -m venv ", "the test has its own environment"),
-    (r"^git clone ", "downloads"),
     (r"^source ", "there is no virtual environment in the folder of the test"),
-    (r"^make ", "fills a virtual environment"),
+    (r"^make\b", "fills a virtual environment"),
     (r"^python tools/gpu_report\.py", "needs a GPU"),
     (r"^python train_net\.py .*train\.wandb=", "needs an account"),
 ]
