@@ -59,7 +59,12 @@ setup(
         "pyyaml>=6.0",
         "scipy>=1.10",
         "tabulate>=0.9",
+        "tqdm>=4.62",
     ],
     # LVIS and Cityscapes need requirements/no_deps.txt, and Cityscapes these.
-    extras_require={"cityscapes": CITYSCAPES, "test": [*CITYSCAPES, *TEST]},
+    extras_require={
+        "cityscapes": CITYSCAPES,
+        "test": [*CITYSCAPES, *TEST],
+        "wandb": ["wandb>=0.16"],
+    },
 )

@@ -119,11 +119,13 @@ def images(golden: Golden) -> list[Tensor]:
 
 def ground_truth(golden: Golden, empty: tuple[int, ...] = ()) -> list[Instances]:
     """The objects of each image; those numbered in `empty` have none."""
+    folder, sizes, classes = "in", "img_shape", "gt_labels"
+    if "input/image_hw" in golden:
+        folder, sizes, classes = "input", "image_hw", "gt_classes"
     objects = []
-    for i, image in enumerate(images(golden)):
-        size = tuple(image.shape[1:])
-        found = Instances(size, gt_boxes=Boxes(golden.tensor(f"in/gt_boxes{i}")))
-        found.gt_classes = golden.tensor(f"in/gt_labels{i}")
+    for i, size in enumerate(golden.tensor(f"{folder}/{sizes}").tolist()):
+        found = Instances(tuple(size), gt_boxes=Boxes(golden.tensor(f"{folder}/gt_boxes{i}")))
+        found.gt_classes = golden.tensor(f"{folder}/{classes}{i}").long()
         if f"in/gt_masks{i}" in golden:
             found.gt_masks = BitMasks(golden.tensor(f"in/gt_masks{i}").bool())
         objects.append(found[:0] if i in empty else found)

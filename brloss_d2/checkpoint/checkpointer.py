@@ -50,15 +50,23 @@ class Checkpointer(DetectionCheckpointer):
         return super().load(path and local_file(path), checkpointables)
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Save the model, all parts and `kwargs` as `<save_dir>/<name>.pth`."""
+        """Save the model, all parts and `kwargs` as `<save_dir>/<name>.pth`, to resume from.
+
+        To be called in all processes, whose states a part may gather; the first one writes.
+        """
+        parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        self.save_weights(name, **parts, **kwargs)
+        if self.save_dir and self.save_to_disk:
+            self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_weights(self, name: str, **kwargs: Any) -> None:
+        """Save the model and `kwargs` as `<save_dir>/<name>.pth`, in the first process."""
         if not self.save_dir or not self.save_to_disk:
             return
-        parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
         file = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", file)
         with replacing(file) as temporary:
-            torch.save({"model": self.model.state_dict(), **parts, **kwargs}, temporary)
-        self.tag_last_checkpoint(os.path.basename(file))
+            torch.save({"model": self.model.state_dict(), **kwargs}, temporary)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Note which checkpoint `--resume` starts from."""

@@ -44,7 +44,11 @@ class ALRPCriterion(PooledCriterion):
             {"loss_rank": rank_loss, "loss_box_reg": balanced},
             box_weights=errors.detach().new_ones(len(errors)),
             cls_total=rank_loss.detach(),
-            metrics={"box_reg_unbalanced": box_loss.detach(), "num_positives": len(errors)},
+            metrics={
+                "box_reg_unbalanced": box_loss.detach(),
+                "num_positives": len(errors),
+                "pool_size": matched.num_decisions,
+            },
         )
 
     def extra_repr(self) -> str:

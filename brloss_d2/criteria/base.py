@@ -63,6 +63,11 @@ class MatchedPredictions:
         """(P,) indices of the foreground rows."""
         return ((self.labels >= 0) & (self.labels < self.num_classes)).nonzero().squeeze(1)
 
+    @property
+    def num_decisions(self) -> Tensor:
+        """() how many pairs of a row and a class are not ignored: what is ranked together."""
+        return (self.labels >= 0).sum() * self.num_classes
+
     def binary_labels(self) -> Tensor:
         """(R, K) int8: 1 at the class of a foreground row, -1 all along an ignored row, else 0."""
         classes = torch.arange(self.num_classes, device=self.labels.device)

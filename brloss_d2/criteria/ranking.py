@@ -71,7 +71,10 @@ class RankingCriterion(PooledCriterion):
         cls_total = torch.stack(list(losses.values())).sum().detach()
         weights = self._box_weights(matched)
         positives = processes.total(len(weights), weights.device)
-        metrics: dict[str, Tensor | float] = {"num_positives": len(weights)}
+        metrics: dict[str, Tensor | float] = {
+            "num_positives": len(weights),
+            "pool_size": matched.num_decisions,
+        }
         for name, box_loss in self.box_losses.items():
             value = weighted_mean(matched.box_losses(box_loss), weights, processes)
             losses[name] = self.balancer(cls_total, value, positives)

@@ -16,6 +16,7 @@ from brloss_d2.data import OwnDataSummary, check_registered_dataset
 from brloss_d2.data.own_data import refuse_missing_dataset
 from brloss_d2.engine.config import load_config
 from brloss_d2.engine.overrides import target_of
+from brloss_d2.engine.writers import import_wandb
 from brloss_d2.errors import InputError
 
 
@@ -55,6 +56,10 @@ def prepare(args: argparse.Namespace) -> Job:
     cfg, own_data = load_config(args.config_file, args.opts or ())
     _check_output_dir(cfg.train.output_dir)
     _check_datasets(cfg, training=not args.eval_only)
+    if cfg.train.wandb and not args.eval_only:
+        import_wandb()
+    if cfg.train.early_stopping.patience and not can_evaluate(cfg):
+        raise InputError("train.early_stopping needs dataloader.test and dataloader.evaluator.")
     if args.eval_only and not can_evaluate(cfg):
         raise InputError("--eval-only needs dataloader.test and dataloader.evaluator.")
     last = _last_checkpoint(cfg.train.output_dir)

@@ -5,10 +5,11 @@ import atexit
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -17,11 +18,15 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
+from brloss_d2.engine.signals import SIGNALS
+from brloss_d2.engine.slurm import torchrun_variables
 from brloss_d2.engine.trainer import NonFiniteLossError
 from brloss_d2.errors import InputError, user_message
 
 USER_ERRORS = (InputError, NonFiniteLossError)
 _EXIT_STATUS = 1
+# As a shell has it of a process that a signal has ended; this is also ours after a graceful stop.
+_STOPPED = {128 + number: 128 + number for number in SIGNALS} | {-n: 128 + n for n in SIGNALS}
 # Time for the launcher to end this process, when it fails only because another one has.
 _PEER_SECONDS = 5.0
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -30,22 +35,25 @@ T = TypeVar("T")
 
 
 def run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    """Run `main(args)` in as many processes as the command line, or torchrun, asks for.
+    """Run `main(args)` in as many processes as the command line, torchrun or srun asks for.
 
-    A mistake of the user ends the program with one line on stderr and exit status 1.
+    A mistake of the user ends the program with one line on stderr and exit status 1; a run that a
+    signal has stopped ends with 128 + the signal's number.
 
     Args:
         main: a function that can be imported, since other processes do so.
-        args: the result of `detectron2.engine.default_argument_parser`. Under torchrun, which
-            has started the processes, its options on their number are ignored.
+        args: the result of `detectron2.engine.default_argument_parser`. Under torchrun and srun,
+            which have started the processes, its options on their number are ignored.
     """
-    if all(name in os.environ for name in _TORCHRUN):
-        with _reported():
-            _join_torchrun()
+    with _reported():
+        is_joined = _join()
+    if is_joined:
         _worker(main, args)
         return
     with _reported():
         _check_processes(args)
+    several = args.num_gpus * args.num_machines > 1
+    with _reported(), _signals_passed_on() if several else nullcontext():
         launch(
             _worker,
             args.num_gpus,
@@ -93,8 +101,8 @@ def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace
     try:
         with _reported():
             main(args)
-    except SystemExit:
-        _leave(_EXIT_STATUS)
+    except SystemExit as end:
+        _leave(end.code)
         raise
     _leave(0)
 
@@ -124,6 +132,8 @@ def _reported() -> Iterator[None]:
         _print_error(user_message(error))
         sys.exit(_EXIT_STATUS)
     except ProcessExitedException as error:
+        if error.exit_code in _STOPPED:
+            sys.exit(_STOPPED[error.exit_code])
         if error.exit_code != _EXIT_STATUS:
             raise
         sys.exit(_EXIT_STATUS)  # the process itself has said why
@@ -150,14 +160,41 @@ def _to_log_file(message: str, error: Exception | None = None) -> None:
             handler.handle(record)
 
 
-def _join_torchrun() -> None:
-    local_rank = int(os.environ["LOCAL_RANK"])
+def _join() -> bool:
+    """Meet the other processes if torchrun or srun has started them."""
+    by_srun = {}
+    if not all(name in os.environ for name in _TORCHRUN):
+        by_srun = torchrun_variables(os.environ)
+        if not by_srun:
+            return False
+        os.environ.update(by_srun)
+    local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     has_gpu = torch.cuda.is_available()
     if has_gpu:
-        _check_gpus(int(os.environ["LOCAL_WORLD_SIZE"]))
-        torch.cuda.set_device(local_rank)
+        # srun may show each of its tasks only the GPU that is its own.
+        own = by_srun and torch.cuda.device_count() == 1
+        if not own:
+            _check_gpus(local_size)
+        torch.cuda.set_device(0 if own else local_rank)
     dist.init_process_group("nccl" if has_gpu else "gloo", init_method="env://")
-    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    comm.create_local_process_group(local_size)
+    return True
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[None]:
+    """Let the processes that this one starts stop in good order, and wait for them."""
+
+    def pass_on(number: int, frame: object) -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, number)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _check_processes(args: argparse.Namespace) -> None:

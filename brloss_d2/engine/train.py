@@ -6,28 +6,39 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from detectron2.engine import create_ddp_model, default_setup, default_writers, hooks
+from detectron2.engine import create_ddp_model, default_setup, hooks
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from brloss_d2.checkpoint import Checkpointer
 from brloss_d2.data import write_categories
+from brloss_d2.engine.data_order import ResumableLoader
+from brloss_d2.engine.ema import EMA
 from brloss_d2.engine.evaluate import EvalHook, evaluate, results_table
 from brloss_d2.engine.prepare import Job, can_evaluate, prepare
 from brloss_d2.engine.processes import in_agreement
+from brloss_d2.engine.randomness import make_deterministic, seed_run, seeded
+from brloss_d2.engine.run_state import RunState
+from brloss_d2.engine.saving import BestCheckpointer, EarlyStopping, Saver
+from brloss_d2.engine.schedule import guard_of, scale_lr
+from brloss_d2.engine.signals import StopSignals
 from brloss_d2.engine.trainer import Trainer
+from brloss_d2.engine.writers import History, PeriodicWriter, ProgressBar
 
 logger = logging.getLogger(__name__)
 
 
 def main(args: argparse.Namespace) -> None:
     """Do what a command line asks for, in one process of possibly several.
+
+    Exits with 128 + the signal's number when a signal has stopped training.
 
     Args:
         args: the result of `detectron2.engine.default_argument_parser`.
@@ -45,12 +56,16 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _set_up(job: Job, args: argparse.Namespace) -> None:
-    """Start logging, write config.yaml, and seed."""
+    """Start logging, write config.yaml, and set up torch."""
     # Without its config_file detectron2 does not log that file, which the effective config repeats.
     default_setup(job.cfg, argparse.Namespace(eval_only=args.eval_only))
     _hush_detectron2()
     setup_logger(job.output_dir, distributed_rank=comm.get_rank(), name="brloss_d2")
     logger.info("Command line: %s", shlex.join(sys.argv))
+    if job.cfg.train.deterministic:
+        make_deterministic()
+    if job.cfg.train.tf32:
+        torch.set_float32_matmul_precision("high")
     if job.cfg.train.num_threads:
         torch.set_num_threads(job.cfg.train.num_threads)
     if comm.is_main_process():
@@ -80,21 +95,67 @@ def _evaluate(job: Job) -> None:
 
 
 def _train(job: Job) -> None:
-    model = _build_model(job)
-    trainer = _build_trainer(job, model)
-    results: dict[str, Any] = {}
-    checkpointer = Checkpointer(model, job.output_dir, strict=job.resume, trainer=trainer)
-    trainer.register_hooks(_hooks(job, checkpointer, lambda: _keep(results, job, model)))
-    start = in_agreement(lambda: _load(job, checkpointer))
+    run = _build_run(job)
+    start = in_agreement(lambda: _load(job, run))
     max_iter = job.cfg.train.max_iter
-    if start < max_iter:
-        trainer.model = _distributed(job, model)
-        trainer.train(start, max_iter)
+    if start < max_iter and not (run.early_stopping and run.early_stopping.is_over):
+        run.trainer.data_loader = run.state.take(_training_data(job, run.state.seed))
+        run.trainer.model = _distributed(job, run.model)
+        run.trainer.train(start, max_iter)
     else:
         logger.info("Training has finished before: %d of %d iterations.", start, max_iter)
         if can_evaluate(job.cfg):
-            _keep(results, job, model)
-    _report(job, results, checkpointer.get_checkpoint_file())
+            run.evaluate()
+    if run.trainer.stop_reason:
+        _say_stopped(run.trainer)
+    _report(job, run.results, run.checkpointer.get_checkpoint_file())
+    if run.trainer.stop_reason and not run.trainer.is_finished:
+        comm.synchronize()  # the launcher ends all processes when the first one leaves
+        sys.exit(128 + run.signals.received)
+
+
+@dataclass
+class _Run:
+    """The parts of a training run."""
+
+    job: Job
+    model: nn.Module
+    trainer: Trainer
+    checkpointer: Checkpointer
+    state: RunState
+    ema: EMA | None
+    signals: StopSignals
+    best: BestCheckpointer | None = None
+    early_stopping: EarlyStopping | None = None
+    results: dict[str, Any] = field(default_factory=dict)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Evaluate and leave the numbers in `results` for the end of the run."""
+        self.results.clear()
+        self.results.update(evaluate(self.job.cfg, self.model, self.ema))
+        return self.results
+
+
+def _build_run(job: Job) -> _Run:
+    train = job.cfg.train
+    seed = seed_run(train.seed)
+    model = _build_model(job)
+    trainer = _build_trainer(job, model)
+    run = _Run(
+        job,
+        model,
+        trainer,
+        Checkpointer(model, job.output_dir, strict=job.resume, trainer=trainer),
+        RunState(model, seed),
+        EMA(model, train.ema.decay) if train.ema.enabled else None,
+        StopSignals(),
+    )
+    if train.best_metric and can_evaluate(job.cfg):
+        run.best = BestCheckpointer(run.checkpointer, train.best_metric, train.best_mode, run.ema)
+    if train.early_stopping.patience:
+        run.early_stopping = EarlyStopping(run.best, train.early_stopping.patience)
+    trainer.register_hooks(_hooks(job, run))
+    return run
 
 
 def _build_model(job: Job) -> nn.Module:
@@ -107,51 +168,68 @@ def _build_model(job: Job) -> nn.Module:
 def _build_trainer(job: Job, model: nn.Module) -> Trainer:
     cfg, train = job.cfg, job.cfg.train
     cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    scale_lr(optimizer, cfg)
     return Trainer(
         model,
-        instantiate(cfg.dataloader.train),
-        instantiate(cfg.optimizer),
+        (),  # until it is known where in the data to start
+        optimizer,
         amp_dtype=getattr(torch, train.amp.dtype) if train.amp.enabled else None,
         clip_grad_norm=train.clip_grad_norm,
+        accumulate=train.accumulate,
     )
 
 
-def _hooks(
-    job: Job, checkpointer: Checkpointer, evaluation: Callable[[], Mapping[str, Any]]
-) -> list[hooks.HookBase | None]:
+def _hooks(job: Job, run: _Run) -> list[hooks.HookBase | None]:
     train = job.cfg.train
     is_main = comm.is_main_process()
-    saver = hooks.PeriodicCheckpointer(checkpointer, **train.checkpointer)
+    scheduler = instantiate(job.cfg.lr_multiplier)
+    saver = Saver(run.checkpointer, **train.checkpointer, ema=run.ema)
+    listeners = [hook for hook in (run.best, run.early_stopping, saver) if hook is not None]
     return [
         hooks.IterationTimer(),
-        hooks.LRScheduler(scheduler=instantiate(job.cfg.lr_multiplier)),
-        saver if is_main else None,
-        EvalHook(train.eval_period, evaluation) if can_evaluate(job.cfg) else None,
+        History(),
+        guard_of(job.cfg, run.trainer.optimizer, scheduler),
+        hooks.LRScheduler(scheduler=scheduler),
+        run.ema,
+        saver,
+        EvalHook(train.eval_period, run.evaluate, listeners) if can_evaluate(job.cfg) else None,
+        run.best,
+        run.early_stopping,
+        run.state,
+        run.signals,
+        ProgressBar(sys.stdout) if is_main and sys.stdout.isatty() else None,
         # Last, so that it writes what the others have found.
-        hooks.PeriodicWriter(default_writers(job.output_dir, train.max_iter), train.log_period)
-        if is_main
-        else None,
+        PeriodicWriter(job.cfg) if is_main else None,
     ]
 
 
-def _load(job: Job, checkpointer: Checkpointer) -> int:
+def _training_data(job: Job, seed: int) -> ResumableLoader:
+    with seeded((seed,)):  # samplers draw their seed
+        return ResumableLoader(instantiate(job.cfg.dataloader.train), seed)
+
+
+def _load(job: Job, run: _Run) -> int:
     """Load weights, and the state of training if resuming; return the iteration to start with."""
-    rest = checkpointer.load(job.checkpoint, None if job.resume else [])
-    return rest.get("iteration", -1) + 1 if job.resume else 0
+    rest = run.checkpointer.load(job.checkpoint, None if job.resume else [])
+    if not job.resume:
+        logger.info("Seed: %d", run.state.seed)
+        return 0
+    start = rest.get("iteration", -1) + 1
+    logger.info(
+        "Resuming %s: %d of %d iterations done, seed %d%s%s.",
+        *(job.checkpoint, start, job.cfg.train.max_iter, run.state.seed),
+        f", average of {run.ema.updates} steps" if run.ema else "",
+        f", best {run.best.metric} {run.best.best}" if run.best else "",
+    )
+    return start
 
 
 def _distributed(job: Job, model: nn.Module) -> nn.Module:
-    ddp = dict(job.cfg.train.ddp)
-    if job.device.type != "cuda":
-        ddp["device_ids"] = None  # detectron2 would name a GPU
-    return create_ddp_model(model, **ddp)
-
-
-def _keep(results: dict[str, Any], job: Job, model: nn.Module) -> dict[str, Any]:
-    """Evaluate and leave the numbers in `results` for the end of the run."""
-    results.clear()
-    results.update(evaluate(job.cfg, model))
-    return results
+    is_gpu = job.device.type == "cuda"
+    # detectron2 would name a GPU on the CPU too, and not the one that srun shows alone.
+    devices = [torch.cuda.current_device()] if is_gpu else None
+    return create_ddp_model(model, device_ids=devices, **job.cfg.train.ddp)
 
 
 def _report(job: Job, results: Mapping[str, Any], checkpoint: str) -> None:
@@ -160,3 +238,11 @@ def _report(job: Job, results: Mapping[str, Any], checkpoint: str) -> None:
     table = f"Results:\n{results_table(results)}\n" if results else ""
     log = os.path.join(job.output_dir, "log.txt")
     logger.info("Done.\n%sCheckpoint: %s\nLog:        %s", table, checkpoint, log)
+
+
+def _say_stopped(trainer: Trainer) -> None:
+    logger.info(
+        "%s: stopped after %d of %d iterations.%s",
+        *(trainer.stop_reason, trainer.iter + 1, trainer.max_iter),
+        "" if trainer.is_finished else " The same command with --resume continues.",
+    )

@@ -96,7 +96,14 @@ def image_of_rows(rows_per_image: list[int], device: torch.device) -> Tensor:
 
 
 def log_metrics(head: str, output: CriterionOutput) -> None:
-    """Hand the metrics of a criterion to the event storage, if training with one."""
-    if has_event_storage() and get_event_storage().iter % _METRICS_PERIOD == 0:
+    """Hand the metrics of a criterion to the event storage, if training with one.
+
+    In the iterations that are logged by default, so that they stand beside the losses; each costs
+    a wait for the device.
+    """
+    if not has_event_storage():
+        return
+    iteration = get_event_storage().iter
+    if iteration == 0 or (iteration + 1) % _METRICS_PERIOD == 0:
         for name, value in output.metrics.items():
             get_event_storage().put_scalar(f"{head}/{name}", float(value))

@@ -64,6 +64,7 @@ def test_the_backbone_and_nothing_else_is_loaded(
         assert torch.equal(weight, expected), name
     assert "all 49 tensors of backbone" in caplog.text
     assert "neck" not in caplog.text, "the rest of the detector is not missing"
+    assert "not used by the model" not in caplog.text, "the classifier is left out"
 
 
 def test_a_plain_file_is_recognised(hub: Path, classifier: dict[str, Tensor]) -> None:

@@ -1,29 +1,11 @@
 """train_net.py as users start it: a program of one or several processes."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-
-ROOT = Path(__file__).parents[2]
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-
-
-def train_net(
-    *args: str, config: Path, launcher: Sequence[str] = ()
-) -> subprocess.CompletedProcess[str]:
-    paths = [str(ROOT), str(Path(__file__).parent)]
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, *launcher, str(ROOT / "train_net.py"), "--config-file", str(config)]
-    return subprocess.run([*command, *args], env=env, capture_output=True, text=True, timeout=120)
+from programs import TORCHRUN, train_net
 
 
 @pytest.mark.parametrize(("launcher", "options"), [((), ("--num-gpus", "2")), (TORCHRUN, ())])
@@ -37,6 +19,27 @@ def test_two_processes_train_and_evaluate(
     assert "100.00" in result.stdout, "each process evaluates its share of the images"
     out = config.parent / "out"
     assert torch.load(out / "model_final.pth", weights_only=True)["iteration"] == 3
+
+
+def test_two_processes_take_the_steps_of_one(config: Path, tmp_path: Path) -> None:
+    """Accumulating, averaging the weights, and ending early by numbers that only one has."""
+    options = (
+        *("dataloader.train.dataset.images=1", "optimizer.lr=0.003", "train.ema.enabled=True"),
+        *("train.max_iter=9", "train.eval_period=1", "train.early_stopping.patience=2"),
+        "dataloader.evaluator.scores=[9,8,7,6]",
+    )
+    two, one = tmp_path / "two", tmp_path / "one"
+    for launch in (
+        ("--num-gpus", "2", *options, f"train.output_dir={two}", "train.accumulate=2"),
+        (*options, f"train.output_dir={one}", "dataloader.train.total_batch_size=4"),
+    ):
+        result = train_net(*launch, config=config)
+        assert result.returncode == 0, result.stderr
+        assert "stopped after 3 of 9 iterations" in result.stdout
+    for name in ("model_final.pth", "model_final_ema.pth"):
+        a, b = (torch.load(out / name, weights_only=True)["model"] for out in (two, one))
+        weight = "linear.weight"
+        assert torch.allclose(a[weight], b[weight], rtol=1e-5), name
 
 
 def test_divergence_in_one_of_two_processes_ends_both(config: Path) -> None:

@@ -1,10 +1,12 @@
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from detectron2.engine import hooks
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from brloss_d2.engine import NonFiniteLossError, Trainer
 
@@ -80,6 +82,45 @@ def test_clipping_bounds_the_norm_of_the_whole_gradient() -> None:
     assert torch.allclose(model.w, torch.tensor([1 - 0.6, 1 - 0.8]), atol=1e-5)
 
 
+def test_accumulated_losses_are_averaged_and_clipped_once() -> None:
+    scales = iter([1.0, 5.0])
+    model = Model(loss=lambda w: next(scales) * (3 * w[0] + 4 * w[1]))
+    trainer = trainer_of(model, clip_grad_norm=1.0, accumulate=2)
+    logged = []
+    trainer.write_metrics = lambda losses, *args: logged.append(float(losses["loss"]))
+    trainer.train(0, 1)
+    assert logged == [21.0]
+    assert torch.allclose(model.w, torch.tensor([1 - 0.6, 1 - 0.8]), atol=1e-5)
+
+
+def test_processes_average_their_gradients_once_an_iteration(tmp_path: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    try:
+        model, seen = Model(loss=lambda w: w.sum()), []
+        trainer = trainer_of(model, accumulate=3)
+        trainer.model = DistributedDataParallel(model)
+        model.register_forward_hook(
+            lambda *args: seen.append(trainer.model.require_backward_grad_sync)
+        )
+        trainer.train(0, 2)
+        assert seen == [False, False, True] * 2
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_training_stops_when_told_to() -> None:
+    trainer, ends = trainer_of(Model(loss=lambda w: w.sum())), []
+    stop = hooks.CallbackHook(
+        after_step=lambda trainer: trainer.iter == 1 and trainer.stop("Enough", finished=True),
+        after_train=lambda trainer: ends.append(trainer.iter),
+    )
+    trainer.register_hooks([stop])
+    trainer.train(0, 5)
+    assert ends == [1] and trainer.stop_reason == "Enough"
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_covers_the_forward_pass_only(dtype: torch.dtype) -> None:
     seen = []
@@ -112,7 +153,7 @@ def test_state_moves_to_another_trainer() -> None:
     trainer, other = new(), new()
     trainer.train(0, 3)
     other.load_state_dict(trainer.state_dict())
-    assert other.iter == trainer.iter
+    assert other.iter == 2, "the last one done"
     assert torch.equal(momentum(other), momentum(trainer))
 
 

@@ -1,13 +1,20 @@
 """A model, data and metric that train in milliseconds, for config files written by the tests."""
 
+import os
+import random
+import signal
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
 from brloss_d2.errors import InputError
+from brloss_d2.losses import ConstantBalancer, EpochSelfBalancer
 
 CONFIG = """
 from detectron2.config import LazyCall as L
@@ -42,13 +49,18 @@ train["checkpointer"]["period"] = 2
 
 def toy_dataset(images: int) -> list[dict[str, Any]]:
     return [
-        {"file_name": f"images/{i}.png", "image_id": i, "height": 2, "width": 2}
+        {
+            "file_name": f"images/{i}.png",
+            "image_id": i,
+            "height": 2,
+            "width": 4 if i % 3 == 2 else 2,
+        }
         for i in range(images)
     ]
 
 
 class ToyMapper:
-    """Make the image up; `corrupt` is the file that cannot be read."""
+    """Make the image up, a little at random; `corrupt` is the file that cannot be read."""
 
     def __init__(self, corrupt: str = ""):
         self.corrupt = corrupt
@@ -56,15 +68,32 @@ class ToyMapper:
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         if record["file_name"] == self.corrupt:
             raise InputError(f"Image file unreadable: {self.corrupt}")
-        return {**record, "image": torch.full((3, 2, 2), record["image_id"] + 1.0)}
+        noise = 0.01 * (random.random() + np.random.rand() + torch.rand(3, 2, 2))
+        return {**record, "image": record["image_id"] + 1 + noise}
 
 
 class ToyModel(nn.Module):
-    """Two losses; `nan_from` is the count of steps after which one of them is NaN on `nan_rank`."""
+    """Two losses; after `nan_from` steps one of them is NaN on `nan_rank`.
 
-    def __init__(self, num_classes: int, nan_from: int | None = None, nan_rank: int = 0):
+    After `kill_from` steps that process ends as by `kill -9`; after `stop_from` it gets the signal
+    of a job's end. With dropout, random numbers and the state of a balancer matter.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        nan_from: int | None = None,
+        nan_rank: int = 0,
+        kill_from: int | None = None,
+        stop_from: int | None = None,
+        dropout: float = 0.0,
+        measured: bool = False,
+    ):
         super().__init__()
         self.linear = nn.Linear(3, num_classes)
+        self.dropout = nn.Dropout(dropout)
+        self.balancer = EpochSelfBalancer(period=3, initial=1.0) if dropout else ConstantBalancer()
+        self.kill_from, self.stop_from, self.measured = kill_from, stop_from, measured
         self.nan_from = nan_from
         self.nan_rank = nan_rank
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
@@ -72,33 +101,50 @@ class ToyModel(nn.Module):
     def forward(self, batch: list[dict[str, Any]]) -> Any:
         device = self.linear.weight.device
         pixels = torch.stack([image["image"].mean((1, 2)) for image in batch]).to(device)
-        logits = self.linear(pixels)
+        logits = self.linear(self.dropout(pixels))
         if not self.training:
             return [{"score": row.max()} for row in logits]
         return self._losses(logits)
 
     def _losses(self, logits: Tensor) -> dict[str, Tensor]:
-        broken = self.nan_from == int(self.steps) and comm.get_rank() == self.nan_rank
+        here, step = comm.get_rank() == self.nan_rank, int(self.steps)
         self.steps += 1
-        target = logits.square().mean() + (logits - 1).square().mean()
-        return {
-            "loss_rank": logits.square().mean(),
-            "loss_box_reg": target * float("nan" if broken else 1),
-        }
+        if here and step == self.kill_from:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if here and step == self.stop_from:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if self.measured:
+            get_event_storage().put_scalars(
+                **{"roi_head/box_reg_unbalanced": 0.5, "roi_head/num_positives": 7}
+            )
+        rank = logits.square().mean()
+        target = rank + (logits - 1).square().mean()
+        broken = here and step == self.nan_from
+        box = self.balancer(rank.detach(), target, 1)
+        return {"loss_rank": rank, "loss_box_reg": box * float("nan" if broken else 1)}
 
 
 class ToyEvaluator(DatasetEvaluator):
-    """The share of images seen, in percent; by class too."""
+    """The share of images seen, in percent; by class too. Or `scores`, by iteration."""
 
-    def __init__(self, output_dir: str):
-        self.output_dir = output_dir
+    def __init__(self, output_dir: str, scores: Sequence[float] = (), fail_from: int | None = None):
+        self.output_dir, self.scores, self.fail_from = output_dir, scores, fail_from
 
     def reset(self) -> None:
         self.images = 0
+        parent = os.path.dirname(self.output_dir)
+        os.makedirs(parent, exist_ok=True)
+        with open(f"{parent}/evaluated.txt", "a") as file:
+            file.write(f"{self.output_dir}\n")
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         self.images += len(outputs)
 
     def evaluate(self) -> dict[str, Any] | None:
+        if self.fail_from is not None:
+            raise RuntimeError("no evaluation")
         images = sum(comm.all_gather(self.images))
-        return {"bbox": {"AP": 25.0 * images, "AP-red": 1.0}} if comm.is_main_process() else None
+        ap = 25.0 * images
+        if self.scores and has_event_storage():
+            ap = self.scores[min(get_event_storage().iter, len(self.scores) - 1)]
+        return {"bbox": {"AP": ap, "AP-red": 1.0}} if comm.is_main_process() else None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from golden_models import Golden, small_resnet
 from omegaconf import DictConfig
 from torch import Tensor
@@ -86,7 +86,3 @@ _SCORE_SCALE = 1e3
 
 def _rows(boxes: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
     return torch.cat([boxes, _SCORE_SCALE * scores[:, None], 1e5 * classes[:, None]], 1)
-
-
-def instances(size: tuple[int, int], boxes: Tensor, classes: Tensor) -> Instances:
-    return Instances(size, gt_boxes=Boxes(boxes), gt_classes=classes.long())

@@ -105,6 +105,16 @@ def test_names_of_the_losses():
     assert step(detector("mask", "rs"), inputs(2)).keys() == rpn | {*terms, "loss_mask"}
 
 
+@pytest.mark.parametrize("iteration", [0, 19, 39])
+def test_metrics_are_logged_beside_the_losses(iteration):
+    with EventStorage(iteration) as storage:
+        detector("mask", "rs")(inputs(3, 2))
+        assert "rpn/num_positives" in storage.latest()
+    with EventStorage(iteration + 1) as storage:
+        detector("mask", "rs")(inputs(3, 2))
+        assert "rpn/num_positives" not in storage.latest(), "no wait for the device"
+
+
 def test_metrics_of_all_heads_are_logged():
     with EventStorage() as storage:
         detector("cascade", "rs")(inputs(3, 2))
@@ -112,6 +122,7 @@ def test_metrics_of_all_heads_are_logged():
         latest = storage.latest()
     for head in ("rpn", "roi_head", "stage0/roi_head", "stage2/roi_head"):
         assert latest[f"{head}/num_positives"][0] > 0
+        assert latest[f"{head}/pool_size"][0] > latest[f"{head}/num_positives"][0]
     assert latest["mask_head/mask_unbalanced"][0] > 0
     assert latest["mask_head/num_masks"][0] == latest["roi_head/num_positives"][0]
 

@@ -6,14 +6,13 @@ other losses are compared as well.
 
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
-from golden_models import Golden, available, load, relative
+from detectron2.structures import Boxes
+from golden_models import Golden, available, ground_truth, load, relative
 from small_one_stage import (
     CLASSES,
     build,
     detect,
     difference_of_detections,
-    instances,
     run,
     small_config,
 )
@@ -39,17 +38,6 @@ def golden(request) -> Golden:
 def model(golden):
     arch, loss = golden.name.split("_")
     return build(small_config(f"{arch}_R_50_FPN_{loss}_1x", tower=64), golden, arch)
-
-
-def ground_truth(golden) -> list[Instances]:
-    return [
-        instances(
-            tuple(golden.tensor("in/img_shape")[i].tolist()),
-            golden.tensor(f"in/gt_boxes{i}"),
-            golden.tensor(f"in/gt_labels{i}"),
-        )
-        for i in range(2)
-    ]
 
 
 def outputs(golden) -> list[list[torch.Tensor]]:

@@ -10,13 +10,19 @@ from typing import Any
 import pytest
 import torch
 from detectron2.structures import Boxes
-from golden_models import Golden, assert_gradients, available, load, relative
+from golden_models import (
+    Golden,
+    assert_gradients,
+    available,
+    ground_truth,
+    load,
+    relative,
+)
 from small_one_stage import (
     CLASSES,
     build,
     detect,
     difference_of_detections,
-    instances,
     run,
     small_config,
 )
@@ -59,17 +65,6 @@ def model(golden):
     cfg.merge_with(case.changes)
     cfg.postprocessor.select.topk = 300
     return build(cfg, golden, case.architecture)
-
-
-def ground_truth(golden):
-    return [
-        instances(
-            tuple(golden.tensor("input/image_hw")[i].tolist()),
-            golden.tensor(f"input/gt_boxes{i}"),
-            golden.tensor(f"input/gt_classes{i}"),
-        )
-        for i in range(2)
-    ]
 
 
 def outputs(golden) -> list[list[torch.Tensor]]:

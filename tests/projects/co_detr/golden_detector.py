@@ -7,8 +7,7 @@ from unittest import mock
 
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.structures import Boxes, Instances
-from golden_models import Golden, load_weights, small_resnet
+from golden_models import Golden, ground_truth, load_weights, small_resnet
 
 from brloss_d2.projects.co_detr.modeling import co_detr
 
@@ -76,17 +75,6 @@ def inputs(golden: Golden) -> list[dict]:
     return [
         {"image": x[:, :h, :w], "instances": objects}
         for x, (h, w), objects in zip(batch, sizes, ground_truth(golden), strict=True)
-    ]
-
-
-def ground_truth(golden: Golden) -> list[Instances]:
-    return [
-        Instances(
-            tuple(size),
-            gt_boxes=Boxes(golden.tensor(f"input/gt_boxes{i}")),
-            gt_classes=golden.tensor(f"input/gt_classes{i}").long(),
-        )
-        for i, size in enumerate(golden.tensor("input/image_hw").tolist())
     ]
 
 

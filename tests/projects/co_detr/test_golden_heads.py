@@ -7,8 +7,8 @@ import torch
 from detectron2.modeling.proposal_generator.rpn import RPN
 from detectron2.structures import ImageList
 from detectron2.utils.events import EventStorage
-from golden_detector import CLASSES, NAMES, detector, ground_truth, inputs, use_stored_samples
-from golden_models import available, load, relative
+from golden_detector import CLASSES, NAMES, detector, inputs, use_stored_samples
+from golden_models import available, ground_truth, load, relative
 
 from brloss_d2.criteria import RankingCriterion
 from brloss_d2.losses import paired_box_iou

@@ -1,0 +1,92 @@
+"""Random numbers: one seed for a run, and their state where it has to be kept."""
+
+import os
+import random
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+
+# cuBLAS is deterministic with this buffer only, and reads the variable when it starts.
+_CUBLAS_WORKSPACE = ":4096:8"
+
+
+def seed_run(seed: int) -> int:
+    """Seed every generator of this process.
+
+    Args:
+        seed: the seed of the run, the same in all processes; a negative one asks for a new seed.
+
+    Returns:
+        The seed of the run. Process r draws from `seed + r`.
+    """
+    if seed < 0:
+        seed = comm.shared_random_seed()
+    seed_all_rng(seed + comm.get_rank())
+    return seed
+
+
+def make_deterministic() -> None:
+    """Choose operations that give the same bits twice; torch warns of those that have none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", _CUBLAS_WORKSPACE)
+    # Once an operation, not once a call.
+    warnings.filterwarnings("once", message=".* does not have a deterministic implementation")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def rng_state() -> dict[str, Any]:
+    """Return the state of the generators of Python, numpy and torch, as plain values."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+    }
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Restore what `rng_state` has returned."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Let what runs inside draw random numbers without a trace."""
+    state = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(state)
+
+
+@contextmanager
+def seeded(key: Sequence[int]) -> Iterator[None]:
+    """Let what runs inside on the CPU draw the random numbers that belong to a key, and no others.
+
+    Args:
+        key: non-negative numbers.
+    """
+    words = [int(word) for word in np.random.SeedSequence(key).generate_state(3)]
+    python, array, tensor = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(words[0])
+    np.random.seed(words[1])
+    torch.default_generator.manual_seed(words[2])  # torch.manual_seed would reach the GPU too
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)
+        torch.set_rng_state(tensor)

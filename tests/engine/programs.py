@@ -1,0 +1,41 @@
+"""train_net.py as users start it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def train_net(
+    *args: str, config: Path, launcher: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end; options come before key=value."""
+    process = start(*args, config=config, launcher=launcher, env=env)
+    out, err = process.communicate(timeout=150)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def start(
+    *args: str, config: Path, launcher: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start the program in a process group of its own."""
+    paths = [str(ROOT), str(Path(__file__).parent)]
+    variables = os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        **(env or {}),
+    }
+    command = [sys.executable, *launcher, str(ROOT / "train_net.py"), "--config-file", str(config)]
+    return subprocess.Popen(
+        [*command, *args],
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )

@@ -1,0 +1,84 @@
+"""A run that is killed and resumed is the run that was not: to the bit."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import toy
+from programs import train_net
+
+# All that has a state: dropout, a balancer, momentum, averaged weights, two aspect ratios, workers
+# that map at random, evaluation between checkpoints.
+OPTIONS = (
+    *("model.dropout=0.5", "dataloader.train.dataset.images=7", "dataloader.train.num_workers=2"),
+    *("train.max_iter=12", "train.checkpointer.period=3", "train.eval_period=4"),
+    *("train.ema.enabled=True", "train.accumulate=2"),
+)
+TIMES = ("time", "data_time", "rank_data_time", "eta_seconds", "max_mem_mb")
+
+
+def curve(out: Path) -> list[dict[str, Any]]:
+    """metrics.json without what a clock has to do with."""
+    lines = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
+    return [{name: x for name, x in line.items() if name not in TIMES} for line in lines]
+
+
+def states(out: Path) -> dict[str, Any]:
+    """Tensors of the last checkpoint by name: weights, averages, momenta."""
+    checkpoint = torch.load(out / "model_final.pth", weights_only=True)
+    trainer = checkpoint["trainer"]
+    momenta = {str(i): s["momentum_buffer"] for i, s in trainer["optimizer"]["state"].items()}
+    other = trainer["hooks"]["RunState"]["processes"][-1]["buffers"]
+    others = {f"other.{name}": value for name, value in other.items()}
+    return {**checkpoint["model"], **trainer["hooks"]["EMA"]["weights"], **momenta, **others}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process that nothing has ended."""
+    folder = tmp_path_factory.mktemp("whole")
+    config = folder / "config.py"
+    config.write_text(toy.CONFIG, encoding="utf-8")
+    result = train_net(*OPTIONS, f"train.output_dir={folder}", config=config)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+# In a step of iteration 0, 3 and 4, of which 3 begins from a checkpoint. Two steps each.
+@pytest.mark.parametrize(("step", "workers"), [(1, 2), (6, 1), (9, 0)])
+def test_killed_anywhere(config: Path, whole: Path, step: int, workers: int) -> None:
+    killed = kill_and_resume(config, step, f"dataloader.train.num_workers={workers}")
+    check(killed, whole)
+
+
+def test_two_processes_of_which_one_is_killed(config: Path, tmp_path: Path) -> None:
+    two, more = ("--num-gpus", "2"), ("dataloader.train.total_batch_size=4",)
+    whole = tmp_path / "whole"
+    result = train_net(*two, *OPTIONS, *more, f"train.output_dir={whole}", config=config)
+    assert result.returncode == 0, result.stderr
+    killed = kill_and_resume(config, 15, *more, "model.nan_rank=1", launch=two)
+    check(killed, whole)
+    assert any(name.startswith("other.balancer") for name in states(whole)), "it has its own"
+
+
+def kill_and_resume(config: Path, step: int, *more: str, launch: Sequence[str] = ()) -> Path:
+    """Run until a step of the model kills its process, then on to the end."""
+    fatal = f"model.kill_from={step}"
+    assert train_net(*launch, *OPTIONS, *more, fatal, config=config).returncode != 0
+    out = config.parent / "out"
+    assert not (out / "model_final.pth").exists()
+    result = train_net(*launch, "--resume", *OPTIONS, *more, config=config)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def check(killed: Path, whole: Path) -> None:
+    assert len([line for line in curve(whole) if "total_loss" in line]) == 12
+    assert curve(killed) == curve(whole)
+    expected, found = states(whole), states(killed)
+    assert len(expected) > 8
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)

@@ -1,0 +1,80 @@
+"""SIGTERM and SIGINT end training in good order; --resume goes on."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from programs import TORCHRUN, start
+from programs import train_net as run_program
+
+TrainNet = Callable[..., Path]
+
+
+def test_a_signal_saves_and_resume_continues(
+    train_net: TrainNet, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = ("model.dropout=0.5", "train.max_iter=5", "train.checkpointer.period=9")
+    with pytest.raises(SystemExit) as end:
+        train_net(*options, "model.stop_from=1")
+    assert end.value.code == 128 + signal.SIGTERM
+    out = tmp_path / "out"
+    assert (out / "last_checkpoint").read_text() == "model_0000001.pth"
+    assert "Received SIGTERM: stopped after 2 of 5 iterations" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "as it was before"
+    train_net(*options, resume=True)
+    whole = train_net(*options, f"train.output_dir={tmp_path / 'whole'}").parent / "whole"
+    a, b = (torch.load(f / "model_final.pth", weights_only=True)["model"] for f in (out, whole))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(("launcher", "options"), [((), ("--num-gpus", "2")), (TORCHRUN, ())])
+def test_one_process_of_two_gets_a_signal(
+    config: Path, launcher: Sequence[str], options: Sequence[str]
+) -> None:
+    result = run_program(
+        *(*options, "model.nan_rank=1", "model.stop_from=2", "train.checkpointer.period=9"),
+        config=config,
+        launcher=launcher,
+    )
+    assert result.returncode == (1 if launcher else 143), result.stderr  # 1 is torchrun's
+    checkpoint = torch.load(config.parent / "out" / "model_0000002.pth", weights_only=True)
+    assert checkpoint["iteration"] == 2
+    assert len(checkpoint["trainer"]["hooks"]["RunState"]["processes"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "number", "everyone"),
+    [
+        (("--num-gpus", "2"), signal.SIGTERM, False),
+        (("--num-gpus", "2"), signal.SIGINT, True),  # as Ctrl-C does it
+        ((), signal.SIGTERM, True),
+    ],
+)
+def test_the_program_gets_a_signal(
+    config: Path, options: Sequence[str], number: int, everyone: bool
+) -> None:
+    """The program alone, or also its processes with the workers that load data for them."""
+    options = (*options, "train.max_iter=10000000", "train.checkpointer.period=10000000")
+    process = start(*options, "dataloader.train.num_workers=2", config=config)
+    metrics = config.parent / "out" / "metrics.json"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    send(process, number, everyone)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "Traceback" not in out + err
+    last = (config.parent / "out" / "last_checkpoint").read_text()
+    assert torch.load(config.parent / "out" / last, weights_only=True)["iteration"] > 0
+
+
+def send(process: subprocess.Popen[str], number: int, everyone: bool) -> None:
+    if everyone:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
