@@ -57,11 +57,11 @@ def _buckets(axes: Axes) -> None:
         axes.vlines(mean, 0, size, color=BLACK, linewidth=1)
         label = None if k else "prototype"
         axes.plot([mean], [size], "D", color=BLACK, ms=7, label=label)
-        axes.text(mean, size + 0.25, f"$b = {size}$", ha="center", fontsize=9)
+        axes.text(mean, size + 0.25, f"$n_b = {size}$", ha="center", fontsize=9)
     axes.text((RANGE[0] + reach) / 2, 1.5, "out of\nreach", ha="center", color=GREY)
     mark_decisions(axes)
-    title = "The negatives between two positives act as one prototype: their mean, $b$ times"
-    tidy(axes, title=title, ylabel="members $b$", ylim=(0, 3.4), yticks=range(4))
+    title = "The negatives between two positives act as one prototype: their mean, $n_b$ times"
+    tidy(axes, title=title, ylabel="members $n_b$", ylim=(0, 3.4), yticks=range(4))
 
 
 def draw_brs() -> Figure:
