@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 CONFIG = "configs/quick/faster_rcnn_R_18_FPN_rs_300it.py"
+ATSS = "quick/atss_R_18_FPN_brs_300it"
 SHAPES = "datasets/shapes"
 # What stands for the reader's own things in the text.
 PLACEHOLDERS = {
     "CONFIG": CONFIG,
-    "FILE": CONFIG,
     "FOLDER": SHAPES,
 }
 VARIABLES = {"BCCD": SHAPES}
@@ -26,7 +26,6 @@ NOT_RUN = [
     (r"^python3 -m venv ", "the test has its own environment"),
     (r"^source ", "there is no virtual environment in the folder of the test"),
     (r"^make\b", "fills a virtual environment"),
-    (r"^python tools/gpu_report\.py", "needs a GPU"),
     (r"^python train_net\.py .*train\.wandb=", "needs an account"),
 ]
 # Arguments added to those of a program; the last one given counts.
@@ -42,6 +41,7 @@ QUICK = {
     "tools/bucketing_report.py": ["--quick", "--output", "bucketing"],
     "tools/draw_losses.py": ["--losses", "ap", "--output", "pictures"],
     "tools/compare_losses.py": ["--quick", "--iterations", "2", "--images", "4"],
+    "tools/gpu_report.py": ["--list"],
     "demo/demo.py": ["--device", "cpu"],
 }
 SMALL = [
@@ -80,7 +80,7 @@ def quick_form(words: list[str]) -> Quick:
     change: Callable[[list[str]], list[str]] = {
         "train_net.py": _training,
         "tools/benchmark_detectors.py": _two_configs,
-        "tools/compare_losses.py": _two_losses,
+        "tools/compare_losses.py": _last_loss,
     }.get(script, list)
     return Quick([script, *change(arguments), *QUICK.get(script, [])])
 
@@ -103,7 +103,7 @@ def _training(arguments: list[str]) -> list[str]:
     if config.startswith("configs/quick") and "data.val" not in keys:
         added += OWN_DATA
     if not evaluates:
-        added += ["train.max_iter=2", "train.eval_period=0"]
+        added += ["train.max_iter=1", "train.eval_period=0"]
         # The text goes on with a run that has learnt something, see RUNS.
         added += [] if "--resume" in arguments else ["train.output_dir=quick"]
         added += [] if "train.init_checkpoint" in keys else ["train.init_checkpoint="]
@@ -115,9 +115,10 @@ def _two_configs(arguments: list[str]) -> list[str]:
     return [a for a in arguments if a not in configs[2:]]
 
 
-def _two_losses(arguments: list[str]) -> list[str]:
-    """Of a comparison the first and the last, on the smallest detector, in the small form."""
-    at = arguments.index("--losses") + 1
-    losses = arguments[at].split(",")
-    arguments[at] = f"{losses[0]},{losses[-1]}"
+def _last_loss(arguments: list[str]) -> list[str]:
+    """A comparison of one loss, with the small detector of its kind."""
+    arguments = [a.replace("coco/atss_R_50_FPN_brs_1x", ATSS) for a in arguments]
+    for option in {"--losses", "--lr"} & set(arguments):
+        at = arguments.index(option) + 1
+        arguments[at] = arguments[at].split(",")[-1]
     return arguments

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -47,6 +48,10 @@ WEIGHTS = {
 # Run before the Python blocks of a document: what the text says that the reader has.
 GIVEN = {
     "README.md": "from detectron2.config import get_cfg; cfg = get_cfg()",
+    "docs/evaluation.md": (
+        "import torch; scores, labels = torch.tensor([0.9, 0.1]), torch.tensor([0, 2]); "
+        "class_names = ['circle', 'rectangle', 'triangle']"
+    ),
 }
 
 
@@ -77,7 +82,9 @@ class Programs:
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
+        start = time.perf_counter()
         status = self.process.stdout.readline().strip()
+        print(f"{time.perf_counter() - start:5.1f} s: {' '.join(words)}"[:150])  # for pytest -s
         if status != "0":
             end = "\n".join(log.read_text().splitlines()[-12:])
             raise AssertionError(f"exit status {status} of: {' '.join(words)}\n{end}")
@@ -102,6 +109,7 @@ def furnished(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> P
     small = ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "train.max_iter=30"]
     options = [*OWN_DATA, *small, "train.output_dir=output/a"]
     programs.run(["train_net.py", "--config-file", CONFIG, *options], folder)
+    programs.run(["tools/analyze_detections.py", "--output-dir", "output/a"], folder)
     return folder
 
 
