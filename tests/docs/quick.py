@@ -42,7 +42,10 @@ QUICK = {
     "tools/draw_losses.py": ["--losses", "ap", "--output", "pictures"],
     "tools/compare_losses.py": ["--quick", "--iterations", "2", "--images", "4"],
     "tools/gpu_report.py": ["--list"],
-    "demo/demo.py": ["--device", "cpu"],
+    "demo/demo.py": [
+        *("--device", "cpu"),
+        *("--opts", "dataloader.test.mapper.augmentations.0.short_edge_length=64"),
+    ],
 }
 SMALL = [
     "train.device=cpu",
@@ -103,7 +106,7 @@ def _training(arguments: list[str]) -> list[str]:
     if config.startswith("configs/quick") and "data.val" not in keys:
         added += OWN_DATA
     if not evaluates:
-        added += ["train.max_iter=1", "train.eval_period=0"]
+        added += ["train.max_iter=1"]
         # The text goes on with a run that has learnt something, see RUNS.
         added += [] if "--resume" in arguments else ["train.output_dir=quick"]
         added += [] if "train.init_checkpoint" in keys else ["train.init_checkpoint="]
