@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from quick import CONFIG, OWN_DATA, SHAPES, VARIABLES, quick_form
+from quick import CONFIG, ONCE, OWN_DATA, SHAPES, VARIABLES, quick_form
 from reading import DOCUMENTS, PYTHON, ROOT, Block, Command, read_blocks, read_commands
 
 HERE = Path(__file__).parent
@@ -59,6 +59,7 @@ class Programs:
     """Runs Python programs in a process that has imported everything already."""
 
     def __init__(self) -> None:
+        self.done: list[list[str]] = []
         own = {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
         own["DETECTRON2_DATASETS"] = "datasets/miniatures"  # read when detectron2 is imported
         self.process = subprocess.Popen(
@@ -88,6 +89,7 @@ class Programs:
         if status != "0":
             end = "\n".join(log.read_text().splitlines()[-12:])
             raise AssertionError(f"exit status {status} of: {' '.join(words)}\n{end}")
+        self.done.append(words)
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +108,7 @@ def furnished(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> P
     _link_programs(folder)
     for tool in ("make_shapes", "make_miniatures"):
         programs.run([f"tools/{tool}.py", "--train", "12", "--val", "4"], folder)
-    small = ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "train.max_iter=30"]
+    small = ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "train.max_iter=20"]
     options = [*OWN_DATA, *small, "train.output_dir=output/a"]
     programs.run(["train_net.py", "--config-file", CONFIG, *options], folder)
     programs.run(["tools/analyze_detections.py", "--output-dir", "output/a"], folder)
@@ -163,6 +165,8 @@ def _try(command: Command, desk: Path, programs: Programs) -> None:
     if quick.words[0] == "-c":
         (desk / "typed.py").write_text(quick.words[1])
         programs.run(["typed.py"], desk)
+    elif quick.words[0] in ONCE and quick.words in programs.done:
+        return
     elif not quick.why_not:
         programs.run(quick.words, desk, command.environment)
     elif quick.words[0] == "make":
