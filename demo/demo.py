@@ -60,7 +60,8 @@ def _detect(args: argparse.Namespace) -> int:
     if predictor.score_threshold == 0:
         print(
             "note: without --score-threshold, and without calibration.json beside the weights, all "
-            "that the model lets through is kept; tools/analyze_detections.py suggests a threshold"
+            "that the model lets through is kept; tools/analyze_detections.py suggests a threshold",
+            file=sys.stderr,
         )
     return 1 if mistakes else 0
 
