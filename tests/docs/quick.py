@@ -106,6 +106,8 @@ def _training(arguments: list[str]) -> list[str]:
             arguments = arguments[:at] + arguments[at + 2 :]
     config = arguments[arguments.index("--config-file") + 1]
     evaluates, keys = "--eval-only" in arguments, {a.split("=")[0] for a in arguments}
+    if "--resume" in arguments and config.endswith(".yaml"):
+        return arguments + SMALL[:3]  # a run goes on with its own schedule alone
     added = list(SMALL)
     if config.startswith("configs/quick") and "data.val" not in keys:
         added += OWN_DATA
