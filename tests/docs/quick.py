@@ -1,0 +1,138 @@
+"""The one table of what makes the commands of the docs quick, or keeps them from running in CI."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+CONFIG = "configs/quick/faster_rcnn_R_18_FPN_rs_300it.py"
+ATSS = "quick/atss_R_18_FPN_brs_300it"
+SHAPES = "datasets/shapes"
+# What stands for something else in the text, such as the reader's own things.
+PLACEHOLDERS = {
+    "CONFIG": CONFIG,
+    "FOLDER": SHAPES,
+    # The 1203 classes of LVIS take most of a minute; the recipe is read by the tests of configs.
+    "configs/lvis_v1/mask_rcnn_R_50_FPN_rs_1x.py": "configs/coco/mask_rcnn_R_50_FPN_rs_1x.py",
+}
+VARIABLES = {"BCCD": SHAPES}
+OWN_DATA = [
+    f"data.train={SHAPES}/annotations/instances_train.json",
+    f"data.train_images={SHAPES}/train",
+    f"data.val={SHAPES}/annotations/instances_val.json",
+    f"data.val_images={SHAPES}/val",
+]
+# (pattern, why it cannot run). Of make the targets are checked, of pip the paths, of train_net.py
+# that the arguments parse and the config takes its overrides.
+NOT_RUN = [
+    (r"^(python -m )?pip install ", "downloads"),
+    (r"^python3 -m venv ", "the test has its own environment"),
+    (r"^source ", "there is no virtual environment in the folder of the test"),
+    (r"^make\b", "fills a virtual environment"),
+    (r"^python train_net\.py .*train\.wandb=", "needs an account"),
+]
+# Programs that need nothing of what was there before: the same quick form runs once for all docs.
+ONCE = ("tools/benchmark_losses.py", "tools/bucketing_report.py", "tools/compare_losses.py")
+# Arguments added to those of a program; the last one given counts.
+QUICK = {
+    "tools/make_shapes.py": ["--train", "12", "--val", "4", "--overwrite"],
+    "tools/make_miniatures.py": ["--train", "4", "--val", "2", "--output", "miniatures"],
+    "tools/record_scores.py": ["--iterations", "3", "--window", "1", "--output", "scores.json"],
+    "tools/benchmark_losses.py": [
+        *("--quick", "--device", "cpu", "--threads", "1", "--output", "benchmark"),
+        *("--scores", "synthetic", "--losses", "focal", "rs"),
+    ],
+    "tools/benchmark_detectors.py": ["--quick", "--device", "cpu", "--output", "detectors.csv"],
+    "tools/bucketing_report.py": ["--quick", "--output", "bucketing"],
+    "tools/draw_losses.py": ["--losses", "ap", "--output", "pictures"],
+    "tools/compare_losses.py": ["--seeds", "1", "--quick", "--iterations", "2", "--images", "4"],
+    "tools/gpu_report.py": ["--list"],
+    "demo/demo.py": [
+        *("--device", "cpu"),
+        *("--opts", "dataloader.test.mapper.augmentations.0.short_edge_length=64"),
+    ],
+}
+SMALL = [
+    "train.device=cpu",
+    "dataloader.train.num_workers=0",
+    "dataloader.test.num_workers=0",
+    "dataloader.train.total_batch_size=1",
+    "dataloader.train.mapper.augmentations.0.short_edge_length=[64]",
+    "dataloader.test.mapper.augmentations.0.short_edge_length=64",
+]
+
+
+class Quick(NamedTuple):
+    """A Python program with arguments, or why there is none to run."""
+
+    words: list[str]
+    why_not: str = ""
+
+
+def quick_form(words: list[str]) -> Quick:
+    """Return the quick form of a command, whose first word is a program.
+
+    Raises:
+        LookupError: the tables know nothing of it.
+    """
+    words = [PLACEHOLDERS.get(w, w) for w in _without_launcher(words) if "=..." not in w]
+    line = " ".join(words)
+    for pattern, reason in NOT_RUN:
+        if re.match(pattern, line):
+            return Quick(words, reason)
+    if words[:2] == ["python", "-c"]:
+        return Quick(words[1:])
+    if words[0] != "python" or len(words) < 2 or not words[1].endswith(".py"):
+        raise LookupError(f"neither run nor listed as a command that cannot run: {line}")
+    script, *arguments = words[1:]
+    change: Callable[[list[str]], list[str]] = {
+        "train_net.py": _training,
+        "tools/benchmark_detectors.py": _first_config,
+        "tools/compare_losses.py": _last_loss,
+    }.get(script, list)
+    return Quick([script, *change(arguments), *QUICK.get(script, [])])
+
+
+def _without_launcher(words: list[str]) -> list[str]:
+    """One process here, whatever `torchrun` and `srun` start elsewhere."""
+    if words[0] in ("torchrun", "srun") and "train_net.py" in words:
+        return ["python", *words[words.index("train_net.py") :]]
+    return [(words[0] == ".venv/bin/python" and "python") or words[0], *words[1:]]
+
+
+def _training(arguments: list[str]) -> list[str]:
+    for option in ("--num-gpus", "--num-machines", "--machine-rank", "--dist-url"):
+        while option in arguments:
+            at = arguments.index(option)
+            arguments = arguments[:at] + arguments[at + 2 :]
+    config = arguments[arguments.index("--config-file") + 1]
+    evaluates, keys = "--eval-only" in arguments, {a.split("=")[0] for a in arguments}
+    if "--resume" in arguments and config.endswith(".yaml"):
+        return arguments + SMALL[:3]  # a run goes on with its own schedule alone
+    added = list(SMALL)
+    if config.startswith("configs/quick") and "data.val" not in keys:
+        added += OWN_DATA
+    elif "rcnn" in config:
+        # Untrained, a million classes of boxes pass a lower one.
+        added += ["model.roi_heads.box_predictor.test_score_thresh=0.99"]
+    if not evaluates:
+        added += ["train.max_iter=1"]
+        # The text goes on with a run that has learnt something, see RUNS.
+        added += [] if "--resume" in arguments else ["train.output_dir=quick"]
+        added += [] if "train.init_checkpoint" in keys else ["train.init_checkpoint="]
+    return arguments + added
+
+
+def _first_config(arguments: list[str]) -> list[str]:
+    configs = [a for a in arguments if a.endswith(".py")]
+    return [a for a in arguments if a not in configs[1:]]
+
+
+def _last_loss(arguments: list[str]) -> list[str]:
+    """A comparison of one loss and seed, with the small detector of its kind."""
+    arguments = [a.replace("coco/atss_R_50_FPN_brs_1x", ATSS) for a in arguments]
+    for option in {"--losses", "--lr"} & set(arguments):
+        at = arguments.index(option) + 1
+        arguments[at] = arguments[at].split(",")[-1]
+    if "--seeds" in arguments:
+        del arguments[arguments.index("--seeds") : arguments.index("--seeds") + 2]
+    return arguments

@@ -1,0 +1,189 @@
+"""Every command and every Python block of the docs runs, in a quick form.
+
+`quick.py` says what quick means, and names the few commands that cannot run. A document's commands
+run one after the other in a folder that has what the text takes for granted: the programs, small
+data in the places it names, and a trained run.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from quick import CONFIG, ONCE, OWN_DATA, SHAPES, VARIABLES, quick_form
+from reading import DOCUMENTS, PYTHON, ROOT, Block, Command, read_blocks, read_commands
+
+HERE = Path(__file__).parent
+PROGRAMS = ("brloss_d2", "configs", "demo", "projects", "tools", "train_net.py", "Makefile")
+# Folders of trained runs, and pictures and annotations, under the names that the docs give them.
+RUNS = (
+    "output/a",
+    "output/demo",
+    "output/mine",
+    "output/run",
+    "output/shapes",
+    "RUN",
+    "RUN1",
+    "RUN2",
+)
+DATA = {
+    "train.json": f"{SHAPES}/annotations/instances_train.json",
+    "val.json": f"{SHAPES}/annotations/instances_val.json",
+    "train": f"{SHAPES}/train",
+    "val": f"{SHAPES}/val",
+    "folder": f"{SHAPES}/val",
+    "photos": f"{SHAPES}/val",
+}
+# Checkpoints that come from elsewhere.
+WEIGHTS = {
+    "published.pth": "configs/coco/faster_rcnn_R_50_FPN_brs_1x.py",
+    "from_a_stranger.pth": "configs/coco/mask_rcnn_R_50_FPN_rs_1x.py",
+}
+# Run before the Python blocks of a document: what the text says that the reader has.
+GIVEN = {
+    "README.md": "from detectron2.config import get_cfg; cfg = get_cfg()",
+    "docs/evaluation.md": (
+        "import torch; scores, labels = torch.tensor([0.9, 0.1]), torch.tensor([0, 2]); "
+        "class_names = ['circle', 'rectangle', 'triangle']"
+    ),
+}
+
+
+class Programs:
+    """Runs Python programs in a process that has imported everything already."""
+
+    def __init__(self) -> None:
+        self.done: list[list[str]] = []
+        own = {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+        own["DETECTRON2_DATASETS"] = "datasets/miniatures"  # read when detectron2 is imported
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "warm_python.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **own},
+        )
+
+    def run(self, words: list[str], folder: Path, environment: Mapping[str, str] = {}) -> None:
+        """Run a script with its arguments in a folder; fail with the end of its output."""
+        log = folder / "log_of_the_test.txt"
+        log.unlink(missing_ok=True)
+        job = {
+            "words": words,
+            "folder": str(folder),
+            "environment": dict(environment),
+            "log": str(log),
+        }
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        start = time.perf_counter()
+        status = self.process.stdout.readline().strip()
+        print(f"{time.perf_counter() - start:5.1f} s: {' '.join(words)}"[:150])  # for pytest -s
+        if status != "0":
+            end = "\n".join(log.read_text().splitlines()[-12:])
+            raise AssertionError(f"exit status {status} of: {' '.join(words)}\n{end}")
+        self.done.append(words)
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Programs]:
+    found = Programs()
+    yield found
+    assert found.process.stdin
+    found.process.stdin.close()
+    found.process.wait()
+
+
+@pytest.fixture(scope="session")
+def furnished(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small data and a run trained on them."""
+    folder = tmp_path_factory.mktemp("furnished")
+    _link_programs(folder)
+    for tool in ("make_shapes", "make_miniatures"):
+        programs.run([f"tools/{tool}.py", "--train", "12", "--val", "4"], folder)
+    small = ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "train.max_iter=20"]
+    options = [*OWN_DATA, *small, "train.output_dir=output/a"]
+    programs.run(["train_net.py", "--config-file", CONFIG, *options], folder)
+    programs.run(["tools/analyze_detections.py", "--output-dir", "output/a"], folder)
+    return folder
+
+
+@pytest.fixture
+def desk(furnished: Path, tmp_path: Path) -> Path:
+    """A folder of one's own with all that."""
+    _link_programs(tmp_path)
+    shutil.copytree(furnished / "datasets", tmp_path / "datasets")
+    for name in RUNS:
+        shutil.copytree(furnished / "output" / "a", tmp_path / name)
+    for name, target in DATA.items():
+        (tmp_path / name).symlink_to(tmp_path / target)
+    picture = sorted((tmp_path / SHAPES / "val").iterdir())[0]
+    (tmp_path / "photo.jpg").symlink_to(picture)
+    (tmp_path / "more").mkdir()
+    Image.open(picture).save(tmp_path / "more" / "a.png")
+    return tmp_path
+
+
+def _link_programs(folder: Path) -> None:
+    for name in PROGRAMS:
+        if (ROOT / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_document(document: str, desk: Path, programs: Programs) -> None:
+    text = (ROOT / document).read_text()
+    for name, config in WEIGHTS.items():
+        if name in text:
+            programs.run([str(HERE / "make_weights.py"), config, name], desk)
+    blocks = read_blocks(text)
+    failures = []
+    for command in read_commands(blocks, VARIABLES):
+        try:
+            _try(command, desk, programs)
+        except (AssertionError, LookupError) as error:
+            failures.append(f"{document}, {command}\n{error}")
+    python = [block for block in blocks if block.language == PYTHON]
+    if python:
+        script = _script(python, GIVEN.get(document, ""), desk)
+        try:
+            programs.run([script], desk)
+        except AssertionError as error:
+            failures.append(f"Python blocks of {document}: {error}")
+    assert not failures, "\n\n".join(failures)
+
+
+def _try(command: Command, desk: Path, programs: Programs) -> None:
+    quick = quick_form(command.words)
+    if quick.words[0] == "-c":
+        (desk / "typed.py").write_text(quick.words[1])
+        programs.run(["typed.py"], desk)
+    elif quick.words[0] in ONCE and quick.words in programs.done:
+        return
+    elif not quick.why_not:
+        programs.run(quick.words, desk, command.environment)
+    elif quick.words[0] == "make":
+        dry = ["make", "-n", *quick.words[1:]]
+        done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    elif "pip" in quick.words:
+        local = [word for word in quick.words if "/" in word and "+" not in word]
+        assert all((ROOT / word).exists() for word in local), f"not all exist: {local}"
+    elif quick.words[1] == "train_net.py":
+        programs.run([str(HERE / "only_parse.py"), *quick.words[2:]], desk)
+
+
+def _script(blocks: list[Block], given: str, folder: Path) -> str:
+    """All blocks as one program, each at its line of the document."""
+    text = given
+    for block in blocks:
+        text += "\n" * (block.line - 1 - text.count("\n")) + block.text
+    (folder / "blocks.py").write_text(text)
+    return "blocks.py"

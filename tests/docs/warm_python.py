@@ -1,0 +1,63 @@
+"""Run Python programs one after the other in forks of a process that has imported torch already.
+
+Reads a JSON object a line, with `words` (script and arguments), `folder`, `environment` and `log`,
+and answers each with the exit status. Importing takes longer than most of the docs' commands.
+"""
+
+import json
+import os
+import runpy
+import signal
+import sys
+import traceback
+
+import detectron2.engine  # noqa: F401
+import matplotlib
+
+import brloss_d2.engine
+import brloss_d2.modeling  # noqa: F401
+
+matplotlib.use("Agg")
+LIMIT = 120  # seconds
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    for line in sys.stdin:
+        job = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _run(**job)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def _run(words: list[str], folder: str, environment: dict[str, str], log: str) -> None:
+    """Be that program: never returns."""
+    with open(log, "ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.alarm(LIMIT)
+    os.chdir(folder)
+    os.environ.update(environment)
+    sys.argv = words
+    status = 0
+    try:
+        script = os.path.realpath(words[0])
+        sys.path[0] = os.path.dirname(script)
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(bool(end.code))
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
