@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 CONFIG = "configs/quick/faster_rcnn_R_18_FPN_rs_300it.py"
 ATSS = "quick/atss_R_18_FPN_brs_300it"
+CO_DETR = "projects/co_detr/configs"
 SHAPES = "datasets/shapes"
 # What stands for something else in the text, such as the reader's own things.
 PLACEHOLDERS = {
@@ -13,6 +14,9 @@ PLACEHOLDERS = {
     "FOLDER": SHAPES,
     # The 1203 classes of LVIS take most of a minute; the recipe is read by the tests of configs.
     "configs/lvis_v1/mask_rcnn_R_50_FPN_rs_1x.py": "configs/coco/mask_rcnn_R_50_FPN_rs_1x.py",
+    f"{CO_DETR}/co_deformable_detr_R_50_brs_1x.py": (
+        f"{CO_DETR}/quick/co_deformable_detr_R_18_brs_300it.py"
+    ),
 }
 VARIABLES = {"BCCD": SHAPES}
 OWN_DATA = [
@@ -29,6 +33,8 @@ NOT_RUN = [
     (r"^source ", "there is no virtual environment in the folder of the test"),
     (r"^make\b", "fills a virtual environment"),
     (r"^python train_net\.py .*train\.wandb=", "needs an account"),
+    (r"^python train_net\.py .*co_deformable_detr.* --eval-only", "needs trained weights"),
+    (r"^python tools/convert_checkpoint\.py .*co_deformable_detr", "needs published weights"),
 ]
 # Programs that need nothing of what was there before: the same quick form runs once for all docs.
 ONCE = ("tools/benchmark_losses.py", "tools/bucketing_report.py", "tools/compare_losses.py")
@@ -109,7 +115,7 @@ def _training(arguments: list[str]) -> list[str]:
     if "--resume" in arguments and config.endswith(".yaml"):
         return arguments + SMALL[:3]  # a run goes on with its own schedule alone
     added = list(SMALL)
-    if config.startswith("configs/quick") and "data.val" not in keys:
+    if "/quick/" in config and "data.val" not in keys:
         added += OWN_DATA
     elif "rcnn" in config:
         # Untrained, a million classes of boxes pass a lower one.

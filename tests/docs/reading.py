@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
-    str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *ROOT.glob("docs/**/*.md"))
+    str(path.relative_to(ROOT))
+    for pattern in ("README.md", "docs/**/*.md", "projects/*/README.md")
+    for path in ROOT.glob(pattern)
 )
 SHELL, PYTHON = "sh", "python"
 # Blocks that are not for typing.
