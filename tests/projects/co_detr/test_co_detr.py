@@ -179,6 +179,6 @@ def test_unbalanced_values_are_logged():
     with EventStorage() as storage:
         small_detector("brs").train()(inputs(3, 2))
         latest = storage.latest()
-    for site in ("layer2", "proposals", "roi_layer2", "dense_layer2"):
+    for site in ("decoder", "proposals", "roi_queries", "dense_queries"):
         assert latest[f"{site}/l1_unbalanced"][0] > 0
         assert latest[f"{site}/num_positives"][0] > 0

@@ -5,7 +5,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from brloss_d2.criteria import Criterion, MatchedPredictions
+from brloss_d2.criteria import Criterion, CriterionOutput, MatchedPredictions
 from brloss_d2.errors import InputError
 from brloss_d2.modeling.matching import image_of_rows, log_metrics
 from brloss_d2.projects.co_detr.modeling.boxes import image_scales
@@ -53,24 +53,27 @@ class QueryLosses(nn.Module):
     def of_decoder(
         self, predictions: QueryPredictions, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
-        """Losses of the decoder, each layer matched anew: `loss_<term>_layer<d>`."""
+        """Losses of the decoder, each layer matched anew: `loss_<term>_layer<d>`.
+
+        The metrics that go to the log are those of the last layer.
+        """
         losses = {}
         for d, (logits, boxes) in enumerate(_layers(predictions)):
             targets = self._match(logits, boxes, gt_instances)
-            losses.update(
-                self._losses(self.decoder, logits, boxes, *targets, gt_instances, f"layer{d}")
-            )
+            output = self.decoder(match_queries(logits, boxes, *targets, _sizes(gt_instances)))
+            losses.update(self._named(output, f"layer{d}"))
+        log_metrics("decoder", output)
         return losses
 
     def of_proposals(
         self, proposals: Proposals, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
         """Losses of the encoder, for which all objects are of class 0: `loss_<term>_proposals`."""
-        objects = [_of_class_zero(x) for x in gt_instances]
-        targets = self._match(proposals.logits, proposals.boxes, objects)
-        return self._losses(
-            self.encoder, proposals.logits, proposals.boxes, *targets, objects, "proposals"
-        )
+        logits, boxes = proposals.logits, proposals.boxes
+        targets = self._match(logits, boxes, [_of_class_zero(x) for x in gt_instances])
+        output = self.encoder(match_queries(logits, boxes, *targets, _sizes(gt_instances)))
+        log_metrics("proposals", output)
+        return self._named(output, "proposals")
 
     def of_custom(
         self,
@@ -79,13 +82,19 @@ class QueryLosses(nn.Module):
         gt_instances: list[Instances],
         head: str,
     ) -> dict[str, Tensor]:
-        """Losses of customised queries, whose targets are given: `loss_<term>_<head>_layer<d>`."""
-        losses = {}
+        """Losses of customised queries, whose targets are given: `loss_<term>_<head>_layer<d>`.
+
+        The metrics that go to the log are those of the last layer.
+        """
+        losses, targets = {}, (queries.labels, queries.gt_boxes)
         for d, (logits, boxes) in enumerate(_layers(predictions)):
-            targets = queries.labels, queries.gt_boxes
-            name = f"{head}_layer{d}"
-            losses.update(self._losses(self.custom, logits, boxes, *targets, gt_instances, name))
+            output = self.custom(match_queries(logits, boxes, *targets, _sizes(gt_instances)))
+            losses.update(self._named(output, f"{head}_layer{d}"))
+        log_metrics(f"{head}_queries", output)
         return losses
+
+    def _named(self, output: CriterionOutput, site: str) -> dict[str, Tensor]:
+        return {f"{name}_{site}": self.weight * value for name, value in output.losses.items()}
 
     @torch.no_grad()
     def _match(
@@ -110,21 +119,6 @@ class QueryLosses(nn.Module):
         targets = torch.zeros_like(boxes)
         targets[foreground] = gt_boxes[assigned[foreground]].to(targets)
         return labels, targets
-
-    def _losses(
-        self,
-        criterion: Criterion,
-        logits: Tensor,
-        boxes: Tensor,
-        labels: Tensor,
-        gt_boxes: Tensor,
-        gt_instances: list[Instances],
-        site: str,
-    ) -> dict[str, Tensor]:
-        sizes = [x.image_size for x in gt_instances]
-        output = criterion(match_queries(logits, boxes, labels, gt_boxes, sizes))
-        log_metrics(site, output)
-        return {f"{name}_{site}": self.weight * value for name, value in output.losses.items()}
 
 
 def match_queries(
@@ -162,6 +156,10 @@ def match_queries(
 
 def _layers(predictions: QueryPredictions):
     return zip(predictions.logits, predictions.boxes, strict=True)
+
+
+def _sizes(gt_instances: list[Instances]) -> list[tuple[int, int]]:
+    return [x.image_size for x in gt_instances]
 
 
 def _of_class_zero(objects: Instances) -> Instances:
