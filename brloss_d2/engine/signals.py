@@ -35,6 +35,8 @@ class StopSignals(HookBase):
     def before_train(self) -> None:
         if threading.current_thread() is threading.main_thread():  # others may set no handler
             self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+            # A pool ends its processes by SIGTERM, which one that is stuck would not get to handle.
+            os.register_at_fork(after_in_child=_die_of_sigterm)
             self._reach_workers()
 
     def after_step(self) -> None:
@@ -78,6 +80,10 @@ class StopSignals(HookBase):
             time.sleep(_PARENT_SECONDS)
             if not self._shared[0]:
                 _die_of(number)
+
+
+def _die_of_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _die_of(number: int) -> None:
