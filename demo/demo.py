@@ -16,6 +16,7 @@ from collections.abc import Sequence
 # Before torch starts its threads, as in train_net.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from brloss_d2.arguments import positive_int
 from brloss_d2.errors import InputError
 from brloss_d2.prediction import OutputFolder, Predictor, find_images
 
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         help="drop detections below it (default: that of calibration.json beside the weights, "
         "else that of the model)",
     )
-    parser.add_argument("--batch-size", type=_positive, default=1, help="images (default: 1)")
+    parser.add_argument("--batch-size", type=positive_int, default=1, help="images (default: 1)")
     parser.add_argument("--annotations", help="COCO file with the names of the classes")
     parser.add_argument("--no-pictures", action="store_true", help="write the JSON files alone")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
@@ -93,13 +94,6 @@ def _parser() -> argparse.ArgumentParser:
         "--opts", nargs="+", default=[], metavar="KEY=VALUE", help="changes of the config"
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return number
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from tabulate import tabulate
 
+from brloss_d2.arguments import positive_int
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import (
     Analysis,
@@ -146,18 +147,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--per-class", action="store_true", help="pictures of each class")
     parser.add_argument(
         "--max-dets",
-        type=_positive,
+        type=positive_int,
         default=100,
         help="detections that count in an image and class (default: 100, as COCO)",
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return number
 
 
 if __name__ == "__main__":

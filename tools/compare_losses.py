@@ -24,6 +24,7 @@ from pathlib import Path
 from comparison.comparison import DEFAULT_LOSSES, Comparison
 from comparison.recipe import DETECTORS
 
+from brloss_d2.arguments import positive_int
 from brloss_d2.errors import InputError
 
 QUICK = {"seeds": 1, "iterations": 8, "evaluations": 1, "images": 16}
@@ -57,7 +58,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"the first is compared with (default: {','.join(DEFAULT_LOSSES)}, as "
         "far as the detector knows them)",
     )
-    option("--seeds", type=_positive, default=3, help="so many runs of each loss (%(default)s)")
+    option("--seeds", type=positive_int, default=3, help="so many runs of each loss (%(default)s)")
     option(
         "--detector",
         choices=DETECTORS,
@@ -67,16 +68,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     option(
         "--config-file", type=Path, help="another detector: a config laid out for ranking losses"
     )
-    option("--iterations", type=_positive, help="of every run (default: as the config says)")
+    option("--iterations", type=positive_int, help="of every run (default: as the config says)")
     option(
         "--evaluations",
-        type=_positive,
+        type=positive_int,
         default=3,
         help="of every run, the last included (%(default)s)",
     )
-    option("--images", type=_positive, help="use the first so many of each split alone")
+    option("--images", type=positive_int, help="use the first so many of each split alone")
     option("--lr", help="learning rate for all, or LOSS=RATE,LOSS=RATE")
-    option("--jobs", type=_positive, default=1, help="runs at a time (%(default)s)")
+    option("--jobs", type=positive_int, default=1, help="runs at a time (%(default)s)")
     option("--prefix", default="", help="put before every command, such as 'taskset -c 0'")
     option("--output", type=Path, default=Path("output/comparison"), help="folder (%(default)s)")
     option("--quick", action="store_true", help="a look: one seed, 8 iterations, 16 images")
@@ -85,13 +86,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.quick:
         vars(args).update(QUICK)
     return args
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from brloss_d2.arguments import positive_int
 from brloss_d2.errors import InputError
 from brloss_d2.visualization import EvaluatedRun, best_f1_threshold, draw_comparison
 
@@ -49,7 +50,7 @@ def _draw(output_dir: str, picture: str, images: int, threshold: float | None) -
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output-dir", required=True, help="train.output_dir of the run")
-    parser.add_argument("--images", type=_positive, default=6, help="how many (default: 6)")
+    parser.add_argument("--images", type=positive_int, default=6, help="how many (default: 6)")
     parser.add_argument(
         "--score-threshold",
         type=_threshold,
@@ -59,13 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", help="picture (default: predictions.png in the output folder)")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return number
 
 
 def _threshold(text: str) -> float | None:
