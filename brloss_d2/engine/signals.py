@@ -35,8 +35,8 @@ class StopSignals(HookBase):
     def before_train(self) -> None:
         if threading.current_thread() is threading.main_thread():  # others may set no handler
             self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
-            # A pool ends its processes by SIGTERM, which one that is stuck would not get to handle.
-            os.register_at_fork(after_in_child=_die_of_sigterm)
+            if hasattr(os, "register_at_fork"):  # Windows does not fork
+                os.register_at_fork(after_in_child=self._leave_children_alone)
             self._reach_workers()
 
     def after_step(self) -> None:
@@ -49,7 +49,13 @@ class StopSignals(HookBase):
     def after_train(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._before = {}
         self._shared[0] = 0
+
+    def _leave_children_alone(self) -> None:
+        """Let SIGTERM end a forked process at once, even a stuck one, as pools rely on."""
+        if self._before:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _reach_workers(self) -> None:
         """Have workers heed the training process, once torch has set signal handlers of its own."""
@@ -80,10 +86,6 @@ class StopSignals(HookBase):
             time.sleep(_PARENT_SECONDS)
             if not self._shared[0]:
                 _die_of(number)
-
-
-def _die_of_sigterm() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _die_of(number: int) -> None:

@@ -6,11 +6,14 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from programs import TORCHRUN, start
 from programs import train_net as run_program
+
+from brloss_d2.engine.signals import StopSignals
 
 TrainNet = Callable[..., Path]
 
@@ -30,6 +33,29 @@ def test_a_signal_saves_and_resume_continues(
     whole = train_net(*options, f"train.output_dir={tmp_path / 'whole'}").parent / "whole"
     a, b = (torch.load(f / "model_final.pth", weights_only=True)["model"] for f in (out, whole))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_forked_processes_take_sigterm_as_by_default() -> None:
+    """One that is stuck never gets to a handler of Python, and its pool would wait for ever."""
+    hook = StopSignals()
+    hook.trainer = SimpleNamespace(data_loader=None)
+    own = signal.signal(signal.SIGTERM, print)
+    try:
+        hook.before_train()
+        assert handler_of_a_fork() == signal.SIG_DFL
+        hook.after_train()
+        assert handler_of_a_fork() == print, "as it was before"
+    finally:
+        signal.signal(signal.SIGTERM, own)
+
+
+def handler_of_a_fork() -> object:
+    candidates = (print, signal.SIG_DFL)
+    pid = os.fork()
+    if pid == 0:
+        handler = signal.getsignal(signal.SIGTERM)
+        os._exit(candidates.index(handler) if handler in candidates else 9)
+    return candidates[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]
 
 
 @pytest.mark.parametrize(("launcher", "options"), [((), ("--num-gpus", "2")), (TORCHRUN, ())])
