@@ -12,7 +12,7 @@ DEMO := output/demo
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo      train Faster R-CNN with BRS loss on coloured shapes, evaluate and draw it"
+	@echo "make demo      train Faster R-CNN with BRS loss on colored shapes, evaluate and draw it"
 	@echo "make test      ruff, mypy and pytest"
 	@echo "make lint      ruff and mypy"
 	@echo "make install   fill $(VENV) (the targets above do it when needed)"

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 # Before torch starts its threads, as in train_net.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from brloss_d2.arguments import positive_int
 from brloss_d2.errors import InputError
 from brloss_d2.prediction import OutputFolder, Predictor, find_images
+from brloss_d2.utils.arguments import positive_int
 
 
 def main(argv: Sequence[str] | None = None) -> int:

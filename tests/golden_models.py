@@ -112,7 +112,7 @@ def load_weights(model: nn.Module, golden: Golden, architecture: str) -> None:
 
 
 def images(golden: Golden) -> list[Tensor]:
-    """The normalised images without padding."""
+    """The normalized images without padding."""
     sizes = golden.tensor("in/img_shape").tolist()
     return [x[:, :h, :w] for x, (h, w) in zip(golden.tensor("in/img"), sizes, strict=True)]
 

@@ -9,7 +9,7 @@ from detectron2.structures import Boxes, Instances
 from golden_models import Golden, ground_truth, load_weights, small_resnet
 
 from brloss_d2.modeling import CriterionBoxPredictor
-from brloss_d2.modeling.roi_heads.indexed_masks import IndexedMasks
+from brloss_d2.modeling.rcnn.mask_head import IndexedMasks
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CLASSES = 5
@@ -30,7 +30,7 @@ def detector(golden: Golden):
     cfg = LazyConfig.load(str(leaf)).model
     shrink(cfg)
     cfg.proposal_generator.min_box_size = -1.0
-    # The stored batch is normalised.
+    # The stored batch is normalized.
     cfg.pixel_mean, cfg.pixel_std = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
     model = instantiate(cfg)
     load_weights(model, golden, architecture(golden))

@@ -1,4 +1,4 @@
-"""Analyse the detections of an evaluated run: tables, thresholds, calibration, pictures.
+"""Analyze the detections of an evaluated run: tables, thresholds, calibration, pictures.
 
     python tools/analyze_detections.py --output-dir output/demo
     python tools/analyze_detections.py --output-dir output/demo --calibration isotonic --per-class
@@ -15,7 +15,6 @@ from dataclasses import replace
 
 from tabulate import tabulate
 
-from brloss_d2.arguments import positive_int
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import (
     Analysis,
@@ -28,14 +27,15 @@ from brloss_d2.evaluation import (
 from brloss_d2.evaluation.analysis import TASKS
 from brloss_d2.evaluation.calibration import KINDS, held_out, held_out_errors
 from brloss_d2.evaluation.lrp_metrics import lrp_table
-from brloss_d2.visualization import EvaluatedRun
-from brloss_d2.visualization.detection_plots import (
+from brloss_d2.plotting import EvaluatedRun
+from brloss_d2.plotting.detection_plots import (
     plot_classes,
     plot_each_class,
     plot_precision_recall,
     plot_reliability,
     plot_scores,
 )
+from brloss_d2.utils.arguments import positive_int
 
 
 def main(argv: Sequence[str] | None = None) -> int:

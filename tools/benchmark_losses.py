@@ -25,7 +25,7 @@ from benchmark.contenders import CONTENDERS
 from benchmark.grid import Grid, measure_missing
 from benchmark.machine import ROOT, commit, describe, versions
 from benchmark.scores import SOURCES
-from benchmark.summary import summarise
+from benchmark.summary import summarize
 from benchmark.table import OK, Row
 from tabulate import tabulate
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     plots.plot_times(rows, path.with_name(f"{path.stem}_time.png"))
     plots.plot_ratios(rows, path.with_name(f"{path.stem}_ratio.png"))
-    path.with_suffix(".md").write_text(f"# {path.stem}\n\n{summarise(rows)}")
+    path.with_suffix(".md").write_text(f"# {path.stem}\n\n{summarize(rows)}")
     print(f"{len(rows)} cells in {path}, summary and plots beside it")
     return 0
 

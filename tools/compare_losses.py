@@ -24,8 +24,8 @@ from pathlib import Path
 from comparison.comparison import DEFAULT_LOSSES, Comparison
 from comparison.recipe import DETECTORS
 
-from brloss_d2.arguments import positive_int
 from brloss_d2.errors import InputError
+from brloss_d2.utils.arguments import positive_int
 
 QUICK = {"seeds": 1, "iterations": 8, "evaluations": 1, "images": 16}
 

@@ -4,7 +4,7 @@
     python tools/convert_checkpoint.py output/a/model_final.pth for_mmdetection.pth
     python tools/convert_checkpoint.py resnet101-63fe2227.pth backbone.pth
 
-The direction and, unless it is given, the architecture are recognised by the names of the weights;
+The direction and, unless it is given, the architecture are recognized by the names of the weights;
 on the way back FoveaBox, which has the names of RetinaNet, needs `--architecture fovea`.
 Refuses unless all weights of the architecture are there and no others; with a config, unless their
 shapes are those of its model too. Values stay as they are, bit for bit.
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("source", help="checkpoint to read")
     parser.add_argument("target", help="checkpoint to write")
     parser.add_argument(
-        "--architecture", choices=ARCHITECTURES, help="default: recognised by the weights"
+        "--architecture", choices=ARCHITECTURES, help="default: recognized by the weights"
     )
     parser.add_argument("--config-file", help="check the shapes against the model of this config")
     return parser

@@ -19,7 +19,7 @@ from loss_pictures import PICTURES, STYLE
 from matplotlib import pyplot as plt
 
 from brloss_d2.errors import InputError
-from brloss_d2.visualization.figures import save_figure
+from brloss_d2.plotting.figures import save_figure
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "losses"
 

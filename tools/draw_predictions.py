@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from brloss_d2.arguments import positive_int
 from brloss_d2.errors import InputError
-from brloss_d2.visualization import EvaluatedRun, best_f1_threshold, draw_comparison
+from brloss_d2.plotting import EvaluatedRun, best_f1_threshold, draw_comparison
+from brloss_d2.utils.arguments import positive_int
 
 
 def main(argv: Sequence[str] | None = None) -> int:

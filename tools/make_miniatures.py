@@ -3,7 +3,7 @@
     python tools/make_miniatures.py --output datasets/miniatures
     DETECTRON2_DATASETS=datasets/miniatures python train_net.py --config-file ...
 
-They are coloured shapes that play three classes, good for trying out a recipe, a change of the
+They are colored shapes that play three classes, good for trying out a recipe, a change of the
 code or an installation in seconds. Their numbers mean nothing.
 """
 

@@ -1,4 +1,4 @@
-"""Write the data set of coloured shapes that `make demo` trains on.
+"""Write the data set of colored shapes that `make demo` trains on.
 
     python tools/make_shapes.py --output datasets/shapes
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from brloss_d2.errors import InputError
-from brloss_d2.visualization.run_plots import TrainedRun, plot_runs
+from brloss_d2.plotting.run_plots import TrainedRun, plot_runs
 
 
 def main(argv: Sequence[str] | None = None) -> int:

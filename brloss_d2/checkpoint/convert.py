@@ -49,7 +49,7 @@ def convert_file(file: str, architecture: str | None = None) -> Conversion:
 
     Args:
         file: its keys `state_dict` or `model` hold the weights, or it is a state dict itself.
-        architecture: one of `mmdetection.ARCHITECTURES`; None recognises it by the weights.
+        architecture: one of `mmdetection.ARCHITECTURES`; None recognizes it by the weights.
 
     Raises:
         InputError: the file cannot be read, or does not have exactly the weights of the

@@ -1,6 +1,6 @@
 """Weights of mmdetection's detectors under the names of ours, and back.
 
-Both hold the same tensors: colours in the order RGB, anchors and classes in the same order with the
+Both hold the same tensors: colors in the order RGB, anchors and classes in the same order with the
 background of a softmax last, region features flattened channel by channel, the deconvolution of the
 mask head as (in, out, 2, 2), and the offsets of deformable convolutions as (y, x) pairs, group by
 group, before all masks. So nothing but names changes, and no tensor is copied.
@@ -38,7 +38,7 @@ def from_mmdetection(state: Mapping[str, Tensor], architecture: str) -> dict[str
     """Rename the weights of a published detector.
 
     Args:
-        state: a state dict of mmdetection; counters of batch normalisation are dropped.
+        state: a state dict of mmdetection; counters of batch normalization are dropped.
         architecture: one of `ARCHITECTURES`.
 
     Returns:
@@ -90,7 +90,7 @@ def recognize_architecture(state: Mapping[str, object]) -> str:
 
 
 def without_training_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out counters of batch normalisation and the state of losses."""
+    """Leave out counters of batch normalization and the state of losses."""
     return {name: weight for name, weight in state.items() if not _TRAINING_STATE.fullmatch(name)}
 
 
@@ -118,11 +118,11 @@ def _renamed(
 
 
 def _check_shapes(ours: Mapping[str, Tensor]) -> None:
-    """Compare biases and normalisations with the convolutions they belong to."""
+    """Compare biases and normalizations with the convolutions they belong to."""
     for name, tensor in ours.items():
         if match := _OWNER.fullmatch(name):
             weight = ours.get(f"{match[1]}.weight")
-            if weight is None:  # a normalisation that follows no convolution
+            if weight is None:  # a normalization that follows no convolution
                 continue
             channels = weight.shape[1 if match[1].endswith(".deconv") else 0]
             if tensor.shape != (channels,):

@@ -79,7 +79,7 @@ def _dense(state: list[str]) -> Iterator[Pair]:
 
 
 def _plain_dense_head(published: str) -> Iterator[Pair]:
-    """RetinaNet and FoveaBox: towers without normalisation, no scales."""
+    """RetinaNet and FoveaBox: towers without normalization, no scales."""
     for branch, tower in (("cls_convs", "cls_tower"), ("reg_convs", "box_tower")):
         for i in range(4):
             yield from module(f"bbox_head.{branch}.{i}.conv", f"head.{tower}.{i}")

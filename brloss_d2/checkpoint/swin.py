@@ -8,7 +8,7 @@ from brloss_d2.errors import InputError
 
 _MARKS = {"patch_embed.proj.weight", "layers.0.blocks.0.attn.qkv.weight"}
 _PATCHES = "patch_embed.proj.weight"
-# The normalisation before the classifier is no backbone's: each map of a detector has its own.
+# The normalization before the classifier is no backbone's: each map of a detector has its own.
 _CLASSIFIER = ("head.", "norm.")
 
 

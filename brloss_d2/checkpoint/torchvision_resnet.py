@@ -73,7 +73,7 @@ def preprocessing_mistakes(model: nn.Module) -> Iterator[str]:
     if std is not None and float(std.min()) < 10:
         yield "pixel_std is not (58.395, 57.12, 57.375)"
     if mean is not None and float(mean.flatten()[0]) < float(mean.flatten()[-1]):
-        yield "pixel_mean is not (123.675, 116.28, 103.53): colours are RGB, not BGR"
+        yield "pixel_mean is not (123.675, 116.28, 103.53): colors are RGB, not BGR"
     bottlenecks = [m for m in model.modules() if isinstance(m, BottleneckBlock)]
     if any(block.conv1.stride not in (1, (1, 1)) for block in bottlenecks):
         yield "stride_in_1x1 is True: the 3x3 convolution has the stride"

@@ -1,14 +1,14 @@
 """Criteria: from matched predictions to the losses of a head. Needs torch alone."""
 
 from brloss_d2.criteria.alrp import ALRPCriterion
-from brloss_d2.criteria.base import Criterion, CriterionOutput, MatchedPredictions
 from brloss_d2.criteria.mask import MaskCriterion, MatchedMasks
+from brloss_d2.criteria.matched import Criterion, CriterionOutput, MatchedPredictions
 from brloss_d2.criteria.one_stage_presets import (
     ONE_STAGE_ARCHITECTURES,
     ONE_STAGE_CRITERION_NAMES,
     one_stage_criterion,
 )
-from brloss_d2.criteria.pools import PooledCriterion
+from brloss_d2.criteria.pooling import PooledCriterion
 from brloss_d2.criteria.presets import (
     CRITERION_NAMES,
     mask_criterion,

@@ -1,11 +1,11 @@
-"""Criterion of aLRP Loss, which couples classification and localisation."""
+"""Criterion of aLRP Loss, which couples classification and localization."""
 
 from typing import Any
 
-from brloss_d2.criteria.base import CriterionOutput, MatchedPredictions
-from brloss_d2.criteria.pools import PooledCriterion
+from brloss_d2.criteria.matched import CriterionOutput, MatchedPredictions
+from brloss_d2.criteria.pooling import PooledCriterion
 from brloss_d2.losses import ALRPLoss, Balancer, BoxLoss
-from brloss_d2.ops import Processes
+from brloss_d2.ops import PoolGroup
 
 
 class ALRPCriterion(PooledCriterion):
@@ -13,8 +13,8 @@ class ALRPCriterion(PooledCriterion):
 
     Args:
         cls_loss: the ranking part, `ALRPLoss`.
-        box_loss: per positive; times `error_scale` it is the localisation error.
-        balancer: weighs the localisation component; `EpochSelfBalancer` as published.
+        box_loss: per positive; times `error_scale` it is the localization error.
+        balancer: weighs the localization component; `EpochSelfBalancer` as published.
         error_scale: `1 / (2 (1 - tau))` of the paper for 1 - GIoU, with `tau` the IoU that
             makes a prediction positive: 1 for tau = 0.5, 1/0.6 for the 0.7 of an RPN.
         pools: see `PooledCriterion`.
@@ -33,7 +33,7 @@ class ALRPCriterion(PooledCriterion):
         self.cls_loss, self.box_loss, self.balancer = cls_loss, box_loss, balancer
         self.error_scale = error_scale
 
-    def rank(self, matched: MatchedPredictions, processes: Processes) -> CriterionOutput:
+    def rank(self, matched: MatchedPredictions, processes: PoolGroup) -> CriterionOutput:
         logits, labels = matched.logits.flatten(), matched.binary_labels().flatten()
         errors = matched.box_losses(self.box_loss) * self.error_scale
         losses = self.cls_loss(logits, labels, errors, processes=processes)

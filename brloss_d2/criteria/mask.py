@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from brloss_d2.criteria.base import CriterionOutput
-from brloss_d2.criteria.pools import check_pools, processes_of
+from brloss_d2.criteria.matched import CriterionOutput
+from brloss_d2.criteria.pooling import check_pools, processes_of
 from brloss_d2.criteria.ranking import weighted_mean
 from brloss_d2.losses import Balancer, MaskLoss
 

@@ -7,7 +7,7 @@ deltas are those of the published detectors where there is one; the others follo
 from collections.abc import Callable
 
 from brloss_d2.criteria.alrp import ALRPCriterion
-from brloss_d2.criteria.base import Criterion
+from brloss_d2.criteria.matched import Criterion
 from brloss_d2.criteria.quality import Centerness, PredictedIoU, QualityBranch, TopScore
 from brloss_d2.criteria.ranking import RankingCriterion
 from brloss_d2.criteria.score import SigmoidCriterion

@@ -6,8 +6,8 @@ LazyConfig users write the same parts out, in `configs/common/criteria.py`.
 from collections.abc import Callable
 
 from brloss_d2.criteria.alrp import ALRPCriterion
-from brloss_d2.criteria.base import Criterion
 from brloss_d2.criteria.mask import MaskCriterion
+from brloss_d2.criteria.matched import Criterion
 from brloss_d2.criteria.ranking import RankingCriterion
 from brloss_d2.criteria.score import SigmoidCriterion, SoftmaxCriterion
 from brloss_d2.losses import (

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brloss_d2.criteria.base import MatchedPredictions
+from brloss_d2.criteria.matched import MatchedPredictions
 from brloss_d2.losses import paired_box_iou
 
 

@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brloss_d2.criteria.base import (
+from brloss_d2.criteria.matched import (
     BoxLosses,
     CriterionOutput,
     MatchedPredictions,
     named_box_losses,
 )
-from brloss_d2.criteria.pools import PooledCriterion
+from brloss_d2.criteria.pooling import PooledCriterion
 from brloss_d2.losses import Balancer, RankingLoss, paired_box_iou
-from brloss_d2.ops import Processes, with_value
+from brloss_d2.ops import PoolGroup, with_value
 
 
 class RankingCriterion(PooledCriterion):
@@ -58,7 +58,7 @@ class RankingCriterion(PooledCriterion):
         self.score_weighted, self.disjoint_is_negative = score_weighted, disjoint_is_negative
         self.cls_weights = dict(cls_weights or {})
 
-    def rank(self, matched: MatchedPredictions, processes: Processes) -> CriterionOutput:
+    def rank(self, matched: MatchedPredictions, processes: PoolGroup) -> CriterionOutput:
         labels = matched.binary_labels()
         quality = paired_box_iou(matched.pred_boxes.detach(), matched.gt_boxes)
         if self.disjoint_is_negative:
@@ -88,7 +88,7 @@ class RankingCriterion(PooledCriterion):
         return scores.amax(1)
 
 
-def weighted_mean(values: Tensor, weights: Tensor, processes: Processes) -> Tensor:
+def weighted_mean(values: Tensor, weights: Tensor, processes: PoolGroup) -> Tensor:
     """`sum(w v) / sum(w)`, (), over all processes; 0 where the weights vanish.
 
     The value is that of the whole pool; the gradient that of the local part, times the number of

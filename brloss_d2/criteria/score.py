@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brloss_d2.criteria.base import (
+from brloss_d2.criteria.matched import (
     BoxLosses,
     Criterion,
     CriterionOutput,
     MatchedPredictions,
     named_box_losses,
 )
-from brloss_d2.criteria.pools import check_pools, processes_of
+from brloss_d2.criteria.pooling import check_pools, processes_of
 from brloss_d2.criteria.quality import PositiveQuality, QualityBranch
 from brloss_d2.losses import BoxLoss, ScoreLoss, paired_box_iou
 

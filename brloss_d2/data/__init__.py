@@ -8,13 +8,13 @@ from brloss_d2.data.augmentation import (
 )
 from brloss_d2.data.catalog import check_registered_dataset
 from brloss_d2.data.categories import CATEGORIES_FILE, read_categories, write_categories
+from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
-from brloss_d2.data.coco_check import CocoSummary, check_coco_json
+from brloss_d2.data.custom import OwnData, OwnDataSummary, apply_own_data, walk_nodes
 from brloss_d2.data.mapper import DetectionMapper
-from brloss_d2.data.miniatures import write_miniatures
-from brloss_d2.data.own_data import OwnData, OwnDataSummary, apply_own_data, walk_nodes
 from brloss_d2.data.repeat_factors import ceil_repeat_factors
-from brloss_d2.data.shapes import write_shapes
+from brloss_d2.data.synthetic.miniatures import write_miniatures
+from brloss_d2.data.synthetic.shapes import write_shapes
 
 __all__ = [
     "CATEGORIES_FILE",

@@ -39,7 +39,7 @@ class Expand(T.Augmentation):
     Args:
         max_ratio: largest side of the canvas in sides of the image, >= 1.
         prob: how often, in [0, 1].
-        fill: colour of the canvas, one number a channel, in the order of the image.
+        fill: color of the canvas, one number a channel, in the order of the image.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class Expand(T.Augmentation):
         ratio = self._rand_range(1.0, self.max_ratio)
         more_h, more_w = (int(side * ratio) - side for side in (height, width))
         top, left = (int(self._rand_range(0, more + 1)) for more in (more_h, more_w))
-        return ColourPadTransform(
+        return ColorPadTransform(
             left, top, more_w - left, more_h - top, width, height, fill=self.fill
         )
 
 
-class ColourPadTransform(PadTransform):
-    """fvcore's `PadTransform` with a colour instead of a grey value.
+class ColorPadTransform(PadTransform):
+    """fvcore's `PadTransform` with a color instead of a gray value.
 
     Args:
         x0, y0, x1, y1: pixels added at the left, top, right and bottom.
@@ -94,7 +94,7 @@ class ColourPadTransform(PadTransform):
 
 
 class MinIoUCrop(T.MinIoURandomCrop):
-    """detectron2's `MinIoURandomCrop` that gives up objects whose centre is cut off.
+    """detectron2's `MinIoURandomCrop` that gives up objects whose center is cut off.
 
     It needs the boxes of the image, which `BoxAwareMapper` provides.
     """
@@ -103,11 +103,11 @@ class MinIoUCrop(T.MinIoURandomCrop):
         crop = super().get_transform(image, boxes)
         if isinstance(crop, NoOpTransform):
             return crop
-        return CentreCropTransform(crop.x0, crop.y0, crop.w, crop.h)
+        return CenterCropTransform(crop.x0, crop.y0, crop.w, crop.h)
 
 
-class CentreCropTransform(CropTransform):
-    """A crop after which boxes with their centre outside have no area.
+class CenterCropTransform(CropTransform):
+    """A crop after which boxes with their center outside have no area.
 
     The mapper then drops them, as it drops all boxes without area.
     """

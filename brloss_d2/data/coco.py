@@ -11,7 +11,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
-from brloss_d2.data.coco_check import has_area
+from brloss_d2.data.checks import has_area
 from brloss_d2.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -1,10 +1,10 @@
 """Training and evaluation: config, processes, the loop."""
 
-from brloss_d2.engine.config import load_config
-from brloss_d2.engine.defaults import train_defaults
-from brloss_d2.engine.overrides import apply_overrides
+from brloss_d2.engine.config.defaults import train_defaults
+from brloss_d2.engine.config.load import load_config
+from brloss_d2.engine.config.overrides import apply_overrides
+from brloss_d2.engine.launch import run
 from brloss_d2.engine.prepare import choose_device
-from brloss_d2.engine.processes import run
 from brloss_d2.engine.train import main
 from brloss_d2.engine.trainer import NonFiniteLossError, Trainer
 

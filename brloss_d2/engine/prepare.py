@@ -13,10 +13,10 @@ from omegaconf import DictConfig, ListConfig
 
 from brloss_d2.checkpoint import is_backbone_only, local_file
 from brloss_d2.data import OwnDataSummary, check_registered_dataset
-from brloss_d2.data.own_data import refuse_missing_dataset
-from brloss_d2.engine.config import load_config
-from brloss_d2.engine.overrides import target_of
-from brloss_d2.engine.writers import import_wandb
+from brloss_d2.data.custom import refuse_missing_dataset
+from brloss_d2.engine.config.load import load_config
+from brloss_d2.engine.config.overrides import target_of
+from brloss_d2.engine.hooks.writers import import_wandb
 from brloss_d2.errors import InputError
 
 

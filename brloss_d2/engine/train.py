@@ -20,17 +20,17 @@ from torch import nn
 from brloss_d2.checkpoint import Checkpointer
 from brloss_d2.data import write_categories
 from brloss_d2.engine.data_order import ResumableLoader
-from brloss_d2.engine.ema import EMA
-from brloss_d2.engine.evaluate import EvalHook, evaluate, results_table
+from brloss_d2.engine.hooks.checkpoints import BestCheckpointer, EarlyStopping, Saver
+from brloss_d2.engine.hooks.ema import EMA
+from brloss_d2.engine.hooks.evaluation import EvalHook, evaluate, results_table
+from brloss_d2.engine.hooks.run_state import RunState
+from brloss_d2.engine.hooks.schedule import guard_of, scale_lr
+from brloss_d2.engine.hooks.signals import StopSignals
+from brloss_d2.engine.hooks.writers import History, PeriodicWriter, ProgressBar
+from brloss_d2.engine.launch import in_agreement
 from brloss_d2.engine.prepare import Job, can_evaluate, prepare
-from brloss_d2.engine.processes import in_agreement
 from brloss_d2.engine.randomness import make_deterministic, seed_run, seeded
-from brloss_d2.engine.run_state import RunState
-from brloss_d2.engine.saving import BestCheckpointer, EarlyStopping, Saver
-from brloss_d2.engine.schedule import guard_of, scale_lr
-from brloss_d2.engine.signals import StopSignals
 from brloss_d2.engine.trainer import Trainer
-from brloss_d2.engine.writers import History, PeriodicWriter, ProgressBar
 
 logger = logging.getLogger(__name__)
 

@@ -100,7 +100,7 @@ def _evaluate(
     if task not in TASKS:
         raise InputError(f"The task is {task!r}: expected one of {', '.join(TASKS)}.")
     if not results:
-        raise InputError("The run has no detections: there is nothing to analyse.")
+        raise InputError("The run has no detections: there is nothing to analyze.")
     if task == "segm" and not all("segmentation" in result for result in results):
         raise InputError("The detections have no masks: there is nothing to say of segm.")
     with contextlib.redirect_stdout(io.StringIO()):
@@ -117,7 +117,7 @@ def _evaluate(
 def _lrp_by_size(evaluation: COCOeval, mean: OptimalLRP) -> dict[str, float]:
     metrics = {
         "oLRP": mean.olrp,
-        "oLRP_Loc": mean.localisation,
+        "oLRP_Loc": mean.localization,
         "oLRP_FP": mean.false_positive,
         "oLRP_FN": mean.false_negative,
     }

@@ -1,7 +1,7 @@
-"""Localisation recall precision (LRP) and its optimum over score thresholds, oLRP.
+"""Localization recall precision (LRP) and its optimum over score thresholds, oLRP.
 
 Oksuz et al., "Localization Recall Precision (LRP): A New Performance Metric for Object Detection",
-ECCV 2018, and "One Metric to Measure Them All: Localisation Recall Precision (LRP) for Evaluating
+ECCV 2018, and "One Metric to Measure Them All: Localization Recall Precision (LRP) for Evaluating
 Visual Detection Tasks", TPAMI 2021. Lower is better. All numbers here are between 0 and 1.
 """
 
@@ -24,14 +24,14 @@ class LRPCurve:
     Attributes:
         thresholds: (S,), the different scores, falling.
         lrp: (S,).
-        localisation: (S,), mean 1 - IoU of the true positives; NaN without any.
+        localization: (S,), mean 1 - IoU of the true positives; NaN without any.
         false_positive: (S,), 1 - precision.
         false_negative: (S,), 1 - recall.
     """
 
     thresholds: np.ndarray
     lrp: np.ndarray
-    localisation: np.ndarray
+    localization: np.ndarray
     false_positive: np.ndarray
     false_negative: np.ndarray
 
@@ -62,7 +62,7 @@ class LRPCurve:
             return cls(
                 thresholds=scores[last],
                 lrp=(error / (1 - tau) + fp + num_objects - tp) / (fp + num_objects),
-                localisation=error / tp,
+                localization=error / tp,
                 false_positive=fp / passed,
                 false_negative=1 - tp / num_objects,
             )
@@ -77,14 +77,14 @@ class OptimalLRP:
     """
 
     olrp: np.ndarray
-    localisation: np.ndarray
+    localization: np.ndarray
     false_positive: np.ndarray
     false_negative: np.ndarray
     thresholds: np.ndarray
 
     @classmethod
     def of(cls, matches: Matches, *, tau: float = TAU) -> "OptimalLRP":
-        """Minimise LRP over the score thresholds, class by class.
+        """Minimize LRP over the score thresholds, class by class.
 
         Args:
             matches: matched with an IoU of `tau`.
@@ -93,9 +93,9 @@ class OptimalLRP:
         best = np.full((len(matches.num_objects), 5), np.nan)
         best[matches.num_objects > 0] = 1, np.nan, np.nan, 1, np.nan
         for label, curve in lrp_curves(matches, tau=tau).items():
-            if not np.isnan(curve.localisation).all():
-                at = np.argmin(np.where(np.isnan(curve.localisation), np.inf, curve.lrp))
-                parts = (curve.localisation, curve.false_positive, curve.false_negative)
+            if not np.isnan(curve.localization).all():
+                at = np.argmin(np.where(np.isnan(curve.localization), np.inf, curve.lrp))
+                parts = (curve.localization, curve.false_positive, curve.false_negative)
                 best[label] = [v[at] for v in (curve.lrp, *parts, curve.thresholds)]
         return cls(*best.T)
 
@@ -104,7 +104,7 @@ class OptimalLRP:
         return OptimalLRP(*(_mean(getattr(self, field.name)) for field in fields(self)))
 
     def rows(self) -> np.ndarray:
-        """(K, 5): oLRP, localisation, false positives, false negatives, threshold."""
+        """(K, 5): oLRP, localization, false positives, false negatives, threshold."""
         return np.stack([getattr(self, field.name) for field in fields(self)], axis=-1)
 
 

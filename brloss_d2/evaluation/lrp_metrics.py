@@ -27,7 +27,7 @@ def lrp_metrics(matches: Matches, class_names: Sequence[str] | None) -> dict[str
     mean = best.mean()
     metrics = {
         "oLRP": mean.olrp,
-        "oLRP_Loc": mean.localisation,
+        "oLRP_Loc": mean.localization,
         "oLRP_FP": mean.false_positive,
         "oLRP_FN": mean.false_negative,
     }

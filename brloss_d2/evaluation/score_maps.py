@@ -36,7 +36,7 @@ class TemperatureMap:
 
 
 def fit_temperature(scores: np.ndarray, correct: np.ndarray) -> TemperatureMap:
-    """Minimise binary cross-entropy over temperature and bias, with LBFGS.
+    """Minimize binary cross-entropy over temperature and bias, with LBFGS.
 
     Args:
         scores: (N,), 0..1, not all of them equal.
@@ -48,8 +48,8 @@ def fit_temperature(scores: np.ndarray, correct: np.ndarray) -> TemperatureMap:
     if np.ptp(scores) == 0 or correct.all() or not correct.any():
         raise ValueError("expected different scores, and both true and false positives")
     logits, targets = torch.from_numpy(_logits(scores)), torch.from_numpy(correct).double()
-    centre, spread = logits.mean(), logits.std()
-    standard = (logits - centre) / spread  # well conditioned wherever the scores lie
+    center, spread = logits.mean(), logits.std()
+    standard = (logits - center) / spread  # well conditioned wherever the scores lie
     parameters = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [parameters], max_iter=100, tolerance_change=1e-12, line_search_fn="strong_wolfe"
@@ -67,7 +67,7 @@ def fit_temperature(scores: np.ndarray, correct: np.ndarray) -> TemperatureMap:
     slope, offset = (parameters.detach() / torch.stack([spread, spread.new_ones(())])).tolist()
     if slope <= 0:
         raise ValueError("higher scores are not more often correct")
-    return TemperatureMap(1 / slope, offset - slope * float(centre))
+    return TemperatureMap(1 / slope, offset - slope * float(center))
 
 
 @dataclass(frozen=True)

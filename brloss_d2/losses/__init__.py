@@ -1,24 +1,24 @@
 """Ranking-based losses, and the score-based ones they are compared with. Needs torch alone."""
 
-from brloss_d2.losses.alrp_loss import ALRPLoss, alrp_loss
-from brloss_d2.losses.ap_loss import APLoss, BucketedAPLoss, ap_loss, bucketed_ap_loss
+from brloss_d2.losses.alrp import ALRPLoss, alrp_loss
+from brloss_d2.losses.ap import APLoss, BucketedAPLoss, ap_loss, bucketed_ap_loss
 from brloss_d2.losses.balancing import Balancer, ConstantBalancer, EpochSelfBalancer, SelfBalancer
 from brloss_d2.losses.base import RankingLoss
-from brloss_d2.losses.box_losses import (
+from brloss_d2.losses.box import (
     BoxLoss,
     GIoULoss,
     SmoothL1Loss,
     paired_box_giou,
     paired_box_iou,
 )
-from brloss_d2.losses.mask_losses import DiceLoss, MaskCrossEntropyLoss, MaskLoss, dice_loss
-from brloss_d2.losses.rank_sort_loss import (
+from brloss_d2.losses.mask import DiceLoss, MaskCrossEntropyLoss, MaskLoss, dice_loss
+from brloss_d2.losses.rank_sort import (
     BucketedRankSortLoss,
     RankSortLoss,
     bucketed_rank_sort_loss,
     rank_sort_loss,
 )
-from brloss_d2.losses.score_losses import (
+from brloss_d2.losses.score import (
     BinaryCrossEntropyLoss,
     MatchabilityAwareLoss,
     QualityFocalLoss,

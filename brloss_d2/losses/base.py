@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from brloss_d2.ops import BucketCells, NegativeCells, Processes, RampCells, RankingPool, Term
+from brloss_d2.ops import BucketCells, NegativeCells, PoolGroup, RampCells, RankingPool, Term
 
 LossDict = dict[str, Tensor]
 
@@ -38,7 +38,7 @@ class RankingLoss(nn.Module):
         labels: Tensor,
         quality: Tensor | None = None,
         *,
-        processes: Processes | None = None,
+        processes: PoolGroup | None = None,
     ) -> LossDict:
         """Compute the terms of the loss.
 
@@ -46,7 +46,7 @@ class RankingLoss(nn.Module):
             logits: (M,) unbounded scores, floating point of any precision.
             labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
             quality: (P,) in [0, 1], one number for each positive in the order in which
-                `labels == 1` occurs. aLRP Loss takes localisation errors >= 0 in its place.
+                `labels == 1` occurs. aLRP Loss takes localization errors >= 0 in its place.
             processes: rank the decisions of all of these together. Values are then those of the
                 whole pool on every process, and gradients such that their average over the
                 processes is the gradient of the whole pool. All of them have to call.
@@ -71,7 +71,7 @@ def ranking_pool(
     labels: Tensor,
     quality: Tensor | None,
     delta: float,
-    processes: Processes | None,
+    processes: PoolGroup | None,
 ) -> tuple[Tensor, RankingPool]:
     """Check the arguments of a ranking loss and set up its pool.
 

@@ -1,34 +1,30 @@
 """Detectors on detectron2. Importing this package registers all of its parts there."""
 
 from brloss_d2.modeling.backbone import P6P7, DeformableBottleneckBlock, FixedStatsBatchNorm2d
-from brloss_d2.modeling.config import add_brloss_config
-from brloss_d2.modeling.dense_heads import (
-    DeltaTransform,
-    LogDistanceTransform,
-    RatioMajorAnchorGenerator,
-    TowerHead,
-)
-from brloss_d2.modeling.label_assignment import (
+from brloss_d2.modeling.matching import MaxIoUMatcher
+from brloss_d2.modeling.one_stage import (
     ATSSAssigner,
-    FoveaAssigner,
-    MaxIoUAssigner,
-    MaxIoUMatcher,
-    PAAAssigner,
-)
-from brloss_d2.modeling.meta_arch import OneStageDetector
-from brloss_d2.modeling.postprocessing import (
+    DeltaTransform,
     DensePostprocessor,
+    FoveaAssigner,
+    LogDistanceTransform,
+    MaxIoUAssigner,
+    OneStageDetector,
+    PAAAssigner,
+    RatioMajorAnchorGenerator,
     ScoreVoting,
     TopAnchors,
     TopPairs,
+    TowerHead,
 )
-from brloss_d2.modeling.proposal_generator import CriterionRPN
-from brloss_d2.modeling.roi_heads import (
+from brloss_d2.modeling.rcnn import (
     CriterionBoxPredictor,
     CriterionCascadeROIHeads,
     CriterionMaskHead,
     CriterionROIHeads,
+    CriterionRPN,
 )
+from brloss_d2.modeling.yaml import add_brloss_config
 
 __all__ = [
     "P6P7",

@@ -10,13 +10,13 @@ from brloss_d2.ops.dispatch import (
     use_backend,
 )
 from brloss_d2.ops.pool import BucketCells, NegativeCells, RampCells, RankingPool
-from brloss_d2.ops.processes import Processes
+from brloss_d2.ops.pool_group import PoolGroup
 
 __all__ = [
     "Backend",
     "BucketCells",
     "NegativeCells",
-    "Processes",
+    "PoolGroup",
     "RampCells",
     "RankingPool",
     "Term",

@@ -32,20 +32,20 @@ class Cells:
 
 
 def accumulate(
-    logits: Tensor, labels: Tensor, lowest: Tensor, centre: Tensor, left: Tensor
+    logits: Tensor, labels: Tensor, lowest: Tensor, center: Tensor, left: Tensor
 ) -> Cells:
     """Count the negatives between edges, in PyTorch.
 
     Args:
-        logits: (M,), not centred.
+        logits: (M,), not centered.
         labels: (M,) integers; 0 marks a negative.
         lowest: () or (1,), negatives below this logit are left out.
-        centre: () or (1,), subtracted from the logits before they are compared with the edges.
-        left: (C,) ascending left edges of the cells, centred, in the dtype of the logits. What is
+        center: () or (1,), subtracted from the logits before they are compared with the edges.
+        left: (C,) ascending left edges of the cells, centered, in the dtype of the logits. What is
             below the second belongs to the first cell, even if it is below the first.
     """
     negatives = ((labels == 0) & (logits >= lowest)).nonzero().squeeze(1)
-    scores = logits.index_select(0, negatives) - centre
+    scores = logits.index_select(0, negatives) - center
     cell = count_reached(scores, left[1:])
     # Sums of the distances to the left edge: no cancellation within a cell.
     offset = scores.sub_(left.index_select(0, cell))

@@ -19,8 +19,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from brloss_d2.ops import cells, dominance, ramp, reference
-from brloss_d2.ops.launch import check_triton, has_triton
+from brloss_d2.ops import cells, dense, ramp
+from brloss_d2.ops.triton.launch import check_triton, has_triton
 
 Backend = Literal["auto", "torch", "triton", "reference"]
 
@@ -84,41 +84,41 @@ def _log_once(device_type: str, chosen: str) -> None:
 
 
 def accumulate(
-    logits: Tensor, labels: Tensor, lowest: Tensor, centre: Tensor, left: Tensor
+    logits: Tensor, labels: Tensor, lowest: Tensor, center: Tensor, left: Tensor
 ) -> cells.Cells:
     """Count the negatives between edges; arguments as in `cells.accumulate`."""
     backend = chosen_backend(logits.device)
     if backend == "triton":
-        from brloss_d2.ops import cells_triton
+        from brloss_d2.ops.triton import cells as kernels
 
-        return cells_triton.accumulate(logits, labels, lowest, centre, left)
-    form = reference.accumulate if backend == "reference" else cells.accumulate
-    return form(logits, labels, lowest, centre, left)
+        return kernels.accumulate(logits, labels, lowest, center, left)
+    form = dense.accumulate if backend == "reference" else cells.accumulate
+    return form(logits, labels, lowest, center, left)
 
 
 def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) -> Tensor:
     """Ramp sums; arguments as in `ramp.ramp_sum`."""
     backend = chosen_backend(values.device)
     if backend == "triton" and len(values) <= _FUSED_UP_TO:
-        from brloss_d2.ops import ramp_triton
+        from brloss_d2.ops.triton import ramp as kernels
 
-        return ramp_triton.ramp_sum(thresholds, values, weights, delta)
-    form = reference.ramp_sum if backend == "reference" else ramp.ramp_sum
+        return kernels.ramp_sum(thresholds, values, weights, delta)
+    form = dense.ramp_sum if backend == "reference" else ramp.ramp_sum
     return form(thresholds, values, weights, delta)
 
 
 def prefix_ramp_sum(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
-    """Ramp sums over the first `prefix[i]` values; arguments as in `dominance.wavelet`."""
+    """Ramp sums over the first `prefix[i]` values; arguments as in `prefix_ramp_sum_wavelet`."""
     backend = chosen_backend(values.device)
     if backend == "triton" and len(values) <= _FUSED_UP_TO:
-        from brloss_d2.ops import ramp_triton
+        from brloss_d2.ops.triton import ramp as kernels
 
-        return ramp_triton.prefix_ramp_sum(thresholds, prefix, values, weights, delta)
+        return kernels.prefix_ramp_sum(thresholds, prefix, values, weights, delta)
     if backend == "reference":
-        return reference.prefix_ramp_sum(thresholds, prefix, values, weights, delta)
+        return dense.prefix_ramp_sum(thresholds, prefix, values, weights, delta)
     limit = _TILED_UP_TO.get(values.device.type, _TILED_UP_TO["cpu"])
     tiled = backend == "torch" and len(values) <= limit
-    form = dominance.tiled if tiled else dominance.wavelet
+    form = ramp.prefix_ramp_sum_tiled if tiled else ramp.prefix_ramp_sum_wavelet
     return form(thresholds, prefix, values, weights, delta)

@@ -1,4 +1,4 @@
-"""One ranking problem: the positives in score order and the negatives summarised in cells.
+"""One ranking problem: the positives in score order and the negatives summarized in cells.
 
 Negatives are never sorted. The breakpoints of the P ramps are; each negative finds its cell
 between two breakpoints by binary search, cells accumulate counts and sums, and the gradient of a
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from brloss_d2.ops.dispatch import accumulate, ramp_sum
-from brloss_d2.ops.processes import Processes
+from brloss_d2.ops.pool_group import PoolGroup
 from brloss_d2.ops.ramp import prefix_sums, running_sums, window_sum
 
 
@@ -26,8 +26,8 @@ class RankingPool:
     Attributes:
         index: (p,) positions of this process's positives among its logits, as they occur.
         mine: (p,) where they are in score order.
-        scores: (P,) float64 logits of all positives in score order, centred on the lowest one
-            unless `delta` is 0 (where only comparisons count, which centring could round).
+        scores: (P,) float64 logits of all positives in score order, centered on the lowest one
+            unless `delta` is 0 (where only comparisons count, which centering could round).
         scale: gradient of the mean over the positives with respect to one of them, 1 / P, times
             the number of processes: data-parallel training averages over these.
         poison: () NaN where any logit is NaN or infinite, else 0. Added to values and gradients,
@@ -35,10 +35,10 @@ class RankingPool:
     """
 
     def __init__(
-        self, logits: Tensor, labels: Tensor, delta: float, processes: Processes | None = None
+        self, logits: Tensor, labels: Tensor, delta: float, processes: PoolGroup | None = None
     ):
         self.logits, self.labels, self.delta = logits.detach(), labels, delta
-        self.processes = processes or Processes()
+        self.processes = processes or PoolGroup()
         self.index = (labels == 1).nonzero().squeeze(1)
         positives, mine = self.processes.gather(self.logits[self.index, None])
         raw, self._order = positives.squeeze(1).sort()
@@ -47,9 +47,9 @@ class RankingPool:
         self.mine = place[mine]
         total = self.processes.sum(self.logits.sum(dtype=torch.float64))
         self.poison = (total * 0).abs()
-        self.centre = raw[:1] if delta > 0 else raw.new_zeros(1)
+        self.center = raw[:1] if delta > 0 else raw.new_zeros(1)
         self.lowest = raw[:1]
-        self.scores = raw.double() - self.centre.double()
+        self.scores = raw.double() - self.center.double()
         self.scale = self.processes.size / max(1, len(raw))
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class NegativeCells(ABC):
 
     Args:
         pool: at least one positive.
-        edges: (E,) ascending, centred, in the dtype of the logits.
+        edges: (E,) ascending, centered, in the dtype of the logits.
     """
 
     def __init__(self, pool: RankingPool, edges: Tensor):
@@ -86,7 +86,7 @@ class NegativeCells(ABC):
         self.left = torch.cat([edges.new_zeros(1) - pool.delta, edges])
         # Only what some ramp reaches.
         lowest = pool.lowest - pool.delta
-        self.cells = accumulate(pool.logits, pool.labels, lowest, pool.centre, self.left)
+        self.cells = accumulate(pool.logits, pool.labels, lowest, pool.center, self.left)
         sums = torch.stack([self.cells.count, self.cells.offset_sum])
         self.count, self.offset_sum = pool.processes.sum(sums)
 

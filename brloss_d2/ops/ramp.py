@@ -1,4 +1,4 @@
-"""Ramp sums in O((V + T) log V): the first of the two primitives behind every ranking loss.
+"""Ramp sums: the two primitives behind every ranking loss, in O((V + T) log V).
 
 The ramp `H(x) = clip(x / (2 delta) + 1/2, 0, 1)` is a difference of two ReLUs. A sum of ramps
 over sorted values is therefore a difference of prefix sums at two positions:
@@ -8,14 +8,25 @@ over sorted values is therefore a difference of prefix sums at two positions:
 
 with the window `t - delta <= v < t + delta` and `W`, `WV` the sums of `w` and `w v` over
 a range. For `delta = 0` the window is empty and ties count as above, H(0) = 1.
+
+A *prefix* ramp sum is that of threshold i over the first `prefix[i]` values only. With the values
+in order of quality it is the dominance ramp sum, restricted to the positives that are worse (or
+better) than a given one: the sorting errors of Rank & Sort Loss and their gradients.
 """
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brloss_d2.ops import dense
 from brloss_d2.ops.search import count_below
+
+# Pairs evaluated at once by the tiled form. On CPUs a tile of float64 stays in the cache.
+_TILE_PAIRS = {"cpu": 1 << 15, "cuda": 1 << 21}
+# Positions in a leaf of the wavelet tree, as a power of 2: fewer levels against more pairs.
+_LEAF_BITS = 4
 
 
 def running_sums(x: Tensor) -> Tensor:
@@ -58,7 +69,7 @@ def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) 
 
     Args:
         thresholds: (T,) float64.
-        values: (V,) float64, in any order. Centre them near 0: the window term is a difference of
+        values: (V,) float64, in any order. Center them near 0: the window term is a difference of
             products, and its rounding error grows with their size.
         weights: (..., V) float64.
         delta: half-width of the ramp, in logits, >= 0.
@@ -78,3 +89,134 @@ def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) 
         thresholds,
         delta,
     )
+
+
+def _tile_pairs(tensor: Tensor) -> int:
+    return _TILE_PAIRS.get(tensor.device.type, _TILE_PAIRS["cpu"])
+
+
+def prefix_ramp_sum_tiled(
+    thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
+) -> Tensor:
+    """Pairwise in tiles: O(T V) time, O(T + V) memory, few operations.
+
+    Arguments and result as of `prefix_ramp_sum_wavelet`.
+    """
+    rows = max(1, _tile_pairs(values) // max(1, len(values)))
+    tiles = zip(thresholds.split(rows), prefix.split(rows), strict=True)
+    return torch.cat([dense.prefix_ramp_sum(t, n, values, weights, delta) for t, n in tiles], -1)
+
+
+def prefix_ramp_sum_wavelet(
+    thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
+) -> Tensor:
+    """By a wavelet tree over the positions: O((T + V) log V) time, O(T + V) memory.
+
+    Its leaves are blocks of a few positions, of which a prefix compares the values one by one.
+
+    Args:
+        thresholds: (T,) float64.
+        prefix: (T,) int64 in 0..V.
+        values: (V,) float64, in the order that `prefix` counts in.
+        weights: (..., V) float64.
+        delta: half-width of the ramp, in logits, >= 0.
+
+    Returns:
+        (..., T) float64: `sum_{j < prefix[i]} weights[..., j] * H(values[j] - thresholds[i])`.
+    """
+    ranked, order = values.sort()
+    ends = torch.stack([count_below(thresholds + d, ranked) for d in (-delta, delta)])
+    rows = weights.reshape(math.prod(weights.shape[:-1]), len(values))
+    full = prefix >> _LEAF_BITS << _LEAF_BITS
+    columns = torch.cat([rows, rows * values]).t().contiguous()
+    window, below = _dominated_sums(order, columns, ends, full)
+    mass, moment = window.t().split(len(rows))
+    above = prefix_sums(rows).index_select(1, full) - below.t()[: len(rows)]
+    sums = window_sum(above, mass, moment, thresholds, delta)
+    sums += _sums_in_leaves(thresholds, prefix, values, rows, delta)
+    return sums.reshape(*weights.shape[:-1], len(prefix))
+
+
+def _sums_in_leaves(
+    thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
+) -> Tensor:
+    """What the last leaf of a prefix adds, where the prefix ends within one: (K, T)."""
+    leaf = 1 << _LEAF_BITS
+    number = len(values) // leaf + 1
+    # A row holds the values of a leaf and their K weights.
+    table = torch.cat([values[None], weights])
+    table = F.pad(table, (0, number * leaf - len(values))).unflatten(1, (number, leaf))
+    table = table.transpose(0, 1).flatten(1).contiguous()
+    place = torch.arange(leaf, device=values.device)
+
+    def sums_of(t: Tensor, n: Tensor) -> Tensor:
+        row = table.index_select(0, n >> _LEAF_BITS).unflatten(1, (-1, leaf))
+        h = dense.ramp(row[:, 0] - t[:, None], delta)
+        h *= place < (n & (leaf - 1))[:, None]
+        return (row[:, 1:] * h[:, None]).sum(-1).t()
+
+    size = max(1, _tile_pairs(values) // leaf)
+    tiles = zip(thresholds.split(size), prefix.split(size), strict=True)
+    return torch.cat([sums_of(t, n) for t, n in tiles], -1)
+
+
+def _dominated_sums(
+    positions: Tensor, columns: Tensor, ends: Tensor, prefix: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sums of `columns` over entries of position below `prefix` and rank in or below a window.
+
+    A wavelet tree, level by level (Grossi, Gupta, Vitter: High-order entropy-compressed text
+    indexes, 2003). Nodes are aligned blocks of positions with their entries in rank order. A prefix
+    whose bit is set takes the left half of its node, up to the ends of its window, and goes on in
+    the right half; one whose bit is clear goes on in the left half and takes nothing.
+
+    Made for CPUs: rows of few columns are gathered at once, masks are turned into indices that
+    differ by nothing, and what a level needs is written over what the last one did, for pages of
+    new memory cost more than the sums.
+
+    Args:
+        positions: (V,) int64, those of the entries in rank order.
+        columns: (V, C) float64, contiguous, in the order of the positions.
+        ends: (2, T) int, the lower ends of the windows, then the upper ones, as ranks in 0..V.
+        prefix: (T,) int64 positions in 0..V at which leaves begin.
+
+    Returns:
+        `(window, below)`, (T, C) float64 each: the sums within the window, and below its upper end.
+    """
+    size = len(positions)
+    positions, prefix, ends = positions.int(), prefix.int(), ends.int()
+    entries = torch.arange(size, device=positions.device, dtype=torch.int32)
+    right_before = positions.new_zeros(size + 1)
+    rows, before = torch.empty_like(columns), columns.new_zeros(size + 1, columns.shape[1])
+    window, below = columns.new_zeros(2, len(prefix), columns.shape[1])
+    sums = torch.empty_like(window)
+    for bit in reversed(range(_LEAF_BITS, size.bit_length())):
+        half, right, taken = 1 << bit, (positions >> bit) & 1, (prefix >> bit) & 1
+        torch.cumsum(right, 0, dtype=torch.int32, out=right_before[1:])
+        # Half of the entries before a node go right, for the nodes before it are full.
+        node = entries >> (bit + 1) << bit
+        to_the_left = entries - right_before[:-1]
+        order = node + to_the_left + right * (right_before[:-1] - to_the_left + half)
+        positions = torch.empty_like(positions).scatter_(0, order.long(), positions)
+        # Before position p of the new order, whose halves are the nodes of the next level.
+        _sums_before(torch.index_select(columns, 0, positions, out=rows), out=before)
+        node = prefix >> (bit + 1) << bit
+        to_the_right = right_before.index_select(0, ends.view(-1)).view(2, -1)
+        to_the_left = ends - to_the_right
+        start = 2 * node
+        low, high = start + taken * (to_the_left - node)
+        torch.index_select(before, 0, high, out=sums)
+        window += sums
+        below += sums
+        window -= torch.index_select(before, 0, low, out=sums)
+        below -= torch.index_select(before, 0, start, out=sums)
+        ends = node + to_the_left + taken * (to_the_right - to_the_left + half)
+    return window, below
+
+
+def _sums_before(rows: Tensor, out: Tensor) -> None:
+    """Exclusive prefix sums along the first axis, one longer, into `out`."""
+    if rows.device.type == "cpu":
+        torch.cumsum(rows, 0, out=out[1:])
+    else:
+        out.copy_(prefix_sums(rows.t()).t())

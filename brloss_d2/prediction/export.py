@@ -25,7 +25,7 @@ _OPSET = 17
 # Pixels, classes, probabilities.
 _TOLERANCE = {"boxes": 1e-2, "labels": 1e-6, "masks": 1e-3, "scores": 1e-5}
 # Where the number of objects goes through Python's len(), which would fix it.
-_COUNTING = "brloss_d2.modeling.roi_heads.box_predictor"
+_COUNTING = "brloss_d2.modeling.rcnn.box_predictor"
 
 
 @contextlib.contextmanager
@@ -41,7 +41,7 @@ def export_torchscript(predictor: Predictor, image: np.ndarray, path: str) -> li
     """Write a TorchScript file and return the names of its outputs, in order.
 
     Its input is an image of any size as the network takes it: (3, H, W) uint8, resized, in the
-    order of colours of the config; see `Predictor.resized`. Outputs are those of `detections`.
+    order of colors of the config; see `Predictor.resized`. Outputs are those of `detections`.
 
     Args:
         predictor: on the device that the file is for.

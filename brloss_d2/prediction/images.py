@@ -32,7 +32,7 @@ def find_images(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
 def read_rgb(file: str) -> np.ndarray:
     """Read an image as (H, W, 3) uint8, RGB, turned as its EXIF orientation says.
 
-    Grey is repeated, transparency is dropped; 16 bits are scaled to 8 (65535 becomes 255).
+    Gray is repeated, transparency is dropped; 16 bits are scaled to 8 (65535 becomes 255).
 
     Raises:
         InputError: the file is missing or no image, or its pixels are of an unknown range.
@@ -74,7 +74,7 @@ def _below(folder: str) -> Iterator[str]:
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8; Pillow alone would clip deep grey images at 255."""
+    """(H, W, 3) uint8; Pillow alone would clip deep gray images at 255."""
     if image.mode == "F" or image.mode.startswith("I"):
         pixels = np.asarray(image)
         if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:

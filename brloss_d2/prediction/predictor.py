@@ -33,7 +33,7 @@ class Predictor:
 
     Args:
         model: in evaluation mode; takes and returns what detectron2's detectors do.
-        mapper: how test images are resized, and the order of their colours.
+        mapper: how test images are resized, and the order of their colors.
         categories: of the model.
         score_threshold: detections below it are dropped, beside those that the model drops.
     """
@@ -93,7 +93,7 @@ class Predictor:
         """Detect in a batch of images, (H, W, 3) uint8, RGB.
 
         Images of a batch are padded to a common size, of which the detections of a network with
-        normalisation over the image may depend a little.
+        normalization over the image may depend a little.
         """
         with torch.inference_mode():
             outputs = self.model([self._input(image) for image in images])

@@ -13,8 +13,8 @@ from pycocotools import mask as rle
 
 from brloss_d2.checkpoint import replacing
 from brloss_d2.errors import InputError
+from brloss_d2.plotting import LabeledBoxes, draw_detections
 from brloss_d2.prediction.categories import Categories
-from brloss_d2.visualization import LabelledBoxes, draw_detections
 
 PREDICTIONS_FILE = "predictions.json"
 IMAGES_FILE = "images.json"
@@ -165,11 +165,9 @@ class OutputFolder:
 
 
 def _draw(prediction: Prediction, image: np.ndarray, path: str) -> None:
-    # One colour for each label, one name for each detection: names by label, where they occur.
+    # One color for each label, one name for each detection: names by label, where they occur.
     names = {int(k): n for k, n in zip(prediction.labels, prediction.class_names, strict=True)}
-    objects = LabelledBoxes(
-        prediction.boxes, prediction.labels, prediction.scores, prediction.masks
-    )
+    objects = LabeledBoxes(prediction.boxes, prediction.labels, prediction.scores, prediction.masks)
     draw_detections(image, objects, names, path)
 
 

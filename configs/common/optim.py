@@ -1,4 +1,4 @@
-"""Optimisers. `params.model` is filled in by the engine."""
+"""Optimizers. `params.model` is filled in by the engine."""
 
 import torch
 from detectron2.config import LazyCall as L

@@ -1,6 +1,6 @@
 """The slim RetinaNet on small images: a try-out for a laptop CPU, minutes from scratch.
 
-Data, optimiser and schedule are those of the slim Faster R-CNN.
+Data, optimizer and schedule are those of the slim Faster R-CNN.
 """
 
 from .faster_rcnn_R_18_FPN_300it import dataloader, lr_multiplier, optimizer, train

@@ -6,7 +6,7 @@ from .models.faster_rcnn_slim_fpn import model as _faster_rcnn
 def make_slim(model):
     """A ResNet-18 of half the width that trains from scratch in minutes on a CPU.
 
-    Group normalisation instead of ImageNet statistics, and towers of two convolutions.
+    Group normalization instead of ImageNet statistics, and towers of two convolutions.
     """
     model.backbone.bottom_up = _faster_rcnn.backbone.bottom_up
     model.backbone.bottom_up.out_features = ["res3", "res4", "res5"]

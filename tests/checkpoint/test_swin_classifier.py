@@ -67,7 +67,7 @@ def test_the_backbone_and_nothing_else_is_loaded(
     assert "not used by the model" not in caplog.text, "the classifier is left out"
 
 
-def test_a_plain_file_is_recognised(hub: Path, classifier: dict[str, Tensor]) -> None:
+def test_a_plain_file_is_recognized(hub: Path, classifier: dict[str, Tensor]) -> None:
     detector = Detector()
     Checkpointer(detector).load(str(hub / f"{NAME}.pth"))
     found = detector.backbone.layers[1].blocks[1].attn.qkv.weight

@@ -83,7 +83,7 @@ def test_the_backbone_computes_what_torchvision_computes(
         assert torch.allclose(ours, features(resnet18, images), rtol=1e-3, atol=1e-4)
 
 
-def test_a_plain_file_is_recognised(hub: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_plain_file_is_recognized(hub: Path, caplog: pytest.LogCaptureFixture) -> None:
     detector = Detector()
     head = detector.backbone.fpn_lateral2.weight.clone()
     with caplog.at_level(logging.INFO):

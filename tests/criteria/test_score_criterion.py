@@ -182,7 +182,7 @@ class TwoProcesses:
 
 def test_divisors_are_means_over_processes(monkeypatch):
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
-    monkeypatch.setattr("brloss_d2.criteria.pools.Processes", TwoProcesses)
+    monkeypatch.setattr("brloss_d2.criteria.pooling.PoolGroup", TwoProcesses)
     matched = batch()
     parts = dict(box_weighting=PredictedIoU(), quality=QualityBranch(PredictedIoU()))
     alone = SigmoidCriterion(BinaryCrossEntropyLoss(), GIoULoss(), **parts)

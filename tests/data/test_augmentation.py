@@ -8,11 +8,11 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from brloss_d2.data import BoxAwareMapper, Expand, MinIoUCrop, PhotometricDistortion
-from brloss_d2.data.augmentation import CentreCropTransform
+from brloss_d2.data.augmentation import CenterCropTransform
 
 HEIGHT, WIDTH = 60, 80
 BOXES = [[10, 20, 30, 45], [50, 5, 75, 25]]
-COLOURS = [(250, 0, 0), (0, 250, 0)]
+COLORS = [(250, 0, 0), (0, 250, 0)]
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +21,10 @@ def seed():
 
 
 def picture() -> np.ndarray:
-    """Each box has a colour of its own on grey."""
+    """Each box has a color of its own on gray."""
     image = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
-    for (x0, y0, x1, y1), colour in zip(BOXES, COLOURS, strict=True):
-        image[y0:y1, x0:x1] = colour
+    for (x0, y0, x1, y1), color in zip(BOXES, COLORS, strict=True):
+        image[y0:y1, x0:x1] = color
     return image
 
 
@@ -34,9 +34,9 @@ def apply(augmentation: T.Augmentation) -> tuple[np.ndarray, np.ndarray]:
     return given.image, given.boxes
 
 
-def extent(image: np.ndarray, colour: tuple[int, ...]) -> list[int]:
-    """The box of a colour in an image."""
-    rows, columns = np.nonzero((image == colour).all(-1))
+def extent(image: np.ndarray, color: tuple[int, ...]) -> list[int]:
+    """The box of a color in an image."""
+    rows, columns = np.nonzero((image == color).all(-1))
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
@@ -44,8 +44,8 @@ def test_expand():
     ratios = []
     for _ in range(20):
         image, boxes = apply(Expand(max_ratio=4.0, prob=1.0, fill=(1.4, 2, 3)))
-        for box, colour in zip(boxes, COLOURS, strict=True):
-            assert extent(image, colour) == box.tolist()
+        for box, color in zip(boxes, COLORS, strict=True):
+            assert extent(image, color) == box.tolist()
         assert (image == (1, 2, 3)).all(-1).sum() == image[..., 0].size - HEIGHT * WIDTH
         ratios.append(image.shape[0] / HEIGHT)
         assert image.shape[1] / WIDTH == pytest.approx(ratios[-1], abs=0.02)
@@ -64,24 +64,24 @@ def test_crop_moves_what_it_keeps_and_drops_what_it_cuts():
         image, boxes = apply(MinIoUCrop())
         cropped += image.shape[:2] != (HEIGHT, WIDTH)
         height, width = image.shape[:2]
-        for box, colour in zip(boxes, COLOURS, strict=True):
+        for box, color in zip(boxes, COLORS, strict=True):
             if (box[2:] > box[:2]).all():
                 kept += 1
                 clipped = np.clip(box, 0, [width, height, width, height])
-                assert extent(image, colour) == clipped.tolist()
+                assert extent(image, color) == clipped.tolist()
     assert cropped > 50
     assert 100 < kept < 200
 
 
-def test_a_box_with_its_centre_outside_has_no_area():
-    crop = CentreCropTransform(20, 0, 40, 60)
+def test_a_box_with_its_center_outside_has_no_area():
+    crop = CenterCropTransform(20, 0, 40, 60)
     boxes = crop.apply_box(np.array([[10, 20, 29, 45], [10, 20, 31, 45], [50, 5, 75, 25.0]]))
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     assert areas.tolist() == [0, 21 * 25, 0]
     assert boxes[1].tolist() == [-10, 20, 11, 45]
 
 
-def test_distortion_changes_colours_only():
+def test_distortion_changes_colors_only():
     pytest.importorskip("cv2")
     changed = 0
     for _ in range(20):
@@ -118,7 +118,7 @@ def mapper() -> BoxAwareMapper:
 
 
 def test_mapper(tmp_path):
-    """Boxes lie in the image and on their colours; now and then an object is cut off."""
+    """Boxes lie in the image and on their colors; now and then an object is cut off."""
     counts = []
     for _ in range(60):
         out = mapper()(record(tmp_path))
@@ -129,8 +129,8 @@ def test_mapper(tmp_path):
         assert ((boxes >= 0) & (boxes <= 64)).all()
         for box, label in zip(boxes, instances.gt_classes, strict=True):
             x, y = ((box[:2] + box[2:]) / 2).long().clamp(max=63).tolist()
-            colour = out["image"][:, y, x]
-            assert int(colour.argmax()) == int(label)
+            color = out["image"][:, y, x]
+            assert int(color.argmax()) == int(label)
     assert set(counts) == {1, 2}
 
 

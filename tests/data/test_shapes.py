@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from brloss_d2.data import check_coco_json, write_shapes
-from brloss_d2.data.shape_images import CLASSES, Shape, draw_image
+from brloss_d2.data.synthetic.shape_images import CLASSES, Shape, draw_image
 from brloss_d2.errors import InputError
 
 
@@ -72,8 +72,8 @@ def test_drawn_where_the_polygon_says():
     for seed in range(30):
         image, shapes = draw_image(np.random.default_rng(seed), 96, 96)
         if shapes:
-            centre = shapes[-1].polygon.mean(axis=0).astype(int)  # the front shape is not covered
-            inside = image[centre[1] - 1 : centre[1] + 2, centre[0] - 1 : centre[0] + 2]
+            center = shapes[-1].polygon.mean(axis=0).astype(int)  # the front shape is not covered
+            inside = image[center[1] - 1 : center[1] + 2, center[0] - 1 : center[0] + 2]
             background = np.median(image.reshape(-1, 3), axis=0)
             assert np.linalg.norm(inside.mean(axis=(0, 1)) - background) > 25
 
@@ -110,7 +110,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("brloss_d2.data.shapes.coco_annotation", interrupt)
+    monkeypatch.setattr("brloss_d2.data.synthetic.shapes.coco_annotation", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "shapes")
     assert list(tmp_path.iterdir()) == []

@@ -122,7 +122,7 @@ def _training(arguments: list[str]) -> list[str]:
         added += ["model.roi_heads.box_predictor.test_score_thresh=0.99"]
     if not evaluates:
         added += ["train.max_iter=1"]
-        # The text goes on with a run that has learnt something, see RUNS.
+        # The text goes on with a run that has learned something, see RUNS.
         added += [] if "--resume" in arguments else ["train.output_dir=quick"]
         added += [] if "train.init_checkpoint" in keys else ["train.init_checkpoint="]
     return arguments + added

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from brloss_d2.engine import load_config, writers
+from brloss_d2.engine import load_config
+from brloss_d2.engine.hooks import writers
 from brloss_d2.errors import InputError
 
 TrainNet = Callable[..., Path]

@@ -13,7 +13,7 @@ import torch
 from programs import TORCHRUN, start
 from programs import train_net as run_program
 
-from brloss_d2.engine.signals import StopSignals
+from brloss_d2.engine.hooks.signals import StopSignals
 
 TrainNet = Callable[..., Path]
 

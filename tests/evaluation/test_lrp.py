@@ -84,7 +84,7 @@ def test_equals_brute_force(seed, digits):
         np.testing.assert_allclose(best.rows()[label], expected)
     mean = best.mean()
     assert mean.olrp == pytest.approx(best.olrp.mean())
-    assert mean.localisation == pytest.approx(best.localisation.mean())
+    assert mean.localization == pytest.approx(best.localization.mean())
 
 
 @pytest.mark.parametrize("digits", [9, 1])
@@ -112,7 +112,7 @@ def test_lrp_is_the_weighted_mean_of_its_parts():
         objects = matches.num_objects[label]
         tp = objects * (1 - curve.false_negative)
         kept = np.arange(1, len(tp) + 1)
-        total = tp / 0.5 * np.nan_to_num(curve.localisation)
+        total = tp / 0.5 * np.nan_to_num(curve.localization)
         total += kept * curve.false_positive + objects * curve.false_negative
         np.testing.assert_allclose(curve.lrp, total / (kept - tp + objects))
 
@@ -153,7 +153,7 @@ def test_classes_without_objects_are_left_out():
 
 def test_a_class_that_is_missed_counts_in_the_mean():
     best = OptimalLRP.of(matches_of((0, 0.9, 1), num_objects=[1, 5])).mean()
-    assert best.olrp == 0.5 and best.localisation == 0 and best.false_negative == 0.5
+    assert best.olrp == 0.5 and best.localization == 0 and best.false_negative == 0.5
 
 
 def test_the_order_of_detections_does_not_matter():

@@ -137,7 +137,7 @@ def test_crowds_absorb_any_number_of_detections(tmp_path):
 
 
 def test_a_detection_takes_the_object_that_it_overlaps_most(tmp_path):
-    """The second one, of the same place, takes the neighbour, and there is none for the third."""
+    """The second one, of the same place, takes the neighbor, and there is none for the third."""
     objects = [[10.0, 10.0, 20.0, 20.0], [12.0, 10.0, 20.0, 20.0]]
     found = [(objects[1], 0.9), (objects[1], 0.8), (objects[1], 0.7)]
     matches = match_detections(

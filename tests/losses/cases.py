@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from brloss_d2 import losses
-from brloss_d2.ops import reference
+from brloss_d2.losses import reference
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ranking_losses_v1.npz"
 

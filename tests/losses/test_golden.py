@@ -36,7 +36,7 @@ def test_golden(loss, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_golden_localisation_component(dtype):
+def test_golden_localization_component(dtype):
     compared = 0
     for golden in golden_cases():
         expected = golden.losses["alrp_loc_hard"]

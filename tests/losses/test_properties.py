@@ -4,7 +4,7 @@ import pytest
 import torch
 from cases import TABLE, Case, golden_cases, random_case, run
 
-from brloss_d2.ops import dispatch, dominance
+from brloss_d2.ops import dispatch, ramp
 
 
 def usual_case(seed: int = 0, positives: int = 40, negatives: int = 400) -> Case:
@@ -165,8 +165,8 @@ def test_wavelet_form_gives_the_same(loss, monkeypatch):
         called.append(1)
         return wavelet(*args)
 
-    wavelet = dominance.wavelet
-    monkeypatch.setattr(dominance, "wavelet", counted)
+    wavelet = ramp.wavelet
+    monkeypatch.setattr(ramp, "wavelet", counted)
     for seed in range(50):
         case = random_case(seed)
         _, gradients, _ = run(loss, case)

@@ -51,7 +51,7 @@ def build(
 def run(
     model: OneStageDetector, batch: Tensor, objects: list[Instances]
 ) -> tuple[list[Tensor], list[list[Tensor]], dict[str, Tensor]]:
-    """Feature maps, outputs of the head and losses of a batch that is normalised already."""
+    """Feature maps, outputs of the head and losses of a batch that is normalized already."""
     features = list(model.backbone(batch).values())
     outputs = model.head(features)
     images = ImageList(batch, [x.image_size for x in objects])
@@ -60,7 +60,7 @@ def run(
 
 @torch.no_grad()
 def detect(model: OneStageDetector, batch: Tensor, sizes: list[tuple[int, int]]) -> list[Instances]:
-    """Detections of a batch that is normalised already."""
+    """Detections of a batch that is normalized already."""
     features = list(model.backbone(batch).values())
     return model.forward_inference(ImageList(batch, sizes), features, model.head(features))
 

@@ -9,19 +9,19 @@ import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes, Instances, pairwise_iou
 
-from brloss_d2.modeling.dense_heads import LogDistanceTransform, RatioMajorAnchorGenerator
-from brloss_d2.modeling.label_assignment import (
+from brloss_d2.modeling.matching import MaxIoUMatcher
+from brloss_d2.modeling.one_stage import LogDistanceTransform, RatioMajorAnchorGenerator
+from brloss_d2.modeling.one_stage.assigners import (
     AnchorPredictions,
     ATSSAssigner,
     FoveaAssigner,
     LevelAnchors,
     MaxIoUAssigner,
-    MaxIoUMatcher,
     PAAAssigner,
 )
-from brloss_d2.modeling.label_assignment.atss import _threshold
-from brloss_d2.modeling.label_assignment.gaussian_mixture import split_in_two
-from brloss_d2.modeling.label_assignment.paa import _below_the_peak
+from brloss_d2.modeling.one_stage.assigners.atss import _threshold
+from brloss_d2.modeling.one_stage.assigners.gaussian_mixture import split_in_two
+from brloss_d2.modeling.one_stage.assigners.paa import _below_the_peak
 
 BOXES = [[61, 49, 143, 171], [10, 20, 33, 41], [100, 90, 250, 240]]
 STRIDES = (8, 16, 32, 64, 128)
@@ -174,14 +174,14 @@ class TestFovea:
         large, small = [40, 40, 100, 100], [60, 60, 80, 80]
         for boxes in ([large, small], [small, large]):
             assigned = FOVEA(points(), objects(boxes))
-            row = 8 * 32 + 8  # centre (68, 68), in the middle of both
+            row = 8 * 32 + 8  # center (68, 68), in the middle of both
             assert assigned[row] == boxes.index(small)
 
-    def test_an_object_between_the_border_and_the_first_centre(self):
+    def test_an_object_between_the_border_and_the_first_center(self):
         """Bounds move to the map, so that the cell at the border is taken."""
         assert FOVEA(points(), objects([[0, 0, 3, 3]]))[0] == 0
 
-    def test_a_small_object_between_centres_has_no_positive(self):
+    def test_a_small_object_between_centers_has_no_positive(self):
         assert (FOVEA(points(), objects([[7, 7, 9, 9]])) == -1).all()
 
     def test_sigma_is_checked(self):

@@ -17,7 +17,7 @@ from yaml_configs import small_rcnn
 from brloss_d2.criteria import CRITERION_NAMES, mask_criterion, roi_criterion, rpn_criterion
 from brloss_d2.errors import InputError
 from brloss_d2.modeling import CriterionCascadeROIHeads, CriterionMaskHead, add_brloss_config
-from brloss_d2.modeling.roi_heads.indexed_masks import IndexedMasks
+from brloss_d2.modeling.rcnn.mask_head import IndexedMasks
 
 SIZE = (96, 128)
 ARCHITECTURES = ("cascade", "mask")

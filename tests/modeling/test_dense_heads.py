@@ -7,7 +7,7 @@ import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
 
 from brloss_d2.modeling import DeltaTransform, LogDistanceTransform, TowerHead
-from brloss_d2.modeling.dense_heads import RatioMajorAnchorGenerator
+from brloss_d2.modeling.one_stage import RatioMajorAnchorGenerator
 
 ANCHORS = torch.tensor([[0.0, 0, 16, 16], [8.0, 8, 40, 24]])
 BOXES = torch.tensor([[2.0, 1, 18, 12], [0.0, 10, 30, 30]])
@@ -69,7 +69,7 @@ def test_without_norm_there_are_biases_and_no_scales():
 )
 def test_encoding_there_and_back(transform):
     anchors = ANCHORS.clone()
-    anchors[1] = torch.tensor([9.0, 11, 25, 27])  # a square whose centre is in the box
+    anchors[1] = torch.tensor([9.0, 11, 25, 27])  # a square whose center is in the box
     deltas = transform.get_deltas(anchors, BOXES)
     torch.testing.assert_close(transform.apply_deltas(deltas, anchors), BOXES)
 

@@ -19,7 +19,7 @@ from small_one_stage import (
 
 from brloss_d2.checkpoint import to_mmdetection
 from brloss_d2.losses import paired_box_iou
-from brloss_d2.modeling.label_assignment import AnchorPredictions, LevelAnchors
+from brloss_d2.modeling.one_stage.assigners import AnchorPredictions, LevelAnchors
 
 LEVELS = range(5)
 LOSSES = ("brs", "rs", "ap", "bap", "focal")

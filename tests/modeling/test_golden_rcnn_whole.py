@@ -67,7 +67,7 @@ def detect(model, golden, image: int, limit: int = 100):
 
 
 def test_pixels(golden):
-    """Colour order, mean and standard deviation of our configurations."""
+    """Color order, mean and standard deviation of our configurations."""
     model = LazyConfig.load(str(CONFIGS / "coco/faster_rcnn_R_50_FPN_brs_1x.py")).model
     assert model.input_format == "RGB"
     for i, expected in enumerate(images(golden)):

@@ -27,7 +27,7 @@ from small_one_stage import (
     small_config,
 )
 
-from brloss_d2.modeling.label_assignment import LevelAnchors
+from brloss_d2.modeling.one_stage.assigners import LevelAnchors
 
 LEVELS = range(3, 8)
 TERMS = {"loss_rank": "loss_cls", "loss_box_reg": "loss_bbox"}
@@ -141,7 +141,7 @@ def test_box_targets(golden, model):
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=2e-5)
 
 
-def test_localisation_errors(golden, model):
+def test_localization_errors(golden, model):
     if "site/head/error" not in golden:
         pytest.skip("AP Loss has none")
     matched = match(golden, model, outputs(golden))

@@ -6,7 +6,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from brloss_d2.ops import cells_triton, ramp_triton
+from brloss_d2.ops.triton import cells as cells_triton
+from brloss_d2.ops.triton import ramp as ramp_triton
 from brloss_d2.projects.co_detr.layers import ms_deform_triton
 
 _SAMPLING = dict.fromkeys(["value", "locations", "weights"], "*f") | {"levels": "*i32"}
@@ -16,7 +17,7 @@ _BLOCKS = {"LEVELS": 4, "POINTS": 4, "QUERIES": 32, "CHANNELS": 32}
 KERNELS = {
     "count": (
         cells_triton._count,
-        {"lowest": "*f", "centre": "*f", "left": "*f", "scale": "*fp64", "labels": "*i64"}
+        {"lowest": "*f", "center": "*f", "left": "*f", "scale": "*fp64", "labels": "*i64"}
         | {"logits": "*f", "cell_of": "*i32", "totals": "*i64", "last_sums": "*fp64"}
         | {"size": "i32", "cells": "i32", "copies": "i32"},
         {"SEARCH_STEPS": 5, "BLOCK": 1024},
@@ -24,14 +25,14 @@ KERNELS = {
     # Triton makes constants of arguments that are 1.
     "count in one cell": (
         cells_triton._count,
-        {"lowest": "*f", "centre": "*f", "left": "*f", "scale": "*fp64", "labels": "*i8"}
+        {"lowest": "*f", "center": "*f", "left": "*f", "scale": "*fp64", "labels": "*i8"}
         | {"logits": "*f", "cell_of": "*i32", "totals": "*i64", "last_sums": "*fp64"}
         | {"size": "i64"},
         {"cells": 1, "copies": 1, "SEARCH_STEPS": 0, "BLOCK": 1024},
     ),
     "write": (
         cells_triton._write,
-        dict.fromkeys(["logits", "centre", "left", "level", "slope", "gradient"], "*f")
+        dict.fromkeys(["logits", "center", "left", "level", "slope", "gradient"], "*f")
         | {"cell_of": "*i32", "size": "i32"},
         {"SLOPED": True, "BLOCK": 1024},
     ),

@@ -7,14 +7,13 @@ from brloss_d2.losses import rank_sort_loss
 from brloss_d2.ops import (
     cells,
     chosen_backend,
+    dense,
     dispatch,
-    dominance,
-    launch,
     ramp,
-    reference,
     set_backend,
     use_backend,
 )
+from brloss_d2.ops.triton import launch
 
 LOGITS = torch.tensor([0.3, 0.1, -0.2, 0.4])
 LABELS = torch.tensor([1, 0, 0, 1])
@@ -68,8 +67,8 @@ def test_the_choice_ends_with_its_block():
 @pytest.mark.parametrize("backend", ["torch", "reference"])
 def test_a_loss_uses_nothing_but_the_backend_asked_for(backend, monkeypatch):
     forbidden = {
-        "torch": [(reference, "accumulate"), (reference, "ramp_sum")],
-        "reference": [(cells, "accumulate"), (ramp, "ramp_sum"), (dominance, "tiled")],
+        "torch": [(dense, "accumulate"), (dense, "ramp_sum")],
+        "reference": [(cells, "accumulate"), (ramp, "ramp_sum"), (ramp, "prefix_ramp_sum_tiled")],
     }
     with use_backend("auto"):
         expected = rank_sort_loss(LOGITS, LABELS, QUALITY)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from brloss_d2.ops import dominance, prefix_ramp_sum, ramp_sum, reference
+from brloss_d2.ops import dense, prefix_ramp_sum, ramp, ramp_sum
 
 
 def problem(values: int, thresholds: int, *, ties: bool, seed: int = 0):
@@ -17,7 +17,9 @@ def problem(values: int, thresholds: int, *, ties: bool, seed: int = 0):
     return t, prefix, v, weights
 
 
-@pytest.mark.parametrize("form", [dominance.tiled, dominance.wavelet, prefix_ramp_sum])
+@pytest.mark.parametrize(
+    "form", [ramp.prefix_ramp_sum_tiled, ramp.prefix_ramp_sum_wavelet, prefix_ramp_sum]
+)
 @pytest.mark.parametrize("delta", [0.0, 0.25, 5.0])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(
@@ -25,20 +27,20 @@ def problem(values: int, thresholds: int, *, ties: bool, seed: int = 0):
 )
 def test_prefix_ramp_sum(form, delta, ties, sizes):
     t, prefix, v, weights = problem(*sizes, ties=ties)
-    expected = reference.prefix_ramp_sum(t, prefix, v, weights, delta)
+    expected = dense.prefix_ramp_sum(t, prefix, v, weights, delta)
     for w, e in ((weights, expected), (weights[0], expected[0])):
         torch.testing.assert_close(form(t, prefix, v, w, delta), e, rtol=0, atol=1e-11)
 
 
 def test_tiles_cover_all_thresholds(monkeypatch):
-    monkeypatch.setattr(dominance, "_TILE_PAIRS", {"cpu": 300})
+    monkeypatch.setattr(ramp, "_TILE_PAIRS", {"cpu": 300})
     t, prefix, v, weights = problem(100, 257, ties=False)
-    expected = reference.prefix_ramp_sum(t, prefix, v, weights, 0.5)
-    torch.testing.assert_close(dominance.tiled(t, prefix, v, weights, 0.5), expected)
+    expected = dense.prefix_ramp_sum(t, prefix, v, weights, 0.5)
+    torch.testing.assert_close(ramp.prefix_ramp_sum_tiled(t, prefix, v, weights, 0.5), expected)
 
 
 @pytest.mark.parametrize("delta", [0.0, 0.5])
 def test_ramp_sum(delta):
     t, _, v, weights = problem(90, 80, ties=True)
-    expected = reference.ramp_sum(t, v, weights, delta)
+    expected = dense.ramp_sum(t, v, weights, delta)
     torch.testing.assert_close(ramp_sum(t, v, weights, delta), expected, rtol=0, atol=1e-11)

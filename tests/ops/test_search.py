@@ -13,7 +13,7 @@ EDGES = {
     "crowded": [*torch.linspace(0, 1e-3, 500).tolist(), 1e6],
     "tied": [0.5] * 300 + [1.0] * 300,
     "all tied": [0.5] * 300,
-    "neighbours": [1.0] * 20 + [1.0 + 2**-23] * 20,
+    "neighbors": [1.0] * 20 + [1.0 + 2**-23] * 20,
     "denormal": [0.0] * 20 + [1e-45] * 20,
     "infinite": [-INF] * 5 + [0.1] * 20 + [INF] * 5,
     "not a number": [0.1] * 20 + [torch.nan] * 5,

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from brloss_d2.ops import cells, cells_triton, ramp_triton, reference, use_backend
+from brloss_d2.ops import cells, dense, use_backend
 from brloss_d2.ops.dispatch import accumulate
+from brloss_d2.ops.triton import cells as cells_triton
+from brloss_d2.ops.triton import ramp as ramp_triton
 
 sys.path.append(str(Path(__file__).parents[1] / "losses"))
 from cases import TABLE, Case, golden_cases, random_case, run
@@ -22,17 +24,17 @@ DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 
 
 def cells_problem(size: int, edges: int, dtype: torch.dtype, *, ties: bool = False, seed: int = 0):
-    """Arguments of `accumulate`, centred on a logit near 3; a third of the labels each."""
+    """Arguments of `accumulate`, centered on a logit near 3; a third of the labels each."""
     g = torch.Generator().manual_seed(seed)
     logits = torch.randn(size, generator=g, dtype=torch.float64) * 2 + 3
     left = torch.randn(edges, generator=g, dtype=torch.float64).sort().values * 2
     if ties:
         logits, left = (logits * 4).round() / 4, (left * 4).round() / 4
     labels = torch.randint(-1, 2, (size,), generator=g)
-    centre = torch.tensor([3.0])
+    center = torch.tensor([3.0])
     left = left.to(dtype)
     # Nothing below the first edge, as with the cells of a pool.
-    tensors = logits.to(dtype), labels, left[:1] + 3, centre.to(dtype), left
+    tensors = logits.to(dtype), labels, left[:1] + 3, center.to(dtype), left
     return [x.to(DEVICE) for x in tensors]
 
 
@@ -43,7 +45,7 @@ def test_cells(size, edges, ties, dtype):
     problem = cells_problem(size, edges, dtype, ties=ties)
     level, slope = torch.rand(2, edges, dtype=torch.float64, device=DEVICE)
     found = cells_triton.accumulate(*problem)
-    for form in (reference.accumulate, cells.accumulate):
+    for form in (dense.accumulate, cells.accumulate):
         expected = form(*problem)
         assert torch.equal(found.count, expected.count)
         exact = 1e-12 if dtype == torch.float64 else 1e-6
@@ -90,7 +92,7 @@ def test_copies_of_the_cells_add_up(copied, monkeypatch):
     monkeypatch.setattr(cells_triton, "_COPIED_CELLS", copied)
     monkeypatch.setattr(cells_triton, "_BLOCK", 64)
     problem = cells_problem(1000, 10, torch.float64)
-    found, expected = cells_triton.accumulate(*problem), reference.accumulate(*problem)
+    found, expected = cells_triton.accumulate(*problem), dense.accumulate(*problem)
     assert torch.equal(found.count, expected.count)
     torch.testing.assert_close(found.offset_sum, expected.offset_sum, rtol=1e-12, atol=1e-12)
 
@@ -99,7 +101,7 @@ def test_strided_arguments_and_small_labels():
     logits, labels, *edges = cells_problem(2000, 5, torch.float32)
     strided = logits.repeat_interleave(2)[::2], labels.to(torch.int8).repeat_interleave(2)[::2]
     found = cells_triton.accumulate(*strided, *edges)
-    assert torch.equal(found.count, reference.accumulate(logits, labels, *edges).count)
+    assert torch.equal(found.count, dense.accumulate(logits, labels, *edges).count)
 
 
 @pytest.mark.parametrize("delta", [0.0, 0.3])
@@ -114,10 +116,10 @@ def test_prefix_ramp_sum(sizes, ties, delta):
     weights = torch.rand(2, len(v), generator=g, dtype=torch.float64)
     t, prefix, v, weights = (x.to(DEVICE) for x in (t, prefix, v, weights))
     for w in (weights, weights[0]):
-        expected = reference.prefix_ramp_sum(t, prefix, v, w, delta)
+        expected = dense.prefix_ramp_sum(t, prefix, v, w, delta)
         found = ramp_triton.prefix_ramp_sum(t, prefix, v, w, delta)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-    expected = reference.ramp_sum(t, v, weights, delta)
+    expected = dense.ramp_sum(t, v, weights, delta)
     torch.testing.assert_close(
         ramp_triton.ramp_sum(t, v, weights, delta), expected, rtol=0, atol=1e-12
     )

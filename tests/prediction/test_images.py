@@ -12,16 +12,16 @@ from brloss_d2.prediction import find_images, read_rgb
 
 
 @pytest.fixture
-def colours() -> Image.Image:
+def colors() -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation_as_in_training(tmp_path: Path, colours: Image.Image, orientation: int):
+def test_exif_rotation_as_in_training(tmp_path: Path, colors: Image.Image, orientation: int):
     exif = Image.Exif()
     exif[274] = orientation
-    colours.save(tmp_path / "a.png", exif=exif)
+    colors.save(tmp_path / "a.png", exif=exif)
     found = read_rgb(str(tmp_path / "a.png"))
     assert found.shape == ((7, 5, 3) if orientation > 4 else (5, 7, 3))
     assert np.array_equal(found, read_image(str(tmp_path / "a.png"), format="RGB"))
@@ -31,9 +31,9 @@ def test_exif_rotation_as_in_training(tmp_path: Path, colours: Image.Image, orie
     ("mode", "suffix"),
     [("1", "png"), ("L", "png"), ("LA", "png"), ("P", "gif"), ("RGBA", "png"), ("CMYK", "tif")],
 )
-def test_modes(tmp_path: Path, colours: Image.Image, mode: str, suffix: str) -> None:
+def test_modes(tmp_path: Path, colors: Image.Image, mode: str, suffix: str) -> None:
     file = str(tmp_path / f"a.{suffix}")
-    colours.convert(mode).save(file)
+    colors.convert(mode).save(file)
     found = read_rgb(file)
     assert found.shape == (5, 7, 3) and found.dtype == np.uint8
     assert np.array_equal(found, read_image(file, format="RGB"))
@@ -56,11 +56,11 @@ def test_unknown_ranges_are_refused(tmp_path: Path) -> None:
             read_rgb(str(file))
 
 
-def test_broken_files(tmp_path: Path, colours: Image.Image) -> None:
+def test_broken_files(tmp_path: Path, colors: Image.Image) -> None:
     file = tmp_path / "a.png"
     with pytest.raises(InputError, match=r"Image file missing: .*a\.png"):
         read_rgb(str(file))
-    colours.resize((70, 50)).save(file)
+    colors.resize((70, 50)).save(file)
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(InputError, match=r"Image file unreadable: .*a\.png"):
         read_rgb(str(file))
@@ -69,9 +69,9 @@ def test_broken_files(tmp_path: Path, colours: Image.Image) -> None:
         read_rgb(str(file))
 
 
-def test_too_many_pixels(tmp_path: Path, colours: Image.Image, monkeypatch) -> None:
+def test_too_many_pixels(tmp_path: Path, colors: Image.Image, monkeypatch) -> None:
     """A small file may unpack to gigabytes: Pillow refuses."""
-    colours.save(tmp_path / "a.png")
+    colors.save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(InputError, match="DecompressionBomb"):
         read_rgb(str(tmp_path / "a.png"))

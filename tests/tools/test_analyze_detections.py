@@ -43,7 +43,7 @@ def test_the_numbers_are_those_of_the_evaluator(run, capsys):
 
     from brloss_d2.evaluation import COCOEvaluator
     from brloss_d2.evaluation.analysis import analyze
-    from brloss_d2.visualization import EvaluatedRun
+    from brloss_d2.plotting import EvaluatedRun
 
     loaded = EvaluatedRun.load(str(run))
     analysis = analyze(loaded.json_file, loaded.results, loaded.category_names)

@@ -156,7 +156,7 @@ def test_summary_finds_growth_and_ratios():
     assert summary.bytes_a_logit(rows) == pytest.approx(8)
     loop = row("rs_loop", 10**5, 0.01, ms=1000.0)
     skipped = Row(**STAMP, logits=10**6, positives=1, loss="rs_loop", status=table.TIME, limit_s=5)
-    text = summary.summarise([*rows, loop, skipped])
+    text = summary.summarize([*rows, loop, skipped])
     assert "1.00 (1e+06 x 1.0%, synthetic)" in text  # 100 ms beside 100 ms
     assert "316 (1e+05 x 1.0%, synthetic)" in text  # 1000 ms beside 3.16 ms
     assert "`rs_loop` | longer than 5 s | 1e+06 x 1.0%" in text

@@ -9,7 +9,7 @@ from imaginary_run import write_metrics, write_run
 from PIL import Image
 
 from brloss_d2.errors import InputError
-from brloss_d2.visualization.run_plots import TrainedRun, read_metrics
+from brloss_d2.plotting.run_plots import TrainedRun, read_metrics
 
 
 @pytest.fixture

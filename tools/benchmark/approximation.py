@@ -200,7 +200,7 @@ Relative L2 distance between the gradients that the negatives receive from the r
 positives and of negatives ({sizes}), pooled over the latter; problems in which no negative has a
 gradient are left out. Scores: synthetic (negatives N(0, 1), positives N(1, 1)) and as recorded in
 a training of the small detector of `make demo` (see [benchmarks](benchmarks/README.md)); that one
-separates its positives well, so take it as the unfavourable end for bucketing.
+separates its positives well, so take it as the unfavorable end for bucketing.
 
 {errors}
 

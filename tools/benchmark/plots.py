@@ -14,8 +14,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-_COLOURS = {name: f"C{i}" for i, name in enumerate(n for n in CONTENDERS if n != FOCAL)}
-_COLOURS[FOCAL] = "black"
+_COLORS = {name: f"C{i}" for i, name in enumerate(n for n in CONTENDERS if n != FOCAL)}
+_COLORS[FOCAL] = "black"
 
 
 def plot_times(rows: Sequence[Row], path: Path) -> None:
@@ -58,14 +58,14 @@ def _times(ax: Axes, rows: list[Row]) -> None:
     for name, own in _by_loss(rows):
         x = [row.logits for row in own]
         style = "-" if CONTENDERS[name].ours or name == FOCAL else "--"
-        label, colour = CONTENDERS[name].label, _COLOURS[name]
-        ax.plot(x, [row.both_ms for row in own], style, marker=".", label=label, color=colour)
+        label, color = CONTENDERS[name].label, _COLORS[name]
+        ax.plot(x, [row.both_ms for row in own], style, marker=".", label=label, color=color)
         low, high = [row.both_p20_ms for row in own], [row.both_p80_ms for row in own]
-        ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
     limits = {row.logits: row.limit_ms for row in rows}
     sizes = sorted(limits)
     label = "12 bytes a logit at\ncopy bandwidth"
-    ax.plot(sizes, [limits[s] for s in sizes], ":", color="grey", label=label)
+    ax.plot(sizes, [limits[s] for s in sizes], ":", color="gray", label=label)
 
 
 def _ratios(ax: Axes, rows: list[Row]) -> None:
@@ -73,9 +73,9 @@ def _ratios(ax: Axes, rows: list[Row]) -> None:
         sizes = sorted({row.logits for row in own})
         ratios = [[r.x_focal for r in own if r.logits == s and r.x_focal] for s in sizes]
         low, middle, high = ([f(r) for r in ratios] for f in (min, statistics.median, max))
-        label, colour = CONTENDERS[name].label, _COLOURS[name]
-        ax.plot(sizes, middle, marker=".", label=label, color=colour)
-        ax.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
+        label, color = CONTENDERS[name].label, _COLORS[name]
+        ax.plot(sizes, middle, marker=".", label=label, color=color)
+        ax.fill_between(sizes, low, high, color=color, alpha=0.15, linewidth=0)
     ax.axhline(1, color="black", linewidth=0.8, label="focal (torchvision)")
 
 

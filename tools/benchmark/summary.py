@@ -16,7 +16,7 @@ PUBLISHED = {"ap": "ap_loop", "rs": "rs_loop", "brs": "brs_matrices"}
 _GROWTH_FROM = 100_000
 
 
-def summarise(rows: Sequence[Row]) -> str:
+def summarize(rows: Sequence[Row]) -> str:
     """Markdown: one table of the losses, one of what was skipped."""
     ok = [row for row in rows if row.status == OK]
     names = [name for name, contender in CONTENDERS.items() if contender.ours]

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 
 from comparison.report import Study, mean_and_spread
 
-# Okabe and Ito: can be told apart by the colour-blind; markers and names tell as well.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000", "#D55E00", "#8C8C8C")
+# Okabe and Ito: can be told apart by the color-blind; markers and names tell as well.
+_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000", "#D55E00", "#8C8C8C")
 _MARKERS = "osD^vPX*<>"
 _DPI = 130
 _TICKS = 8  # evaluations up to which each has one
-_LABEL_HEIGHT = 0.045  # of an axis, that neighbouring labels need
+_LABEL_HEIGHT = 0.045  # of an axis, that neighboring labels need
 
 
 def plot(study: Study, path: Path) -> None:
@@ -46,12 +46,12 @@ def _draw_results(ax: Axes, study: Study) -> None:
         if found is None:
             continue
         mean, spread = found
-        colour, marker = _style(number)
+        color, marker = _style(number)
         ax.errorbar(
-            number - 0.12, mean, spread, fmt=marker, color=colour, capsize=5, markersize=8, zorder=3
+            number - 0.12, mean, spread, fmt=marker, color=color, capsize=5, markersize=8, zorder=3
         )
         spots = [number + 0.14] * len(values)
-        ax.scatter(spots, values, s=22, facecolors="none", edgecolors=colour, linewidths=1.2)
+        ax.scatter(spots, values, s=22, facecolors="none", edgecolors=color, linewidths=1.2)
         low = min(*values, mean - (spread or 0))
         place = dict(xytext=(0, -5), textcoords="offset points", ha="center", va="top")
         ax.annotate(f"{mean:.1f}", (number, low), fontsize=8, **place)
@@ -65,8 +65,8 @@ def _draw_results(ax: Axes, study: Study) -> None:
 
 def _draw_curves(ax: Axes, curves: dict[str, dict[int, float]]) -> None:
     for number, curve in enumerate(curves.values()):
-        colour, marker = _style(number)
-        ax.plot(list(curve), list(curve.values()), marker=marker, color=colour, markersize=5)
+        color, marker = _style(number)
+        ax.plot(list(curve), list(curve.values()), marker=marker, color=color, markersize=5)
     evaluated = sorted({i for curve in curves.values() for i in curve})
     if len(evaluated) <= _TICKS:
         ax.set_xticks(evaluated)
@@ -85,15 +85,15 @@ def _label_ends(ax: Axes, curves: dict[str, dict[int, float]], last: int) -> Non
     beside = ax.get_yaxis_transform()
     for number, loss in enumerate(curves):
         if loss in heights:
-            colour, marker = _style(number)
+            color, marker = _style(number)
             options = dict(transform=beside, clip_on=False)
-            ax.plot(1.025, heights[loss], marker=marker, color=colour, markersize=6, **options)
+            ax.plot(1.025, heights[loss], marker=marker, color=color, markersize=6, **options)
             ax.text(1.045, heights[loss], loss, fontsize=9, va="center", **options)
     ax.set_ylim(low, high)
 
 
 def spread_labels(heights: dict[str, float], gap: float) -> dict[str, float]:
-    """Move heights apart until neighbours are `gap` from each other; their order stays."""
+    """Move heights apart until neighbors are `gap` from each other; their order stays."""
     order = sorted(heights, key=lambda name: heights[name])
     moved: list[float] = []
     for name in order:
@@ -103,4 +103,4 @@ def spread_labels(heights: dict[str, float], gap: float) -> dict[str, float]:
 
 
 def _style(number: int) -> tuple[str, str]:
-    return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+    return _COLORS[number % len(_COLORS)], _MARKERS[number % len(_MARKERS)]

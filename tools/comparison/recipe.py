@@ -10,7 +10,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
 from brloss_d2.engine import load_config
-from brloss_d2.engine.overrides import target_of
+from brloss_d2.engine.config.overrides import target_of
 from brloss_d2.errors import InputError
 from brloss_d2.modeling import (
     ATSSAssigner,
@@ -42,7 +42,7 @@ def slim_recipe(detector: str) -> Path:
 def with_loss(path: Path, loss: str, train_images: int) -> DictConfig:
     """Load a config and change what it trains with.
 
-    Anchors, assignment, network, selection of detections, optimiser and schedule stay. The seed
+    Anchors, assignment, network, selection of detections, optimizer and schedule stay. The seed
     alone decides on the data, whatever random numbers building the model takes.
 
     Args:

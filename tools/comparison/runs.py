@@ -25,7 +25,7 @@ class Run:
 
     Attributes:
         loss: name of the loss.
-        seed: of initialisation and data.
+        seed: of initialization and data.
         config: the config file.
         output: the folder it writes to.
         arguments: of train_net.py.

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from brloss_d2.losses import bucketed_ap_loss, bucketed_rank_sort_loss, rank_sort_loss
-from brloss_d2.visualization.figures import tidy
+from brloss_d2.plotting.figures import tidy
 from loss_pictures.scene import (
     BLACK,
     BLUE,
-    GREY,
+    GRAY,
     LABELS,
     LOGITS,
     NEGATIVES,
@@ -51,14 +51,14 @@ def _buckets(axes: Axes) -> None:
     reach = float(POSITIVES.min()) - DELTA
     edges = sorted([reach, *POSITIVES.tolist(), RANGE[1]])
     for k, (low, high) in enumerate(pairwise(edges)):
-        axes.axvspan(low, high, color=GREY, alpha=0.12 if k % 2 else 0.25, linewidth=0)
+        axes.axvspan(low, high, color=GRAY, alpha=0.12 if k % 2 else 0.25, linewidth=0)
         members = NEGATIVES[(low <= NEGATIVES) & (high > NEGATIVES)]
         mean, size = float(members.mean()), len(members)
         axes.vlines(mean, 0, size, color=BLACK, linewidth=1)
         label = None if k else "prototype"
         axes.plot([mean], [size], "D", color=BLACK, ms=7, label=label)
         axes.text(mean, size + 0.25, f"$n_b = {size}$", ha="center", fontsize=9)
-    axes.text((RANGE[0] + reach) / 2, 1.5, "out of\nreach", ha="center", color=GREY)
+    axes.text((RANGE[0] + reach) / 2, 1.5, "out of\nreach", ha="center", color=GRAY)
     mark_decisions(axes)
     title = "The negatives between two positives act as one prototype: their mean, $n_b$ times"
     tidy(axes, title=title, ylabel="members $n_b$", ylim=(0, 3.4), yticks=range(4))

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from brloss_d2.losses import alrp_loss, ap_loss, rank_sort_loss
-from brloss_d2.ops.reference import ramp
-from brloss_d2.visualization.figures import tidy
+from brloss_d2.ops.dense import ramp
+from brloss_d2.plotting.figures import tidy
 from loss_pictures.scene import (
     BLACK,
     BLUE,
@@ -61,7 +61,7 @@ def _false_positives(axes: Axes, i: int, delta: float) -> None:
 
 
 def draw_alrp() -> Figure:
-    """What localisation errors do to the ranking and how the boxes are weighted."""
+    """What localization errors do to the ranking and how the boxes are weighted."""
     figure, (top, bottom) = stacked(2)
     errors = 1 - IOU
     _box_weights(top, errors)
@@ -82,7 +82,7 @@ def _box_weights(axes: Axes, errors: Tensor) -> None:
     left, right, width = (POSITIVES - 0.18).numpy(), (POSITIVES + 0.18).numpy(), 0.26
     hatched = {"color": "white", "edgecolor": BLUE, "hatch": "/////"}
     axes.bar(left, weights, width, label="its weight in\nloss_box", **hatched)
-    axes.bar(right, heights, width, label="localisation\nerror $E$", color=BLUE)
+    axes.bar(right, heights, width, label="localization\nerror $E$", color=BLUE)
     for places, values in ((left, weights), (right, heights)):
         for x, value in zip(places, values, strict=True):
             axes.text(float(x), float(value) + 0.01, f"{value:.2f}", ha="center", fontsize=9)
@@ -126,8 +126,8 @@ def _descent(axes: Axes, title: str, loss: Callable[..., dict[str, Tensor]]) -> 
     for end, iou in sorted(zip(path[-1, :COUNT].tolist(), IOU.tolist(), strict=True)):
         height = max(end, height + 0.35)  # labels do not overlap
         axes.text(STEPS * 1.02, height, f"IoU {iou:.2f}", va="center", fontsize=9)
-    for y, label, colour in ((-0.8, "negatives", ORANGE), (2.45, "positives", BLUE)):
-        axes.text(STEPS * 0.75, y, label, color=colour)
+    for y, label, color in ((-0.8, "negatives", ORANGE), (2.45, "positives", BLUE)):
+        axes.text(STEPS * 0.75, y, label, color=color)
     tidy(axes, title=title, xlabel="steps of gradient descent", ylabel="logit $s$")
     axes.set(xlim=(0, STEPS), ylim=(-2.6, 2.9))
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from brloss_d2.visualization.figures import PALETTE, tidy
+from brloss_d2.plotting.figures import PALETTE, tidy
 
 # Logits. The positive with the worst box has the highest score.
 POSITIVES = torch.tensor([1.6, 0.5, -0.6], dtype=torch.float64)
@@ -20,7 +20,7 @@ LABELS = torch.tensor([1] * len(POSITIVES) + [0] * len(NEGATIVES))
 COUNT = len(POSITIVES)
 
 BLUE, ORANGE, GREEN, PURPLE, *_, BLACK = PALETTE
-GREY = "#777777"
+GRAY = "#777777"
 STYLE = {
     "figure.dpi": 130,
     "font.size": 10,
@@ -67,11 +67,11 @@ def movement(axes: Axes, title: str, solid: Tensor, hatched: Tensor | None = Non
         solid: gradients (M,).
         hatched: others (M,) to compare them with, to the left of them.
     """
-    colours = [BLUE if label else ORANGE for label in LABELS]
+    colors = [BLUE if label else ORANGE for label in LABELS]
     offset = 0.0 if hatched is None else WIDTH / 2
-    axes.bar((LOGITS + offset).numpy(), (-solid).numpy(), WIDTH, color=colours)
+    axes.bar((LOGITS + offset).numpy(), (-solid).numpy(), WIDTH, color=colors)
     if hatched is not None:
-        style = {"color": "white", "edgecolor": colours, "hatch": "/////"}
+        style = {"color": "white", "edgecolor": colors, "hatch": "/////"}
         axes.bar((LOGITS - offset).numpy(), (-hatched).numpy(), WIDTH, **style)
     mark_decisions(axes)
     axes.axhline(0, color=BLACK, linewidth=0.8)
@@ -84,8 +84,8 @@ def legend(axes: Axes, **options: object) -> None:
 
 
 def compared(hatched: str, solid: str) -> list[Patch]:
-    """Entries of a legend for the two kinds of bars, whatever their colour."""
+    """Entries of a legend for the two kinds of bars, whatever their color."""
     return [
-        Patch(facecolor="white", edgecolor=GREY, hatch="/////", label=hatched),
-        Patch(facecolor=GREY, edgecolor=GREY, label=solid),
+        Patch(facecolor="white", edgecolor=GRAY, hatch="/////", label=hatched),
+        Patch(facecolor=GRAY, edgecolor=GRAY, label=solid),
     ]

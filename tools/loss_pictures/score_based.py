@@ -16,7 +16,7 @@ from brloss_d2.losses import (
     SigmoidFocalLoss,
     VarifocalLoss,
 )
-from brloss_d2.visualization.figures import tidy
+from brloss_d2.plotting.figures import tidy
 from loss_pictures.scene import BLACK, BLUE, GREEN, ORANGE
 
 HARD = {"negative": (0.0, ORANGE, "--"), "positive": (1.0, BLUE, "-")}
@@ -31,10 +31,10 @@ def draw(name: str, loss: ScoreLoss) -> Figure:
     """Loss and gradient against the score, for a negative and for positives."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.3), layout="constrained")
     scores = torch.linspace(0.002, 0.998, 499, dtype=torch.float64)
-    for label, (target, colour, line) in (SOFT if loss.soft_targets else HARD).items():
+    for label, (target, color, line) in (SOFT if loss.soft_targets else HARD).items():
         value, step = _curves(loss, scores, target)
-        left.plot(scores, value, line, color=colour, label=label)
-        right.plot(scores, step, line, color=colour, label=label)
+        left.plot(scores, value, line, color=color, label=label)
+        right.plot(scores, step, line, color=color, label=label)
     right.axhline(0, color=BLACK, linewidth=0.8)
     tidy(left, title=name, xlabel="score", ylabel="loss", ylim=(-0.05, 3), xlim=(0, 1))
     title = "What becomes of a score depends on itself alone"

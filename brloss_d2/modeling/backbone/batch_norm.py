@@ -1,13 +1,13 @@
-"""Batch normalisation with fixed statistics and a trainable affine part."""
+"""Batch normalization with fixed statistics and a trainable affine part."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class FixedStatsBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that uses its stored statistics in training too.
+    """Batch normalization that uses its stored statistics in training too.
 
-    The published detectors train the affine part of the backbone's normalisation while its running
+    The published detectors train the affine part of the backbone's normalization while its running
     statistics stay those of ImageNet; detectron2's `FrozenBN` freezes both. Frozen stages are
     still turned into `FrozenBN` by `ResNet.freeze`.
     """

@@ -1,6 +1,6 @@
 """A slim Faster R-CNN ResNet-18-FPN that trains from scratch in minutes on a CPU.
 
-Half the width, group normalisation instead of ImageNet statistics, and fewer proposals; otherwise
+Half the width, group normalization instead of ImageNet statistics, and fewer proposals; otherwise
 the detector of `faster_rcnn_fpn`.
 """
 
@@ -33,5 +33,5 @@ model.proposal_generator.update(pre_nms_topk=(500, 500), post_nms_topk=(128, 128
 model.roi_heads.box_head.input_shape.channels = 64
 model.roi_heads.box_head.fc_dims = [256]
 model.roi_heads.box_predictor.input_shape.channels = 256
-# From scratch the pixels may have any scale; about unit variance suits group normalisation.
+# From scratch the pixels may have any scale; about unit variance suits group normalization.
 model.pixel_std = [57.0, 57.0, 57.0]

@@ -7,7 +7,7 @@ from brloss_d2.modeling import FoveaAssigner, LogDistanceTransform
 from .retinanet_fpn import model
 
 model.head.num_anchors = 1
-# Squares around the cells' centres: distances are in units of their sides.
+# Squares around the cells' centers: distances are in units of their sides.
 model.anchor_generator.update(
     sizes=[[16], [32], [64], [128], [256]], aspect_ratios=[1.0], offset=0.5
 )

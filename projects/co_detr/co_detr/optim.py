@@ -12,7 +12,7 @@ def params_by_name(
 ) -> list[dict[str, Any]]:
     """Parameter groups whose learning rates depend on what the names of parameters contain.
 
-    The weight decay is the optimiser's for all of them, normalisation and biases included.
+    The weight decay is the optimizer's for all of them, normalization and biases included.
 
     Args:
         model: those of its parameters that require a gradient.

@@ -19,7 +19,7 @@ CLASSES = 5
 def detector(golden: Golden):
     """The leaf configuration with the sizes and weights of the file."""
     cfg = small_config("brs" if golden.name.startswith("brs") else "focal")
-    # The stored batch is normalised.
+    # The stored batch is normalized.
     cfg.pixel_mean, cfg.pixel_std = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
     model = instantiate(cfg)
     load_weights(model, golden, "co_deformable_detr")
@@ -69,7 +69,7 @@ def _shrink_regions(cfg, loss: str) -> None:
 
 
 def inputs(golden: Golden) -> list[dict]:
-    """Normalised images without padding, and their objects."""
+    """Normalized images without padding, and their objects."""
     sizes = golden.tensor("input/image_hw").tolist()
     batch = golden.tensor("input/batch")
     return [
@@ -80,7 +80,7 @@ def inputs(golden: Golden) -> list[dict]:
 
 @contextmanager
 def use_stored_samples(model, golden: Golden) -> Iterator[None]:
-    """Take what is drawn at random from the file: customised queries, in the baseline samples."""
+    """Take what is drawn at random from the file: customized queries, in the baseline samples."""
     rows = iter([golden.tensor(f"aux{head}/row_index").long() for head in range(2)])
     with mock.patch.object(co_detr, "choose_rows", lambda *_: next(rows)):
         if "rpn/sample0/pos_index" not in golden:

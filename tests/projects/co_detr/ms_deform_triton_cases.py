@@ -39,7 +39,7 @@ def test_sampling_and_its_gradients(sizes, dtype):
         torch.testing.assert_close(x, y, rtol=0, atol=EXACT[dtype] * y.abs().max().item())
 
 
-def test_points_at_the_centres_of_cells_and_one_cell_outside():
+def test_points_at_the_centers_of_cells_and_one_cell_outside():
     """Where slopes jump, both take the same side."""
     problem = random_problem(shapes=((4, 4), (2, 2)))
     sizes = torch.tensor([[4.0], [2.0]])[:, :, None]

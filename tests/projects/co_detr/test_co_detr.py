@@ -21,7 +21,7 @@ from brloss_d2.projects.co_detr.modeling.swin import Swin
 
 
 def num_terms(loss: str, layers: int) -> int:
-    """Of proposals, decoder, two sets of customised queries and three auxiliary heads."""
+    """Of proposals, decoder, two sets of customized queries and three auxiliary heads."""
     sets = 1 + layers + 2 * layers
     return {"brs": 4 * sets + 9, "focal": 3 * sets + 7}[loss]
 

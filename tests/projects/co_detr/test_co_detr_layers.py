@@ -85,15 +85,15 @@ def test_inverse_sigmoid():
 
 
 def test_references():
-    """Centres of valid cells relative to the image, then to the canvas of each level."""
+    """Centers of valid cells relative to the image, then to the canvas of each level."""
     places = geometry()
     found = cell_references(places)
     assert found.shape == (2, places.padding.shape[1], 4, 2)
     start, level = 10 * 13, 1  # row 2, column 3 of the second level
     cell = start + 2 * 7 + 3
     ratios = places.valid_ratios[1]
-    centre = torch.tensor([3.5 / 6, 2.5 / 4])
-    torch.testing.assert_close(found[1, cell], centre * ratios)
+    center = torch.tensor([3.5 / 6, 2.5 / 4])
+    torch.testing.assert_close(found[1, cell], center * ratios)
     torch.testing.assert_close(found[1, cell, level], torch.tensor([3.5 / 7, 2.5 / 5]))
 
 
@@ -131,7 +131,7 @@ def test_numbers_of_parameters():
     assert count(ChannelMapper([512, 1024, 2048], ["a", "b", "c"])) == 5_638_144
 
 
-def test_matrices_are_initialised_by_xavier():
+def test_matrices_are_initialized_by_xavier():
     layer = DecoderLayer(64, 8, 4, 4, 128)
     attention = layer.self_attn
     for weight in (

@@ -110,7 +110,7 @@ def test_both_forms_of_the_head_embedding(
 
 
 @pytest.mark.parametrize("leaf", ["R_50_brs", "swin_t_focal"])
-def test_the_direction_is_recognised(tmp_path: Path, leaf: str) -> None:
+def test_the_direction_is_recognized(tmp_path: Path, leaf: str) -> None:
     """Though both sides of a Swin transformer have the same names."""
     state, file = detector(leaf).state_dict(), tmp_path / "file.pth"
     torch.save({"model": state}, file)

@@ -1,4 +1,4 @@
-"""Proposals, decoder, matching and customised queries against the published implementation."""
+"""Proposals, decoder, matching and customized queries against the published implementation."""
 
 import pytest
 import torch

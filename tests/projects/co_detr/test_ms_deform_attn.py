@@ -1,4 +1,4 @@
-"""Deformable attention: the definition, gradients, memory, mixed precision, initialisation."""
+"""Deformable attention: the definition, gradients, memory, mixed precision, initialization."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The query head: proposals, refinement of boxes, customised queries, initialisation."""
+"""The query head: proposals, refinement of boxes, customized queries, initialization."""
 
 import math
 
@@ -67,7 +67,7 @@ class TestProposals:
         torch.testing.assert_close(found, torch.tensor(expected).view_as(found))
 
     def test_cells_next_to_the_border(self):
-        """Of 64 columns the outer ones have their centres within 1 % of the border."""
+        """Of 64 columns the outer ones have their centers within 1 % of the border."""
         boxes = proposal_logits(geometry((64, 512), [(64, 512)]))[0, : 8 * 64].view(8, 64, 4)
         assert boxes[:, [0, -1]].isinf().all() and boxes[:, 1:-1].isfinite().all()
 
@@ -202,7 +202,7 @@ class TestDecoder:
 
 
 def test_halves_of_what_a_box_is_encoded_to():
-    """The first is the position; the second belongs to the content of customised queries."""
+    """The first is the position; the second belongs to the content of customized queries."""
     head = small_query_head()
     encoders = [(head.pos_trans, None), *((e.pos_trans, e) for e in head.custom.embeddings)]
     with torch.no_grad():
@@ -300,7 +300,7 @@ def test_every_parameter_has_a_gradient():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
-def test_initialisation():
+def test_initialization():
     head = small_query_head()
     state = head.state_dict()
     for name in ("enc_output", "pos_trans", "custom.embeddings.1.feat_trans"):

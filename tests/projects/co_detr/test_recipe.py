@@ -1,4 +1,4 @@
-"""Weights, optimiser and schedule of the leaves are the published ones."""
+"""Weights, optimizer and schedule of the leaves are the published ones."""
 
 import re
 from pathlib import Path
@@ -61,7 +61,7 @@ def count(module: nn.Module, trained: bool | None = None) -> int:
     return sum(p.numel() for p in chosen)
 
 
-def test_all_normalisation_of_the_resnet_is_frozen() -> None:
+def test_all_normalization_of_the_resnet_is_frozen() -> None:
     model = instantiate(config("R_50_brs").model)
     names = [name for name, p in model.backbone.named_parameters() if p.requires_grad]
     assert len(names) == 42 and not any("norm" in name for name in names)
@@ -73,7 +73,7 @@ def test_all_normalisation_of_the_resnet_is_frozen() -> None:
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
-def test_optimiser(leaf: str) -> None:
+def test_optimizer(leaf: str) -> None:
     cfg = config(leaf)
     decay = 1e-4 if leaf.startswith("R_50") else 0.05
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (2e-4, decay)
@@ -191,7 +191,7 @@ def test_proposals_and_samples(leaf: str) -> None:
 
 
 def test_anchors_of_the_first_cells() -> None:
-    """Centred on the corner of the cell; ratio by ratio, each in three sizes."""
+    """Centered on the corner of the cell; ratio by ratio, each in three sizes."""
     model = config("R_50_brs").model
     maps = [torch.zeros(1, 1, 2, 2)] * 5
     anchors = [a.tensor for a in instantiate(model.proposal_generator.anchor_generator)(maps)]

@@ -40,7 +40,7 @@ def test_sizes_of_the_published_backbones(
     assert steps == pytest.approx([rate / (len(rates) - 1)] * len(steps), rel=1e-4)
 
 
-def test_every_output_has_a_normalisation_and_nothing_else_is_new() -> None:
+def test_every_output_has_a_normalization_and_nothing_else_is_new() -> None:
     names = {name for name, _ in Swin(**SMALL).named_parameters()}
     norms = {f"norm{i}.{tensor}" for i in (1, 2, 3) for tensor in ("weight", "bias")}
     assert {name for name in names if not name.startswith(("layers.", "patch_embed."))} == norms

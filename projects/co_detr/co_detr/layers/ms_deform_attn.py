@@ -66,8 +66,8 @@ class MSDeformAttn(nn.Module):
         Args:
             query_pos: (N, Q, C), added where offsets and weights are made, not to the result.
             value: (N, S, C); padded cells count as zeros after their projection.
-            references: (N, Q, L, 2) points (x, y), or (N, Q, L, 4) boxes as centre, width and
-                height, both normalised by the padded size of each level. Offsets are in cells
+            references: (N, Q, L, 2) points (x, y), or (N, Q, L, 4) boxes as center, width and
+                height, both normalized by the padded size of each level. Offsets are in cells
                 around points, in half widths and heights over `num_points` around boxes.
             geometry: of the levels.
 
@@ -95,5 +95,5 @@ def _locations(references: Tensor, offsets: Tensor, shapes: Sequence[tuple[int, 
         # Sizes of the levels as (width, height).
         sizes = offsets.new_tensor(shapes).flip(-1)
         return references + offsets / sizes[:, None]
-    centres, sizes = references.split(2, dim=-1)
-    return centres + offsets / offsets.shape[-2] * sizes * 0.5
+    centers, sizes = references.split(2, dim=-1)
+    return centers + offsets / offsets.shape[-2] * sizes * 0.5

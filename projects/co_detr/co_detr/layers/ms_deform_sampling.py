@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from brloss_d2.ops.launch import check_triton, has_triton
+from brloss_d2.ops.triton.launch import check_triton, has_triton
 from brloss_d2.projects.co_detr.layers import ms_deform_torch
 
 Backend = Literal["auto", "torch", "triton"]
@@ -34,7 +34,7 @@ def ms_deform_sample(
     Args:
         value: (N, S, M, D), level by level, rows first; outside a level there are zeros.
         shapes: (H, W) of each level, in cells.
-        locations: (N, Q, M, L, P, 2) as (x, y), normalised: 0 and 1 are the edges of a level.
+        locations: (N, Q, M, L, P, 2) as (x, y), normalized: 0 and 1 are the edges of a level.
         weights: (N, Q, M, L, P).
         backend: "torch", "triton" (GPU tensors only) or "auto", which takes PyTorch so far.
 

@@ -64,7 +64,7 @@ class _Points(NamedTuple):
     """The points of a chunk and the cells around them.
 
     Attributes:
-        pixels: (R, K, 2) where they are as (x, y), 0 at the centre of the first cell, clamped to
+        pixels: (R, K, 2) where they are as (x, y), 0 at the center of the first cell, clamped to
             where there is something to see.
         fractions: (R, K, 2) of the way from one corner to the next.
         weights: (R, K).

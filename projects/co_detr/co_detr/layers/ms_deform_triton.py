@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from brloss_d2.ops.launch import current_device
+from brloss_d2.ops.triton.launch import current_device
 
 _QUERIES = 32
 

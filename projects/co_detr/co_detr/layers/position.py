@@ -34,7 +34,7 @@ def sine_box(boxes: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
     """Encode boxes, float32 or finer.
 
     Args:
-        boxes: (..., 4) as centre, width and height, normalised by the size of the image.
+        boxes: (..., 4) as center, width and height, normalized by the size of the image.
         dim: channels for each of the four numbers, even.
         temperature: as in `sine_map`.
 

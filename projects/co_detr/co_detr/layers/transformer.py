@@ -1,4 +1,4 @@
-"""Layers of the transformer, normalised after each residual sum, without dropout."""
+"""Layers of the transformer, normalized after each residual sum, without dropout."""
 
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ class FFN(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear maps with ReLUs between them, initialised as PyTorch does.
+    """Linear maps with ReLUs between them, initialized as PyTorch does.
 
     Args:
         dims: of the input, of each hidden layer, of the output.

@@ -5,7 +5,7 @@ from torchvision.ops import box_convert
 
 
 def relative_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Centre and size in fractions of the image, nothing clipped.
+    """Center and size in fractions of the image, nothing clipped.
 
     Args:
         boxes: (..., 4) XYXY in pixels.

@@ -40,14 +40,14 @@ class CoDETR(nn.Module):
         backbone: named feature maps.
         neck: projects them to the levels of the transformer.
         query_head: encoder, proposals and decoder.
-        query_losses: losses of decoder, proposals and customised queries.
+        query_losses: losses of decoder, proposals and customized queries.
         proposal_generator: region proposals; reads p3 and up.
         roi_heads: the R-CNN; the first whose foreground becomes queries.
         dense_head: the one-stage head; the second.
-        max_custom: customised queries of a head, at most, in an image.
+        max_custom: customized queries of a head, at most, in an image.
         max_detections: kept an image.
         pixel_mean, pixel_std: in the order of `input_format`.
-        input_format: order of the colours.
+        input_format: order of the colors.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class CoDETR(nn.Module):
         }
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalise, and pad to the largest height and width of the batch."""
+        """Normalize, and pad to the largest height and width of the batch."""
         images = [x["image"].to(self.device) for x in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         return ImageList.from_tensors(images)

@@ -1,4 +1,4 @@
-"""Customised positive queries: what the auxiliary heads found positive, as queries of the decoder.
+"""Customized positive queries: what the auxiliary heads found positive, as queries of the decoder.
 
 Collaborative hybrid assignments (Zong et al., ICCV 2023, section 3.3). A head hands over, for each
 image, a list of n boxes with labels; as many rows of each list become queries. Shapes: N images,

@@ -77,7 +77,7 @@ class DeformableDecoder(nn.Module):
             box_branches: one for each layer, (N, Q, C) to (N, Q, 4) steps in logit space.
 
         Returns:
-            (D, N, Q, C) features without a last normalisation and (D, N, Q, 4) boxes, cxcywh
+            (D, N, Q, C) features without a last normalization and (D, N, Q, 4) boxes, cxcywh
             relative to the image.
         """
         x, references = queries.content, queries.references

@@ -5,9 +5,9 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from brloss_d2.criteria import Criterion
-from brloss_d2.modeling.dense_heads import DenseMatcher
-from brloss_d2.modeling.label_assignment import IGNORED, LevelAnchors
 from brloss_d2.modeling.matching import log_metrics
+from brloss_d2.modeling.one_stage import DenseMatcher
+from brloss_d2.modeling.one_stage.assigners import IGNORED, LevelAnchors
 from brloss_d2.projects.co_detr.modeling.head_rows import HeadRows, cell_features
 
 

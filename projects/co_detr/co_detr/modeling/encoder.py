@@ -60,16 +60,16 @@ class DeformableEncoder(nn.Module):
 
 
 def cell_references(geometry: FeatureGeometry) -> Tensor:
-    """Centre of each cell, normalised by the padded size of each level, (N, S, L, 2) as (x, y)."""
+    """Center of each cell, normalized by the padded size of each level, (N, S, L, 2) as (x, y)."""
     ratios = geometry.valid_ratios
-    centres = []
+    centers = []
     for level, (height, width) in enumerate(geometry.shapes):
         y = torch.arange(height, device=ratios.device) + 0.5
         x = torch.arange(width, device=ratios.device) + 0.5
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
         covered = ratios[:, None, level] * ratios.new_tensor([width, height])
-        centres.append(grid / covered)
-    return torch.cat(centres, dim=1)[:, :, None] * ratios[:, None]
+        centers.append(grid / covered)
+    return torch.cat(centers, dim=1)[:, :, None] * ratios[:, None]
 
 
 def _flatten(maps: Sequence[Tensor]) -> Tensor:

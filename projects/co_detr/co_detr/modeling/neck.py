@@ -11,7 +11,7 @@ from brloss_d2.errors import InputError
 class ChannelMapper(nn.Module):
     """A 1x1 convolution for each map, and coarser maps by 3x3 convolutions of stride 2.
 
-    Each is followed by group normalisation and no activation. The first coarser map is made of the
+    Each is followed by group normalization and no activation. The first coarser map is made of the
     last map of the backbone, every other of the one before it.
 
     Args:
@@ -19,7 +19,7 @@ class ChannelMapper(nn.Module):
         in_features: names of the maps that are used, finest first.
         out_channels: of every map that comes out.
         num_outs: how many maps come out.
-        num_groups: of each normalisation.
+        num_groups: of each normalization.
 
     Raises:
         InputError: `input_shapes` does not fit `in_features`, or fewer maps are to come out.

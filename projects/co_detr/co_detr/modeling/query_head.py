@@ -1,6 +1,6 @@
 """The transformer of Co-Deformable-DETR with its branches: two-stage, with mixed selection.
 
-Shapes: N images, Q queries, T customised queries, K classes, C channels, D decoder layers,
+Shapes: N images, Q queries, T customized queries, K classes, C channels, D decoder layers,
 L levels, S cells of all levels.
 """
 
@@ -56,10 +56,10 @@ class Proposals:
 
 
 class CoDeformableHead(nn.Module):
-    """Encoder, two-stage proposals, decoder, and customised queries for auxiliary heads.
+    """Encoder, two-stage proposals, decoder, and customized queries for auxiliary heads.
 
     Co-DETR (Zong et al., ICCV 2023) over Deformable DETR (Zhu et al., ICLR 2021). The positions of
-    the queries come from the best proposals, their content is learnt ("mixed selection").
+    the queries come from the best proposals, their content is learned ("mixed selection").
 
     Args:
         encoder: makes the memory.
@@ -129,7 +129,7 @@ class CoDeformableHead(nn.Module):
     def decode(
         self, queries: Queries, memory: Tensor, geometry: FeatureGeometry
     ) -> QueryPredictions:
-        """Predict from queries, the head's own or customised ones."""
+        """Predict from queries, the head's own or customized ones."""
         hidden, boxes = self.decoder(queries, memory, geometry, self.box_branches[:-1])
         branches = zip(self.class_branches[:-1], hidden, strict=True)
         logits = torch.stack([branch(x) for branch, x in branches])
@@ -211,11 +211,11 @@ class _HeadEmbedding(nn.Module):
 def proposal_logits(geometry: FeatureGeometry) -> Tensor:
     """(N, S, 4) the boxes that cells start from, cxcywh relative to the image, in logit space.
 
-    Infinite in the padding and where a centre is within 1 % of the border of the image.
+    Infinite in the padding and where a center is within 1 % of the border of the image.
     """
     levels = [_level_boxes(padding, level) for level, padding in enumerate(geometry.masks)]
     boxes = torch.cat(levels, 1)
-    # Centres of cells in the padding are beyond 1.
+    # Centers of cells in the padding are beyond 1.
     usable = ((boxes > _MARGIN) & (boxes < 1 - _MARGIN)).all(-1)
     return boxes.logit().masked_fill(~usable[..., None], torch.inf)
 

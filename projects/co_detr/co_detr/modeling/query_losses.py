@@ -1,4 +1,4 @@
-"""Losses of everything that is a set of queries: decoder layers, proposals, customised queries."""
+"""Losses of everything that is a set of queries: decoder layers, proposals, customized queries."""
 
 import torch
 from detectron2.structures import Boxes, Instances
@@ -17,14 +17,14 @@ from brloss_d2.projects.co_detr.modeling.query_head import Proposals, QueryPredi
 class QueryLosses(nn.Module):
     """Matches queries one to one with objects, and computes the losses of every layer.
 
-    Shapes: N images, Q queries, K classes, D decoder layers. Predicted boxes are normalised cxcywh.
-    A criterion compares boxes in pixels; losses "on deltas" get the normalised boxes.
+    Shapes: N images, Q queries, K classes, D decoder layers. Predicted boxes are normalized cxcywh.
+    A criterion compares boxes in pixels; losses "on deltas" get the normalized boxes.
 
     Args:
         matcher: which query answers for which object.
         decoder: criterion of the decoder layers.
         encoder: of the proposals.
-        custom: of the customised queries.
+        custom: of the customized queries.
         weight: of all terms.
 
     Raises:
@@ -82,7 +82,7 @@ class QueryLosses(nn.Module):
         gt_instances: list[Instances],
         head: str,
     ) -> dict[str, Tensor]:
-        """Losses of customised queries, whose targets are given: `loss_<term>_<head>_layer<d>`.
+        """Losses of customized queries, whose targets are given: `loss_<term>_<head>_layer<d>`.
 
         The metrics that go to the log are those of the last layer.
         """
@@ -132,7 +132,7 @@ def match_queries(
 
     Args:
         logits: (N, Q, K) class scores.
-        boxes: (N, Q, 4) normalised cxcywh.
+        boxes: (N, Q, 4) normalized cxcywh.
         labels: (N, Q) 0..K-1 foreground, K background, -1 ignored.
         gt_boxes: (N, Q, 4) XYXY in pixels, read at foreground queries.
         image_sizes: height and width of each image in pixels.

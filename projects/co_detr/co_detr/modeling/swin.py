@@ -10,7 +10,7 @@ from torchvision.ops import StochasticDepth
 class Swin(SwinTransformer):
     """detectron2's `SwinTransformer` with torchvision's stochastic depth, for images of any size.
 
-    Stage i gives the map `p{i}` of stride 4 * 2^i; each has a normalisation of its own, `norm{i}`.
+    Stage i gives the map `p{i}` of stride 4 * 2^i; each has a normalization of its own, `norm{i}`.
 
     Args:
         embed_dim: channels of the first stage; each further stage has twice as many.

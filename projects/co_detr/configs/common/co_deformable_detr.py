@@ -22,7 +22,7 @@ from brloss_d2.modeling import (
     RatioMajorAnchorGenerator,
     TowerHead,
 )
-from brloss_d2.modeling.dense_heads import DenseMatcher
+from brloss_d2.modeling.one_stage import DenseMatcher
 from brloss_d2.projects.co_detr.modeling.co_detr import CoDETR
 from brloss_d2.projects.co_detr.modeling.decoder import DeformableDecoder
 from brloss_d2.projects.co_detr.modeling.dense_head import AuxiliaryDenseHead

@@ -1,0 +1,1 @@
+"""Generated datasets for demos and tests."""

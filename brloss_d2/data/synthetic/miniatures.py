@@ -1,0 +1,182 @@
+"""Write miniatures of COCO, LVIS v1 and Cityscapes, laid out on disk as the published ones are.
+
+A handful of images of colored shapes lets a whole recipe run in seconds under detectron2's
+built-in names: `DETECTRON2_DATASETS=<root> python train_net.py ...`. Numbers mean nothing there.
+"""
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
+from PIL import Image
+
+from brloss_d2.data.synthetic.miniature_cityscapes import write_cityscapes
+from brloss_d2.data.synthetic.shape_images import CLASSES, Shape, draw_image
+from brloss_d2.data.synthetic.shapes import coco_annotation
+from brloss_d2.errors import InputError
+
+_COCO_THINGS = [category for category in COCO_CATEGORIES if category["isthing"]]
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """An image of `<root>/coco`, which COCO and LVIS annotate each in their way."""
+
+    image_id: int
+    split: str
+    size: tuple[int, int]
+    shapes: list[Shape]
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.image_id:012d}.jpg"
+
+
+def write_miniatures(
+    root: str | os.PathLike[str],
+    train: int = 6,
+    val: int = 4,
+    size: tuple[int, int] = (96, 128),
+    seed: int = 0,
+) -> None:
+    """Write `<root>/coco`, `<root>/lvis` and `<root>/cityscapes`; needs `cityscapesscripts`.
+
+    The three shapes play three of the official categories; for LVIS one of each frequency. What
+    loaders and evaluators have to cope with is there: a crowd (COCO, Cityscapes), an LVIS
+    validation image that lies in train2017, negative and not exhaustively annotated categories.
+    Equal arguments give equal files.
+
+    Args:
+        root: a folder that does not exist or is empty, so that no data set is ever overwritten.
+        train: training images in each data set.
+        val: validation images in each data set.
+        size: height and width of every image, pixels.
+        seed: seed of the generator.
+
+    Raises:
+        InputError: a number is out of range, `root` is in use, or it cannot be written.
+    """
+    if min(train, val) < 2 or min(size) < 64 or seed < 0:
+        raise InputError("Expected at least 2 images a split, sides of 64 pixels and a seed >= 0.")
+    root = Path(os.path.abspath(root))
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise InputError(f"{root} is in use; choose a folder that does not exist or is empty.")
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        # All of it appears at once: an interruption leaves no incomplete data set behind.
+        with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
+            new = Path(folder) / "new"
+            scenes = _write_images(new / "coco", {"train": train, "val": val}, size, seed)
+            _write_coco(new / "coco", scenes)
+            _write_lvis(new / "lvis", scenes)
+            write_cityscapes(new / "cityscapes", {"train": train, "val": val}, size, seed)
+            new.rename(root)
+    except OSError as error:
+        raise InputError(f"Cannot write to {root}: {error.strerror}.") from error
+
+
+def _write_images(
+    folder: Path, counts: dict[str, int], size: tuple[int, int], seed: int
+) -> list[_Scene]:
+    scenes: list[_Scene] = []
+    for split, count in counts.items():
+        (folder / f"{split}2017").mkdir(parents=True)
+        for _ in range(count):
+            image_id = len(scenes) + 1
+            pixels, shapes = draw_image(np.random.default_rng([seed, image_id]), *size)
+            scenes.append(_Scene(image_id, split, size, shapes))
+            Image.fromarray(pixels).save(folder / f"{split}2017" / scenes[-1].file_name)
+    return scenes
+
+
+def _write_coco(folder: Path, scenes: Sequence[_Scene]) -> None:
+    ids = [category["id"] for category in _COCO_THINGS[: len(CLASSES)]]
+    categories = [{"id": c["id"], "name": c["name"], "supercategory": ""} for c in _COCO_THINGS]
+    (folder / "annotations").mkdir()
+    for split in ("train", "val"):
+        chosen = [scene for scene in scenes if scene.split == split]
+        annotations = _annotations(chosen, ids)
+        annotations.append(_crowd(chosen[0], ids[0], len(annotations) + 1))
+        images = [{"file_name": scene.file_name, **_image(scene)} for scene in chosen]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (folder / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
+
+
+def _write_lvis(folder: Path, scenes: Sequence[_Scene]) -> None:
+    ids = [next(c["id"] for c in LVIS_CATEGORIES if c["frequency"] == f) for f in "fcr"]
+    # Part of the images of LVIS val are images of COCO train.
+    moved = max(scene.image_id for scene in scenes if scene.split == "train")
+    folder.mkdir()
+    for split in ("train", "val"):
+        chosen = [
+            s for s in scenes if (s.split == "val" or s.image_id == moved) == (split == "val")
+        ]
+        annotations = _annotations(chosen, ids)
+        for annotation in annotations:
+            del annotation["iscrowd"]  # LVIS has no crowds
+        content = {
+            "images": [_lvis_image(scene, ids) for scene in chosen],
+            "annotations": annotations,
+            "categories": _lvis_categories(annotations),
+        }
+        (folder / f"lvis_v1_{split}.json").write_text(json.dumps(content))
+
+
+def _annotations(scenes: Iterable[_Scene], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    annotations: list[dict[str, Any]] = []
+    for scene in scenes:
+        for shape in scene.shapes:
+            ids = {"id": len(annotations) + 1, "image_id": scene.image_id}
+            category = {"category_id": category_ids[shape.label]}
+            annotations.append({**ids, **category, **coco_annotation(shape)})
+    return annotations
+
+
+def _crowd(scene: _Scene, category_id: int, id_: int) -> dict[str, Any]:
+    """The upper left ninth of an image as a crowd, encoded as in COCO: run lengths by columns."""
+    height, width = (side // 3 for side in scene.size)
+    mask = np.zeros(scene.size, dtype=bool)
+    mask[:height, :width] = True
+    column_major = mask.ravel(order="F")
+    edges = np.flatnonzero(np.diff(column_major, prepend=False, append=True))
+    counts = np.diff(edges, prepend=0).tolist()
+    return {
+        "id": id_,
+        "image_id": scene.image_id,
+        "category_id": category_id,
+        "bbox": [0, 0, width, height],
+        "area": width * height,
+        "segmentation": {"counts": counts, "size": list(scene.size)},
+        "iscrowd": 1,
+    }
+
+
+def _image(scene: _Scene) -> dict[str, Any]:
+    return {"id": scene.image_id, "height": scene.size[0], "width": scene.size[1]}
+
+
+def _lvis_image(scene: _Scene, category_ids: Sequence[int]) -> dict[str, Any]:
+    present = sorted({category_ids[shape.label] for shape in scene.shapes})
+    return {
+        **_image(scene),
+        "coco_url": f"http://images.cocodataset.org/{scene.split}2017/{scene.file_name}",
+        "neg_category_ids": [id_ for id_ in category_ids if id_ not in present],
+        "not_exhaustive_category_ids": present[:1] if scene.image_id % 2 else [],
+    }
+
+
+def _lvis_categories(annotations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    instances = Counter(a["category_id"] for a in annotations)
+    images = Counter(c for _, c in {(a["image_id"], a["category_id"]) for a in annotations})
+    return [
+        {**c, "image_count": images[c["id"]], "instance_count": instances[c["id"]]}
+        for c in LVIS_CATEGORIES
+    ]

@@ -1,0 +1,134 @@
+"""Draw one image of colored shapes: circles, rectangles and triangles on a noisy background.
+
+A detector has to learn outlines: color and texture say nothing about the class, sizes and
+contrasts vary, and shapes overlap.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+CLASSES = ("circle", "rectangle", "triangle")
+
+_EMPTY_FRACTION = 0.05  # images without shapes
+_MAX_SHAPES = 8
+_RADII = (0.09, 0.25)  # of the shorter image side
+_MAX_ROTATION = 0.2  # radians
+_MAX_OVERLAP = 0.3  # of the smaller of two boxes
+_MIN_CONTRAST = 90.0  # distance of RGB colors, 0..255 each
+_SUPERSAMPLING = 4
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One object: `label` indexes `CLASSES`, `polygon` is (V, 2), x and y in pixels."""
+
+    label: int
+    polygon: np.ndarray
+
+    @property
+    def box(self) -> np.ndarray:
+        """The bounding box of the polygon, (4,), XYXY in pixels."""
+        return np.concatenate([self.polygon.min(axis=0), self.polygon.max(axis=0)])
+
+    @property
+    def area(self) -> float:
+        """The area of the polygon in square pixels (shoelace formula)."""
+        x, y = self.polygon.T
+        return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
+
+
+def draw_image(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, list[Shape]]:
+    """Draw one image; equal generators give equal images.
+
+    Returns:
+        The image, (height, width, 3), uint8, RGB, and its shapes from back to front.
+    """
+    background = rng.uniform(40, 215, size=3)
+    image = background + _smooth_noise(rng, height, width, amplitude=20.0)
+    shapes = _place_shapes(rng, height, width)
+    for shape in shapes:
+        fill = _contrasting_color(rng, background) + _texture(rng, height, width)
+        alpha = _coverage(shape.polygon, height, width)[..., None]
+        image = (1 - alpha) * image + alpha * fill
+    image += rng.normal(scale=rng.uniform(2, 8), size=image.shape)
+    return image.clip(0, 255).round().astype(np.uint8), shapes
+
+
+def _place_shapes(rng: np.random.Generator, height: int, width: int) -> list[Shape]:
+    if rng.random() < _EMPTY_FRACTION:
+        return []
+    shapes: list[Shape] = []
+    # Each candidate has one try: crowded images end up with fewer shapes.
+    for _ in range(rng.integers(1, _MAX_SHAPES + 1)):
+        candidate = _random_shape(rng, height, width)
+        if all(_overlap(candidate.box, other.box) < _MAX_OVERLAP for other in shapes):
+            shapes.append(candidate)
+    return shapes
+
+
+def _random_shape(rng: np.random.Generator, height: int, width: int) -> Shape:
+    label = int(rng.integers(len(CLASSES)))
+    outline = _unit_outline(rng, CLASSES[label])
+    # Uniform in the logarithm: as many small shapes as large ones.
+    radius = min(height, width) * np.exp(rng.uniform(*np.log(_RADII)))
+    polygon = _rotation(rng.uniform(-_MAX_ROTATION, _MAX_ROTATION)) @ (radius * outline).T
+    low, high = -polygon.min(axis=1), np.array([width, height]) - polygon.max(axis=1)
+    return Shape(label, (polygon.T + rng.uniform(low, high)).round(2))
+
+
+def _unit_outline(rng: np.random.Generator, name: str) -> np.ndarray:
+    """Vertices, (V, 2), of a shape within about the unit circle."""
+    if name == "circle":
+        angles = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+    elif name == "rectangle":
+        half = np.arctan(rng.uniform(0.5, 1.0))  # the diagonal's angle: aspect 1:2 to 1:1
+        angles = np.array([half, np.pi - half, np.pi + half, -half])
+    else:
+        angles = np.array([-3, 1, 5]) * np.pi / 6 + rng.uniform(-0.15, 0.15, size=3)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _rotation(angle: float) -> np.ndarray:
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """The intersection of two XYXY boxes as a fraction of the smaller one."""
+    sides = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).clip(min=0)
+    return float(sides.prod() / min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
+
+
+def _coverage(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The fraction of each pixel that a polygon covers, (height, width)."""
+    large = Image.new("L", (width * _SUPERSAMPLING, height * _SUPERSAMPLING))
+    ImageDraw.Draw(large).polygon([tuple(p) for p in polygon * _SUPERSAMPLING], fill=255)
+    return np.asarray(large.resize((width, height), Image.Resampling.BOX)) / 255.0
+
+
+def _contrasting_color(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
+    while True:
+        color = rng.uniform(20, 235, size=3)
+        if np.linalg.norm(color - background) > _MIN_CONTRAST:
+            return color
+
+
+def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Stripes or clouds, (height, width, 1 or 3), around 0."""
+    if rng.random() < 0.5:
+        return _smooth_noise(rng, height, width, amplitude=12.0)
+    y, x = np.mgrid[:height, :width]
+    direction, period = rng.uniform(0, np.pi), rng.uniform(4, 12)
+    phase = (x * np.cos(direction) + y * np.sin(direction)) * 2 * np.pi / period
+    return 12.0 * np.sin(phase)[..., None]
+
+
+def _smooth_noise(
+    rng: np.random.Generator, height: int, width: int, *, amplitude: float
+) -> np.ndarray:
+    """Clouds of a random size, (height, width, 3), within -amplitude..amplitude."""
+    cells = int(rng.integers(2, 9))
+    coarse = rng.uniform(-amplitude, amplitude, size=(3, cells, cells)).astype(np.float32)
+    planes = (Image.fromarray(c).resize((width, height), Image.Resampling.BILINEAR) for c in coarse)
+    return np.stack([np.asarray(plane) for plane in planes], axis=-1)

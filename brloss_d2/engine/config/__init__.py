@@ -1,0 +1,1 @@
+"""Configs: loading, defaults of `train.*`, command-line overrides."""

@@ -1,0 +1,194 @@
+"""Read what an evaluation left in its output folder: data set, ground truth, predictions."""
+
+import contextlib
+import io
+import json
+import math
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from detectron2.config import LazyConfig, instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.structures import BoxMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from yaml import YAMLError
+
+from brloss_d2.data import check_registered_dataset
+from brloss_d2.errors import InputError
+from brloss_d2.evaluation.lrp import best_f1_threshold as best_f1_of_matches
+from brloss_d2.evaluation.matches import match_detections
+
+_DEFAULT_THRESHOLD = 0.5  # where there is nothing to choose a threshold by
+
+
+@dataclass(frozen=True)
+class LabeledBoxes:
+    """Objects of one image.
+
+    Attributes:
+        boxes: (N, 4), XYXY in pixels.
+        labels: (N,), 0..K-1.
+        scores: (N,).
+        masks: (N, H, W) of booleans, as large as the image.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray | None = None
+    masks: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """One image with what is in it and what was found."""
+
+    file_name: str
+    ground_truth: LabeledBoxes
+    predictions: LabeledBoxes
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """An evaluated data set.
+
+    Attributes:
+        records: detectron2's dicts of the images.
+        results: COCO-format detections: image_id, category_id (of the JSON), bbox XYWH, score.
+        json_file: the ground truth in COCO format.
+        class_names: name of each contiguous class id.
+        class_ids: category id of the JSON -> contiguous class id.
+    """
+
+    records: list[dict[str, Any]]
+    results: list[dict[str, Any]]
+    json_file: str
+    class_names: list[str]
+    class_ids: dict[int, int]
+
+    @classmethod
+    def load(cls, output_dir: str) -> "EvaluatedRun":
+        """Load `<output_dir>/config.yaml` and `<output_dir>/inference/coco_instances_results.json`.
+
+        Raises:
+            InputError: a file is missing or damaged, or the predictions are of other images.
+        """
+        node = _test_dataset_node(os.path.join(output_dir, "config.yaml"))
+        results_file = os.path.join(output_dir, "inference", "coco_instances_results.json")
+        results = _read_results(results_file)
+        name = node.names if isinstance(node.names, str) else node.names[0]
+        if node.get("json_file") is None:
+            check_registered_dataset(name)
+        records, metadata = instantiate(node), MetadataCatalog.get(name)
+        if not hasattr(metadata, "json_file"):
+            raise InputError(f"Data set {name} is not in COCO format, and no other can be read.")
+        class_ids = metadata.thing_dataset_id_to_contiguous_id
+        run = cls(records, results, metadata.json_file, metadata.thing_classes, class_ids)
+        run._check_results(f"{results_file}: predictions", name)
+        return run
+
+    @property
+    def category_names(self) -> dict[int, str]:
+        """Category id of the JSON -> name."""
+        return {id_: self.class_names[number] for id_, number in self.class_ids.items()}
+
+    def _check_results(self, where: str, name: str) -> None:
+        images = {r["image_id"] for r in self.results} - {r["image_id"] for r in self.records}
+        categories = {r["category_id"] for r in self.results} - set(self.class_ids)
+        for what, strangers in (("images", images), ("categories", categories)):
+            if strangers:
+                raise InputError(
+                    f"{where} for {len(strangers)} {what} that data set {name} does not contain. "
+                    "Evaluate again."
+                )
+
+    def pairs(self, count: int, threshold: float) -> list[ImagePair]:
+        """Return `count` images with objects (fewer if there are fewer), spread over the data set.
+
+        Args:
+            count: at least 1.
+            threshold: predictions with a lower score are left out.
+        """
+        records = [r for r in self.records if r["annotations"]] or self.records
+        chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
+        found = defaultdict(list)
+        for result in self.results:
+            if result["score"] >= threshold:
+                found[result["image_id"]].append(result)
+        return [self._pair(records[i], found[records[i]["image_id"]]) for i in chosen]
+
+    def _pair(self, record: dict[str, Any], results: list[dict[str, Any]]) -> ImagePair:
+        annotations = record["annotations"]
+        results = sorted(results, key=lambda r: r["score"])  # the best one is drawn last, on top
+        return ImagePair(
+            record["file_name"],
+            _labeled(annotations, [a["category_id"] for a in annotations]),
+            _labeled(results, [self.class_ids[r["category_id"]] for r in results], scored=True),
+        )
+
+
+def best_f1_threshold(run: EvaluatedRun) -> float:
+    """Return the score threshold with the best F1 over all classes, at IoU 0.5.
+
+    A ranking loss orders scores and does not calibrate them: under one loss the best threshold
+    is 0.3, under another 0.8, so that pictures with a fixed one compare nothing.
+    """
+    if not run.results:
+        return _DEFAULT_THRESHOLD
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = COCO(run.json_file)
+        detections = ground_truth.loadRes([dict(result) for result in run.results])
+        evaluation = COCOeval(ground_truth, detections, "bbox")
+        evaluation.params.iouThrs = np.array([0.5])
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.evaluate()
+    threshold = best_f1_of_matches(match_detections(evaluation))
+    return _DEFAULT_THRESHOLD if math.isnan(threshold) else threshold
+
+
+def _labeled(
+    objects: list[dict[str, Any]], labels: list[int], *, scored: bool = False
+) -> LabeledBoxes:
+    boxes = [BoxMode.convert(o["bbox"], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS) for o in objects]
+    return LabeledBoxes(
+        boxes=np.array(boxes, dtype=float).reshape(-1, 4),
+        labels=np.array(labels, dtype=int),
+        scores=np.array([o["score"] for o in objects]) if scored else None,
+    )
+
+
+def _test_dataset_node(path: str) -> DictConfig:
+    if not os.path.isfile(path):
+        raise InputError(f"{path} does not exist: expected the output folder of train_net.py.")
+    try:
+        return LazyConfig.load(path).dataloader.test.dataset
+    except YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from error
+    except (OmegaConfBaseException, AttributeError) as error:
+        raise InputError(f"{path} has no dataloader.test.dataset.") from error
+
+
+def _read_results(path: str) -> list[dict[str, Any]]:
+    if not os.path.isfile(path):
+        raise InputError(
+            f"{path} does not exist: evaluate first (train_net.py does after training, or with "
+            "--eval-only)."
+        )
+    try:
+        with open(path, encoding="utf-8") as file:
+            results = json.load(file)
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}. Evaluate again.") from error
+    if not isinstance(results, list) or not all(map(_is_detection, results)):
+        raise InputError(f"{path} is not a list of COCO detections. Evaluate again.")
+    return results
+
+
+def _is_detection(record: object) -> bool:
+    keys = {"image_id", "category_id", "bbox", "score"}
+    return isinstance(record, dict) and keys <= record.keys()

@@ -1,0 +1,38 @@
+"""One-stage detectors: RetinaNet, ATSS, PAA and FoveaBox are configurations of one class."""
+
+from brloss_d2.modeling.one_stage.anchors import RatioMajorAnchorGenerator
+from brloss_d2.modeling.one_stage.assigners import (
+    ATSSAssigner,
+    FoveaAssigner,
+    MaxIoUAssigner,
+    PAAAssigner,
+)
+from brloss_d2.modeling.one_stage.box_coding import DeltaTransform, LogDistanceTransform
+from brloss_d2.modeling.one_stage.detector import OneStageDetector
+from brloss_d2.modeling.one_stage.head import Scale, TowerHead
+from brloss_d2.modeling.one_stage.matching import DenseMatch, DenseMatcher
+from brloss_d2.modeling.one_stage.postprocessing import (
+    DensePostprocessor,
+    ScoreVoting,
+    TopAnchors,
+    TopPairs,
+)
+
+__all__ = [
+    "ATSSAssigner",
+    "DeltaTransform",
+    "DenseMatch",
+    "DenseMatcher",
+    "DensePostprocessor",
+    "FoveaAssigner",
+    "LogDistanceTransform",
+    "MaxIoUAssigner",
+    "OneStageDetector",
+    "PAAAssigner",
+    "RatioMajorAnchorGenerator",
+    "Scale",
+    "ScoreVoting",
+    "TopAnchors",
+    "TopPairs",
+    "TowerHead",
+]

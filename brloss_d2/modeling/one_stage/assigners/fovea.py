@@ -1,0 +1,82 @@
+"""Assignment of FoveaBox."""
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.structures import Instances
+from torch import Tensor
+
+from brloss_d2.modeling.one_stage.assigners.base import (
+    BACKGROUND,
+    AnchorPredictions,
+    Assigner,
+    LevelAnchors,
+    background,
+)
+
+
+class FoveaAssigner(Assigner):
+    """Cells in the middle of an object are positive (Kong et al., TIP 2020).
+
+    An object is looked for on the levels whose range its scale sqrt(w h) falls into, usually two.
+    There the cells with their center in the middle `sigma` of the object's width and height are
+    positive; of several objects the smallest takes a cell. An object whose middle contains no
+    center has no positive on that level, unless the middle lies outside all centers of the map:
+    then the nearest cell counts.
+
+    Args:
+        scale_ranges: per level, the smallest and largest scale in pixels, both included.
+        sigma: share of the width and height that is positive, in (0, 1].
+    """
+
+    def __init__(self, *, scale_ranges: Sequence[tuple[float, float]], sigma: float = 0.4):
+        if not 0 < sigma <= 1:
+            raise ValueError(f"sigma must be in (0, 1], got {sigma}")
+        self.scale_ranges = [tuple(r) for r in scale_ranges]
+        self.sigma = sigma
+
+    def __call__(
+        self,
+        anchors: LevelAnchors,
+        objects: Instances,
+        predictions: AnchorPredictions | None = None,
+    ) -> Tensor:
+        boxes = objects.gt_boxes.tensor
+        if len(boxes) == 0:
+            return background(anchors)
+        # Stable, so that of two objects of one size the first takes the cell.
+        order = objects.gt_boxes.area().argsort(stable=True)
+        assigned = [
+            _first_that_covers(self._covers(points, boxes[order], low, high), order)
+            for points, (low, high) in zip(self._levels(anchors), self.scale_ranges, strict=True)
+        ]
+        return torch.cat(assigned)
+
+    def _levels(self, anchors: LevelAnchors) -> tuple[Tensor, ...]:
+        counts = torch.bincount(anchors.levels, minlength=len(self.scale_ranges))
+        return anchors.centers.split(counts.tolist())
+
+    def _covers(self, points: Tensor, boxes: Tensor, low: float, high: float) -> Tensor:
+        """(G, R) whether a cell of a level is positive for an object."""
+        if len(points) == 0:
+            return boxes.new_zeros(len(boxes), 0, dtype=torch.bool)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        centers = (boxes[:, 2:] + boxes[:, :2]) / 2
+        scale = sides.prod(1).sqrt()
+        # Bounds outside the map move to its first or last cell.
+        bounds = points.amin(0), points.amax(0)
+        start = (centers - self.sigma / 2 * sides).clamp(*bounds)
+        end = (centers + self.sigma / 2 * sides).clamp(*bounds)
+        inside = (points >= start[:, None]) & (points <= end[:, None])
+        return inside.all(-1) & ((scale >= low) & (scale <= high))[:, None]
+
+
+def _first_that_covers(covers: Tensor, order: Tensor) -> Tensor:
+    """(R,) the object of the first row that covers a cell, or background.
+
+    Args:
+        covers: (G, R) bool, rows in the order of precedence.
+        order: (G,) the object of each row.
+    """
+    first = covers.to(torch.int8).argmax(0)  # the first of equal values
+    return torch.where(covers.any(0), order[first], BACKGROUND)

@@ -1,0 +1,119 @@
+"""Probabilistic anchor assignment."""
+
+import torch
+from detectron2.structures import Instances
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from brloss_d2.losses import BoxLoss, GIoULoss, ScoreLoss, SigmoidFocalLoss
+from brloss_d2.modeling.one_stage.assigners.base import (
+    AnchorPredictions,
+    Assigner,
+    LevelAnchors,
+    background,
+)
+from brloss_d2.modeling.one_stage.assigners.gaussian_mixture import split_in_two
+from brloss_d2.modeling.one_stage.assigners.iou import MaxIoUAssigner
+
+
+class PAAAssigner(Assigner):
+    """Probabilistic anchor assignment (Kim & Lee, ECCV 2020).
+
+    Of the candidates of an object those with the lowest losses on each level are split in two by a
+    Gaussian mixture. Positive are those of the component of low losses, up to the one that is
+    likeliest under the mixture; everything else is background. The published ranking-loss
+    detectors score with focal loss here too, whatever they train with.
+
+    Args:
+        candidates: names the candidates of each object, from low IoUs on.
+        topk: candidates that compete, an object and level.
+        cls_loss: of a candidate's logits against the class of its object.
+        box_loss: of a candidate's box, decoded.
+        box_weight: of `box_loss` against `cls_loss` in the score.
+    """
+
+    needs_predictions = True
+
+    def __init__(
+        self,
+        candidates: MaxIoUAssigner,
+        *,
+        topk: int = 9,
+        cls_loss: ScoreLoss | None = None,
+        box_loss: BoxLoss | None = None,
+        box_weight: float = 1.0,
+    ):
+        self.candidates, self.topk = candidates, topk
+        self.cls_loss = cls_loss or SigmoidFocalLoss(alpha=0.25, gamma=2.0)
+        self.box_loss = box_loss or GIoULoss()
+        self.box_weight = box_weight
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        anchors: LevelAnchors,
+        objects: Instances,
+        predictions: AnchorPredictions | None = None,
+    ) -> Tensor:
+        if predictions is None:
+            raise ValueError("PAAAssigner needs the predictions of the head, got None")
+        owners = self.candidates(anchors, objects)
+        rows = (owners >= 0).nonzero().squeeze(1)
+        if len(rows) == 0:
+            return background(anchors)
+        owners = owners[rows]
+        scores = self.scores(predictions[rows], objects, owners)
+        competing = _lowest_of_each_group(
+            scores, owners * len(anchors) + anchors.levels[rows], self.topk
+        )
+        rows, owners, scores = rows[competing], owners[competing], scores[competing]
+        positive = _split(scores, owners, len(objects))
+        assigned = background(anchors)
+        assigned[rows[positive]] = owners[positive]
+        return assigned
+
+    def scores(self, predictions: AnchorPredictions, objects: Instances, owners: Tensor) -> Tensor:
+        """(C,) the loss of each candidate with regard to its object, lower is better."""
+        logits = predictions.logits.float()
+        targets = one_hot(objects.gt_classes[owners], logits.shape[1]).to(logits.dtype)
+        box_losses = self.box_loss(predictions.boxes, objects.gt_boxes.tensor[owners])
+        return self.cls_loss(logits, targets).sum(1) + self.box_weight * box_losses
+
+
+def _lowest_of_each_group(scores: Tensor, groups: Tensor, count: int) -> Tensor:
+    """Rows with the `count` lowest scores of each group, sorted by group and score."""
+    order, place = _sort_in_groups(scores, groups)
+    return order[place < count]
+
+
+def _sort_in_groups(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Order by group and ascending score, and the place of each in its group."""
+    order = scores.argsort(stable=True)
+    order = order[groups[order].argsort(stable=True)]
+    ordered = groups[order]
+    start = torch.searchsorted(ordered, ordered)
+    return order, torch.arange(len(order), device=order.device) - start
+
+
+def _split(scores: Tensor, owners: Tensor, num_objects: int) -> Tensor:
+    """(C,) bool, which of the competing candidates become positive."""
+    order, place = _sort_in_groups(scores, owners)
+    counts = torch.bincount(owners, minlength=num_objects)
+    width = int(counts.amax())
+    valid = torch.arange(width, device=scores.device) < counts[:, None]
+    table = scores.new_zeros(num_objects, width)
+    table[owners[order], place] = scores[order]
+    kept = (counts >= 2).nonzero().squeeze(1)
+    chosen = torch.zeros_like(valid)
+    chosen[kept] = _below_the_peak(table[kept], valid[kept])
+    positive = torch.zeros_like(owners, dtype=torch.bool)
+    positive[order] = chosen[owners[order], place]
+    return positive
+
+
+def _below_the_peak(scores: Tensor, valid: Tensor) -> Tensor:
+    """(G, n) bool: entries of the lower component up to its likeliest; rows ascend."""
+    lower, likelihood = split_in_two(scores, valid)
+    lower = lower & valid
+    peak = likelihood.masked_fill(~lower, -torch.inf).argmax(1)
+    return lower & (torch.arange(scores.shape[1], device=scores.device) <= peak[:, None])

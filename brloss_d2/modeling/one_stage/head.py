@@ -1,0 +1,105 @@
+"""The head of RetinaNet and its descendants: two towers of convolutions, shared by all levels."""
+
+import math
+
+import torch
+from detectron2.layers import Conv2d, get_norm
+from torch import Tensor, nn
+
+
+class Scale(nn.Module):
+    """A factor to be learned, 1 in the beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class TowerHead(nn.Module):
+    """A tower for classes and a tower for boxes, each ending in a 3x3 convolution.
+
+    With normalization the convolutions of the towers have no bias.
+
+    Args:
+        in_channels: of the features.
+        num_classes: class outputs of an anchor.
+        num_anchors: of a cell.
+        conv_dims: channels of the convolutions of a tower.
+        norm: of the convolutions, a name that detectron2's `get_norm` knows; "" is none.
+        num_scaled_levels: so many levels have a factor of their own for the box outputs; 0 is none.
+        has_quality: whether a further output tells how good the box of an anchor is; only for
+            criteria that train it.
+        prior_prob: score at the start of training, in (0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        num_anchors: int,
+        conv_dims: tuple[int, ...] = (256, 256, 256, 256),
+        norm: str = "",
+        num_scaled_levels: int = 0,
+        has_quality: bool = False,
+        prior_prob: float = 0.01,
+    ):
+        super().__init__()
+        self.num_classes, self.has_quality = num_classes, has_quality
+        self.cls_tower = _tower(in_channels, conv_dims, norm)
+        self.box_tower = _tower(in_channels, conv_dims, norm)
+        width = ([in_channels, *conv_dims])[-1]
+        self.cls_logits = Conv2d(width, num_anchors * num_classes, 3, padding=1)
+        self.bbox_pred = Conv2d(width, num_anchors * 4, 3, padding=1)
+        self.scales = nn.ModuleList(Scale() for _ in range(num_scaled_levels))
+        self.apply(_initialize)
+        nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
+        if has_quality:
+            # Last, so that a seed gives all other parameters the values they have without it.
+            self.quality = Conv2d(width, num_anchors, 3, padding=1)
+            _initialize(self.quality)
+
+    def forward(self, features: list[Tensor]) -> list[list[Tensor]]:
+        """Predict from the feature maps of all levels, (N, C, H, W) each.
+
+        Returns:
+            Class logits (N, A K, H, W), box deltas (N, 4 A, H, W) and, with `has_quality`, quality
+            logits (N, A, H, W), each a list over the levels; channels in the order anchor, class.
+        """
+        logits, deltas, quality = [], [], []
+        for level, x in enumerate(features):
+            boxes = self.box_tower(x)
+            logits.append(self.cls_logits(self.cls_tower(x)))
+            box_outputs = self.bbox_pred(boxes)
+            deltas.append(self.scales[level](box_outputs) if len(self.scales) else box_outputs)
+            if self.has_quality:
+                quality.append(self.quality(boxes))
+        return [logits, deltas, quality] if self.has_quality else [logits, deltas]
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, Conv2d):
+        nn.init.normal_(module.weight, std=0.01)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _tower(in_channels: int, conv_dims: tuple[int, ...], norm: str) -> nn.Sequential:
+    layers = []
+    for out_channels in conv_dims:
+        layers.append(
+            Conv2d(
+                in_channels,
+                out_channels,
+                3,
+                padding=1,
+                bias=not norm,
+                norm=get_norm(norm, out_channels),
+                activation=nn.ReLU(),
+            )
+        )
+        in_channels = out_channels
+    return nn.Sequential(*layers)

@@ -1,0 +1,214 @@
+"""From the outputs of a one-stage head to detections: candidates, suppression, score voting.
+
+`select(probs (R, K), quality (R,) or None) -> (rows (C,), classes (C,), scores (C,))` chooses the
+candidates of a level, C pairs of an anchor and a class.
+"""
+
+from collections.abc import Callable
+
+import torch
+from detectron2.layers import batched_nms
+from detectron2.structures import Boxes, Instances, pairwise_iou
+from torch import Tensor
+
+Selection = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
+
+
+class TopAnchors:
+    """The anchors with the best classes; of these every class above the threshold.
+
+    The rule of the ranking-loss detectors. A quality branch enters before the selection, as the
+    geometric mean of class score and quality (PAA).
+
+    Args:
+        topk: anchors kept a level.
+        score_thresh: candidates need a higher score.
+    """
+
+    def __init__(self, *, topk: int = 1000, score_thresh: float = 0.05):
+        self.topk, self.score_thresh = topk, score_thresh
+
+    def __call__(
+        self, probs: Tensor, quality: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if quality is not None:
+            probs = (probs * quality[:, None]).sqrt()
+        anchors = torch.arange(probs.shape[0], device=probs.device)
+        if torch.jit.is_tracing() or len(probs) > self.topk:
+            anchors = probs.amax(1).topk(_at_most(self.topk, probs)).indices
+        best = probs[anchors]
+        kept, classes = (best > self.score_thresh).nonzero(as_tuple=True)
+        return anchors[kept], classes, best[kept, classes]
+
+
+class TopPairs:
+    """The pairs of anchor and class with the best scores above the threshold.
+
+    The rule of RetinaNet and of the score-based ATSS. A quality branch enters after the selection,
+    as a factor of the score.
+
+    Args:
+        topk: pairs kept a level.
+        score_thresh: candidates need a higher class score.
+    """
+
+    def __init__(self, *, topk: int = 1000, score_thresh: float = 0.05):
+        self.topk, self.score_thresh = topk, score_thresh
+
+    def __call__(
+        self, probs: Tensor, quality: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        rows, classes = (probs > self.score_thresh).nonzero(as_tuple=True)
+        scores, best = probs[rows, classes].topk(_at_most(self.topk, rows))
+        rows, classes = rows[best], classes[best]
+        return rows, classes, scores if quality is None else scores * quality[rows]
+
+
+def _at_most(limit: int, rows: Tensor) -> int | Tensor:
+    """The number of rows, but no more than `limit`; a tensor in a trace, where it may change."""
+    count = rows.shape[0]
+    if isinstance(count, Tensor):
+        return count.clamp(max=limit)
+    return min(count, limit)
+
+
+class ScoreVoting:
+    """Replaces each detection by a mean of the candidates of its class (Kim & Lee, ECCV 2020).
+
+    A candidate of score s counts `s exp(-(1 - IoU)^2 / sigma)`. Scores stay as they are, and so
+    does a detection that no candidate overlaps, such as one without area.
+
+    Args:
+        sigma: how fast the weight falls with the distance.
+        min_iou: candidates need a higher IoU with the detection.
+    """
+
+    def __init__(self, *, sigma: float = 0.025, min_iou: float = 0.01):
+        self.sigma, self.min_iou = sigma, min_iou
+
+    def __call__(self, detections: Instances, candidates: Instances) -> Instances:
+        """Move detections.
+
+        Args:
+            detections: with `pred_boxes`, `scores` and `pred_classes`.
+            candidates: all before suppression, the detections among them; the same fields.
+        """
+        boxes = candidates.pred_boxes.tensor
+        iou = pairwise_iou(detections.pred_boxes, candidates.pred_boxes)
+        same = detections.pred_classes[:, None] == candidates.pred_classes
+        weights = candidates.scores * torch.exp(-((1 - iou) ** 2) / self.sigma)
+        weights = weights.masked_fill(~same | (iou <= self.min_iou), 0.0)
+        total = weights.sum(1, keepdim=True)
+        moved = torch.where(total > 0, weights @ boxes / total, detections.pred_boxes.tensor)
+        detections.pred_boxes = Boxes(moved)
+        return detections
+
+
+class DensePostprocessor:
+    """Candidates of each level, non-maximum suppression by class, possibly score voting.
+
+    Args:
+        select: the candidates of a level, `TopAnchors` or `TopPairs`.
+        nms_thresh: IoU above which the lower of two boxes of a class is dropped.
+        max_detections: kept an image.
+        voting: what becomes of the boxes that are kept; None leaves them.
+        border: boxes are clipped to the image less so many pixels at its right and lower side.
+    """
+
+    def __init__(
+        self,
+        select: Selection,
+        *,
+        nms_thresh: float = 0.6,
+        max_detections: int = 100,
+        voting: ScoreVoting | None = None,
+        border: float = 0.0,
+    ):
+        self.select, self.nms_thresh, self.max_detections = select, nms_thresh, max_detections
+        self.voting, self.border = voting, border
+
+    def __call__(
+        self,
+        anchors: list[Boxes],
+        probs: list[Tensor],
+        deltas: list[Tensor],
+        quality: list[Tensor] | None,
+        *,
+        decode: Callable[[Tensor, Tensor], Tensor],
+        image_size: tuple[int, int],
+    ) -> Instances:
+        """Detect in one image.
+
+        Args:
+            anchors: those of each level.
+            probs: (R_l, K) class probabilities of each level.
+            deltas: (R_l, 4) box outputs.
+            quality: (R_l,) predicted quality in [0, 1], or None.
+            decode: turns deltas and anchors into boxes.
+            image_size: height and width without padding, in pixels.
+
+        Returns:
+            `pred_boxes`, `scores` and `pred_classes`, by descending score.
+        """
+        parts = []
+        for level, level_anchors in enumerate(anchors):
+            rows, classes, scores = self.select(
+                probs[level], None if quality is None else quality[level]
+            )
+            boxes = decode(deltas[level][rows], level_anchors.tensor[rows])
+            parts.append((boxes, scores, classes))
+        boxes, scores, classes = (torch.cat(part) for part in zip(*parts, strict=True))
+        candidates = Instances(
+            image_size,
+            pred_boxes=Boxes(self._clip(boxes, image_size)),
+            scores=scores,
+            pred_classes=classes,
+        )
+        return self._suppress(candidates)
+
+    def detect(
+        self,
+        anchors: list[Boxes],
+        outputs: list[list[Tensor]],
+        *,
+        predict_probs: Callable[[Tensor], Tensor],
+        decode: Callable[[Tensor, Tensor], Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """Detect in a batch.
+
+        Args:
+            anchors: those of each level.
+            outputs: class logits, deltas and possibly quality logits, each a list over levels of
+                (N, R_l, K, 4 or 1).
+            predict_probs: turns logits into probabilities.
+            decode: turns deltas and anchors into boxes.
+            image_sizes: height and width of each image without padding, in pixels.
+        """
+        logits, deltas, *quality = outputs
+        return [
+            self(
+                anchors,
+                [predict_probs(level[i].float()) for level in logits],
+                [level[i] for level in deltas],
+                [level[i, :, 0].float().sigmoid() for level in quality[0]] if quality else None,
+                decode=decode,
+                image_size=size,
+            )
+            for i, size in enumerate(image_sizes)
+        ]
+
+    def _clip(self, boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+        clipped = Boxes(boxes)
+        clipped.clip((image_size[0] - self.border, image_size[1] - self.border))
+        return clipped.tensor
+
+    def _suppress(self, candidates: Instances) -> Instances:
+        keep = batched_nms(
+            candidates.pred_boxes.tensor,
+            candidates.scores,
+            candidates.pred_classes,
+            self.nms_thresh,
+        )
+        kept = candidates[keep[: self.max_detections]]
+        return kept if self.voting is None else self.voting(kept, candidates)

@@ -1,0 +1,122 @@
+"""Cascade R-CNN whose stages train with any criterion."""
+
+from contextlib import nullcontext
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import get_event_storage, has_event_storage
+from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
+
+from brloss_d2.errors import InputError
+from brloss_d2.modeling.rcnn.box_predictor import CriterionBoxPredictor, Predictions
+from brloss_d2.modeling.rcnn.roi_heads import CriterionROIHeads
+
+
+@ROI_HEADS_REGISTRY.register()
+class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
+    """detectron2's `CascadeROIHeads` as the ranking losses were published in it.
+
+    Every stage labels its regions anew and adds the ground-truth boxes again, after those of the
+    stage before were taken out. Gradients are not scaled between stages: weigh their losses with
+    the `loss_weight` of the box predictors. Detections are scored by the mean *logits* of the
+    stages.
+
+    Args:
+        cascade: as `CascadeROIHeads` has them. The box predictors, with a criterion each, regress
+            one box for all classes; `batch_size_per_image` regions of an image are sampled in every
+            stage, None trains on all.
+
+    Raises:
+        InputError: a box predictor regresses a box for each class.
+    """
+
+    @configurable
+    def __init__(self, **cascade):
+        super().__init__(**cascade)
+        for stage, predictor in enumerate(self.box_predictor):
+            if predictor.bbox_pred.out_features != 4:
+                raise InputError(
+                    f"A cascade refines one box for all classes, but the box predictor of stage "
+                    f"{stage} has {predictor.bbox_pred.out_features} outputs: set its "
+                    "cls_agnostic_bbox_reg=True."
+                )
+
+    @classmethod
+    def _init_box_head(cls, cfg, input_shape):
+        parts = CascadeROIHeads._init_box_head(cfg, input_shape)
+        parts["box_predictors"] = [
+            CriterionBoxPredictor(
+                cfg,
+                head.output_shape,
+                box2box_transform=Box2BoxTransform(weights),
+                loss_weight=loss,
+            )
+            for head, weights, loss in zip(
+                parts["box_heads"],
+                cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS,
+                cfg.MODEL.BRLOSS.CASCADE_LOSS_WEIGHTS,
+                strict=True,
+            )
+        ]
+        return parts
+
+    def _forward_box(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> dict[str, Tensor] | list[Instances]:
+        """Losses with `_stage0`, `_stage1`, ... at their names in training, else detections."""
+        maps = [features[name] for name in self.box_in_features]
+        losses: dict[str, Tensor] = {}
+        logits = []
+        for stage, predictor in enumerate(self.box_predictor):
+            predictions = self._run_stage(maps, proposals, stage)
+            logits.append(predictions[0])
+            if self.training:
+                with _name_scope(f"stage{stage}"):
+                    terms = predictor.losses(predictions, proposals)
+                losses.update({f"{name}_stage{stage}": value for name, value in terms.items()})
+            if stage + 1 < self.num_cascade_stages:
+                proposals = self._refine(predictions, proposals, targets, stage)
+        if self.training:
+            return losses
+        mean = torch.stack(logits).mean(0)
+        return predictor.inference((mean, predictions[1]), proposals)[0]
+
+    def _run_stage(
+        self, features: list[Tensor], proposals: list[Instances], stage: int
+    ) -> Predictions:
+        """Logits and deltas of one stage; unlike detectron2's without scaling of gradients."""
+        regions = self.box_pooler(features, [x.proposal_boxes for x in proposals])
+        return self.box_predictor[stage](self.box_head[stage](regions))
+
+    @torch.no_grad()
+    def _refine(
+        self,
+        predictions: Predictions,
+        proposals: list[Instances],
+        targets: list[Instances] | None,
+        stage: int,
+    ) -> list[Instances]:
+        """The regions of the next stage from the boxes that a stage predicts."""
+        refined = []
+        boxes = self.box_predictor[stage].predict_boxes(predictions, proposals)
+        if self.training and not torch.cat(boxes).isfinite().all():
+            raise FloatingPointError(f"boxes predicted by cascade stage {stage} are not finite")
+        for image_boxes, before in zip(boxes, proposals, strict=True):
+            # In inference the rows of all stages belong together, whatever their size.
+            kept = image_boxes[~before.is_gt] if self.training else image_boxes
+            clipped = Boxes(clip_boxes_to_image(kept, before.image_size))
+            refined.append(Instances(before.image_size, proposal_boxes=clipped))
+        if not self.training:
+            return refined
+        return self._label_and_sample(refined, targets, self.proposal_matchers[stage + 1])
+
+
+def _name_scope(name: str):
+    return get_event_storage().name_scope(name) if has_event_storage() else nullcontext()

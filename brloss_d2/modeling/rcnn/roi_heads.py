@@ -1,0 +1,131 @@
+"""RoI heads that can train on all proposals instead of a sample."""
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.roi_heads import (
+    ROI_HEADS_REGISTRY,
+    StandardROIHeads,
+    select_foreground_proposals,
+)
+from detectron2.structures import Boxes, Instances, pairwise_iou
+from torch import Tensor
+
+from brloss_d2.modeling.matching import MaxIoUMatcher
+from brloss_d2.modeling.rcnn.box_predictor import CriterionBoxPredictor
+from brloss_d2.modeling.rcnn.mask_head import CriterionMaskHead, IndexedMasks
+
+
+@ROI_HEADS_REGISTRY.register()
+class CriterionROIHeads(StandardROIHeads):
+    """detectron2's `StandardROIHeads` without sampling, for ranking losses, or with it.
+
+    Ground-truth boxes that are added to the proposals come first, keep their own labels and take no
+    part in the matching, so that low-quality matches go to proposals. Masks are those of the
+    foreground alone.
+
+    Args:
+        batch_size_per_image: proposals sampled an image; None trains on all.
+        positive_fraction: of the sample, at most.
+        roi_heads: see detectron2's `StandardROIHeads`; box predictor and mask head bring their
+            criteria.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        batch_size_per_image: int | None = None,
+        positive_fraction: float = 0.25,
+        **roi_heads,
+    ):
+        super().__init__(
+            batch_size_per_image=batch_size_per_image,
+            positive_fraction=positive_fraction,
+            **roi_heads,
+        )
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        parts = super().from_config(cfg, input_shape)
+        options = cfg.MODEL.BRLOSS
+        if "proposal_matcher" in parts:
+            parts["proposal_matcher"] = MaxIoUMatcher(
+                cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS,
+                cfg.MODEL.ROI_HEADS.IOU_LABELS,
+                min_low_quality_iou=options.MASK_MIN_LOW_QUALITY_IOU if cfg.MODEL.MASK_ON else None,
+            )
+        if options.CRITERION != "ce":
+            parts["batch_size_per_image"] = None
+        return parts
+
+    @classmethod
+    def _init_box_head(cls, cfg, input_shape):
+        parts = super()._init_box_head(cfg, input_shape)
+        parts["box_predictor"] = CriterionBoxPredictor(cfg, parts["box_head"].output_shape)
+        return parts
+
+    @torch.no_grad()
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        """The regions to train on, with their targets.
+
+        Args:
+            proposals: per image, with `proposal_boxes`.
+            targets: per image, with `gt_boxes`, `gt_classes` and whatever else the heads need.
+
+        Returns:
+            Per image `proposal_boxes`, `gt_classes` (K is background), `is_gt` (whether the region
+            is an added ground-truth box) and, where the image has objects, the other `gt_*` fields
+            of the matched objects. Added boxes come first, then foreground, then background.
+        """
+        return self._label_and_sample(proposals, targets, self.proposal_matcher)
+
+    def _label_and_sample(
+        self, proposals: list[Instances], targets: list[Instances], matcher: Matcher
+    ) -> list[Instances]:
+        return [
+            self._label_image(p.proposal_boxes, t, matcher)
+            for p, t in zip(proposals, targets, strict=True)
+        ]
+
+    def _label_image(self, boxes: Boxes, targets: Instances, matcher: Matcher) -> Instances:
+        matches, labels = matcher(pairwise_iou(targets.gt_boxes, boxes))
+        added = len(targets) if self.proposal_append_gt else 0
+        if added:
+            boxes = Boxes.cat([targets.gt_boxes, boxes])
+            matches = torch.cat([torch.arange(added, device=matches.device), matches])
+            labels = torch.cat([labels.new_ones(added), labels])
+        rows, classes = self._sample_proposals(matches, labels, targets.gt_classes)
+        regions = Instances(
+            targets.image_size, proposal_boxes=boxes[rows], gt_classes=classes, is_gt=rows < added
+        )
+        if len(targets):
+            for name, value in targets.get_fields().items():
+                if name.startswith("gt_") and not regions.has(name):
+                    chosen = matches[rows]
+                    masks = name == "gt_masks"
+                    regions.set(name, IndexedMasks(value, chosen) if masks else value[chosen])
+        return regions
+
+    def _sample_proposals(
+        self, matched_idxs: Tensor, matched_labels: Tensor, gt_classes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        if self.batch_size_per_image is not None:
+            return super()._sample_proposals(matched_idxs, matched_labels, gt_classes)
+        background = torch.full_like(matched_idxs, self.num_classes)
+        classes = gt_classes[matched_idxs] if len(gt_classes) else background
+        classes = torch.where(matched_labels == 1, classes, background)
+        classes = torch.where(matched_labels == -1, -1, classes)
+        # Foreground first, as the mask branch and the published heads have it.
+        order = (matched_labels != 1).to(torch.int8).argsort(stable=True)
+        return order, classes[order]
+
+    def _forward_mask(
+        self, features: dict[str, Tensor], instances: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
+        if self.training and self.mask_on and isinstance(self.mask_head, CriterionMaskHead):
+            instances, _ = select_foreground_proposals(instances, self.num_classes)
+            instances = self.mask_head.sample(instances)
+        return super()._forward_mask(features, instances)

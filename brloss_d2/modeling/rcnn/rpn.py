@@ -1,0 +1,147 @@
+"""A region proposal network that trains with any criterion."""
+
+import math
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.modeling.proposal_generator.rpn import RPN
+from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.utils.memory import retry_if_cuda_oom
+from torch import Tensor, nn
+
+from brloss_d2.criteria import Criterion, rpn_criterion
+from brloss_d2.modeling.matching import (
+    MaxIoUMatcher,
+    inside_padded_image,
+    log_metrics,
+    match_predictions,
+)
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class CriterionRPN(RPN):
+    """detectron2's `RPN` with its losses from a criterion.
+
+    Anchors in the padding of the batch, or outside the image if `anchor_boundary_thresh` says so,
+    are left out before matching and ignored.
+
+    Args:
+        criterion: losses of one class, objectness.
+        loss_weight: of all terms.
+        batch_size_per_image: anchors sampled an image; None trains on all, as ranking losses do.
+        positive_fraction: of the sample, at most.
+        prior_prob: objectness at the start of training, in (0, 1); None leaves the bias at 0.
+        padding_divisor: images count as padded to multiples of this many pixels.
+        rpn: see detectron2's `RPN`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        criterion: Criterion,
+        loss_weight: float = 1.0,
+        batch_size_per_image: int | None = None,
+        positive_fraction: float = 0.5,
+        prior_prob: float | None = None,
+        padding_divisor: int = 32,
+        **rpn,
+    ):
+        super().__init__(
+            batch_size_per_image=batch_size_per_image, positive_fraction=positive_fraction, **rpn
+        )
+        self.criterion = criterion
+        self.loss_weight = loss_weight
+        self.padding_divisor = padding_divisor
+        if prior_prob is not None:
+            bias = -math.log((1 - prior_prob) / prior_prob)
+            nn.init.constant_(self.rpn_head.objectness_logits.bias, bias)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        parts = super().from_config(cfg, input_shape)
+        for unused in ("box_reg_loss_type", "smooth_l1_beta"):
+            del parts[unused]
+        options = cfg.MODEL.BRLOSS
+        sampled = options.CRITERION == "ce"
+        parts.update(
+            criterion=rpn_criterion(options.CRITERION, epoch_steps=options.EPOCH_STEPS),
+            anchor_matcher=MaxIoUMatcher(
+                cfg.MODEL.RPN.IOU_THRESHOLDS,
+                cfg.MODEL.RPN.IOU_LABELS,
+                min_low_quality_iou=options.RPN_MIN_LOW_QUALITY_IOU,
+            ),
+            loss_weight=cfg.MODEL.RPN.LOSS_WEIGHT if sampled else options.RPN_LOSS_WEIGHT,
+        )
+        if not sampled:
+            parts["batch_size_per_image"] = None
+        return parts
+
+    def forward(self, images, features, gt_instances=None):
+        """Proposals and losses; see detectron2's `RPN`.
+
+        Raises:
+            FloatingPointError: in training, where the outputs are not finite.
+        """
+        try:
+            return super().forward(images, features, gt_instances)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"RPN outputs, and all loss_rpn_* terms: {error}") from error
+
+    @torch.no_grad()
+    def label_and_sample_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Label all anchors of every image; see detectron2's method for shapes."""
+        every = Boxes.cat(anchors)
+        pairs = [self._label_image(every, x.gt_boxes, x.image_size) for x in gt_instances]
+        return [labels for labels, _ in pairs], [boxes for _, boxes in pairs]
+
+    def _label_image(
+        self, anchors: Boxes, gt_boxes: Boxes, image_size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        kept = inside_padded_image(anchors.get_centers(), image_size, self.padding_divisor)
+        if self.anchor_boundary_thresh >= 0:
+            kept &= anchors.inside_box(image_size, self.anchor_boundary_thresh)
+        kept = kept.nonzero().squeeze(1)
+        iou = retry_if_cuda_oom(pairwise_iou)(gt_boxes, anchors[kept])
+        matches, match_labels = retry_if_cuda_oom(self.anchor_matcher)(iou)
+        labels = torch.full((len(anchors),), -1, dtype=torch.int8, device=anchors.device)
+        labels[kept] = match_labels.to(labels.device)
+        matched = torch.zeros_like(anchors.tensor)
+        if len(gt_boxes):
+            matched[kept] = gt_boxes.tensor[matches.to(labels.device)]
+        if self.batch_size_per_image is not None:
+            labels = self._subsample_labels(labels)
+        return labels, matched
+
+    def losses(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        gt_labels: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        gt_boxes: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """The criterion's losses over all levels and images at once; arguments as detectron2's."""
+        labels = torch.stack(gt_labels)
+        image, anchor = (labels == 1).nonzero(as_tuple=True)
+        # The criterion counts classes from 0, with the background after the last: 0 object, 1 not.
+        classes = torch.where(labels < 0, -1, 1 - labels.long())
+        matched = match_predictions(
+            torch.cat(pred_objectness_logits, 1).reshape(-1, 1),
+            classes.flatten(),
+            torch.cat(pred_anchor_deltas, 1)[image, anchor],
+            Boxes.cat(anchors).tensor[anchor],
+            torch.stack(gt_boxes)[image, anchor],
+            transform=self.box2box_transform,
+            num_classes=1,
+            rows_per_image=[labels.shape[1]] * len(labels),
+        )
+        output = self.criterion(matched)
+        log_metrics("rpn", output)
+        return {
+            name.replace("loss_", "loss_rpn_"): self.loss_weight * value
+            for name, value in output.losses.items()
+        }

@@ -1,0 +1,151 @@
+"""Draw images in pairs: ground truth on the left, predictions on the right."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.data.detection_utils import read_image
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
+
+from brloss_d2.errors import InputError
+from brloss_d2.evaluation.run import ImagePair, LabeledBoxes
+from brloss_d2.plotting.figures import save_figure
+
+_PAIRS_PER_ROW = 2
+_PANEL_WIDTH = 3.3  # inches
+_GAP = 0.05  # between two pairs, of a panel's width
+_DPI = 110
+_CROWDED = 10  # boxes in a panel from which class names give way to the legend
+_MASK_ALPHA = 0.45
+_PALETTE = [colormaps["tab10"](i) for i in (1, 0, 2, 3, 4, 6, 8, 9, 5, 7)]
+
+
+def draw_comparison(
+    pairs: Sequence[ImagePair], class_names: Sequence[str], path: str, *, title: str = ""
+) -> None:
+    """Write one picture with all `pairs`, two to a row, one color for each class.
+
+    Args:
+        pairs: at least one image.
+        class_names: name of each label.
+        path: the file to write; its suffix gives the format. It appears complete or not at all.
+        title: a line above the picture.
+
+    Raises:
+        InputError: an image cannot be read, or the picture cannot be written.
+    """
+    images = [_read(pair.file_name) for pair in pairs]
+    columns = min(_PAIRS_PER_ROW, len(pairs))
+    figure, panels = _figure(math.ceil(len(pairs) / columns), columns, images[0].shape)
+    for number, (pair, image) in enumerate(zip(pairs, images, strict=True)):
+        left, right = panels[divmod(number, columns)]
+        draw_panel(left, image, pair.ground_truth, class_names)
+        draw_panel(right, image, pair.predictions, class_names)
+        if number < columns:
+            left.set_title("ground truth", fontsize=10)
+            right.set_title("predictions", fontsize=10)
+    _add_legend(figure, pairs, class_names)
+    figure.suptitle(title, fontsize=11)
+    save_figure(figure, path)
+
+
+def _figure(rows: int, columns: int, shape: Sequence[int]) -> tuple[Figure, np.ndarray]:
+    """Return an empty figure and its panels, (rows, columns, 2)."""
+    height = _PANEL_WIDTH * shape[0] / shape[1]
+    ratios = [1, 1, _GAP] * columns
+    size = (_PANEL_WIDTH * sum(ratios), rows * (height + 0.05) + 0.8)
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    panels = figure.subplots(rows, len(ratios), squeeze=False, width_ratios=ratios)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    return figure, panels.reshape(rows, columns, 3)[..., :2]
+
+
+def draw_panel(
+    panel: Axes,
+    image: np.ndarray,
+    objects: LabeledBoxes,
+    class_names: Sequence[str],
+    *,
+    has_legend: bool = True,
+) -> None:
+    """Draw an image, (H, W, 3) of 0..255, and the objects in it; the last one lies on top.
+
+    With a legend, which names the colors, a crowded image has no other names.
+    """
+    height, width = image.shape[:2]
+    # A pixel covers [i, i + 1], as in the boxes.
+    extent = (0, width, height, 0)
+    panel.imshow(image, extent=extent, interpolation="bilinear")
+    if objects.masks is not None and len(objects.masks):
+        panel.imshow(_overlay(objects.masks, objects.labels), extent=extent)
+    crowded = len(objects.boxes) > _CROWDED
+    for number, (box, label) in enumerate(zip(objects.boxes, objects.labels, strict=True)):
+        name = "" if crowded and has_legend else class_names[label]
+        score = "" if objects.scores is None else f"{objects.scores[number]:.2f}"
+        _draw_box(panel, box, f"{name} {score}".strip(), _color(label), small=crowded)
+
+
+def _overlay(masks: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(H, W, 4) colors of masks, transparent elsewhere, with an opaque line along their rims."""
+    overlay = np.zeros((*masks.shape[1:], 4))
+    for mask, label in zip(masks, labels, strict=True):
+        overlay[mask] = (*_color(label)[:3], _MASK_ALPHA)
+        inner = np.pad(mask, 1)
+        inner = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+        overlay[mask & ~inner, 3] = 1.0
+    return overlay
+
+
+def _draw_box(
+    panel: Axes, box: np.ndarray, text: str, color: tuple[float, ...], *, small: bool
+) -> None:
+    x0, y0, x1, y1 = box
+    outline = Rectangle(
+        (x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=color, linewidth=1.8, snap=False
+    )
+    # A dark rim keeps a color visible on a background of the same color.
+    outline.set_path_effects([withStroke(linewidth=2.8, foreground="black", alpha=0.6)])
+    panel.add_patch(outline)
+    if text:
+        panel.annotate(
+            text,
+            (x0, y0),
+            xytext=(1.5, -1.5),
+            textcoords="offset points",
+            fontsize=5.5 if small else 7.5,
+            color="white",
+            va="top",
+            annotation_clip=True,
+            parse_math=False,  # a class may be called "$5"
+            bbox={"facecolor": color, "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
+        )
+
+
+def _add_legend(figure: Figure, pairs: Sequence[ImagePair], class_names: Sequence[str]) -> None:
+    objects = [objects for pair in pairs for objects in (pair.ground_truth, pair.predictions)]
+    labels = sorted({int(label) for o in objects for label in o.labels})
+    handles = [Patch(color=_color(label), label=class_names[label]) for label in labels]
+    if handles:
+        columns = min(len(handles), 8)
+        legend = figure.legend(
+            handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+
+
+def _color(label: int) -> tuple[float, ...]:
+    return _PALETTE[label % len(_PALETTE)]
+
+
+def _read(file_name: str) -> np.ndarray:
+    try:
+        return read_image(file_name, format="RGB")
+    except OSError as error:
+        raise InputError(f"Image file missing or unreadable: {file_name} ({error}).") from error

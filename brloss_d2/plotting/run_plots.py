@@ -1,0 +1,205 @@
+"""Loss, AP and score distributions of one or several runs in one picture."""
+
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from brloss_d2.errors import InputError
+from brloss_d2.evaluation import Matches, analyze
+from brloss_d2.evaluation.lrp import best_lrp_threshold
+from brloss_d2.evaluation.run import EvaluatedRun
+from brloss_d2.plotting.detection_plots import draw_score_histogram, plain
+from brloss_d2.plotting.figures import PALETTE, save_figure, style_of, tidy
+
+_DPI = 110
+_COLUMNS = 3  # histograms in a row
+_TASKS = {"bbox/AP": "boxes", "segm/AP": "masks"}
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run has written.
+
+    Attributes:
+        name: for the legend.
+        metrics: name -> iterations and values, (2, S).
+        matches: of the last saved detections, boxes at IoU 0.5; None if there are none.
+        reason: why not.
+    """
+
+    name: str
+    metrics: dict[str, np.ndarray]
+    matches: Matches | None
+    reason: str = ""
+
+    @classmethod
+    def load(cls, output_dir: str, name: str) -> "TrainedRun":
+        """Load `<output_dir>/metrics.json`, and the detections if they can be read.
+
+        Raises:
+            InputError: the metrics are missing or damaged.
+        """
+        metrics = read_metrics(os.path.join(output_dir, "metrics.json"))
+        try:
+            return cls(name, metrics, _saved_matches(output_dir))
+        except InputError as error:  # not evaluated yet, or not in COCO format
+            return cls(name, metrics, None, str(error))
+
+    def curve(self, metric: str) -> np.ndarray:
+        """Return iterations and values (2, S), with S = 0 if the metric is missing."""
+        return self.metrics.get(metric, np.zeros((2, 0)))
+
+
+def read_metrics(path: str) -> dict[str, np.ndarray]:
+    """Read what detectron2's `JSONWriter` has written, a JSON record a line: name -> (2, S).
+
+    A resumed run writes some iterations again: the later record counts. The last line may be
+    incomplete in a run that is still going on.
+
+    Raises:
+        InputError: the file is missing, empty or damaged.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"{path} does not exist: expected the output folder of train_net.py.")
+    with open(path, encoding="utf-8") as file:
+        lines = [line for line in file if line.strip()]
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            iteration = record.pop("iteration")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if number == len(lines) > 1:
+                break
+            raise InputError(f"{path}, line {number}: expected a record of metrics.") from error
+        for name, value in record.items():
+            if isinstance(value, int | float) and np.isfinite(value):
+                found[name][iteration] = float(value)
+    if not found:
+        raise InputError(f"{path} has no metrics yet.")
+    curves = {name: sorted(values.items()) for name, values in found.items()}
+    return {name: np.array(values).T for name, values in curves.items()}
+
+
+def _saved_matches(output_dir: str) -> Matches:
+    run = EvaluatedRun.load(output_dir)
+    return analyze(run.json_file, run.results, run.category_names).matches
+
+
+def plot_runs(runs: Sequence[TrainedRun], path: str) -> None:
+    """Draw the losses and AP of runs, and how the scores of each are distributed.
+
+    One run shows its single losses, several their sums: those of different loss functions have
+    different units.
+
+    Args:
+        runs: at least one.
+        path: the file to write.
+    """
+    scored = [run for run in runs if run.matches is not None and len(run.matches.scores)]
+    heights = [4.4, 2.8 * -(-len(scored) // _COLUMNS)]
+    figure = Figure(figsize=(11, sum(heights)), dpi=_DPI, layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=heights) if scored else (figure, None)
+    losses, ap = above.subplots(1, 2)
+    if len(runs) == 1:
+        _draw_losses(losses, runs[0])
+    else:
+        _draw_total_losses(losses, runs)
+    handles, labels = losses.get_legend_handles_labels()
+    columns = 2 if len(runs) in (2, 4) else _COLUMNS if len(runs) > 1 else 5
+    above.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
+    _draw_ap(ap, runs)
+    if below is not None:
+        _draw_scores(below, scored)
+    save_figure(figure, path)
+
+
+def _draw_losses(axes: Axes, run: TrainedRun) -> None:
+    names = sorted(name for name in run.metrics if name.startswith("loss"))
+    for number, name in enumerate(names):
+        axes.plot(*run.curve(name), label=name, **style_of(number))
+    if len(names) != 1:
+        axes.plot(*run.curve("total_loss"), color="black", linewidth=2, label="total_loss")
+    _frame_losses(axes, f"Losses of {plain(run.name)}")
+
+
+def _draw_total_losses(axes: Axes, runs: Sequence[TrainedRun]) -> None:
+    for number, run in enumerate(runs):
+        axes.plot(*run.curve("total_loss"), label=plain(run.name), **style_of(number))
+    _frame_losses(axes, "Total loss (different losses have different units)")
+
+
+def _frame_losses(axes: Axes, title: str) -> None:
+    values = np.concatenate([np.asarray(line.get_ydata()) for line in axes.get_lines()])
+    if len(values) and values.min() > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    tidy(axes, xlabel="iteration", ylabel="loss", title=title)
+
+
+def _draw_ap(axes: Axes, runs: Sequence[TrainedRun]) -> None:
+    tasks = [task for task in _TASKS if any(task in run.metrics for run in runs)]
+    if not tasks:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "not evaluated yet", ha="center", transform=axes.transAxes)
+    elif max(len(run.curve(task)[0]) for run in runs for task in tasks) > 1:
+        _draw_ap_curves(axes, runs, tasks)
+    else:
+        _draw_ap_bars(axes, runs, tasks)
+
+
+def _draw_ap_curves(axes: Axes, runs: Sequence[TrainedRun], tasks: Sequence[str]) -> None:
+    for number, run in enumerate(runs):
+        for task in tasks:
+            if task in run.metrics:
+                iterations, values = run.curve(task)
+                label = f"{plain(run.name)}, {_TASKS[task]}: {values[-1]:.1f}"
+                marker = "o" if task == tasks[0] else "^"
+                axes.plot(iterations, values, marker=marker, label=label, **style_of(number))
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    tidy(axes, xlabel="iteration", ylabel="AP", title="AP, the last one in the legend")
+    axes.legend(fontsize=8)
+
+
+def _draw_ap_bars(axes: Axes, runs: Sequence[TrainedRun], tasks: Sequence[str]) -> None:
+    """One evaluation is no curve."""
+    bars = [(n, run, task) for n, run in enumerate(runs) for task in tasks if task in run.metrics]
+    for row, (number, run, task) in enumerate(bars):
+        (iteration,), (value,) = run.curve(task)
+        axes.barh(-row, value, color=style_of(number)["color"], height=0.6, alpha=0.5)
+        text = f"{value:.1f} ({_TASKS[task]}, iteration {iteration:.0f})"
+        axes.text(1, -row, text, va="center", fontsize=9)
+    axes.set_yticks([])
+    axes.set_ylim(-max(len(bars), 3) + 0.4, 0.6)
+    axes.set_xlim(0, 100)
+    tidy(axes, xlabel="AP", title="AP")
+
+
+def _draw_scores(figure: SubFigure, runs: Sequence[TrainedRun]) -> None:
+    rows, columns = -(-len(runs) // _COLUMNS), min(_COLUMNS, len(runs))
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels.flat[len(runs) :]:
+        axes.set_axis_off()
+    for axes, run in zip(panels.flat, runs, strict=False):
+        draw_score_histogram(axes, run.matches)
+        tidy(axes, xlabel="score", ylabel="detections")
+        threshold = best_lrp_threshold(run.matches)
+        best = ""
+        if not math.isnan(threshold):
+            axes.axvline(threshold, color=PALETTE[6], linestyle="--", linewidth=1)
+            best = f"best threshold {threshold:.3g} (LRP)"
+        axes.set_title(f"{plain(run.name)}\n{best}", fontsize=9)
+    handles, _ = panels.flat[0].get_legend_handles_labels()
+    names = ["false positives", "true positives (IoU 0.5)"]
+    figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=9)

@@ -1,0 +1,43 @@
+"""Assignment by IoU: low-quality matches and padding."""
+
+import pytest
+import torch
+
+from brloss_d2.modeling import MaxIoUMatcher
+from brloss_d2.modeling.matching import inside_padded_image
+
+IOU = torch.tensor(
+    [
+        [0.8, 0.2, 0.35, 0.1, 0.0],  # best 0.8: positive anyway
+        [0.1, 0.4, 0.4, 0.1, 0.0],  # best 0.4, twice: low quality, both claimed
+        [0.1, 0.5, 0.4, 0.0, 0.0],  # best 0.5: claims anchor 1 after the box above
+        [0.0, 0.0, 0.0, 0.0, 0.01],  # best 0.01: below the floor
+    ]
+)
+
+
+def test_low_quality_matches_have_a_floor_and_move():
+    matcher = MaxIoUMatcher([0.3, 0.7], [0, -1, 1], min_low_quality_iou=0.3)
+    matches, labels = matcher(IOU)
+    assert labels.tolist() == [1, 1, 1, 0, 0]
+    assert matches.tolist()[:3] == [0, 2, 1]
+
+
+def test_low_quality_matches_can_be_off():
+    matches, labels = MaxIoUMatcher([0.3, 0.7], [0, -1, 1])(IOU)
+    assert labels.tolist() == [1, -1, -1, 0, 0]
+    assert matches[0] == 0
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (3, 0)])
+def test_nothing_to_match(shape):
+    matcher = MaxIoUMatcher([0.3, 0.7], [0, -1, 1], min_low_quality_iou=0.3)
+    matches, labels = matcher(torch.zeros(shape))
+    assert matches.shape == labels.shape == shape[1:]
+    assert not labels.any()
+
+
+def test_padding():
+    centers = torch.tensor([[0.0, 0], [95, 63], [96, 0], [0, 64]])
+    inside = inside_padded_image(centers, (50, 70), divisor=32)
+    assert inside.tolist() == [True, True, False, False]
