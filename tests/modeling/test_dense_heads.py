@@ -26,7 +26,7 @@ def test_outputs(has_quality):
     )
     outputs = head([torch.randn(2, 8, 6, 4), torch.randn(2, 8, 3, 2)])
     channels = [15, 12, 3][: 2 + has_quality]
-    assert [kind[0].shape[1] for kind in outputs] == channels
+    assert [kind[0].shape[1] for kind in outputs if kind is not None] == channels
     assert all(kind[1].shape[2:] == (3, 2) for kind in outputs)
     names = dict(head.named_parameters())
     assert "cls_tower.0.bias" not in names

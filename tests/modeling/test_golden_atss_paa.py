@@ -112,7 +112,7 @@ def test_ranking_targets(name):
     matched = match(golden, model, outputs(golden))
     targets = matched.binary_labels().float()
     if loss in ("rs", "brs"):
-        rows = matched.foreground()
+        rows = matched.foreground
         quality = paired_box_iou(matched.pred_boxes, matched.gt_boxes).detach()
         targets[rows, matched.labels[rows]] = quality
     expected = by_image(golden, golden.tensor("head/rank_targets"))
