@@ -5,7 +5,7 @@ import re
 from golden_models import Golden, available
 from torch import Tensor
 
-from brloss_d2.projects.co_detr.modeling.geometry import FeatureGeometry
+from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 
 NAMES = available("brs_detr", "brs_detr_equal_sizes", "co_deformable_detr")
 LEVELS = range(4)
