@@ -4,13 +4,6 @@ import math
 
 import pytest
 import torch
-from ms_deform_reference import (
-    Problem,
-    by_grid_sample,
-    by_loops,
-    random_problem,
-    values_and_gradients,
-)
 from torch.library import opcheck
 
 from brloss_d2.projects.co_detr.layers import ms_deform_torch
@@ -20,6 +13,13 @@ from brloss_d2.projects.co_detr.layers.ms_deform_attn import (
     ms_deform_sample,
 )
 from brloss_d2.projects.co_detr.modeling.geometry import FeatureGeometry
+from tests.projects.co_detr.ms_deform_reference import (
+    Problem,
+    by_grid_sample,
+    by_loops,
+    random_problem,
+    values_and_gradients,
+)
 
 SHAPES = [(8, 11), (4, 6), (2, 3), (1, 2)]
 
