@@ -24,6 +24,7 @@ ALLOWED = {
     "prediction": {"checkpoint", "data", "engine", "plotting"},
     # Names of configs; what they describe is built elsewhere.
     "model_zoo": set(),
+    "cli": {"checkpoint", "data", "engine", "evaluation", "model_zoo", "plotting", "prediction"},
     # Finds the projects; nothing of the package imports one.
     "projects": set(),
 }
