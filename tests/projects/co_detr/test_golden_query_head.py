@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from golden_co_detr import NAMES, geometry
-from golden_models import Golden, load
-from golden_query_head import CLASSES, golden_query_head
 
 from brloss_d2.projects.co_detr.modeling.boxes import relative_boxes
 from brloss_d2.projects.co_detr.modeling.custom_queries import HeadRows, choose_rows, custom_queries
 from brloss_d2.projects.co_detr.modeling.hungarian import HungarianMatcher
 from brloss_d2.projects.co_detr.modeling.query_head import proposal_logits
+from tests.helpers.golden_models import Golden, load
+from tests.projects.co_detr.golden_co_detr import NAMES, geometry
+from tests.projects.co_detr.golden_query_head import CLASSES, golden_query_head
 
 IMAGES = range(2)
 LAYERS = range(3)

@@ -4,13 +4,6 @@ import math
 
 import pytest
 import torch
-from ms_deform_reference import (
-    Problem,
-    by_grid_sample,
-    by_loops,
-    random_problem,
-    values_and_gradients,
-)
 from torch.library import opcheck
 
 from brloss_d2.projects.co_detr.layers import ms_deform_torch
@@ -19,6 +12,13 @@ from brloss_d2.projects.co_detr.layers.ms_deform_attn import (
     MSDeformAttn,
     ms_deform_sample,
     sampling_locations,
+)
+from tests.projects.co_detr.ms_deform_reference import (
+    Problem,
+    by_grid_sample,
+    by_loops,
+    random_problem,
+    values_and_gradients,
 )
 
 SHAPES = [(8, 11), (4, 6), (2, 3), (1, 2)]

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from golden_query_head import CLASSES, small_query_head
 
 from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.modeling.decoder import DeformableDecoder, Queries
 from brloss_d2.projects.co_detr.modeling.encoder import DeformableEncoder
 from brloss_d2.projects.co_detr.modeling.query_head import CoDeformableHead, proposal_logits
+from tests.projects.co_detr.golden_query_head import CLASSES, small_query_head
 
 BATCH = (75, 101)
 SIZES = [(75, 101), (60, 80)]
