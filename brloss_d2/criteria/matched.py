@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brloss_d2.losses import BoxLoss, ConfiguredModule
+from brloss_d2.losses import BoxLoss
+from brloss_d2.losses.base import ConfiguredModule
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.criteria.matched import MatchedPredictions
-from brloss_d2.losses import ConfiguredModule, paired_box_iou
+from brloss_d2.losses import paired_box_iou
+from brloss_d2.losses.base import ConfiguredModule
 
 
 class PositiveQuality(ConfiguredModule, ABC):

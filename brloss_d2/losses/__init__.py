@@ -3,7 +3,7 @@
 from brloss_d2.losses.alrp import ALRPLoss, alrp_loss
 from brloss_d2.losses.ap import APLoss, BucketedAPLoss, ap_loss, bucketed_ap_loss
 from brloss_d2.losses.balancing import Balancer, ConstantBalancer, EpochSelfBalancer, SelfBalancer
-from brloss_d2.losses.base import ConfiguredModule, RankingLoss
+from brloss_d2.losses.base import RankingLoss
 from brloss_d2.losses.box import (
     BoxLoss,
     GIoULoss,
@@ -35,7 +35,6 @@ __all__ = [
     "BoxLoss",
     "BucketedAPLoss",
     "BucketedRankSortLoss",
-    "ConfiguredModule",
     "ConstantBalancer",
     "DiceLoss",
     "EpochSelfBalancer",
