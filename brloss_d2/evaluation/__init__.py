@@ -17,17 +17,20 @@ from brloss_d2.evaluation.coco import COCOEvaluator
 from brloss_d2.evaluation.lrp import OptimalLRP, mean_lrp_curve
 from brloss_d2.evaluation.lvis import LVISEvaluator
 from brloss_d2.evaluation.matches import Matches, match_detections
+from brloss_d2.evaluation.protocols import Evaluation, evaluate_detections
 
 __all__ = [
     "Analysis",
     "COCOEvaluator",
     "Calibration",
     "CityscapesEvaluator",
+    "Evaluation",
     "LVISEvaluator",
     "Matches",
     "OptimalLRP",
     "analyze",
     "calibrated",
+    "evaluate_detections",
     "fit_calibration",
     "load_calibration",
     "match_detections",
