@@ -176,18 +176,12 @@ def lrp_metrics(matches: Matches, class_names: Sequence[str] | None) -> dict[str
         undefined; `score_threshold`, 0..1.
     """
     best = OptimalLRP.of(matches)
-    mean = best.mean()
-    metrics = {
-        "oLRP": mean.olrp,
-        "oLRP_Loc": mean.localization,
-        "oLRP_FP": mean.false_positive,
-        "oLRP_FN": mean.false_negative,
-    }
-    metrics = {key: float(value) * 100 for key, value in metrics.items()}
+    names = ("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN")
+    metrics = dict(zip(names, (100 * best.mean().rows()).tolist(), strict=False))
     metrics["score_threshold"] = best_lrp_threshold(matches)
     if class_names is not None and len(class_names) > 1:
-        for name, value in zip(class_names, best.olrp, strict=True):
-            metrics[f"oLRP-{name}"] = float(value) * 100
+        for name, value in zip(class_names, best.olrp.tolist(), strict=True):
+            metrics[f"oLRP-{name}"] = 100 * value
     return metrics
 
 

@@ -42,8 +42,8 @@ class Matches:
 
     def subset(self, keep: np.ndarray) -> "Matches":
         """Return the detections of a mask or index (D',); `num_objects` stays as it is."""
-        parts = (self.labels, self.scores, self.ious, self.images)
-        return Matches(*(part[keep] for part in parts), self.num_objects)
+        parts = {name: getattr(self, name)[keep] for name in ("labels", "scores", "ious", "images")}
+        return Matches(**parts, num_objects=self.num_objects)
 
 
 def match_detections(

@@ -20,7 +20,7 @@ from brloss_d2.evaluation.replace import numpy_with, replaced
 try:
     import hotcoco
 except ImportError:
-    hotcoco = None
+    hotcoco: Any = None  # type: ignore[no-redef]
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class HotcocoEvaluation(Evaluation):
             truth: dataset in COCO format, or LVIS format if `lvis`.
             results: detections in COCO format, at least one.
             task: `bbox` or `segm`.
-            limits: detections per image and class for each AR; the last one is that of AP. LVIS
+            limits: detections per image and class for each AR; the largest is that of AP. LVIS
                 takes one limit, per image.
             image_ids: ids of the images to evaluate; all of them by default.
             lvis: whether to follow the LVIS protocol.
@@ -123,7 +123,8 @@ class HotcocoEvaluation(Evaluation):
                 for part, keys in _KEYS.items()
             }
         )
-        found = hotcoco.LVISResults(api, results, limits[-1]) if lvis else api.load_res(results)
+        records = [dict(result) for result in results]
+        found = hotcoco.LVISResults(api, records, limits[-1]) if lvis else api.load_res(records)
         self._data = api, found, task, lvis
         self.computed = hotcoco.COCOeval(*self._data)
         params = self.computed.params
@@ -264,6 +265,7 @@ def evaluate_detections(
     """
     if task == "segm":  # the packages would take the area of the box for that of the mask
         results = [{k: v for k, v in result.items() if k != "bbox"} for result in results]
+    limits = sorted(limits)  # as pycocotools does
     evaluation: Evaluation | None = None
     if hotcoco is not None and not official:
         try:
@@ -275,11 +277,9 @@ def evaluate_detections(
     if evaluation is None and lvis:
         evaluation = OfficialLVISEvaluation(api, results, task, limits=limits)
     elif evaluation is None:
-        evaluation = OfficialCOCOEvaluation(
-            api, results, task, limits=limits, image_ids=image_ids
-        )
-    protocol, package = "LVIS" if lvis else "COCO-style", evaluation.package
-    logger.info("%s evaluation of %s by %s %s", protocol, task, package, version(package))
+        evaluation = OfficialCOCOEvaluation(api, results, task, limits=limits, image_ids=image_ids)
+    package, protocol = evaluation.package, "LVIS" if lvis else "COCO-style"
+    logger.info("%s evaluation by %s %s: %s", protocol, package, version(package), task)
     return evaluation
 
 
