@@ -20,6 +20,7 @@ from brloss_d2.evaluation.protocols import (
 )
 
 TASKS = ("bbox", "segm")
+_KINDS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
 _AREAS = {"s": "small", "m": "medium", "l": "large"}
 
 
@@ -57,7 +58,7 @@ class ErrorKinds:
         tide = evaluation.computed.tide_errors()
         confusion = evaluation.computed.confusion_matrix(min_score=score_threshold)
         return cls(
-            counts=tide["counts"],
+            counts={kind: tide["counts"][kind] for kind in _KINDS},
             ap_loss={kind: 100 * value for kind, value in tide["delta_ap"].items()},
             confusion=np.asarray(confusion["matrix"]).astype(int),
             score_threshold=score_threshold,

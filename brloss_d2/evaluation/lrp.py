@@ -5,7 +5,7 @@ ECCV 2018, and "One Metric to Measure Them All: Localization Recall Precision (L
 Visual Detection Tasks", TPAMI 2021. Lower is better. All numbers here are between 0 and 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -185,19 +185,24 @@ def lrp_metrics(matches: Matches, class_names: Sequence[str] | None) -> dict[str
     return metrics
 
 
-def lrp_table(best: OptimalLRP, class_names: Sequence[str], *, ap: np.ndarray | None = None) -> str:
-    """Return a table with a row for each class and one for their mean.
+def lrp_table(
+    best: OptimalLRP,
+    class_names: Sequence[str],
+    *,
+    columns: Mapping[str, np.ndarray] | None = None,
+) -> str:
+    """Return a table with a row per class and one for their mean.
 
     Args:
-        best: 0..1.
-        class_names: (K,).
-        ap: (K,), percent; a column more.
+        best: oLRP per class, 0..1.
+        class_names: names of the classes, K of them.
+        columns: title -> percent per class, (K,), of the columns before oLRP.
     """
     rows = np.column_stack([best.rows()[:, :4] * 100, best.thresholds])
-    headers = ["class", "oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN", "best score"]
-    if ap is not None:
-        rows = np.column_stack([ap, rows])
-        headers.insert(1, "AP")
+    headers = ["class", "oLRP", "Loc", "FP", "FN", "best score"]
+    if columns:
+        rows = np.column_stack([*columns.values(), rows])
+        headers[1:1] = columns
     rows = np.vstack([rows, [_mean(column) for column in rows.T]])
     rows[-1, -1] = np.nan  # nobody uses the mean of thresholds
     formats = [".2f"] * (rows.shape[1] - 1) + [".4f"]

@@ -1,6 +1,6 @@
 """Detections matched with ground truth, from a finished evaluation."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,25 +63,24 @@ def match_detections(
         The matches by image, class and falling score; labels are indices of
         `evaluation.class_ids` and images of `evaluation.image_ids`.
     """
+    pairs, counted = evaluation.pairs(iou_threshold, area)
+    objects = {a["id"]: a for a in evaluation.truth["annotations"]}
     images = {id_: number for number, id_ in enumerate(evaluation.image_ids)}
     labels = {id_: number for number, id_ in enumerate(evaluation.class_ids)}
-    rows: list[tuple[int, int, float, int, int]] = []
-    num_objects = np.zeros(len(labels), int)
-    for cell, threshold in evaluation.cells(iou_threshold, area):
-        image, label = images[cell["image_id"]], labels[cell["category_id"]]
-        num_objects[label] += np.count_nonzero(np.asarray(cell["gtIgnore"]) == 0)
-        columns = (cell[key] for key in ("dtScores", "dtIds"))
-        per_threshold = (cell[key][threshold] for key in ("dtMatches", "dtIgnore"))
-        rows += [
-            (image, label, score, detection, int(object_))
-            for score, detection, object_, ignored in zip(*columns, *per_threshold, strict=True)
-            if not ignored
-        ]
-    rows.sort(key=lambda row: (row[0], row[1], -row[2]))
-    overlap = _Overlap(evaluation)
-    ious = [overlap(found, object_) if object_ else 0.0 for *_, found, object_ in rows]
-    image, label, score = np.array([row[:3] for row in rows], float).reshape(-1, 3).T
-    return Matches(label.astype(int), score, np.array(ious, float), image.astype(int), num_objects)
+    found = [evaluation.found[id_] for id_ in pairs]
+    image = np.array([images[record["image_id"]] for record in found], int)
+    label = np.array([labels[record["category_id"]] for record in found], int)
+    score = np.array([record["score"] for record in found], float)
+    ious = np.zeros(len(found))
+    matched = [
+        (record, objects[id_]) for record, id_ in zip(found, pairs.values(), strict=True) if id_
+    ]
+    ious[np.array(list(pairs.values()), int) > 0] = _overlaps(evaluation, matched)
+    order = np.lexsort((np.array(list(pairs)), -score, label, image))
+    num_objects = np.bincount(
+        [labels[objects[id_]["category_id"]] for id_ in counted], minlength=len(labels)
+    )
+    return Matches(label[order], score[order], ious[order], image[order], num_objects)
 
 
 def unmatched(annotations: Iterable[Mapping[str, Any]], class_ids: Iterable[int]) -> Matches:
@@ -100,29 +99,27 @@ def unmatched(annotations: Iterable[Mapping[str, Any]], class_ids: Iterable[int]
     return Matches(integers, none, none, integers, num_objects)
 
 
-class _Overlap:
-    """The IoU of a detection and an object, by their ids."""
+def _overlaps(
+    evaluation: Evaluation, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> np.ndarray:
+    """Return the IoU, (E,), of E pairs of a detection and an object."""
+    if evaluation.task == "bbox":
+        boxes = np.array([[r["bbox"] for r in pair] for pair in pairs], float).reshape(-1, 2, 4)
+        a, b = boxes.transpose(1, 2, 0)
+        width = np.minimum(a[0] + a[2], b[0] + b[2]) - np.maximum(a[0], b[0])
+        height = np.minimum(a[1] + a[3], b[1] + b[3]) - np.maximum(a[1], b[1])
+        shared = width * height
+        return shared / (a[2] * a[3] + b[2] * b[3] - shared)
+    images = {image["id"]: image for image in evaluation.truth["images"]}
+    ious = [
+        mask_util.iou(*([_rle(r["segmentation"], images[r["image_id"]])] for r in pair), [0])
+        for pair in pairs
+    ]
+    return np.array(ious, float).reshape(-1)
 
-    def __init__(self, evaluation: Evaluation):
-        self._boxes = evaluation.task == "bbox"
-        self._found = evaluation.found
-        self._objects = {a["id"]: a for a in evaluation.truth["annotations"]}
-        self._images = {image["id"]: image for image in evaluation.truth["images"]}
 
-    def __call__(self, detection: int, object_: int) -> float:
-        pair = self._found[detection], self._objects[object_]
-        if self._boxes:
-            found, truth = ([record["bbox"]] for record in pair)
-        else:
-            found, truth = ([self._mask(record)] for record in pair)
-        return float(mask_util.iou(found, truth, [0])[0, 0])
-
-    def _mask(self, record: Mapping[str, Any]) -> Any:
-        """Return the RLE of polygons, of uncompressed or of compressed RLE."""
-        mask, image = record["segmentation"], self._images[record["image_id"]]
-        if isinstance(mask, list):
-            polygons = mask_util.frPyObjects(mask, image["height"], image["width"])
-            return mask_util.merge(polygons)
-        if isinstance(mask["counts"], list):
-            return mask_util.frPyObjects(mask, *mask["size"])
-        return mask
+def _rle(mask: Any, image: Mapping[str, Any]) -> Any:
+    """Return the compressed RLE of polygons or of an RLE."""
+    if isinstance(mask, list):
+        return mask_util.merge(mask_util.frPyObjects(mask, image["height"], image["width"]))
+    return mask_util.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask

@@ -7,7 +7,7 @@ time. Records that it refuses, such as negative image ids, are left to the offic
 import contextlib
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -68,20 +68,22 @@ class Evaluation:
         """`precision`, (T, R, K, areas, limits), and `recall`, (T, K, areas, limits)."""
         return self.computed.eval
 
-    def cells(self, iou_threshold: float, area: str) -> Iterator[tuple[Mapping[str, Any], int]]:
-        """Yield the matches per class and image, and the row for the IoU threshold in them.
+    def pairs(self, iou_threshold: float, area: str) -> tuple[dict[int, int], list[int]]:
+        """Return which detection was matched with which object, without those that are ignored.
 
         Args:
-            iou_threshold: one of the IoU thresholds of the evaluation.
+            iou_threshold: IoU from which a detection matches, one of those of the evaluation.
             area: `all`, `small`, `medium` or `large`, the objects to be found.
 
-        Yields:
-            A dict as in `COCOeval.evalImgs`, and the index of the IoU threshold.
+        Returns:
+            Detection id -> object id, 0 for a false positive; ids of the objects to be found.
         """
         params = self.computed.params
         wanted = list(params.areaRng[params.areaRngLbl.index(area)])
         row = int(np.argmin(np.abs(np.asarray(params.iouThrs) - iou_threshold)))
-        yield from ((c, row) for c in self.computed.evalImgs if c and list(c["aRng"]) == wanted)
+        keys = ("dtIds", "dtMatches", "dtIgnore", "gtIds", "gtIgnore")
+        cells = (cell for cell in self.computed.evalImgs if cell and list(cell["aRng"]) == wanted)
+        return _pairs(([cell[key] for key in keys] for cell in cells), row)
 
 
 class HotcocoEvaluation(Evaluation):
@@ -139,15 +141,20 @@ class HotcocoEvaluation(Evaluation):
         if lvis:
             self.metrics = self.computed.get_results()
 
-    def cells(self, iou_threshold: float, area: str) -> Iterator[tuple[Mapping[str, Any], int]]:
-        """Match again, which takes less time than turning every match into Python objects."""
+    def pairs(self, iou_threshold: float, area: str) -> tuple[dict[int, int], list[int]]:
+        """Match again, since the first evaluation does not give its matches at this size."""
         again, params = hotcoco.COCOeval(*self._data), self.computed.params
         again.params.imgIds, again.params.maxDets = params.imgIds, params.maxDets
         again.params.iouThrs = [iou_threshold]
         again.params.areaRng = [params.areaRng[params.areaRngLbl.index(area)]]
         again.params.areaRngLbl = [area]
         again.evaluate()
-        yield from ((cell, 0) for cell in again.evalImgs if cell)
+        found = again.image_diagnostics(iou_thr=iou_threshold)
+        taken = found["dt_match"]
+        pairs = {
+            id_: taken[id_] if state == "tp" else 0 for id_, state in found["dt_status"].items()
+        }
+        return pairs, list(found["gt_status"])
 
 
 class OfficialCOCOEvaluation(Evaluation):
@@ -223,21 +230,31 @@ class OfficialLVISEvaluation(Evaluation):
         params = self.computed.params
         self.image_ids, self.class_ids = sorted(params.img_ids), sorted(params.cat_ids)
 
-    def cells(self, iou_threshold: float, area: str) -> Iterator[tuple[Mapping[str, Any], int]]:
-        """Yield what `Evaluation.cells` does, whose names the package spells differently."""
+    def pairs(self, iou_threshold: float, area: str) -> tuple[dict[int, int], list[int]]:
+        """See `Evaluation.pairs`; the package spells its names in another way."""
         params = self.computed.params
         wanted = params.area_rng[params.area_rng_lbl.index(area)]
         row = int(np.argmin(np.abs(params.iou_thrs - iou_threshold)))
-        names = {
-            "dt_ids": "dtIds",
-            "dt_matches": "dtMatches",
-            "dt_scores": "dtScores",
-            "dt_ignore": "dtIgnore",
-            "gt_ignore": "gtIgnore",
-        }
-        for cell in self.computed.eval_imgs:
-            if cell and cell["area_rng"] == wanted:
-                yield {names.get(key, key): value for key, value in cell.items()}, row
+        keys = ("dt_ids", "dt_matches", "dt_ignore", "gt_ids", "gt_ignore")
+        cells = (cell for cell in self.computed.eval_imgs if cell and cell["area_rng"] == wanted)
+        return _pairs(([cell[key] for key in keys] for cell in cells), row)
+
+
+def _pairs(cells: Iterable[Sequence[Any]], row: int) -> tuple[dict[int, int], list[int]]:
+    """Return what `Evaluation.pairs` does from the cells of an official package.
+
+    Args:
+        cells: ids, matches and ignored matches of the detections, ids and ignored ones of the
+            objects, per image and class.
+        row: index of the IoU threshold in the matches.
+    """
+    pairs: dict[int, int] = {}
+    objects: list[int] = []
+    for found, matched, ignored, truth, truth_ignored in cells:
+        columns = zip(found, matched[row], ignored[row], strict=True)
+        pairs.update({id_: int(object_) for id_, object_, skip in columns if not skip})
+        objects += [id_ for id_, skip in zip(truth, truth_ignored, strict=True) if not skip]
+    return pairs, objects
 
 
 def evaluate_detections(
