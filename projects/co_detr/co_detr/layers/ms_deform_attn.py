@@ -182,12 +182,7 @@ def _pairs(flat: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(flat[0::2], flat[1::2], strict=True))
 
 
-_ARGUMENTS = "Tensor value, Tensor locations, Tensor weights, int[] shapes, str backend"
-
-
-@torch.library.custom_op(
-    "brloss_d2::ms_deform_sample", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor"
-)
+@torch.library.custom_op("brloss_d2::ms_deform_sample", mutates_args=())
 def _sample(
     value: Tensor, locations: Tensor, weights: Tensor, shapes: Sequence[int], backend: str
 ) -> Tensor:
@@ -203,11 +198,7 @@ def _(
     return value.new_empty((n, q, m * value.shape[3]))
 
 
-@torch.library.custom_op(
-    "brloss_d2::ms_deform_sample_backward",
-    mutates_args=(),
-    schema=f"(Tensor upstream, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor)",
-)
+@torch.library.custom_op("brloss_d2::ms_deform_sample_backward", mutates_args=())
 def _sample_backward(
     upstream: Tensor,
     value: Tensor,
