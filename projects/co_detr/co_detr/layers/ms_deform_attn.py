@@ -212,15 +212,8 @@ def _sample_backward(
 
 
 @_sample_backward.register_fake
-def _(
-    upstream: Tensor,
-    value: Tensor,
-    locations: Tensor,
-    weights: Tensor,
-    shapes: Sequence[int],
-    backend: str,
-) -> tuple[Tensor, ...]:
-    return tuple(torch.empty_like(x) for x in (value, locations, weights))
+def _(upstream: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(x) for x in inputs[:3])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

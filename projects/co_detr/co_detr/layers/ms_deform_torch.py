@@ -42,18 +42,7 @@ def sample(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) ->
 def sample_backward(
     upstream: Tensor, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Differentiate `sample`.
-
-    Args:
-        upstream: (N, Q, M * D) gradient of the result.
-        value: (N, S, M, D) values; this and the others as in `ms_deform_sample`.
-        shapes: (H, W) per level.
-        locations: (N, Q, M, L, P, 2) points.
-        weights: (N, Q, M, L, P) weights of the points.
-
-    Returns:
-        Gradients of value, locations and weights.
-    """
+    """Compute the gradients of value, locations and weights from that of the sums."""
     upstream = upstream.unflatten(2, value.shape[2:])
     by_value, by_location, by_weight = (torch.zeros_like(x) for x in (value, locations, weights))
     for chunk in _chunks(weights):

@@ -128,7 +128,7 @@ class QueryLosses(nn.Module):
         gt_instances: list[Instances],
         prefix: str,
     ) -> tuple[dict[str, Tensor], CriterionOutput]:
-        """Compute the losses per layer, and the output of the last one, whose metrics are logged."""
+        """Compute the losses per layer; metrics are logged from the output of the last one."""
         losses, sizes = {}, [x.image_size for x in gt_instances]
         layers = zip(predictions.logits, predictions.boxes, targets, strict=True)
         for d, (logits, boxes, (labels, gt_boxes)) in enumerate(layers):
