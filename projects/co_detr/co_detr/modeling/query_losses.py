@@ -55,7 +55,7 @@ class QueryLosses(nn.Module):
         self.matcher, self.weight = matcher, weight
         self.decoder, self.encoder, self.custom = decoder, encoder, custom
 
-    def of_decoder(
+    def decoder_losses(
         self, predictions: QueryPredictions, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
         """Compute the losses of the decoder, whose layers are matched separately.
@@ -73,7 +73,7 @@ class QueryLosses(nn.Module):
         log_metrics("decoder", last)
         return losses
 
-    def of_proposals(
+    def proposal_losses(
         self, proposals: Proposals, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
         """Compute the losses of the encoder, for which all objects are of class 0.
@@ -95,7 +95,7 @@ class QueryLosses(nn.Module):
         log_metrics("proposals", output)
         return {f"{name}_proposals": self.weight * x for name, x in output.losses.items()}
 
-    def of_custom(
+    def custom_losses(
         self,
         predictions: QueryPredictions,
         queries: CustomQueries,
