@@ -15,7 +15,8 @@ from brloss_d2.utils.files import replacing
 
 
 class Checkpointer(DetectionCheckpointer):
-    """detectron2's checkpointer, which in addition
+    """Checkpointer of detectron2 that in addition does the following.
+
 
     * runs no code stored in a file;
     * reads torchvision's ResNets and the published Swin transformers;

@@ -120,7 +120,7 @@ def _detectron2_name(name: str) -> str:
 
 
 RESNET = ClassifierFamily(
-    title="torchvision ResNet",
+    title="ResNet",
     marks=frozenset(
         {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"}
     ),

@@ -61,8 +61,8 @@ def _convert(args: argparse.Namespace) -> int:
     whose = "brloss_d2" if conversion.is_ours else "mmdetection"
     numbers = sum(weight.numel() for weight in conversion.weights.values())
     print(
-        f"{conversion.title}: {len(conversion.weights)} tensors, {numbers:,} numbers, under the names of "
-        f"{whose} in {args.target}"
+        f"{conversion.title}: {len(conversion.weights)} tensors, {numbers:,} numbers, under the "
+        f"names of {whose} in {args.target}"
     )
     return 0
 
