@@ -1,13 +1,13 @@
-"""The query head: proposals, refinement of boxes, customized queries, initialization."""
+"""Query head: proposals, refinement of boxes, customized queries, initialization."""
 
 import math
 
 import pytest
 import torch
 
+from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.modeling.decoder import DeformableDecoder, Queries
 from brloss_d2.projects.co_detr.modeling.encoder import DeformableEncoder
-from brloss_d2.projects.co_detr.modeling.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.modeling.query_head import CoDeformableHead, proposal_logits
 from tests.projects.co_detr.golden_query_head import CLASSES, small_query_head
 
@@ -32,7 +32,7 @@ def memory(batch=BATCH, images=2, seed=0) -> torch.Tensor:
 
 
 def random_head(seed: int = 0, **settings) -> CoDeformableHead:
-    """All weights random: fresh heads step nowhere."""
+    """Query head with random weights only; a new one predicts steps of zero."""
     head = small_query_head(**settings)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def random_queries(count: int = 11, images: int = 2) -> Queries:
 
 class TestProposals:
     def test_boxes_of_the_cells(self):
-        """Cell by cell; a cell is padding if the pixel that nearest interpolation takes is."""
+        """A cell is padding if its pixel of nearest interpolation is."""
         expected = []
         for height, width in SIZES:
             for level, stride in enumerate(STRIDES):
@@ -67,12 +67,12 @@ class TestProposals:
         torch.testing.assert_close(found, torch.tensor(expected).view_as(found))
 
     def test_cells_next_to_the_border(self):
-        """Of 64 columns the outer ones have their centers within 1 % of the border."""
+        """Of 64 columns, the outer two have their centers within 1 % of the border."""
         boxes = proposal_logits(geometry((64, 512), [(64, 512)]))[0, : 8 * 64].view(8, 64, 4)
         assert boxes[:, [0, -1]].isinf().all() and boxes[:, 1:-1].isfinite().all()
 
     def test_unusable_cells(self):
-        """Their boxes are (1, 1, 1, 1) and teach nothing, whatever the memory holds there."""
+        """Their boxes are (1, 1, 1, 1) without gradient, whatever the memory holds there."""
         head, where = random_head(), geometry()
         unusable = proposal_logits(where).isinf().any(-1)
         cells = memory().requires_grad_()
@@ -122,13 +122,13 @@ class TestProposals:
 
 
 class TestDecoder:
-    def test_fresh_heads_step_nowhere(self):
+    def test_new_heads_predict_their_references(self):
         head, queries = small_query_head(), random_queries()
         boxes = head.decode(queries, memory(), geometry()).boxes
         torch.testing.assert_close(boxes, queries.references.expand(3, -1, -1, -1))
 
-    def test_what_a_layer_gets(self):
-        """Boxes relative to the padded maps of each level, and positions that never change."""
+    def test_inputs_of_the_layers(self):
+        """Boxes are relative to the padded maps of each level, and positions never change."""
         head, queries, where = random_head(), random_queries(), geometry()
         calls = []
         for layer in head.decoder.layers:
@@ -152,7 +152,7 @@ class TestDecoder:
             torch.testing.assert_close(getattr(after, name), expected, rtol=1e-4, atol=1e-5)
 
     def test_looks_forward_twice(self):
-        """Boxes of a layer train its own steps and those of the layer before, no others."""
+        """Boxes of a layer train its own box branch and that of the layer before, no others."""
         head, where = random_head(), geometry()
         for layer in range(3):
             queries = head.propose(memory(), where).queries
@@ -165,15 +165,15 @@ class TestDecoder:
             assert trained == [layer - 1 <= d <= layer for d in range(3)] + [False]
             assert head.decoder.layers[0].ffn.linear1.weight.grad.abs().sum() > 0
 
-    def test_sampling_places_have_no_gradient_to_earlier_boxes(self):
-        """Logits of the last layer do not reach any box branch."""
+    def test_sampling_locations_have_no_gradient_to_earlier_boxes(self):
+        """Logits of the last layer have no gradient to any box branch."""
         head, where = random_head(), geometry()
         queries = head.propose(memory(), where).queries
         head.decode(queries, memory(), where).logits[-1].sum().backward()
         assert all(p.grad is None for branch in head.box_branches for p in branch.parameters())
 
-    def test_boxes_are_those_the_next_layer_starts_from(self):
-        """A head cut after two layers, started from boxes of the first, predicts the same."""
+    def test_boxes_are_the_references_of_the_next_layer(self):
+        """Without its first layer, a head predicts the same from the boxes of that layer."""
         head, queries, where = random_head(), random_queries(), geometry()
         whole = head.decode(queries, memory(), where)
         rest = random_head()
@@ -185,7 +185,7 @@ class TestDecoder:
         )
 
     def test_padding_does_not_matter(self):
-        """Noise in the padding of the feature maps changes neither memory inside nor decoder."""
+        """Noise in the padding of the maps changes neither other cells nor the decoder."""
         head, where = random_head(), geometry()
         noisy = [
             torch.where(mask[:, None], torch.randn(x.shape), x)
@@ -193,7 +193,7 @@ class TestDecoder:
         ]
         found = []
         for features in (maps(), noisy):
-            cells = head.encode(features, where)
+            cells = head.encoder(features, where)
             decoded = head.decode(head.propose(cells, where).queries, cells, where)
             found.append((cells[~where.padding], decoded.logits, decoded.boxes))
         assert not torch.equal(maps()[0], noisy[0])
@@ -201,8 +201,8 @@ class TestDecoder:
             assert torch.equal(clean, other)
 
 
-def test_halves_of_what_a_box_is_encoded_to():
-    """The first is the position; the second belongs to the content of customized queries."""
+def test_halves_of_encoded_boxes():
+    """The first half is the position, the second a part of the content of customized queries."""
     head = small_query_head()
     encoders = [(head.pos_trans, None), *((e.pos_trans, e) for e in head.custom.embeddings)]
     with torch.no_grad():
@@ -216,7 +216,7 @@ def test_halves_of_what_a_box_is_encoded_to():
     boxes, features = torch.rand(1, 4, 4), torch.rand(1, 4, DIM)
     expected = torch.ones(1, 4, DIM)
     for number in range(2):
-        found = head.embed_custom(boxes, features, number)
+        found = head.custom(boxes, features, number)
         torch.testing.assert_close(found.position, -expected, rtol=1e-4, atol=0)
         torch.testing.assert_close(found.content, 3 * expected, rtol=1e-4, atol=0)
     position = head.propose(memory(), geometry()).queries.position
@@ -229,45 +229,45 @@ class TestCustomQueries:
 
     def test_number_of_a_head_shifts_positions_alone(self):
         head = random_head()
-        before = head.embed_custom(self.BOXES, self.FEATURES, 1)
+        before = head.custom(self.BOXES, self.FEATURES, 1)
         with torch.no_grad():
             head.custom.head_bias[0] += 5
             head.custom.head_bias[1] += 0.5
-        after = head.embed_custom(self.BOXES, self.FEATURES, 1)
+        after = head.custom(self.BOXES, self.FEATURES, 1)
         torch.testing.assert_close(after.position, before.position + 0.5)
         assert torch.equal(after.content, before.content)
 
     def test_boxes_are_clamped_where_they_are_encoded_only(self):
         head = random_head()
-        found = head.embed_custom(self.BOXES, self.FEATURES, 0)
+        found = head.custom(self.BOXES, self.FEATURES, 0)
         assert torch.equal(found.references, self.BOXES)
-        inside = head.embed_custom(self.BOXES.clamp(1e-5, 1 - 1e-5), self.FEATURES, 0)
+        inside = head.custom(self.BOXES.clamp(1e-5, 1 - 1e-5), self.FEATURES, 0)
         torch.testing.assert_close(found.position, inside.position)
         torch.testing.assert_close(found.content, inside.content)
 
     def test_gradients(self):
-        """Features learn, boxes do not."""
+        """Features have a gradient, boxes have none."""
         head, where = random_head(), geometry((75, 101), [(75, 101)])
         boxes, features = (
             self.BOXES.clone().requires_grad_(),
             self.FEATURES.clone().requires_grad_(),
         )
-        queries = head.embed_custom(boxes, features, 0)
+        queries = head.custom(boxes, features, 0)
         head.decode(queries, memory(images=1), where).logits.sum().backward()
         assert boxes.grad is None and (features.grad.abs().sum(-1) > 0).all()
 
     def test_heads_differ(self):
         head = random_head()
-        contents = [head.embed_custom(self.BOXES, self.FEATURES, k).content for k in range(2)]
+        contents = [head.custom(self.BOXES, self.FEATURES, k).content for k in range(2)]
         assert not torch.allclose(*contents)
 
     def test_a_number_for_each_channel(self):
         state = {"head_bias": torch.arange(2.0 * DIM).view(2, DIM)}
         head = random_head(head_bias_dim=DIM)
         head.custom.load_state_dict(state, strict=False)
-        position = head.embed_custom(self.BOXES, self.FEATURES, 1).position
+        position = head.custom(self.BOXES, self.FEATURES, 1).position
         head.custom.load_state_dict({"head_bias": torch.zeros(2, DIM)}, strict=False)
-        shift = position - head.embed_custom(self.BOXES, self.FEATURES, 1).position
+        shift = position - head.custom(self.BOXES, self.FEATURES, 1).position
         torch.testing.assert_close(shift, state["head_bias"][1].expand_as(shift))
 
     def test_a_bias_of_another_size_is_refused(self):
@@ -287,11 +287,11 @@ def test_pyramid():
 
 def test_every_parameter_has_a_gradient():
     head, where = random_head(), geometry()
-    cells = head.encode(maps(), where)
+    cells = head.encoder(maps(), where)
     proposals = head.propose(cells, where)
     total = proposals.logits.sum() + proposals.boxes.sum()
     boxes = torch.rand(2, 9, 4)
-    custom = [head.embed_custom(boxes, cells[:, :9], k) for k in range(2)]
+    custom = [head.custom(boxes, cells[:, :9], k) for k in range(2)]
     for queries in (proposals.queries, *custom):
         decoded = head.decode(queries, cells, where)
         total = total + decoded.logits.sum() + decoded.boxes.sum()
@@ -318,7 +318,7 @@ def test_initialization():
 
 
 def test_names_and_numbers_of_parameters():
-    """Of the published size; only sampling offsets may bear that name, and nothing "backbone"."""
+    """Published size; names decide on learning rates: only true offsets are "sampling_offsets"."""
     with torch.device("meta"):
         head = CoDeformableHead(
             encoder=DeformableEncoder(), decoder=DeformableDecoder(), num_classes=80

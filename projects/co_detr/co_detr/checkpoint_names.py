@@ -1,43 +1,52 @@
-"""Names of the published Co-Deformable-DETR and BRS-DETR beside those of `projects/co_detr`."""
+"""Names of the published weights of Co-Deformable-DETR and BRS-DETR next to ours.
+
+`brloss_d2.checkpoint` imports this module when it converts a checkpoint.
+"""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
-from brloss_d2.checkpoint.mmdetection_parts import (
+from torch import Tensor
+
+from brloss_d2.checkpoint import Architecture, register_architecture
+from brloss_d2.checkpoint.mmdetection_names import (
+    WEIGHT,
     Pair,
     box_head,
-    conv,
-    is_swin,
     module,
     resnet,
     rpn,
-    swin,
+    smallest_network,
 )
 
 _TRANSFORMER = "query_head.transformer"
 _LAYER = re.compile(r"query_head\.(?:transformer\.)?(encoder|decoder)\.layers\.(\d+)\..+")
 _CENTERNESS = ("bbox_head.0.atss_centerness", "dense_head.head.quality")
-_HEADS = 2  # that make queries of their positives: region head, dense head
+_HEADS = 2  # region head and dense head, whose positives become queries
+_SWIN = ((2, 2, 6, 2), (2, 2, 18, 2))  # blocks per stage, smaller networks first
+_SWIN_BLOCK = re.compile(r"backbone\.layers\.(\d)\.blocks\.(\d+)\..+")
 
 
-def co_deformable_detr(state: Iterable[str]) -> Iterator[Pair]:
-    """The names of all weights.
+def co_deformable_detr(state: list[str]) -> Iterator[Pair]:
+    """Yield the names of all weights.
 
     Args:
-        state: names of the state dict, published or ours. They tell the backbone (a ResNet or a
+        state: names in a state dict, published or ours. They tell the backbone (a ResNet or a
             Swin transformer), the numbers of layers, and whether there is a centerness branch.
     """
-    state = list(state)
-    yield from swin(state) if is_swin(state) else resnet(state, "backbone")
+    is_swin = any(map(_SWIN_BLOCK.fullmatch, state))
+    yield from _swin(state) if is_swin else resnet(state, "backbone")
     yield from _neck()
-    encoder_layers, decoder_layers = _num_layers(state, "encoder"), _num_layers(state, "decoder")
+    layers = {"encoder": 1, "decoder": 1}
+    for match in filter(None, map(_LAYER.fullmatch, state)):
+        layers[match[1]] = max(layers[match[1]], int(match[2]) + 1)
     yield f"{_TRANSFORMER}.level_embeds", "query_head.encoder.level_embed"
-    for i in range(encoder_layers):
+    for i in range(layers["encoder"]):
         yield from _encoder_layer(f"encoder.layers.{i}")
-    for i in range(decoder_layers):
+    for i in range(layers["decoder"]):
         yield from _decoder_layer(f"decoder.layers.{i}")
     yield from _queries()
-    yield from _branches(decoder_layers + 1)  # the last one is for the proposals of the encoder
+    yield from _branches(layers["decoder"] + 1)  # the last one is for the proposals of the encoder
     yield from rpn()
     yield from box_head("roi_head.0.bbox_head")
     yield from _dense_head()
@@ -45,16 +54,33 @@ def co_deformable_detr(state: Iterable[str]) -> Iterator[Pair]:
         yield from module(*_CENTERNESS)
 
 
-def _num_layers(state: Iterable[str], part: str) -> int:
-    matches = filter(None, map(_LAYER.fullmatch, state))
-    return max((int(match[2]) + 1 for match in matches if match[1] == part), default=1)
+def _swin(state: list[str]) -> Iterator[Pair]:
+    """Yield the names of a Swin transformer whose last three stages are used; both are the same."""
+    blocks = [0, 0, 0, 0]
+    for match in filter(None, map(_SWIN_BLOCK.fullmatch, state)):
+        stage = int(match[1])
+        if stage in range(4):
+            blocks[stage] = max(blocks[stage], int(match[2]) + 1)
+    affine = ["patch_embed.proj", "patch_embed.norm", "norm1", "norm2", "norm3"]
+    names = []
+    for stage, depth in enumerate(smallest_network(_SWIN, blocks)):
+        for block in range(depth):
+            prefix = f"layers.{stage}.blocks.{block}"
+            affine += [f"{prefix}.{name}" for name in ("norm1", "norm2", "mlp.fc1", "mlp.fc2")]
+            affine += [f"{prefix}.attn.qkv", f"{prefix}.attn.proj"]
+            names += [f"{prefix}.attn.relative_position_{kind}" for kind in ("bias_table", "index")]
+        if stage < 3:
+            affine.append(f"layers.{stage}.downsample.norm")
+            names.append(f"layers.{stage}.downsample.reduction.weight")
+    names += [f"{name}.{tensor}" for name in affine for tensor in ("weight", "bias")]
+    yield from ((f"backbone.{name}", f"backbone.{name}") for name in names)
 
 
 def _neck() -> Iterator[Pair]:
     for i in range(3):
-        yield from conv(f"neck.convs.{i}.conv", f"neck.convs.{i}")
+        yield from module(f"neck.convs.{i}.conv", f"neck.convs.{i}", WEIGHT)
         yield from module(f"neck.convs.{i}.gn", f"neck.convs.{i}.norm")
-    yield from conv("neck.extra_convs.0.conv", "neck.extra.0")
+    yield from module("neck.extra_convs.0.conv", "neck.extra.0", WEIGHT)
     yield from module("neck.extra_convs.0.gn", "neck.extra.0.norm")
 
 
@@ -114,9 +140,27 @@ def _branches(count: int) -> Iterator[Pair]:
 def _dense_head() -> Iterator[Pair]:
     ours = "dense_head.head"
     for branch, tower in (("cls_convs", "cls_tower"), ("reg_convs", "box_tower")):
-        yield from conv(f"bbox_head.0.{branch}.0.conv", f"{ours}.{tower}.0")
+        yield from module(f"bbox_head.0.{branch}.0.conv", f"{ours}.{tower}.0", WEIGHT)
         yield from module(f"bbox_head.0.{branch}.0.gn", f"{ours}.{tower}.0.norm")
     yield from module("bbox_head.0.atss_cls", f"{ours}.cls_logits")
     yield from module("bbox_head.0.atss_reg", f"{ours}.bbox_pred")
     for level in range(5):
         yield f"bbox_head.0.scales.{level}.scale", f"{ours}.scales.{level}.scale"
+
+
+def _head_bias_warning(weights: Mapping[str, Tensor]) -> Iterator[str]:
+    """Published Co-DETRs embed a head in one number, by mistake, or in one per channel."""
+    bias = weights.get("query_head.custom.head_bias")
+    if bias is not None and bias.shape[1] > 1:
+        yield f"it embeds its heads: set model.query_head.head_bias_dim={bias.shape[1]}"
+
+
+register_architecture(
+    Architecture(
+        "co_deformable_detr",
+        co_deformable_detr,
+        ("query_head.query_embedding.weight", "query_head.content.weight"),
+        title="Co-Deformable-DETR",
+        warnings=_head_bias_warning,
+    )
+)
