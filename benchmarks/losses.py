@@ -1,7 +1,7 @@
 """Time the ranking losses beside focal loss, the published algorithms and the copy bandwidth.
 
-    python tools/benchmark_losses.py            # on the GPU if there is one, else on the CPU
-    python tools/benchmark_losses.py --quick    # a look, under a minute
+    python benchmarks/losses.py            # on the GPU if there is one, else on the CPU
+    python benchmarks/losses.py --quick    # a look, under a minute
 
 Writes `<name>.csv`, a summary `<name>.md`, and the pictures `<name>_time.png` and
 `<name>_ratio.png`. Cells whose rows are in the CSV file already are not measured again: stop at
@@ -20,13 +20,13 @@ from typing import get_args
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 import torch
-from benchmark import plots, table
-from benchmark.contenders import CONTENDERS
-from benchmark.grid import Grid, measure_missing
-from benchmark.machine import ROOT, commit, describe, versions
-from benchmark.scores import SOURCES
-from benchmark.summary import summarize
-from benchmark.table import OK, Row
+from grid import plots, table
+from grid.measure import Grid, measure_missing
+from grid.summary import summarize
+from grid.table import OK, Row
+from support.contenders import CONTENDERS
+from support.machine import ROOT, commit, describe, versions
+from support.problems import SOURCES
 from tabulate import tabulate
 
 from brloss_d2.ops import Backend, set_backend

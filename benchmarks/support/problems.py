@@ -61,5 +61,5 @@ def _from_quantiles(source: str, what: str, count: int, generator: torch.Generat
 
 @cache
 def load_recording(path: Path = RECORDED) -> dict:
-    """What tools/record_scores.py has written."""
+    """What benchmarks/record_scores.py has written."""
     return json.loads(path.read_text())

@@ -4,11 +4,11 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 
+from support.contenders import CONTENDERS
+from support.machine import MIB
 from tabulate import tabulate
 
-from benchmark.contenders import CONTENDERS
-from benchmark.measure import MIB
-from benchmark.table import MEMORY, OK, TIME, Row
+from grid.table import MEMORY, OK, TIME, Row
 
 # What a loss of ours is compared with, where somebody has published an algorithm for it.
 PUBLISHED = {"ap": "ap_loop", "rs": "rs_loop", "brs": "brs_matrices"}

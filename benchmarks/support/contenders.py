@@ -6,9 +6,9 @@ from typing import NamedTuple
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from benchmark import baselines
-from benchmark.scores import Problem
 from brloss_d2 import losses
+from support import published
+from support.problems import Problem
 
 FOCAL = "focal"
 FLOAT_BYTES = 4
@@ -60,10 +60,10 @@ CONTENDERS = {
     "alrp": Contender(_ranking(losses.ALRPLoss()), "aLRP, exact", ours=True),
     "rs": Contender(_ranking(losses.RankSortLoss()), "RS, exact", ours=True),
     "brs": Contender(_ranking(losses.BucketedRankSortLoss()), "BRS, bucketed", ours=True),
-    "ap_loop": Contender(_ranking(baselines.average_precision_loop), "AP, published loop"),
-    "rs_loop": Contender(_ranking(baselines.rank_sort_loop), "RS, published loop"),
+    "ap_loop": Contender(_ranking(published.average_precision_loop), "AP, published loop"),
+    "rs_loop": Contender(_ranking(published.rank_sort_loop), "RS, published loop"),
     "brs_matrices": Contender(
-        _ranking(baselines.bucketed_rank_sort_matrices),
+        _ranking(published.bucketed_rank_sort_matrices),
         "BRS, published sort and matrices",
         matrix_bytes=lambda positives: _MATRICES * FLOAT_BYTES * positives**2,
     ),

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from benchmark.machine import ROOT
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
+from support.machine import ROOT
 
 from brloss_d2.engine import load_config
 from brloss_d2.engine.config.overrides import target_of

@@ -1,4 +1,4 @@
-"""What the numbers were measured on: device, versions, commit, copy bandwidth, free memory."""
+"""Facts about the machine that numbers were measured on."""
 
 import contextlib
 import platform
@@ -13,27 +13,23 @@ import torch
 import torchvision
 
 ROOT = Path(__file__).parents[2]
-# Two passes read each float32 logit, one writes its gradient; labels not counted.
-LIMIT_BYTES = 12
+MIB = 2**20
 _COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
 
 
 def describe(device: str) -> str:
-    """The device by name; of a CPU, the threads in use as well."""
+    """Return the name of the device, for a CPU with the number of threads in use."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    threads = torch.get_num_threads()
-    return f"{_cpu_name()}, {threads} thread{'s' * (threads > 1)}"
-
-
-def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    name = found[1].strip() if found else platform.processor() or platform.machine()
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' * (threads > 1)}"
 
 
 def versions() -> str:
-    """Of Python, torch (with CUDA, if any), torchvision, and Triton where a GPU may use it."""
+    """Return the versions of Python, torch, torchvision, and of Triton if there is a GPU."""
     found = [f"python {platform.python_version()}", f"torch {torch.__version__}"]
     found += [f"torchvision {torchvision.__version__}"]
     if torch.cuda.is_available():
@@ -43,9 +39,9 @@ def versions() -> str:
 
 
 def commit() -> str:
-    """The commit that is checked out, with `+` if files that git knows have changed since."""
-    short = _git("rev-parse", "--short=10", "HEAD")
-    return short + "+" * bool(_git("status", "--porcelain", "--untracked-files=no", "brloss_d2"))
+    """Return the commit of the working copy, with `+` if tracked files of the package changed."""
+    status = ("status", "--porcelain", "--untracked-files=no", "brloss_d2")
+    return _git("rev-parse", "--short=10", "HEAD") + "+" * bool(_git(*status))
 
 
 def _git(*arguments: str) -> str:
@@ -57,13 +53,13 @@ def _git(*arguments: str) -> str:
 
 
 def synchronize(device: str) -> None:
-    """Wait for what the device has been told to do."""
+    """Wait until the device has finished all work given to it."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def copy_bandwidth(device: str, rounds: int = 9) -> float:
-    """Bytes a second, read and written, of copying one large tensor to another; the median."""
+    """Return bytes per second, read plus written, of copying a large tensor; the median."""
     source = torch.ones(_COPY_BYTES[device] // 4, device=device)
     target = torch.empty_like(source)
     seconds = []
@@ -77,7 +73,7 @@ def copy_bandwidth(device: str, rounds: int = 9) -> float:
 
 
 def free_memory(device: str) -> float:
-    """Bytes that can still be allocated; infinite where the system does not tell."""
+    """Return the bytes that can still be allocated; infinity if the system does not tell."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
     info = Path("/proc/meminfo")

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
+from support.contenders import CONTENDERS, FOCAL
+from support.problems import SYNTHETIC
 
-from benchmark.contenders import CONTENDERS, FOCAL
-from benchmark.scores import SYNTHETIC
-from benchmark.table import OK, Row
+from grid.table import OK, Row
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from benchmark.machine import ROOT, commit, describe, versions
 from detectron2.config import LazyConfig
+from support.machine import ROOT, commit, describe, versions
 
 from brloss_d2.engine import load_config
 from brloss_d2.errors import InputError

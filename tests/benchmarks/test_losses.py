@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmark import grid, measure, summary, table
-from benchmark.contenders import CONTENDERS, FOCAL, Contender
-from benchmark.scores import SOURCES, SYNTHETIC, draw, load_recording
-from benchmark.table import OK, Row
+from grid import measure, summary, table
+from grid.table import OK, Row
+from support import timing
+from support.contenders import CONTENDERS, FOCAL, Contender
+from support.problems import SOURCES, SYNTHETIC, draw, load_recording
 
 ROOT = Path(__file__).parents[2]
 STAMP = {"device": "d", "versions": "v", "commit": "c", "scores": SYNTHETIC, "share": 0.01}
@@ -59,10 +60,10 @@ def test_table_keeps_rows(tmp_path):
 
 
 def test_time_limit():
-    with pytest.raises(measure.TimeLimitError), measure.time_limit(0.02):
+    with pytest.raises(timing.TimeLimitError), timing.time_limit(0.02):
         while True:
             time.sleep(0.001)
-    with measure.time_limit(0.02):
+    with timing.time_limit(0.02):
         pass
     time.sleep(0.03)  # the alarm is off again
 
@@ -70,13 +71,13 @@ def test_time_limit():
 def test_peak_memory_counts_what_is_alive_at_once():
     logits = torch.zeros(2**20, requires_grad=True)  # 4 MiB
     # Two products alive; backward: the gradients of both and of the logits, nothing else.
-    assert measure.peak_memory(lambda: logits.sum(), logits, "cpu") == pytest.approx(4, abs=0.1)
-    assert measure.peak_memory(lambda: (logits * 2 * 3).sum(), logits, "cpu") >= 8
+    assert timing.peak_memory(lambda: logits.sum(), logits, "cpu") == pytest.approx(4, abs=0.1)
+    assert timing.peak_memory(lambda: (logits * 2 * 3).sum(), logits, "cpu") >= 8
 
 
 @pytest.fixture
 def small_grid():
-    return grid.Grid(
+    return measure.Grid(
         sizes=[1000, 2000],
         shares=[0.01],
         sources=[SYNTHETIC],
@@ -89,7 +90,7 @@ def small_grid():
 
 def test_grid_measures_what_is_missing(tmp_path, small_grid):
     path = tmp_path / "a.csv"
-    first = [row for rows in grid.measure_missing(small_grid, path) for row in rows]
+    first = [row for rows in measure.measure_missing(small_grid, path) for row in rows]
     assert [row.cell[1:] for row in first] == [
         (size, 0.01, loss) for size in (1000, 2000) for loss in (FOCAL, "rs")
     ]
@@ -100,11 +101,11 @@ def test_grid_measures_what_is_missing(tmp_path, small_grid):
         assert row.extra_mib > 0 and row.commit
     assert first[0].x_focal == 1
     text = path.read_text()
-    assert list(grid.measure_missing(small_grid, path)) == []
+    assert list(measure.measure_missing(small_grid, path)) == []
     assert path.read_text() == text
     lines = text.splitlines(keepends=True)
     path.write_text("".join(lines[:2] + lines[3:]))
-    (again,) = grid.measure_missing(small_grid, path)
+    (again,) = measure.measure_missing(small_grid, path)
     assert [row.cell for row in again] == [first[1].cell]
 
 
@@ -122,7 +123,7 @@ def test_grid_skips_what_takes_too_long_and_all_that_is_larger(tmp_path, small_g
 
     monkeypatch.setitem(CONTENDERS, "slow", Contender(prepare, "slow"))
     slow = small_grid._replace(losses=["slow", "rs"], limit=0.1)
-    rows = [row for part in grid.measure_missing(slow, tmp_path / "a.csv") for row in part]
+    rows = [row for part in measure.measure_missing(slow, tmp_path / "a.csv") for row in part]
     assert tried == [1000]
     by_loss = {loss: [row.status for row in rows if row.loss == loss] for loss in ("slow", "rs")}
     assert by_loss == {"slow": [table.TIME] * 2, "rs": [OK] * 2}
@@ -130,7 +131,7 @@ def test_grid_skips_what_takes_too_long_and_all_that_is_larger(tmp_path, small_g
 
 def test_grid_refuses_matrices_beyond_memory(tmp_path, small_grid):
     huge = small_grid._replace(losses=["brs_matrices"], sizes=[10**8], shares=[0.05])
-    ((row,),) = grid.measure_missing(huge, tmp_path / "a.csv")
+    ((row,),) = measure.measure_missing(huge, tmp_path / "a.csv")
     assert row.status == table.MEMORY and row.both_ms is None
 
 
@@ -138,7 +139,7 @@ def test_grid_refuses_the_file_of_another_device(tmp_path, small_grid):
     path = tmp_path / "a.csv"
     table.append(path, [Row(**STAMP, logits=1, positives=1, loss="rs")])
     with pytest.raises(ValueError, match="measured on d, not"):
-        list(grid.measure_missing(small_grid, path))
+        list(measure.measure_missing(small_grid, path))
 
 
 def test_summary_finds_growth_and_ratios():
@@ -163,7 +164,7 @@ def test_summary_finds_growth_and_ratios():
 
 
 def test_quick(tmp_path):
-    command = [sys.executable, str(ROOT / "tools" / "benchmark_losses.py"), "--quick"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "losses.py"), "--quick"]
     command += ["--device", "cpu", "--output", str(tmp_path), "--scores", SYNTHETIC, "rpn_late"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

@@ -11,9 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmark.machine import synchronize
-
-MIB = 2**20
+from support.machine import MIB, synchronize
 
 
 class TimeLimitError(Exception):

@@ -1,7 +1,7 @@
 """Train a detector for a while and keep how its scores were distributed, for the benchmark.
 
     python tools/make_shapes.py --output datasets/shapes
-    python tools/record_scores.py --shapes datasets/shapes --iterations 300
+    python benchmarks/record_scores.py --shapes datasets/shapes --iterations 300
 
 Three snapshots (early, mid, late: the first, middle and last `--window` iterations) of each head,
 as quantiles of the logits of negatives and positives and of the quality of the positives.
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmark.scores import RECORDED, STAGES
 from detectron2.engine import default_argument_parser
+from support.problems import RECORDED, STAGES
 from torch import nn
 
 from brloss_d2.criteria import Criterion, MatchedPredictions

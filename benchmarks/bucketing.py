@@ -1,20 +1,29 @@
-"""How far bucketed Rank & Sort Loss is from the exact one, and what both cost."""
+"""Measure how far bucketed losses are from exact ones: writes docs/bucketing.md and its picture.
 
+    python benchmarks/bucketing.py            # about two minutes on one core
+    python benchmarks/bucketing.py --quick    # a look, to output/bucketing_quick
+
+The error of a problem is the relative L2 distance between the gradients that the negatives receive
+from the ranking terms of `BucketedRankSortLoss` and of `RankSortLoss`.
+"""
+
+import argparse
 import itertools
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
 import torch
+from support.contenders import CONTENDERS
+from support.machine import ROOT, commit, describe, versions
+from support.problems import SYNTHETIC, Problem, draw
+from support.timing import time_in_turn
 from tabulate import tabulate
-from torch import Tensor
 
-from benchmark.contenders import CONTENDERS
-from benchmark.measure import time_in_turn
-from benchmark.scores import SYNTHETIC, Problem, draw
-from brloss_d2.losses import BucketedRankSortLoss, RankingLoss, RankSortLoss
+from brloss_d2.losses import BucketedRankSortLoss, RankSortLoss
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -25,12 +34,23 @@ SOURCES = {
     "rpn_late": "RPN, trained",
     "roi_late": "box head, trained",
 }
-# How many times the time of the bucketed loss to pay for exactness.
+# Largest ratio of the times of the exact and the bucketed loss at which the exact one is advised.
 _ACCEPTABLE_COST = 1.5
+
+# Errors by source, delta and number of positives; those of all numbers of negatives together.
+Errors = dict[tuple[str, float, int], list[float]]
 
 
 class Study(NamedTuple):
-    """Which problems to look at, how many of each kind, and samples of their time."""
+    """Problems to measure.
+
+    Attributes:
+        positives: numbers of positives.
+        negatives: numbers of negatives.
+        deltas: half widths of the ramp, in logits.
+        problems: number of problems per source and pair of numbers.
+        timed_rounds: samples of the time per problem.
+    """
 
     positives: Sequence[int]
     negatives: Sequence[int]
@@ -39,12 +59,18 @@ class Study(NamedTuple):
     timed_rounds: int
 
 
-# By source, delta and number of positives; over all numbers of negatives.
-Errors = dict[tuple[str, float, int], list[float]]
+FULL = Study(
+    positives=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+    negatives=(1_000, 10_000, 100_000),
+    deltas=(0.5, 1.0),
+    problems=30,
+    timed_rounds=31,
+)
+QUICK = FULL._replace(positives=(1, 20, 500), negatives=(1_000,), problems=5, timed_rounds=3)
 
 
 class Cost(NamedTuple):
-    """Median milliseconds, forward and backward, of one problem."""
+    """Median milliseconds, forward plus backward, of the exact and the bucketed loss."""
 
     source: str
     positives: int
@@ -53,7 +79,7 @@ class Cost(NamedTuple):
 
 
 def measure_errors(study: Study) -> Errors:
-    """Relative errors of the negatives' gradient, of problems where they have one."""
+    """Measure the errors of all problems in which the negatives have a gradient."""
     found: Errors = {}
     for source, count in itertools.product(SOURCES, study.positives):
         for negatives, seed in itertools.product(study.negatives, range(study.problems)):
@@ -67,22 +93,20 @@ def measure_errors(study: Study) -> Errors:
 
 
 def gradient_error(problem: Problem, delta: float) -> float | None:
-    """`||bucketed - exact|| / ||exact||` over the negatives; None if the exact one is 0."""
-    exact = _negative_gradient(RankSortLoss(delta=delta), problem)
-    bucketed = _negative_gradient(BucketedRankSortLoss(delta=delta), problem)
+    """Return `||bucketed - exact|| / ||exact||` over the negatives; None if `exact` is 0."""
+    gradients = []
+    for loss in (RankSortLoss(delta=delta), BucketedRankSortLoss(delta=delta)):
+        logits = problem.logits.double().requires_grad_()
+        value = loss(logits, problem.labels, problem.quality.double())["loss_rank"]
+        (gradient,) = torch.autograd.grad(value, logits)
+        gradients.append(gradient[problem.labels == 0])
+    exact, bucketed = gradients
     norm = exact.norm()
     return float((bucketed - exact).norm() / norm) if norm > 0 else None
 
 
-def _negative_gradient(loss: RankingLoss, problem: Problem) -> Tensor:
-    logits = problem.logits.double().requires_grad_()
-    loss(logits, problem.labels, problem.quality.double())["loss_rank"].backward()
-    assert logits.grad is not None
-    return logits.grad[problem.labels == 0]
-
-
 def measure_costs(study: Study) -> list[Cost]:
-    """Times of both losses, taken in turn, on the largest number of negatives."""
+    """Time both losses in turn, with the largest number of negatives."""
     size, costs = max(study.negatives), []
     for source, count in itertools.product((SYNTHETIC, "rpn_early"), study.positives):
         problem = draw(source, size + count, count / (size + count))
@@ -91,13 +115,15 @@ def measure_costs(study: Study) -> list[Cost]:
         samples = time_in_turn(
             forwards, problem.logits, "cpu", rounds=study.timed_rounds, limit=60.0
         )
-        medians = [statistics.median(s.both for s in samples[n] or []) for n in ("rs", "brs")]
-        costs.append(Cost(source, count, *medians))
+        exact, bucketed = (
+            statistics.median(s.both for s in samples[name] or []) for name in ("rs", "brs")
+        )
+        costs.append(Cost(source, count, exact, bucketed))
     return costs
 
 
 def plot(errors: Errors, path: Path) -> None:
-    """Error against the number of positives: median, shaded up to 90 %, dotted maximum."""
+    """Plot errors against the number of positives: median, 90 % shaded, maximum dotted."""
     deltas = sorted({delta for _, delta, _ in errors})
     figure, axes = plt.subplots(1, len(deltas), figsize=(10, 4), sharey=True, squeeze=False)
     for ax, delta in zip(axes[0], deltas, strict=True):
@@ -119,27 +145,38 @@ def plot(errors: Errors, path: Path) -> None:
 
 
 def _spread(values: list[float]) -> tuple[float, float, float]:
-    quantiles = torch.tensor(values).quantile(torch.tensor([0.5, 0.9, 1.0]))
-    middle, high, most = quantiles.tolist()
+    """Return median, 90 % quantile and maximum."""
+    middle, high, most = torch.tensor(values).quantile(torch.tensor([0.5, 0.9, 1.0])).tolist()
     return middle, high, most
 
 
 def write_report(study: Study, errors: Errors, costs: list[Cost], measured_on: str) -> str:
-    """The report in Markdown."""
-    sizes = ", ".join(f"{n:,}" for n in study.negatives)
+    """Write the report in Markdown.
+
+    Args:
+        study: problems that were measured.
+        errors: result of `measure_errors`.
+        costs: result of `measure_costs`.
+        measured_on: device, versions and commit.
+
+    Returns:
+        Text of the report.
+    """
+    headers = ("scores", "positives", "`rs` ms", "`brs` ms", "`rs` / `brs`")
+    lines = [(SOURCES[c.source], *c[1:], c.exact / c.bucketed) for c in costs]
     return _TEMPLATE.format(
         recommendation=recommend(errors, costs),
         problems=study.problems,
-        sizes=sizes,
+        sizes=", ".join(f"{n:,}" for n in study.negatives),
         measured_on=measured_on,
-        errors="\n\n".join(_error_table(errors, delta, study) for delta in study.deltas),
+        errors="\n\n".join(_error_table(errors, delta, study.positives) for delta in study.deltas),
         negatives=f"{max(study.negatives):,}",
-        costs=_cost_table(costs),
+        costs=tabulate(lines, headers, tablefmt="github", floatfmt=".2f"),
     )
 
 
 def recommend(errors: Errors, costs: list[Cost]) -> str:
-    """`rs` unless it costs more than half as much again as `brs`: it has no error at all."""
+    """Recommend `rs`, which has no error, unless it takes over half as much time again as `brs`."""
     default = {key: v for key, v in errors.items() if key[1] == RankSortLoss().delta}
     medians = {key: statistics.median(v) for key, v in default.items()}
     worst = max(medians, key=lambda key: medians[key])
@@ -160,26 +197,23 @@ def recommend(errors: Errors, costs: list[Cost]) -> str:
     )
 
 
-def _error_table(errors: Errors, delta: float, study: Study) -> str:
-    def cell(source: str, count: int) -> str:
-        values = errors.get((source, delta, count))
-        return " / ".join(f"{v:.1%}" for v in _spread(values)) if values else "-"
-
-    lines = [(p, *(cell(source, p) for source in SOURCES)) for p in study.positives]
+def _error_table(errors: Errors, delta: float, positives: Sequence[int]) -> str:
+    """Tabulate the errors of one delta: a row per number of positives, a column per source."""
+    lines = []
+    for count in positives:
+        cells = []
+        for source in SOURCES:
+            values = errors.get((source, delta, count))
+            cells.append(" / ".join(f"{v:.1%}" for v in _spread(values)) if values else "-")
+        lines.append((count, *cells))
     table = tabulate(lines, ("positives", *SOURCES.values()), tablefmt="github")
     return f"delta {delta}, median / 90 % / maximum:\n\n{table}"
-
-
-def _cost_table(costs: list[Cost]) -> str:
-    lines = [(SOURCES[c.source], *c[1:], c.exact / c.bucketed) for c in costs]
-    headers = ("scores", "positives", "`rs` ms", "`brs` ms", "`rs` / `brs`")
-    return tabulate(lines, headers, tablefmt="github", floatfmt=".2f")
 
 
 _TEMPLATE = """\
 # `rs` or `brs`: what bucketing changes
 
-*Written by `python tools/bucketing_report.py`; change that, not this file.*
+*Written by `python benchmarks/bucketing.py`; change that, not this file.*
 
 {recommendation}
 
@@ -213,3 +247,27 @@ Forward and backward on {negatives} negatives, delta 0.5, medians of samples tak
 
 {costs}
 """
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output", type=Path, help="folder (default: docs)")
+    parser.add_argument("--quick", action="store_true", help="few problems, in seconds")
+    args = parser.parse_args(argv)
+    study = QUICK if args.quick else FULL
+    default = ROOT / "output" / "bucketing_quick" if args.quick else ROOT / "docs"
+    output = args.output or default
+    (output / "images").mkdir(parents=True, exist_ok=True)
+    errors, costs = measure_errors(study), measure_costs(study)
+    measured_on = f"{describe('cpu')}; {versions()}; commit {commit()}"
+    picture = output / "images" / "bucketing.png"
+    plot(errors, picture)
+    report = write_report(study, errors, costs, measured_on)
+    (output / "bucketing.md").write_text(report)
+    print(f"Wrote {output / 'bucketing.md'} and {picture}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,23 +1,12 @@
 """The tool that records the scores of a training for the benchmark."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
+import record_scores
 import torch
 
 from brloss_d2.criteria import MatchedPredictions, roi_criterion, rpn_criterion
-
-FILE = Path(__file__).parents[2] / "tools" / "record_scores.py"
-
-
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("record_scores", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def matched(num_classes: int, offset: float) -> MatchedPredictions:
@@ -30,8 +19,8 @@ def matched(num_classes: int, offset: float) -> MatchedPredictions:
     return MatchedPredictions(logits, labels, boxes, boxes + offset, num_classes)
 
 
-def test_recorder_keeps_three_windows_of_each_head(tool):
-    recorder = tool.ScoreRecorder(iterations=9, window=1)
+def test_recorder_keeps_three_windows_of_each_head():
+    recorder = record_scores.ScoreRecorder(iterations=9, window=1)
     heads = {1: rpn_criterion("rs", epoch_steps=1), 3: roi_criterion("rs", epoch_steps=1)}
     hook = torch.nn.modules.module.register_module_forward_pre_hook(recorder)
     try:
@@ -54,10 +43,10 @@ def test_recorder_keeps_three_windows_of_each_head(tool):
             assert quality == pytest.approx(overlap / (200 - overlap), rel=1e-4)
 
 
-def test_the_file_in_use_says_how_it_was_recorded(tool):
-    content = json.loads(tool.RECORDED.read_text())
-    assert content["recorded"]["config"] == tool.CONFIG
-    assert len(content["levels"]) == len(tool.LEVELS)
+def test_the_file_in_use_says_how_it_was_recorded():
+    content = json.loads(record_scores.RECORDED.read_text())
+    assert content["recorded"]["config"] == record_scores.CONFIG
+    assert len(content["levels"]) == len(record_scores.LEVELS)
     for snapshot in content["snapshots"].values():
         for what in ("negatives", "positives", "quality"):
             values = snapshot[what]

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from benchmark import baselines
-from benchmark.scores import SOURCES, draw
+from support import published
+from support.problems import SOURCES, draw
 
 from brloss_d2 import losses
 
 PAIRS = {
-    "ap_loop": (baselines.average_precision_loop, losses.ap_loss),
-    "rs_loop": (baselines.rank_sort_loop, losses.rank_sort_loss),
-    "brs_matrices": (baselines.bucketed_rank_sort_matrices, losses.bucketed_rank_sort_loss),
+    "ap_loop": (published.average_precision_loop, losses.ap_loss),
+    "rs_loop": (published.rank_sort_loop, losses.rank_sort_loss),
+    "brs_matrices": (published.bucketed_rank_sort_matrices, losses.bucketed_rank_sort_loss),
 }
 # One gradient of the published RS and BRS belongs to the sum of their terms.
 TOLERANCE = {torch.float32: {"atol": 1e-5, "rtol": 1e-5}, torch.float64: {}}

@@ -1,6 +1,6 @@
 """The published algorithms, written anew from their description: what the losses are timed beside.
 
-They compute the same numbers (tests/tools/test_benchmark_baselines.py): the loops visit the
+They compute the same numbers (tests/benchmarks/test_published.py): the loops visit the
 positives one by one and touch all relevant negatives each time, O(P (P + N)); the bucketed form
 sorts everything, averages runs of negatives one by one, and compares positives with buckets and
 with each other in full matrices, O((P + N) log(P + N) + P^2) time and O(P^2) memory.

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from support import machine, problems, timing
+from support.contenders import CONTENDERS, FOCAL
 
-from benchmark import machine, measure, scores, table
-from benchmark.contenders import CONTENDERS, FOCAL
-from benchmark.table import Row
+from grid import table
+from grid.table import Row
 
 # Passes longer than this many ms do thousands of operations: not worth a profile of the memory.
 _PROFILE_UP_TO_MS = 3000
+# Bytes per logit that a loss has to move: two passes read each float32 logit, one writes its
+# gradient; labels not counted.
+LIMIT_BYTES = 12
 
 
 class Grid(NamedTuple):
-    """What to measure, and for how long; see the options of tools/benchmark_losses.py."""
+    """What to measure, and for how long; see the options of benchmarks/losses.py."""
 
     sizes: Sequence[int]
     shares: Sequence[float]
@@ -42,7 +46,7 @@ def measure_missing(grid: Grid, path: Path) -> Iterator[list[Row]]:
     }
     if others := {row.device for row in rows} - {stamp["device"]}:
         raise ValueError(f"{path} was measured on {others.pop()}, not {stamp['device']}")
-    limit_ms = 1e3 * machine.LIMIT_BYTES / machine.copy_bandwidth(grid.device)  # of a logit
+    limit_ms = 1e3 * LIMIT_BYTES / machine.copy_bandwidth(grid.device)  # of a logit
     # Small problems first: what is too slow there need not be tried on a larger one.
     for size, share, source in itertools.product(grid.sizes, grid.shares, grid.sources):
         done = {row.cell for row in rows}
@@ -81,11 +85,11 @@ def _measure(
 ) -> list[Row]:
     if not names:
         return []
-    problem = scores.draw(source, size, share, device=grid.device)
+    problem = problems.draw(source, size, share, device=grid.device)
     problem.logits.requires_grad_()
     # Focal loss always runs along, to compare with.
     forwards = {n: CONTENDERS[n].prepare(problem) for n in dict.fromkeys([FOCAL, *names])}
-    samples = measure.time_in_turn(
+    samples = timing.time_in_turn(
         forwards, problem.logits, grid.device, rounds=grid.rounds, limit=grid.limit
     )
     focal = samples[FOCAL]
@@ -98,14 +102,14 @@ def _measure(
             continue
         numbers = _numbers(found, focal_ms)
         if numbers["both_ms"] <= _PROFILE_UP_TO_MS:
-            numbers["extra_mib"] = measure.peak_memory(forwards[name], problem.logits, grid.device)
+            numbers["extra_mib"] = timing.peak_memory(forwards[name], problem.logits, grid.device)
         rows.append(Row(**stamp, loss=name, rounds=len(found), **numbers))
     return rows
 
 
-def _numbers(samples: list[measure.Sample], focal_ms: float | None) -> dict[str, float]:
+def _numbers(samples: list[timing.Sample], focal_ms: float | None) -> dict[str, float]:
     numbers = {}
-    for phase in measure.Sample._fields:
+    for phase in timing.Sample._fields:
         times = torch.tensor([getattr(s, phase) for s in samples], dtype=torch.float64)
         for suffix, q in (("ms", 0.5), ("p20_ms", 0.2), ("p80_ms", 0.8)):
             numbers[f"{phase}_{suffix}"] = times.quantile(q).item()

@@ -2,11 +2,11 @@
 
 import csv
 
-import benchmark_detectors
+import detectors
 import torch
-from benchmark.detectors import Detector, outer_criteria, random_batch
-from benchmark.machine import ROOT
+from detectors import Detector, outer_criteria, random_batch
 from detectron2.utils.events import EventStorage
+from support.machine import ROOT
 from torch import nn
 
 from brloss_d2.criteria import RankingCriterion
@@ -54,7 +54,7 @@ def test_command_line(tmp_path, capsys):
     output = tmp_path / "new" / "detectors.csv"
     arguments = ["--quick", "--device", "cpu", "--output", str(output), "--configs"]
     for _ in range(2):
-        assert benchmark_detectors.main([*arguments, *map(str, CONFIGS)]) == 0
+        assert detectors.main([*arguments, *map(str, CONFIGS)]) == 0
     with output.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == 2 * [path.stem for path in CONFIGS]

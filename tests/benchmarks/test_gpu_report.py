@@ -4,8 +4,8 @@ import sys
 
 import gpu_report
 import pytest
-from benchmark.contenders import CONTENDERS
 from gpu_report import FAMILIES, LOSSES, PUBLISHED, ROOT, Step, run, steps
+from support.contenders import CONTENDERS
 
 
 def test_it_names_what_exists(tmp_path):
