@@ -184,8 +184,8 @@ def _draw(
     plots.plot_scores(analysis, calibration, paths[1])
     if analysis.errors is not None:
         paths += [path("errors.png"), path("confusion_matrix.png")]
-        plots.plot_errors(analysis, paths[-2])
-        plots.plot_confusion(analysis, paths[-1])
+        plots.plot_errors(analysis.errors, paths[-2])
+        plots.plot_confusion(analysis.errors, analysis.class_names, paths[-1])
     if calibration.calibration:
         kind, matches = calibration.calibration["kind"], analysis.matches
         after = held_out(matches, analysis.class_names, kind)

@@ -3,7 +3,7 @@
 And what follows from an evaluation: oLRP, score thresholds, calibration.
 """
 
-from brloss_d2.evaluation.analysis import Analysis, analyze
+from brloss_d2.evaluation.analysis import Analysis, ErrorKinds, analyze
 from brloss_d2.evaluation.calibration import (
     Calibration,
     calibrated,
@@ -24,6 +24,7 @@ __all__ = [
     "COCOEvaluator",
     "Calibration",
     "CityscapesEvaluator",
+    "ErrorKinds",
     "Evaluation",
     "LVISEvaluator",
     "Matches",

@@ -9,7 +9,7 @@ from detectron2.evaluation import coco_evaluation
 
 from brloss_d2.evaluation.lrp import OptimalLRP, lrp_metrics, lrp_table
 from brloss_d2.evaluation.matches import match_detections, unmatched
-from brloss_d2.evaluation.protocols import Evaluation, evaluate_detections, renumber_annotations
+from brloss_d2.evaluation.protocols import evaluate_detections, renumber_annotations
 from brloss_d2.evaluation.replace import replaced
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,6 @@ class COCOEvaluator(evaluation.COCOEvaluator):
             truth = self._coco_api
             matches = unmatched(truth.anns.values(), truth.getCatIds())
             return {**results, **lrp_metrics(matches, None)}
-        assert isinstance(coco_eval, Evaluation)
         matches = match_detections(coco_eval)
         if class_names is not None and len(class_names) > 1:
             table = lrp_table(OptimalLRP.of(matches), class_names)

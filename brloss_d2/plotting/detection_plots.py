@@ -1,12 +1,12 @@
 """Pictures of an analyzed run: precision and recall, scores, classes, calibration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from brloss_d2.evaluation import Analysis, Calibration, Matches, mean_lrp_curve
+from brloss_d2.evaluation import Analysis, Calibration, ErrorKinds, Matches, mean_lrp_curve
 from brloss_d2.plotting.figures import PALETTE, save_figure, style_of, tidy
 
 _DPI = 110
@@ -205,15 +205,13 @@ def _draw_class(axes: Axes, analysis: Analysis, label: int) -> None:
     axes.set_title(f"{plain(analysis.class_names[label])}\n{numbers}", fontsize=8)
 
 
-def plot_errors(analysis: Analysis, path: str) -> None:
+def plot_errors(errors: ErrorKinds, path: str) -> None:
     """Draw AP50 lost to each kind of error, and how many errors there are.
 
     Args:
-        analysis: analysis with `errors`.
+        errors: errors by kind.
         path: file to write.
     """
-    errors = analysis.errors
-    assert errors is not None, "hotcoco counts the errors"
     kinds = list(errors.counts)[::-1]
     figure = _figure(8.5, 2.8)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -230,17 +228,17 @@ def plot_errors(analysis: Analysis, path: str) -> None:
     save_figure(figure, path)
 
 
-def plot_confusion(analysis: Analysis, path: str) -> None:
+def plot_confusion(errors: ErrorKinds, class_names: Sequence[str], path: str) -> None:
     """Draw the confusion matrix, each row divided by its sum, with background.
 
     Args:
-        analysis: analysis with `errors`.
+        errors: errors by kind, with the confusion matrix.
+        class_names: names of the classes, K of them.
         path: file to write.
     """
-    assert analysis.errors is not None, "hotcoco makes the confusion matrix"
-    confusion = analysis.errors.confusion
+    confusion = errors.confusion
     shares = confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)
-    names = [plain(name) for name in (*analysis.class_names, "background")]
+    names = [plain(name) for name in (*class_names, "background")]
     few = len(names) <= _WRITTEN
     size = 2.6 + max(0.42 * len(names), 2) if few else 3 + 0.16 * min(len(names), _LABELED)
     figure = _figure(size + 0.8, size)
@@ -255,7 +253,7 @@ def plot_confusion(analysis: Analysis, path: str) -> None:
             color = "white" if share > 0.6 else "black"
             text = f"{100 * share:.0f}"
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
-    title = f"Percent of each row, from score {analysis.errors.score_threshold:.3g} on"
+    title = f"Percent of each row, from score {errors.score_threshold:.3g} on"
     axes.set(xlabel="found", ylabel="true class", title=title)
     axes.title.set_fontsize(10)
     figure.colorbar(image, ax=axes, shrink=0.7, format=lambda value, _: f"{100 * value:.0f}")
