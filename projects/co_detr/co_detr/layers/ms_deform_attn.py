@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from brloss_d2.ops.triton.launch import check_triton, has_triton
 from brloss_d2.projects.co_detr.layers import ms_deform_torch
-from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
+from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry, Shapes
 
 Backend = Literal["auto", "torch", "triton"]
 
@@ -100,15 +100,8 @@ class MSDeformAttn(nn.Module):
         )
 
 
-def sampling_locations(
-    references: Tensor, offsets: Tensor, shapes: Sequence[tuple[int, int]]
-) -> Tensor:
-    """Add offsets to references.
-
-    Args:
-        references: (N, Q, L, 2 or 4) points or boxes; see `MSDeformAttn.forward`.
-        offsets: (N, Q, M, L, P, 2) as (x, y), in the units given there.
-        shapes: (H, W) per level, in cells.
+def sampling_locations(references: Tensor, offsets: Tensor, shapes: Shapes) -> Tensor:
+    """Add offsets (N, Q, M, L, P, 2) to references, both as in `MSDeformAttn.forward`.
 
     Returns:
         (N, Q, M, L, P, 2) locations (x, y) normalized by the padded size of each level, in float32
@@ -125,7 +118,7 @@ def sampling_locations(
 
 def ms_deform_sample(
     value: Tensor,
-    shapes: Sequence[tuple[int, int]],
+    shapes: Shapes,
     locations: Tensor,
     weights: Tensor,
     backend: Backend = "auto",
@@ -182,12 +175,7 @@ def _pairs(flat: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(flat[0::2], flat[1::2], strict=True))
 
 
-_ARGUMENTS = "Tensor value, Tensor locations, Tensor weights, int[] shapes, str backend"
-
-
-@torch.library.custom_op(
-    "brloss_d2::ms_deform_sample", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor"
-)
+@torch.library.custom_op("brloss_d2::ms_deform_sample", mutates_args=())
 def _sample(
     value: Tensor, locations: Tensor, weights: Tensor, shapes: Sequence[int], backend: str
 ) -> Tensor:
@@ -203,11 +191,7 @@ def _(
     return value.new_empty((n, q, m * value.shape[3]))
 
 
-@torch.library.custom_op(
-    "brloss_d2::ms_deform_sample_backward",
-    mutates_args=(),
-    schema=f"(Tensor upstream, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor)",
-)
+@torch.library.custom_op("brloss_d2::ms_deform_sample_backward", mutates_args=())
 def _sample_backward(
     upstream: Tensor,
     value: Tensor,
@@ -221,15 +205,8 @@ def _sample_backward(
 
 
 @_sample_backward.register_fake
-def _(
-    upstream: Tensor,
-    value: Tensor,
-    locations: Tensor,
-    weights: Tensor,
-    shapes: Sequence[int],
-    backend: str,
-) -> tuple[Tensor, ...]:
-    return tuple(torch.empty_like(x) for x in (value, locations, weights))
+def _(upstream: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(x) for x in inputs[:3])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

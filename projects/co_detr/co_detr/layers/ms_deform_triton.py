@@ -5,14 +5,13 @@ locations and weights have one writer per element; that of the values is summed 
 its last digits may differ from run to run.
 """
 
-from collections.abc import Sequence
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from brloss_d2.ops.triton.launch import current_device
+from brloss_d2.projects.co_detr.layers.geometry import Shapes
 
 _QUERIES = 32
 
@@ -27,17 +26,8 @@ def _point(locations, weights, levels, at, level, known, dtype: tl.constexpr):
     # NaN counts as seen, so that it shows in the sum.
     seen = known & ~((x <= -1) | (x >= width) | (y <= -1) | (y >= height))
     left, top = tl.floor(x), tl.floor(y)
-    return (
-        left,
-        top,
-        x - left,
-        y - top,
-        weight,
-        seen,
-        height,
-        width,
-        tl.load(levels + level * 3 + 2),
-    )
+    first = tl.load(levels + level * 3 + 2)
+    return left, top, x - left, y - top, weight, seen, height, width, first
 
 
 @triton.jit
@@ -100,11 +90,11 @@ def _sample(
 
 @triton.jit
 def _differentiate(
-    upstream,
     value,
     locations,
     weights,
     levels,
+    upstream,
     by_value,
     by_location,
     by_weight,
@@ -162,49 +152,41 @@ def _differentiate(
             tl.store(by_location + at * 2 + 1, tl.where(seen, by_y, 0.0), mask=known)
 
 
-def sample(
-    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
-) -> Tensor:
+def sample(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     """Sample in float32 or float64; contiguous arguments and result as in `ms_deform_sample`."""
     n, q, m = weights.shape[:3]
     out = value.new_zeros((n, q, m * value.shape[3]))
-    _launch(_sample, weights, shapes, value, locations, weights, _levels(value, shapes), out)
+    _launch(_sample, value, shapes, locations, weights, out)
     return out
 
 
 def sample_backward(
-    upstream: Tensor,
-    value: Tensor,
-    shapes: Sequence[tuple[int, int]],
-    locations: Tensor,
-    weights: Tensor,
+    upstream: Tensor, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Differentiate `sample`; arguments and result as in `ms_deform_torch.sample_backward`."""
+    """Compute the gradients of value, locations and weights from that of the sums."""
     gradients = torch.zeros_like(value), torch.empty_like(locations), torch.empty_like(weights)
-    levels = _levels(value, shapes)
-    arrays = (upstream, value, locations, weights, levels, *gradients)
-    _launch(_differentiate, weights, shapes, *arrays)
+    _launch(_differentiate, value, shapes, locations, weights, upstream, *gradients)
     return gradients
 
 
 def _launch(
-    kernel: triton.JITFunction, weights: Tensor, shapes: Sequence[tuple[int, int]], *arrays: Tensor
+    kernel: triton.JITFunction,
+    value: Tensor,
+    shapes: Shapes,
+    locations: Tensor,
+    weights: Tensor,
+    *others: Tensor,
 ) -> None:
     n, q, m, levels, points = weights.shape
     if not weights.numel():
         return
-    channels = arrays[-1].shape[-1] // m if kernel is _sample else arrays[1].shape[-1]
+    channels, cells, rows = value.shape[3], 0, []
+    for height, width in shapes:
+        rows.append([height, width, cells])
+        cells += height * width
+    level_rows = torch.tensor(rows, dtype=torch.int32, device=value.device)
     with current_device(weights):
         kernel[(triton.cdiv(q, _QUERIES), n * m)](
-            *arrays, sum(h * w for h, w in shapes), q, m, channels, LEVELS=levels, POINTS=points,
-            QUERIES=_QUERIES, CHANNELS=triton.next_power_of_2(channels),
+            value, locations, weights, level_rows, *others, cells, q, m, channels, LEVELS=levels,
+            POINTS=points, QUERIES=_QUERIES, CHANNELS=triton.next_power_of_2(channels),
         )  # fmt: skip
-
-
-def _levels(value: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
-    """Height, width and first cell of each level, (L, 3) int32."""
-    rows, first = [], 0
-    for height, width in shapes:
-        rows.append([height, width, first])
-        first += height * width
-    return torch.tensor(rows, dtype=torch.int32, device=value.device)
