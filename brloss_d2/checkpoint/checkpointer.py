@@ -15,8 +15,9 @@ from brloss_d2.utils.files import replacing
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Checkpointer of detectron2 that in addition does the following.
+    """Checkpointer of detectron2 with safe reading and atomic saving.
 
+    In addition it
 
     * runs no code stored in a file;
     * reads torchvision's ResNets and the published Swin transformers;

@@ -142,13 +142,12 @@ class QueryLosses(nn.Module):
         self, logits: Tensor, boxes: Tensor, gt_instances: list[Instances]
     ) -> tuple[Tensor, Tensor]:
         """Match every image: (N, Q) labels, K for background, and (N, Q, 4) boxes in pixels."""
-        labels, gt_boxes = [], []
-        for i, x in enumerate(gt_instances):
-            objects = (x.gt_boxes.tensor, x.gt_classes, x.image_size)
-            assigned = self.matcher(logits[i], boxes[i], *objects)
-            targets = assigned_targets(assigned, x, num_classes=logits.shape[-1])
-            labels.append(targets[0])
-            gt_boxes.append(targets[1])
+        targets = []
+        for i, objects in enumerate(gt_instances):
+            truth = (objects.gt_boxes.tensor, objects.gt_classes, objects.image_size)
+            assigned = self.matcher(logits[i], boxes[i], *truth)
+            targets.append(assigned_targets(assigned, objects, num_classes=logits.shape[-1]))
+        labels, gt_boxes = zip(*targets, strict=True)
         return torch.stack(labels), torch.stack(gt_boxes)
 
 
