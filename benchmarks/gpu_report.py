@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from support.machine import ROOT, commit, describe, versions
 from tabulate import tabulate
 
-LOSSES = ("focal", "ap", "bap", "alrp", "rs", "brs")
-PUBLISHED = ("ap_loop", "rs_loop", "brs_matrices")
+from support.machine import ROOT, commit, describe, versions
+
+LOSSES: tuple[str, ...] = ("focal", "ap", "bap", "alrp", "rs", "brs")
+PUBLISHED: tuple[str, ...] = ("ap_loop", "rs_loop", "brs_matrices")
 _CO_DETR = "projects/co_detr/configs/co_deformable_detr_R_50_{}_1x.py"
 FAMILIES = {
     "faster": ("configs/coco/faster_rcnn_R_50_FPN_{}_1x.py", ("ce", "rs", "brs")),
@@ -33,6 +34,7 @@ FAMILIES = {
     "atss": ("configs/coco/atss_R_50_FPN_{}_1x.py", ("focal", "rs", "brs")),
     "co_detr": (_CO_DETR, ("focal", "brs")),
 }
+QUICK = "configs/quick/faster_rcnn_R_18_FPN_{}_300it.py"
 KERNELS = ("tests/ops/triton_cases.py", "tests/projects/co_detr/ms_deform_triton_cases.py")
 
 
@@ -70,8 +72,8 @@ def steps(output: Path, python: str, minutes: float) -> list[Step]:
     ]
     for backend in ("triton", "torch"):
         # The published algorithms have one back-end: they are timed once.
-        losses = LOSSES + PUBLISHED if backend == "triton" else LOSSES
-        command = [python, "benchmarks/losses.py", "--backend", backend, "--losses", *losses]
+        names = LOSSES + PUBLISHED if backend == "triton" else LOSSES
+        command = [python, "benchmarks/losses.py", "--backend", backend, "--losses", *names]
         command += ["--scores", "synthetic", "rpn_late", "--rounds", "15", "--limit", "5"]
         command += ["--output", str(output), "--name", f"losses_{backend}"]
         found.append(Step(f"losses_{backend}", command, 0.2 * share))
@@ -84,24 +86,13 @@ def steps(output: Path, python: str, minutes: float) -> list[Step]:
         Step("shapes", [python, "tools/make_shapes.py", "--output", str(shapes)], 0.05 * share)
     )
     for loss in ("brs", "rs", "ce"):
-        found.append(Step(f"train_{loss}", _training(python, shapes, output, loss), 0.1 * share))
+        command = [python, "train_net.py", "--config-file", QUICK.format(loss), "train.device=cuda"]
+        for split in ("train", "val"):
+            command.append(f"data.{split}={shapes}/annotations/instances_{split}.json")
+            command.append(f"data.{split}_images={shapes}/{split}")
+        command.append(f"train.output_dir={output}/train_{loss}")
+        found.append(Step(f"train_{loss}", command, 0.1 * share))
     return found
-
-
-def _training(python: str, shapes: Path, output: Path, loss: str) -> list[str]:
-    annotations = shapes / "annotations"
-    return [
-        python,
-        "train_net.py",
-        "--config-file",
-        f"configs/quick/faster_rcnn_R_18_FPN_{loss}_300it.py",
-        "train.device=cuda",
-        f"data.train={annotations / 'instances_train.json'}",
-        f"data.train_images={shapes / 'train'}",
-        f"data.val={annotations / 'instances_val.json'}",
-        f"data.val_images={shapes / 'val'}",
-        f"train.output_dir={output / f'train_{loss}'}",
-    ]
 
 
 def run(step: Step, output: Path) -> str:

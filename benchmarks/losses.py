@@ -20,6 +20,9 @@ from typing import get_args
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 import torch
+from tabulate import tabulate
+
+from brloss_d2.ops import Backend, set_backend
 from grid import plots, table
 from grid.measure import Grid, measure_missing
 from grid.summary import summarize
@@ -27,9 +30,6 @@ from grid.table import OK, Row
 from support.contenders import CONTENDERS
 from support.machine import ROOT, commit, describe, versions
 from support.problems import SOURCES
-from tabulate import tabulate
-
-from brloss_d2.ops import Backend, set_backend
 
 QUICK = {"sizes": [10_000], "positives": [0.001, 0.05], "rounds": 3, "limit": 1.0}
 

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.engine import default_argument_parser
-from support.problems import RECORDED, STAGES
 from torch import nn
 
 from brloss_d2.criteria import Criterion, MatchedPredictions
 from brloss_d2.engine import main as train
 from brloss_d2.engine import run
 from brloss_d2.losses import paired_box_iou
+from support.problems import RECORDED, STAGES
 
 CONFIG = "configs/quick/faster_rcnn_R_18_FPN_brs_300it.py"
 TAILS = (0.0001, 0.001, 0.005)

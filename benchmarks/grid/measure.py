@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
 from grid import table
 from grid.table import Row
 from support import machine, problems, timing

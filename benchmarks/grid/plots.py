@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
+
 from grid.table import OK, Row
 from support.contenders import CONTENDERS, FOCAL
 from support.problems import SYNTHETIC

@@ -5,10 +5,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal
 
+from tabulate import tabulate
+
 from grid.table import OK, TIME, Row
 from support.contenders import CONTENDERS
 from support.machine import MIB
-from tabulate import tabulate
 
 # Contenders with the published algorithms of our losses.
 PUBLISHED = {"ap": "ap_loop", "rs": "rs_loop", "brs": "brs_matrices"}

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from support import published
-from support.problems import Problem
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from brloss_d2 import losses
+from support import published
+from support.problems import Problem
 
 FOCAL = "focal"
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from support.machine import MIB, synchronize
 from torch import Tensor
+
+from support.machine import MIB, synchronize
 
 
 class TimeLimitError(Exception):

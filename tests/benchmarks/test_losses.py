@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from grid import measure, summary, table
 from grid.table import OK, Row
 from support import timing
