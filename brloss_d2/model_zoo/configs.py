@@ -1,4 +1,4 @@
-"""Packaged config files by name, in a working copy or in an installed package, and their criteria."""
+"""Packaged configs and criteria by name, in a working copy or in an installed package."""
 
 from copy import deepcopy
 from difflib import get_close_matches

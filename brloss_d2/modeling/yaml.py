@@ -8,7 +8,6 @@ are those of the packaged configs; nothing is written here a second time.
 import logging
 from collections.abc import Iterator
 from functools import cache, reduce
-from typing import Any
 
 from detectron2.config import CfgNode, instantiate
 from detectron2.layers import ShapeSpec
@@ -31,6 +30,7 @@ from brloss_d2.model_zoo import (
     list_criteria,
     schedule_of,
 )
+from brloss_d2.utils.config_nodes import walk_nodes
 
 logger = logging.getLogger(__name__)
 
@@ -84,22 +84,20 @@ def add_brloss_config(cfg: CfgNode, criterion: str = "", *, recipe: str = "") ->
     """
     criterion = criterion or ("" if recipe else "brs")
     ranking = _rcnn_layout("brs", "mask_rcnn")
-    cfg.MODEL.BRLOSS = CfgNode(
-        {
-            # Name of a config of the model zoo; "" builds the R-CNN that detectron2's keys describe.
-            "RECIPE": recipe,
-            # Name of the criterion; "" is the recipe's own.
-            "CRITERION": criterion,
-            # Weight of the RPN losses of a ranking criterion; others take `MODEL.RPN.LOSS_WEIGHT`.
-            "RPN_LOSS_WEIGHT": ranking.proposal_generator.loss_weight,
-            "RPN_MIN_LOW_QUALITY_IOU": ranking.proposal_generator.anchor_matcher.min_low_quality_iou,
-            # Mask R-CNN: each object takes its best proposal from this IoU on.
-            "MASK_MIN_LOW_QUALITY_IOU": ranking.roi_heads.proposal_matcher.min_low_quality_iou,
-            "CASCADE_LOSS_WEIGHTS": (1.0, 1.0, 1.0),
-            # Ranking pools per epoch, for the self-balancing of aLRP Loss (COCO, pools of 4 images).
-            "POOLS_PER_EPOCH": get_criterion("alrp", "roi").balancer.period,
-        }
-    )
+    options = cfg.MODEL.BRLOSS = CfgNode()
+    # Name of a config of the model zoo; "" if detectron2's keys describe an R-CNN.
+    options.RECIPE = recipe
+    # Name of the criterion; "" is the recipe's own.
+    options.CRITERION = criterion
+    # Weight of the RPN losses of a ranking criterion; others take `MODEL.RPN.LOSS_WEIGHT`.
+    options.RPN_LOSS_WEIGHT = ranking.proposal_generator.loss_weight
+    rpn_matcher = ranking.proposal_generator.anchor_matcher
+    options.RPN_MIN_LOW_QUALITY_IOU = rpn_matcher.min_low_quality_iou
+    # Mask R-CNN: each object takes its best proposal from this IoU on.
+    options.MASK_MIN_LOW_QUALITY_IOU = ranking.roi_heads.proposal_matcher.min_low_quality_iou
+    options.CASCADE_LOSS_WEIGHTS = (1.0, 1.0, 1.0)
+    # Ranking pools per epoch, for the self-balancing of aLRP Loss; COCO in pools of 4 images.
+    options.POOLS_PER_EPOCH = get_criterion("alrp", "roi").balancer.period
     if recipe:
         _use_recipe(cfg)
     else:
@@ -198,7 +196,7 @@ def recipe_model(cfg: CfgNode) -> DictConfig:
     """
     name = cfg.MODEL.BRLOSS.RECIPE
     model = get_config(name).model
-    if cfg.INPUT.FORMAT != model.input_format:
+    if model.input_format != cfg.INPUT.FORMAT:
         raise InputError(
             f"INPUT.FORMAT is {cfg.INPUT.FORMAT}, but {name} takes {model.input_format} images: "
             f"call add_brloss_config(cfg, recipe={name!r}), which sets all that belongs to it."
@@ -302,16 +300,7 @@ def _rcnn_layout(criterion: str, detector: str) -> DictConfig:
 def _settings(model: DictConfig) -> Iterator[tuple[DictConfig, str, str]]:
     """Yield node, key and the key in `cfg` of each value that a YAML configuration decides on."""
     heads = "ROI_HEADS" if "roi_heads" in model else "RETINANET"
-    for node in _walk(model):
+    for node in walk_nodes(model):
         for key in _SETTINGS.keys() & node.keys():
             if not OmegaConf.is_interpolation(node, key):
                 yield node, str(key), _SETTINGS[key].format(heads=heads)
-
-
-def _walk(node: Any) -> Iterator[DictConfig]:
-    if isinstance(node, DictConfig):
-        yield node
-    if isinstance(node, DictConfig | ListConfig):
-        for key in node if isinstance(node, DictConfig) else range(len(node)):
-            if not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
-                yield from _walk(node[key])
