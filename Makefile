@@ -21,7 +21,7 @@ help:
 
 install: $(INSTALLED)
 
-$(INSTALLED): $(wildcard requirements/*) setup.py $(COMPAT)
+$(INSTALLED): $(wildcard requirements/*) setup.py pyproject.toml $(COMPAT)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("brloss_d2 needs Python \
 	3.10 or newer, found " + sys.version.split()[0] + ": try  make PYTHON=python3.11")'
 	@$(PYTHON) requirements/install.py $(VENV)

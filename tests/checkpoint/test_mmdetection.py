@@ -6,8 +6,6 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes
-from golden_models import Golden, available, load, weights
-from golden_rcnn import small_faster_rcnn
 from torch import Tensor, nn
 
 from brloss_d2.checkpoint.mmdetection import (
@@ -17,6 +15,8 @@ from brloss_d2.checkpoint.mmdetection import (
     to_mmdetection,
 )
 from brloss_d2.errors import InputError
+from tests.helpers.golden_models import Golden, available, load, weights
+from tests.helpers.golden_rcnn import small_faster_rcnn
 
 COCO = Path(__file__).parents[2] / "configs/coco"
 PUBLISHED = {

@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from batches import CLASSES
-from batches import random_batch as batch
 
 from brloss_d2.criteria import (
     CRITERION_NAMES,
@@ -28,6 +26,8 @@ from brloss_d2.losses import (
     paired_box_iou,
     rank_sort_loss,
 )
+from tests.helpers.batches import CLASSES
+from tests.helpers.batches import random_batch as batch
 
 # One image done by hand with the published functions: the box head of RS and BRS Loss.
 LOGITS = [[0.6, -0.2, 0.1], [-0.3, 0.2, 0.4], [0, -0.1, 0.3], [0.5, 0.05, -0.4], [0.2, 0.35, -0.6]]

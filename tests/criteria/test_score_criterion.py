@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from batches import CLASSES, random_batch
 
 from brloss_d2.criteria import (
     ONE_STAGE_ARCHITECTURES,
@@ -25,6 +24,7 @@ from brloss_d2.losses import (
     SmoothL1Loss,
     paired_box_iou,
 )
+from tests.helpers.batches import CLASSES, random_batch
 
 # Image 0 has two positives, image 1 one, image 2 none.
 LABELS = [0, 3, 1, 3, 2, -1, 3, 3]

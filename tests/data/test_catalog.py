@@ -1,11 +1,11 @@
 import shutil
 
-import coco_files as files
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from brloss_d2.data import check_registered_dataset
 from brloss_d2.errors import InputError
+from tests.helpers import coco_files as files
 
 
 @pytest.fixture

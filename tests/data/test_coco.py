@@ -1,12 +1,12 @@
 import logging
 
-import coco_files as files
 import pytest
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
 from brloss_d2.data import load_coco_dataset
 from brloss_d2.errors import InputError
+from tests.helpers import coco_files as files
 
 
 def load(folder, data, name="test_own"):

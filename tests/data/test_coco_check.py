@@ -1,10 +1,10 @@
 from pathlib import Path
 
-import coco_files as files
 import pytest
 
 from brloss_d2.data import check_coco_json
 from brloss_d2.errors import InputError
+from tests.helpers import coco_files as files
 
 
 def check(folder: Path, data):

@@ -1,4 +1,3 @@
-import coco_files as files
 import detectron2.data.transforms as T
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ from PIL import Image
 
 from brloss_d2.data import DetectionMapper, load_coco_dataset
 from brloss_d2.errors import InputError, user_message
+from tests.helpers import coco_files as files
 
 
 def mapper(**kwargs) -> DetectionMapper:

@@ -1,4 +1,3 @@
-import coco_files as files
 import pytest
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
@@ -7,6 +6,7 @@ from omegaconf import OmegaConf
 
 from brloss_d2.data import OwnData, apply_own_data
 from brloss_d2.errors import InputError
+from tests.helpers import coco_files as files
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from quick import CONFIG, ONCE, OWN_DATA, SHAPES, VARIABLES, quick_form
-from reading import DOCUMENTS, PYTHON, ROOT, Block, Command, read_blocks, read_commands
+
+from tests.docs.quick import CONFIG, ONCE, OWN_DATA, SHAPES, VARIABLES, quick_form
+from tests.docs.reading import DOCUMENTS, PYTHON, ROOT, Block, Command, read_blocks, read_commands
 
 HERE = Path(__file__).parent
 PROGRAMS = ("brloss_d2", "configs", "demo", "projects", "tools", "train_net.py", "Makefile")

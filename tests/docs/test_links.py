@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from reading import DOCUMENTS, ROOT
+
+from tests.docs.reading import DOCUMENTS, ROOT
 
 
 def anchors(text: str) -> set[str]:

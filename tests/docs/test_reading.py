@@ -3,8 +3,9 @@
 import re
 
 import pytest
-from quick import NOT_RUN, PLACEHOLDERS, QUICK, VARIABLES, quick_form
-from reading import DOCUMENTS, ROOT, Command, read_blocks, read_commands
+
+from tests.docs.quick import NOT_RUN, PLACEHOLDERS, QUICK, VARIABLES, quick_form
+from tests.docs.reading import DOCUMENTS, ROOT, Command, read_blocks, read_commands
 
 
 def commands(text: str) -> list[Command]:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import toy
 from detectron2.utils import logger as detectron2_logger
 from PIL import Image
 
 from brloss_d2.engine import main, run
+from tests.helpers import toy
 
 
 @pytest.fixture

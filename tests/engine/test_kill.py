@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-import toy
-from programs import train_net
+
+from tests.helpers import toy
+from tests.helpers.programs import train_net
 
 # All that has a state: dropout, a balancer, momentum, averaged weights, two aspect ratios, workers
 # that map at random, evaluation between checkpoints.

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from programs import TORCHRUN, train_net
+
+from tests.helpers.programs import TORCHRUN, train_net
 
 
 @pytest.mark.parametrize(("launcher", "options"), [((), ("--num-gpus", "2")), (TORCHRUN, ())])

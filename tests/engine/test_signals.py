@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from programs import TORCHRUN, start
-from programs import train_net as run_program
 
 from brloss_d2.engine.hooks.signals import StopSignals
+from tests.helpers.programs import TORCHRUN, start
+from tests.helpers.programs import train_net as run_program
 
 TrainNet = Callable[..., Path]
 

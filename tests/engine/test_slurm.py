@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from programs import start
 
 from brloss_d2.engine.slurm import first_node, torchrun_variables
 from brloss_d2.errors import InputError
+from tests.helpers.programs import start
 
 STEP = {
     "SLURM_JOB_ID": "4021",

@@ -6,11 +6,11 @@ import sys
 
 import numpy as np
 import pytest
-import random_boxes
 from detectron2.data import MetadataCatalog
 from pycocotools.cocoeval import COCOeval
 
 from brloss_d2.evaluation import COCOEvaluator, LVISEvaluator
+from tests.helpers import random_boxes
 
 NAME = "test_evaluation"
 

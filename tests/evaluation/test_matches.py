@@ -7,13 +7,13 @@ import json
 
 import numpy as np
 import pytest
-import random_boxes
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from brloss_d2.evaluation.lrp import OptimalLRP
 from brloss_d2.evaluation.matches import match_detections, match_lvis_detections
+from tests.helpers import random_boxes
 
 AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from cases import TABLE, random_case, run
+
+from tests.helpers.cases import TABLE, random_case, run
 
 SEEDS = range(2000)
 REPORTED = ("P = 0", "N = 0", "ties", "ignored")

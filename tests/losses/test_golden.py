@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from cases import TABLE, golden_cases, run
+
+from tests.helpers.cases import TABLE, golden_cases, run
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}

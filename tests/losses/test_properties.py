@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from cases import TABLE, Case, golden_cases, random_case, run
 
 from brloss_d2.ops import dispatch, ramp
+from tests.helpers.cases import TABLE, Case, golden_cases, random_case, run
 
 
 def usual_case(seed: int = 0, positives: int = 40, negatives: int = 400) -> Case:

@@ -10,14 +10,14 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
-from golden_rcnn import CLASSES, CONFIGS, shrink
 from torch.nn.parallel import DistributedDataParallel
-from yaml_configs import small_rcnn
 
 from brloss_d2.criteria import CRITERION_NAMES, mask_criterion, roi_criterion, rpn_criterion
 from brloss_d2.errors import InputError
 from brloss_d2.modeling import CriterionCascadeROIHeads, CriterionMaskHead, add_brloss_config
 from brloss_d2.modeling.rcnn.mask_head import IndexedMasks
+from tests.helpers.golden_rcnn import CLASSES, CONFIGS, shrink
+from tests.helpers.yaml_configs import small_rcnn
 
 SIZE = (96, 128)
 ARCHITECTURES = ("cascade", "mask")

@@ -8,11 +8,11 @@ from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from random_inputs import random_inputs
-from yaml_configs import small_rcnn
 
 from brloss_d2.criteria import CRITERION_NAMES, roi_criterion, rpn_criterion
 from brloss_d2.modeling import CriterionROIHeads, CriterionRPN, add_brloss_config
+from tests.helpers.random_inputs import random_inputs
+from tests.helpers.yaml_configs import small_rcnn
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CLASSES = 3

@@ -6,9 +6,9 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling.box_regression import Box2BoxTransform
-from golden_models import load, relative
 
 from brloss_d2.modeling.matching import match_predictions
+from tests.helpers.golden_models import load, relative
 
 ROOT = Path(__file__).parents[2]
 CODER = Box2BoxTransform(weights=(10.0, 10.0, 5.0, 5.0))

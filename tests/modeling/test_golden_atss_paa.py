@@ -7,8 +7,12 @@ other losses are compared as well.
 import pytest
 import torch
 from detectron2.structures import Boxes
-from golden_models import Golden, available, ground_truth, load, relative
-from small_one_stage import (
+
+from brloss_d2.checkpoint import to_mmdetection
+from brloss_d2.losses import paired_box_iou
+from brloss_d2.modeling.one_stage.assigners import AnchorPredictions, LevelAnchors
+from tests.helpers.golden_models import Golden, available, ground_truth, load, relative
+from tests.helpers.small_one_stage import (
     CLASSES,
     build,
     detect,
@@ -16,10 +20,6 @@ from small_one_stage import (
     run,
     small_config,
 )
-
-from brloss_d2.checkpoint import to_mmdetection
-from brloss_d2.losses import paired_box_iou
-from brloss_d2.modeling.one_stage.assigners import AnchorPredictions, LevelAnchors
 
 LEVELS = range(5)
 LOSSES = ("brs", "rs", "ap", "bap", "focal")

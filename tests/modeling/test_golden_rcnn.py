@@ -10,10 +10,10 @@ import pytest
 import torch
 from detectron2.modeling.roi_heads import select_foreground_proposals
 from detectron2.structures import Boxes, ImageList
-from golden_models import Golden, available, ground_truth, images, load, relative
-from golden_rcnn import CLASSES, NAMES, detector, regions, stages
 
 from brloss_d2.modeling.matching import match_masks
+from tests.helpers.golden_models import Golden, available, ground_truth, images, load, relative
+from tests.helpers.golden_rcnn import CLASSES, NAMES, detector, regions, stages
 
 
 @pytest.fixture(params=available(*NAMES))

@@ -11,7 +11,8 @@ import pytest
 import torch
 from detectron2.config import LazyConfig
 from detectron2.utils.events import EventStorage
-from golden_models import (
+
+from tests.helpers.golden_models import (
     Golden,
     available,
     differences_of_detections,
@@ -20,7 +21,7 @@ from golden_models import (
     images,
     load,
 )
-from golden_rcnn import CONFIGS, NAMES, architecture, detector
+from tests.helpers.golden_rcnn import CONFIGS, NAMES, architecture, detector
 
 
 @pytest.fixture(scope="module", params=available(*NAMES))

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 from detectron2.structures import Boxes
-from golden_models import (
+
+from brloss_d2.modeling.one_stage.assigners import LevelAnchors
+from tests.helpers.golden_models import (
     Golden,
     assert_gradients,
     available,
@@ -18,7 +20,7 @@ from golden_models import (
     load,
     relative,
 )
-from small_one_stage import (
+from tests.helpers.small_one_stage import (
     CLASSES,
     build,
     detect,
@@ -26,8 +28,6 @@ from small_one_stage import (
     run,
     small_config,
 )
-
-from brloss_d2.modeling.one_stage.assigners import LevelAnchors
 
 LEVELS = range(3, 8)
 TERMS = {"loss_rank": "loss_cls", "loss_box_reg": "loss_bbox"}

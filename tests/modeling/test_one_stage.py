@@ -6,8 +6,6 @@ from detectron2.config import get_cfg, instantiate
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
-from random_inputs import random_inputs
-from small_one_stage import CLASSES, small_config
 
 from brloss_d2.criteria import (
     ONE_STAGE_ARCHITECTURES,
@@ -18,6 +16,8 @@ from brloss_d2.criteria import (
 from brloss_d2.errors import InputError
 from brloss_d2.losses import GIoULoss
 from brloss_d2.modeling import OneStageDetector, add_brloss_config
+from tests.helpers.random_inputs import random_inputs
+from tests.helpers.small_one_stage import CLASSES, small_config
 
 
 def inputs(*objects: int, **options) -> list[dict]:

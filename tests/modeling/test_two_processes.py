@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from two_processes import assert_processes_agree
+
+from tests.helpers.two_processes import assert_processes_agree
 
 QUICK = Path(__file__).parents[2] / "configs" / "quick"
 

@@ -6,8 +6,6 @@ process.
 """
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +14,7 @@ from brloss_d2.ops import cells, dense, use_backend
 from brloss_d2.ops.dispatch import accumulate
 from brloss_d2.ops.triton import cells as cells_triton
 from brloss_d2.ops.triton import ramp as ramp_triton
-
-sys.path.append(str(Path(__file__).parents[1] / "losses"))
-from cases import TABLE, Case, golden_cases, random_case, run
+from tests.helpers.cases import TABLE, Case, golden_cases, random_case, run
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 

@@ -1,12 +1,10 @@
 """A detector that finds the bright squares in dark images, exactly, and a run folder of it."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from bright_squares import BrightSquares, square_image
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
 from detectron2.data import build_detection_test_loader
@@ -17,9 +15,7 @@ from PIL import Image
 from brloss_d2.checkpoint import Checkpointer
 from brloss_d2.data import DetectionMapper, load_coco_dataset
 from brloss_d2.engine import train_defaults
-
-# The small one-stage detectors of the tests of the models.
-sys.path.append(str(Path(__file__).parents[1] / "modeling"))
+from tests.helpers.bright_squares import BrightSquares, square_image
 
 
 @pytest.fixture

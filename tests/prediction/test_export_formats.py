@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bright_squares import BrightSquares, square_image
 from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
-from golden_models import load
-from golden_rcnn import detector, small_faster_rcnn
-from small_one_stage import build, difference_of_detections, small_config
 from torch import Tensor, nn
 
 from brloss_d2.errors import InputError
 from brloss_d2.prediction import Categories, Predictor, export_onnx, export_torchscript
 from brloss_d2.prediction.export import detections
+from tests.helpers.bright_squares import BrightSquares, square_image
+from tests.helpers.golden_models import load
+from tests.helpers.golden_rcnn import detector, small_faster_rcnn
+from tests.helpers.small_one_stage import build, difference_of_detections, small_config
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 OCTAVE = [[x, x * 2**0.5] for x in (32, 64, 128, 256, 512)]

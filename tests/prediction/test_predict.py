@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bright_squares import SQUARE, BrightSquares, square_image
 from detectron2.config import LazyConfig
 from PIL import Image
 from pycocotools.coco import COCO
@@ -15,6 +14,7 @@ from pycocotools.coco import COCO
 import brloss_d2
 from brloss_d2.errors import InputError
 from brloss_d2.prediction import Predictor
+from tests.helpers.bright_squares import SQUARE, BrightSquares, square_image
 
 BLUE = 220 / 255
 

@@ -4,10 +4,10 @@ import json
 
 import analyze_detections
 import pytest
-from imaginary_run import write_run
 from PIL import Image
 
 from brloss_d2.evaluation import load_calibration
+from tests.helpers.imaginary_run import write_run
 
 PICTURES = {"precision_recall.png", "scores.png"}
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 import torchvision
 from detectron2.config import LazyConfig, instantiate
-from golden_models import load, weights
-from golden_rcnn import small_faster_rcnn
 from PIL import Image
 
 from brloss_d2.checkpoint import Checkpointer, from_mmdetection
 from brloss_d2.errors import InputError
+from tests.helpers.golden_models import load, weights
+from tests.helpers.golden_rcnn import small_faster_rcnn
 
 ROOT = Path(__file__).parents[2]
 META = {"mmdet_version": "2.25.3", "CLASSES": ("a", "b"), "epoch": 12, "hook_msgs": {}}

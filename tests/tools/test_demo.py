@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import LazyConfig, instantiate
-from golden_models import load
-from golden_rcnn import detector, small_faster_rcnn
 from PIL import Image
 
 from brloss_d2.checkpoint import Checkpointer
+from tests.helpers.golden_models import load
+from tests.helpers.golden_rcnn import detector, small_faster_rcnn
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = "faster_brs"

@@ -6,11 +6,11 @@ import export
 import pytest
 import torch
 from detectron2.config import LazyConfig
-from golden_models import load
-from golden_rcnn import detector, small_faster_rcnn
 from PIL import Image
 
 from brloss_d2.checkpoint import Checkpointer
+from tests.helpers.golden_models import load
+from tests.helpers.golden_rcnn import detector, small_faster_rcnn
 
 
 @pytest.fixture

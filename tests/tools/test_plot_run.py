@@ -5,11 +5,11 @@ import json
 import numpy as np
 import plot_run
 import pytest
-from imaginary_run import write_metrics, write_run
 from PIL import Image
 
 from brloss_d2.errors import InputError
 from brloss_d2.plotting.run_plots import TrainedRun, read_metrics
+from tests.helpers.imaginary_run import write_metrics, write_run
 
 
 @pytest.fixture

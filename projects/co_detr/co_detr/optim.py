@@ -1,4 +1,4 @@
-"""Learning rates by the names of parameters."""
+"""Learning rates by parameter name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,19 +10,22 @@ from torch import nn
 def params_by_name(
     model: nn.Module, *, base_lr: float, lr_factors: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """Parameter groups whose learning rates depend on what the names of parameters contain.
+    """Group parameters by learning rates that depend on parts of their names.
 
-    The weight decay is the optimizer's for all of them, normalization and biases included.
+    All parameters have the weight decay of the optimizer, normalization and biases included.
 
     Args:
-        model: those of its parameters that require a gradient.
-        base_lr: the learning rate of parameters that no factor is meant for.
-        lr_factors: from part of a name to the factor of the learning rate; the longest part that
-            a name contains counts.
+        model: model whose parameters that require a gradient are grouped.
+        base_lr: learning rate of parameters whose names contain no key of `lr_factors`.
+        lr_factors: factor of the learning rate for each part of a name; if a name contains several,
+            the longest one decides.
+
+    Returns:
+        Parameter groups for a torch optimizer.
     """
     parts = sorted(lr_factors, key=len, reverse=True)
-
-    def factor(name: str) -> float:
-        return next((lr_factors[part] for part in parts if part in name), 1.0)
-
-    return get_default_optimizer_params(model, base_lr=base_lr, lr_factor_func=factor)
+    return get_default_optimizer_params(
+        model,
+        base_lr=base_lr,
+        lr_factor_func=lambda name: next((lr_factors[x] for x in parts if x in name), 1.0),
+    )

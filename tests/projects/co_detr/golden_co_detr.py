@@ -2,10 +2,10 @@
 
 import re
 
-from golden_models import Golden, available
 from torch import Tensor
 
-from brloss_d2.projects.co_detr.modeling.geometry import FeatureGeometry
+from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
+from tests.helpers.golden_models import Golden, available
 
 NAMES = available("brs_detr", "brs_detr_equal_sizes", "co_deformable_detr")
 LEVELS = range(4)

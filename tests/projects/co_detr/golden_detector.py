@@ -7,9 +7,9 @@ from unittest import mock
 
 import torch
 from detectron2.config import LazyConfig, instantiate
-from golden_models import Golden, ground_truth, load_weights, small_resnet
 
 from brloss_d2.projects.co_detr.modeling import co_detr
+from tests.helpers.golden_models import Golden, ground_truth, load_weights, small_resnet
 
 CONFIGS = Path(__file__).parents[3] / "projects/co_detr/configs"
 NAMES = ["brs_detr_equal_sizes", "brs_detr", "co_deformable_detr"]

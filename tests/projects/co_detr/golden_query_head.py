@@ -2,13 +2,13 @@
 
 import re
 
-from golden_co_detr import SIZES, decoder_state, encoder_state, part
-from golden_models import Golden
 from torch import Tensor
 
 from brloss_d2.projects.co_detr.modeling.decoder import DeformableDecoder
 from brloss_d2.projects.co_detr.modeling.encoder import DeformableEncoder
 from brloss_d2.projects.co_detr.modeling.query_head import CoDeformableHead
+from tests.helpers.golden_models import Golden
+from tests.projects.co_detr.golden_co_detr import SIZES, decoder_state, encoder_state, part
 
 CLASSES = 5
 QUERIES = 30

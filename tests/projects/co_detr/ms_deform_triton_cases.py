@@ -8,9 +8,9 @@ import os
 
 import pytest
 import torch
-from ms_deform_reference import random_problem, values_and_gradients
 
 from brloss_d2.projects.co_detr.layers.ms_deform_attn import ms_deform_sample
+from tests.projects.co_detr.ms_deform_reference import random_problem, values_and_gradients
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 EXACT = {torch.float64: 1e-12, torch.float32: 2e-5}

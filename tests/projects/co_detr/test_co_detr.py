@@ -7,10 +7,7 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.utils.events import EventStorage
-from golden_detector import CLASSES, CONFIGS, small_config, small_detector
-from random_inputs import random_inputs
 from torch import nn
-from two_processes import assert_processes_agree
 
 from brloss_d2.criteria import SoftmaxCriterion
 from brloss_d2.errors import InputError
@@ -18,6 +15,9 @@ from brloss_d2.losses import GIoULoss
 from brloss_d2.projects.co_detr.modeling.query_head import QueryPredictions
 from brloss_d2.projects.co_detr.modeling.query_losses import QueryLosses
 from brloss_d2.projects.co_detr.modeling.swin import Swin
+from tests.helpers.random_inputs import random_inputs
+from tests.helpers.two_processes import assert_processes_agree
+from tests.projects.co_detr.golden_detector import CLASSES, CONFIGS, small_config, small_detector
 
 
 def num_terms(loss: str, layers: int) -> int:

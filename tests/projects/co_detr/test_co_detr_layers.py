@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from brloss_d2.errors import InputError
+from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.layers.position import inverse_sigmoid, sine_box, sine_map
 from brloss_d2.projects.co_detr.layers.transformer import MLP, DecoderLayer, EncoderLayer
 from brloss_d2.projects.co_detr.modeling.encoder import DeformableEncoder, cell_references
-from brloss_d2.projects.co_detr.modeling.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.modeling.neck import ChannelMapper
 
 STRIDES = (8, 16, 32, 64)

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from golden_models import available, weights
 from torch import Tensor, nn
 
 from brloss_d2.checkpoint import (
@@ -16,6 +15,7 @@ from brloss_d2.checkpoint import (
     to_mmdetection,
 )
 from brloss_d2.errors import InputError
+from tests.helpers.golden_models import available, weights
 
 CONFIGS = Path(__file__).parents[3] / "projects/co_detr/configs"
 NAME = "co_deformable_detr"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from brloss_d2.projects.co_detr.modeling.custom_queries import choose_rows, custom_queries
+from brloss_d2.projects.co_detr.modeling.custom_queries import HeadRows, choose_rows, custom_queries
 
 CLASSES = 80
 
@@ -76,13 +76,14 @@ def test_what_the_rows_carry():
     """Boxes are relative to each image and not clipped; what fills up is ignored."""
     boxes = torch.tensor([[10.0, 20, 30, 60], [-50, 0, 150, 40], [0, 0, 0, 0]])
     objects = boxes + 1
-    found = custom_queries(
-        torch.tensor([[1, 0, -1], [2, 1, 0]]),
-        [boxes, boxes.requires_grad_()],
-        [torch.tensor([4, CLASSES, CLASSES])] * 2,
-        [objects, objects + 1],
-        [(80, 100), (40, 50)],
+    handed_over = HeadRows(
+        boxes=[boxes, boxes.requires_grad_()],
+        labels=[torch.tensor([4, CLASSES, CLASSES])] * 2,
+        gt_boxes=[objects, objects + 1],
+        features=torch.zeros_like,
     )
+    rows = torch.tensor([[1, 0, -1], [2, 1, 0]])
+    found = custom_queries(rows, handed_over, [(80, 100), (40, 50)])
     first, second = found.boxes
     assert first.tolist() == [
         [0.5, 0.25, 2.0, 0.5],
@@ -103,6 +104,7 @@ def test_order_of_the_list_does_not_matter():
     sets = []
     for rows in (torch.arange(12), order):
         chosen = choose_rows([image[rows]], CLASSES)
-        found = custom_queries(chosen, [boxes[rows]], [image[rows]], [boxes[rows]], [(50, 50)])
+        handed_over = HeadRows([boxes[rows]], [image[rows]], [boxes[rows]], torch.zeros_like)
+        found = custom_queries(chosen, handed_over, [(50, 50)])
         sets.append(found.gt_boxes[0][found.labels[0].argsort()])
     assert torch.equal(*sets)

@@ -2,12 +2,19 @@
 
 import pytest
 import torch
-from golden_co_detr import NAMES, SIZES, encoder_state, geometry, maps, neck_state
-from golden_models import Golden, load
 
 from brloss_d2.projects.co_detr.layers.position import sine_map
 from brloss_d2.projects.co_detr.modeling.encoder import DeformableEncoder
 from brloss_d2.projects.co_detr.modeling.neck import ChannelMapper
+from tests.helpers.golden_models import Golden, load
+from tests.projects.co_detr.golden_co_detr import (
+    NAMES,
+    SIZES,
+    encoder_state,
+    geometry,
+    maps,
+    neck_state,
+)
 
 # Largest differences met: none in geometry, positions and neck, 2e-6 in the memory.
 EXACT = {"rtol": 0, "atol": 2e-7}

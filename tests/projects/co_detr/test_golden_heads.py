@@ -7,11 +7,17 @@ import torch
 from detectron2.modeling.proposal_generator.rpn import RPN
 from detectron2.structures import ImageList
 from detectron2.utils.events import EventStorage
-from golden_detector import CLASSES, NAMES, detector, inputs, use_stored_samples
-from golden_models import available, ground_truth, load, relative
 
 from brloss_d2.criteria import RankingCriterion
 from brloss_d2.losses import paired_box_iou
+from tests.helpers.golden_models import available, ground_truth, load, relative
+from tests.projects.co_detr.golden_detector import (
+    CLASSES,
+    NAMES,
+    detector,
+    inputs,
+    use_stored_samples,
+)
 
 LEVELS = range(5)
 # The sites in the order in which a training step comes to them.

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from golden_co_detr import NAMES, geometry
-from golden_models import Golden, load
-from golden_query_head import CLASSES, golden_query_head
 
 from brloss_d2.projects.co_detr.modeling.boxes import relative_boxes
-from brloss_d2.projects.co_detr.modeling.custom_queries import choose_rows, custom_queries
+from brloss_d2.projects.co_detr.modeling.custom_queries import HeadRows, choose_rows, custom_queries
 from brloss_d2.projects.co_detr.modeling.hungarian import HungarianMatcher
 from brloss_d2.projects.co_detr.modeling.query_head import proposal_logits
+from tests.helpers.golden_models import Golden, load
+from tests.projects.co_detr.golden_co_detr import NAMES, geometry
+from tests.projects.co_detr.golden_query_head import CLASSES, golden_query_head
 
 IMAGES = range(2)
 LAYERS = range(3)
@@ -42,8 +42,8 @@ def objects(golden, image: int) -> tuple[torch.Tensor, torch.Tensor]:
     return golden.tensor(f"input/gt_boxes{image}"), golden.tensor(f"input/gt_classes{image}").long()
 
 
-def handed_over(golden, name: str) -> tuple[list, list, list]:
-    """Boxes, labels and objects that an auxiliary head hands over, image by image."""
+def handed_over(golden, name: str) -> HeadRows:
+    """The rows of an auxiliary head, without features."""
     boxes = golden.tensor(f"{name}/handed_over/boxes")
     count = boxes.shape[1]
     if name == "roi":
@@ -56,7 +56,7 @@ def handed_over(golden, name: str) -> tuple[list, list, list]:
         image_of, index = golden.tensor("atss/target/positive_image_and_index").long().unbind(1)
         gt_boxes = torch.zeros_like(boxes)
         gt_boxes[image_of, index] = golden.tensor("atss/target/positive_box_targets")
-    return list(boxes), list(labels), list(gt_boxes)
+    return HeadRows(list(boxes), list(labels), list(gt_boxes), features=torch.zeros_like)
 
 
 def matcher(golden) -> HungarianMatcher:
@@ -80,7 +80,7 @@ def test_proposals(golden, head, where):
 def test_decoder(golden, head, where):
     """From the maps of the neck on, so that errors may add up."""
     features = [golden.tensor(f"neck/p{level}") for level in range(4)]
-    memory = head.encode(features, where)
+    memory = head.encoder(features, where)
     decoded = head.decode(head.propose(memory, where).queries, memory, where)
     close(decoded.hidden, golden.tensor("main/decoder_out/hidden"), MAPS)
     close(decoded.logits, golden.tensor("main/cls_logits"), LOGITS)
@@ -106,7 +106,7 @@ def test_matching(golden, head, where):
 @pytest.mark.parametrize("number", range(2))
 def test_chosen_rows(golden, number):
     """As many as published, and where all positives fit they are the same."""
-    labels = handed_over(golden, HEADS[number])[1]
+    labels = handed_over(golden, HEADS[number]).labels
     published = golden.tensor(f"aux{number}/row_index").long()
     rows = choose_rows(labels, CLASSES, max_count=20)
     assert rows.shape == published.shape
@@ -122,7 +122,7 @@ def test_chosen_rows(golden, number):
 def test_custom_queries(golden, where, number):
     stem = f"aux{number}/query"
     rows = golden.tensor(f"aux{number}/row_index").long()
-    found = custom_queries(rows, *handed_over(golden, HEADS[number]), where.image_sizes)
+    found = custom_queries(rows, handed_over(golden, HEADS[number]), where.image_sizes)
     close(found.boxes, golden.tensor(f"{stem}/boxes_cxcywh"), 1e-6)
     assert torch.equal(found.labels, golden.tensor(f"{stem}/labels").long())
     assert (golden.tensor(f"{stem}/label_weights") == 1).all()
@@ -138,7 +138,7 @@ def test_custom_queries(golden, where, number):
 def test_decoded_custom_queries(golden, head, where, number):
     stem = f"aux{number}"
     boxes, features = (golden.tensor(f"{stem}/query/{x}") for x in ("boxes_cxcywh", "features"))
-    queries = head.embed_custom(boxes, features, number)
+    queries = head.custom(boxes, features, number)
     close(queries.content, golden.tensor(f"{stem}/decoder_in/content"), MAPS)
     close(queries.position, golden.tensor(f"{stem}/decoder_in/query_pos"), MAPS)
     assert torch.equal(queries.references, golden.tensor(f"{stem}/decoder_in/reference"))

@@ -9,8 +9,9 @@ import re
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from golden_detector import NAMES, detector, inputs, use_stored_samples
-from golden_models import assert_gradients, available, load
+
+from tests.helpers.golden_models import assert_gradients, available, load
+from tests.projects.co_detr.golden_detector import NAMES, detector, inputs, use_stored_samples
 
 _NAME = re.compile(
     r"loss_(rpn_|dense_)?(rank|sort|cls|box_reg|l1|giou|quality)"

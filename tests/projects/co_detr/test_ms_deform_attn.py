@@ -4,22 +4,22 @@ import math
 
 import pytest
 import torch
-from ms_deform_reference import (
+from torch.library import opcheck
+
+from brloss_d2.projects.co_detr.layers import ms_deform_torch
+from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
+from brloss_d2.projects.co_detr.layers.ms_deform_attn import (
+    MSDeformAttn,
+    ms_deform_sample,
+    sampling_locations,
+)
+from tests.projects.co_detr.ms_deform_reference import (
     Problem,
     by_grid_sample,
     by_loops,
     random_problem,
     values_and_gradients,
 )
-from torch.library import opcheck
-
-from brloss_d2.projects.co_detr.layers import ms_deform_torch
-from brloss_d2.projects.co_detr.layers.ms_deform_attn import (
-    MSDeformAttn,
-    _locations,
-    ms_deform_sample,
-)
-from brloss_d2.projects.co_detr.modeling.geometry import FeatureGeometry
 
 SHAPES = [(8, 11), (4, 6), (2, 3), (1, 2)]
 
@@ -209,5 +209,5 @@ def test_offsets_in_half_precision_on_a_wide_level():
     """333 is no number of bfloat16."""
     offsets = torch.tensor([100.0, 0.0], dtype=torch.bfloat16).expand(1, 1, 1, 1, 1, 2)
     references = torch.tensor([0.5 / 333, 0.5]).expand(1, 1, 1, 2)
-    found = _locations(references, offsets, [(1, 333)]).flatten()
+    found = sampling_locations(references, offsets, [(1, 333)]).flatten()
     torch.testing.assert_close(found, torch.tensor([100.5 / 333, 0.5]))

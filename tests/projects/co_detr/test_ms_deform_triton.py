@@ -1,13 +1,9 @@
 """Triton's deformable sampling, interpreted and on a GPU; tests/ops compiles its kernels."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parents[2] / "ops"))
-from test_triton import run
+from tests.ops.test_triton import run
 
 CASES = "tests/projects/co_detr/ms_deform_triton_cases.py"
 

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from golden_query_head import CLASSES, small_query_head
 
+from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.modeling.decoder import DeformableDecoder, Queries
 from brloss_d2.projects.co_detr.modeling.encoder import DeformableEncoder
-from brloss_d2.projects.co_detr.modeling.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.modeling.query_head import CoDeformableHead, proposal_logits
+from tests.projects.co_detr.golden_query_head import CLASSES, small_query_head
 
 BATCH = (75, 101)
 SIZES = [(75, 101), (60, 80)]
@@ -193,7 +193,7 @@ class TestDecoder:
         ]
         found = []
         for features in (maps(), noisy):
-            cells = head.encode(features, where)
+            cells = head.encoder(features, where)
             decoded = head.decode(head.propose(cells, where).queries, cells, where)
             found.append((cells[~where.padding], decoded.logits, decoded.boxes))
         assert not torch.equal(maps()[0], noisy[0])
@@ -216,7 +216,7 @@ def test_halves_of_what_a_box_is_encoded_to():
     boxes, features = torch.rand(1, 4, 4), torch.rand(1, 4, DIM)
     expected = torch.ones(1, 4, DIM)
     for number in range(2):
-        found = head.embed_custom(boxes, features, number)
+        found = head.custom(boxes, features, number)
         torch.testing.assert_close(found.position, -expected, rtol=1e-4, atol=0)
         torch.testing.assert_close(found.content, 3 * expected, rtol=1e-4, atol=0)
     position = head.propose(memory(), geometry()).queries.position
@@ -229,19 +229,19 @@ class TestCustomQueries:
 
     def test_number_of_a_head_shifts_positions_alone(self):
         head = random_head()
-        before = head.embed_custom(self.BOXES, self.FEATURES, 1)
+        before = head.custom(self.BOXES, self.FEATURES, 1)
         with torch.no_grad():
             head.custom.head_bias[0] += 5
             head.custom.head_bias[1] += 0.5
-        after = head.embed_custom(self.BOXES, self.FEATURES, 1)
+        after = head.custom(self.BOXES, self.FEATURES, 1)
         torch.testing.assert_close(after.position, before.position + 0.5)
         assert torch.equal(after.content, before.content)
 
     def test_boxes_are_clamped_where_they_are_encoded_only(self):
         head = random_head()
-        found = head.embed_custom(self.BOXES, self.FEATURES, 0)
+        found = head.custom(self.BOXES, self.FEATURES, 0)
         assert torch.equal(found.references, self.BOXES)
-        inside = head.embed_custom(self.BOXES.clamp(1e-5, 1 - 1e-5), self.FEATURES, 0)
+        inside = head.custom(self.BOXES.clamp(1e-5, 1 - 1e-5), self.FEATURES, 0)
         torch.testing.assert_close(found.position, inside.position)
         torch.testing.assert_close(found.content, inside.content)
 
@@ -252,22 +252,22 @@ class TestCustomQueries:
             self.BOXES.clone().requires_grad_(),
             self.FEATURES.clone().requires_grad_(),
         )
-        queries = head.embed_custom(boxes, features, 0)
+        queries = head.custom(boxes, features, 0)
         head.decode(queries, memory(images=1), where).logits.sum().backward()
         assert boxes.grad is None and (features.grad.abs().sum(-1) > 0).all()
 
     def test_heads_differ(self):
         head = random_head()
-        contents = [head.embed_custom(self.BOXES, self.FEATURES, k).content for k in range(2)]
+        contents = [head.custom(self.BOXES, self.FEATURES, k).content for k in range(2)]
         assert not torch.allclose(*contents)
 
     def test_a_number_for_each_channel(self):
         state = {"head_bias": torch.arange(2.0 * DIM).view(2, DIM)}
         head = random_head(head_bias_dim=DIM)
         head.custom.load_state_dict(state, strict=False)
-        position = head.embed_custom(self.BOXES, self.FEATURES, 1).position
+        position = head.custom(self.BOXES, self.FEATURES, 1).position
         head.custom.load_state_dict({"head_bias": torch.zeros(2, DIM)}, strict=False)
-        shift = position - head.embed_custom(self.BOXES, self.FEATURES, 1).position
+        shift = position - head.custom(self.BOXES, self.FEATURES, 1).position
         torch.testing.assert_close(shift, state["head_bias"][1].expand_as(shift))
 
     def test_a_bias_of_another_size_is_refused(self):
@@ -287,11 +287,11 @@ def test_pyramid():
 
 def test_every_parameter_has_a_gradient():
     head, where = random_head(), geometry()
-    cells = head.encode(maps(), where)
+    cells = head.encoder(maps(), where)
     proposals = head.propose(cells, where)
     total = proposals.logits.sum() + proposals.boxes.sum()
     boxes = torch.rand(2, 9, 4)
-    custom = [head.embed_custom(boxes, cells[:, :9], k) for k in range(2)]
+    custom = [head.custom(boxes, cells[:, :9], k) for k in range(2)]
     for queries in (proposals.queries, *custom):
         decoded = head.decode(queries, cells, where)
         total = total + decoded.logits.sum() + decoded.boxes.sum()

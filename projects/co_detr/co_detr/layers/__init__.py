@@ -1,1 +1,1 @@
-"""Parts of the transformer that know nothing of detection."""
+"""Parts of the transformer that do not depend on the detection task."""

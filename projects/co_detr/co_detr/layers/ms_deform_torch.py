@@ -1,11 +1,11 @@
-"""Sampling of deformable attention and its gradients in PyTorch: bags of rows of a table.
+"""Sampling of deformable attention and its gradients in PyTorch, as bags of table rows.
 
-The maps of a head, each within a border of zeros, are one table of cells. A query sums the rows at
-the corners of all its points: `embedding_bag` does it without the sampled values in memory, and on
-a CPU in a tenth of the time of `grid_sample`. Transposed (what each cell gets from the queries), it
-is a bag as well, once the points are sorted by their cells: no atomics, the same bits twice.
+The maps of a head, each within a border of zeros, form one table of cells. A query sums the rows at
+the corners of all its points: `embedding_bag` does so without storing the sampled values, and on a
+CPU in a tenth of the time of `grid_sample`. The transpose (the gradient of each cell from all
+queries) is a bag too, once the points are sorted by cell: no atomics, hence the same bits twice.
 
-Shape letters: as in `ms_deform_attn`; K = L * P points, B heads of images together in a chunk,
+Shape letters: as in `ms_deform_attn`; also K = L * P points, B heads of images in a chunk,
 R = B * Q.
 """
 
@@ -18,15 +18,15 @@ from torch.nn import functional as F
 
 Shapes = Sequence[tuple[int, int]]
 
-# Corners of a cell as (row, column), in the order of all that has four of them.
+# Corners of a cell as (row, column), in the order of every tensor that has four of them.
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
-# Points in a chunk, and numbers gathered at once: a cache's worth on a CPU.
+# Points per chunk, and numbers gathered at once: what fits into the cache of a CPU.
 _POINTS = {"cpu": 1 << 18, "cuda": 1 << 21}
 _GATHERED = {"cpu": 1 << 19, "cuda": 1 << 25}
 
 
 def sample(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """Arguments and result as of `ms_deform_sample`, float32 or float64."""
+    """Sample in float32 or float64; arguments and result as in `ms_deform_sample`."""
     n, q, m, _, _ = weights.shape
     out = value.new_zeros((n, q, m, value.shape[3]))
     for chunk in _chunks(weights):
@@ -35,41 +35,49 @@ def sample(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) ->
         sums = F.embedding_bag(
             points.corners, table.flatten(0, 1), per_sample_weights=points.parts, mode="sum"
         )
-        out[chunk] = _queries(sums, out[chunk])
+        out[chunk] = _queries_first(sums, out[chunk])
     return out.flatten(2)
 
 
 def sample_backward(
     upstream: Tensor, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights, from that of the result (N, Q, M * D)."""
+    """Differentiate `sample`.
+
+    Args:
+        upstream: (N, Q, M * D) gradient of the result.
+        value: (N, S, M, D) values; this and the others as in `ms_deform_sample`.
+        shapes: (H, W) per level.
+        locations: (N, Q, M, L, P, 2) points.
+        weights: (N, Q, M, L, P) weights of the points.
+
+    Returns:
+        Gradients of value, locations and weights.
+    """
     upstream = upstream.unflatten(2, value.shape[2:])
-    gradients = [torch.zeros_like(x) for x in (value, locations, weights)]
-    by_value, by_location, by_weight = gradients
+    by_value, by_location, by_weight = (torch.zeros_like(x) for x in (value, locations, weights))
     for chunk in _chunks(weights):
         table = _table(value[chunk], shapes)
         points = _locate(locations[chunk], weights[chunk], shapes)
         arriving = _heads_first(upstream[chunk]).flatten(0, 1)
-        dots = _dots(arriving, table.flatten(0, 1), points.corners)
-        for whole, part in zip(
-            (by_location, by_weight), _point_gradients(dots, points, shapes), strict=True
-        ):
-            whole[chunk] = _queries(part, whole[chunk])
+        at, weight = _point_gradients(arriving, table.flatten(0, 1), points, shapes)
+        by_location[chunk] = _queries_first(at, by_location[chunk])
+        by_weight[chunk] = _queries_first(weight, by_weight[chunk])
         cells = _cell_gradients(arriving, points, shapes, len(table))
-        by_value[chunk] = _queries(cells, by_value[chunk])
+        by_value[chunk] = _queries_first(cells, by_value[chunk])
     return by_value, by_location, by_weight
 
 
 class _Points(NamedTuple):
-    """The points of a chunk and the cells around them.
+    """Points of a chunk and the cells around them.
 
     Attributes:
-        pixels: (R, K, 2) where they are as (x, y), 0 at the center of the first cell, clamped to
-            where there is something to see.
-        fractions: (R, K, 2) of the way from one corner to the next.
-        weights: (R, K).
+        pixels: (R, K, 2) positions (x, y) in cells, 0 at the center of the first cell, clamped to
+            the border of zeros.
+        fractions: (R, K, 2) positions between the corners in x and y, in [0, 1].
+        weights: (R, K) weights of the points.
         corners: (R, 4 * K) int32 rows of the table.
-        parts: (R, 4 * K) of each corner in the sum.
+        parts: (R, 4 * K) weights of the corners in the sum.
     """
 
     pixels: Tensor
@@ -85,30 +93,23 @@ def _locate(locations: Tensor, weights: Tensor, shapes: Shapes) -> _Points:
     b, q, _, p = weights.shape
     locations, weights = locations.reshape(b * q, -1, 2), weights.reshape(b * q, -1)
     sizes = locations.new_tensor(shapes).flip(-1).repeat_interleave(p, dim=0)
-    # From a cell outside on everything is 0, so that cells within the border are all it takes.
+    # Values are 0 from one cell outside on, so that cells within the border suffice.
     pixels = (locations * sizes - 0.5).clamp_(min=-1).minimum(sizes)
     corner = pixels.floor().minimum(sizes - 1)
     fractions = pixels - corner
     starts, total = _starts(shapes)
-    widths = torch.tensor([w + 2 for _, w in shapes], dtype=torch.int32, device=weights.device)
-    starts = torch.tensor(starts, dtype=torch.int32, device=weights.device)
-    widths, starts = widths.repeat_interleave(p), starts.repeat_interleave(p)
-    x, y = corner.int().clamp_(min=-1).unbind(-1)  # NaN is any integer
-    first = (y + 1) * widths + (x + 1) + starts
-    table = torch.arange(b, dtype=torch.int32, device=weights.device) * total
-    first += table.repeat_interleave(q)[:, None]
+    x, y = corner.int().clamp_(min=-1).unbind(-1)  # NaN becomes an arbitrary integer
+    levels = [(start, width + 2) for start, (_, width) in zip(starts, shapes, strict=True)]
+    begins, widths = x.new_tensor(levels).repeat_interleave(p, dim=0).unbind(1)
+    first = (y + 1) * widths + (x + 1) + begins
+    first += (torch.arange(b, dtype=x.dtype, device=x.device) * total).repeat_interleave(q)[:, None]
     steps = torch.stack([row * widths + column for row, column in _CORNERS])
-    return _Points(
-        pixels=pixels,
-        fractions=fractions,
-        weights=weights,
-        corners=(first[:, None] + steps).flatten(1),
-        parts=_parts(weights, fractions),
-    )
+    corners = (first[:, None] + steps).flatten(1)
+    return _Points(pixels, fractions, weights, corners, _parts(weights, fractions))
 
 
 def _parts(weights: Tensor, fractions: Tensor) -> Tensor:
-    """Weight of a point times that of each corner, (R, 4 * K)."""
+    """Split the weight of each point between its corners, (R, 4 * K)."""
     x, y = fractions.unbind(-1)
     parts = weights.new_empty((len(weights), 4, weights.shape[1]))
     right = weights * x
@@ -120,21 +121,20 @@ def _parts(weights: Tensor, fractions: Tensor) -> Tensor:
     return parts.flatten(1)
 
 
-def _dots(arriving: Tensor, table: Tensor, corners: Tensor) -> Tensor:
-    """Product of each query's arriving gradient (R, D) with the rows at its corners, (R, 4 * K)."""
-    dots = arriving.new_empty(corners.shape)
-    step = max(1, _limit(_GATHERED, table) // (corners.shape[1] * table.shape[1]))
+def _point_gradients(
+    arriving: Tensor, table: Tensor, points: _Points, shapes: Shapes
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the locations (R, K, 2) and weights (R, K) from that of the sums (R, D)."""
+    # Product of each query's gradient with the table rows at its corners.
+    dots = arriving.new_empty(points.corners.shape)
+    limit = _GATHERED.get(table.device.type, _GATHERED["cuda"])
+    step = max(1, limit // (dots.shape[1] * table.shape[1]))
     for start in range(0, len(dots), step):
         part = slice(start, start + step)
-        rows = table.index_select(0, corners[part].flatten())
-        rows = rows.unflatten(0, (-1, corners.shape[1]))
-        # What is written to `out` is not cast by autocast.
+        rows = table.index_select(0, points.corners[part].flatten())
+        rows = rows.unflatten(0, (-1, dots.shape[1]))
+        # Autocast does not cast what is written to `out`.
         torch.bmm(arriving[part, None], rows.transpose(1, 2), out=dots[part, None])
-    return dots
-
-
-def _point_gradients(dots: Tensor, points: _Points, shapes: Shapes) -> tuple[Tensor, Tensor]:
-    """Gradients of the locations (R, K, 2) and weights (R, K)."""
     x, y = points.fractions.unbind(-1)
     top_left, top_right, bottom_left, bottom_right = dots.unflatten(1, (4, -1)).unbind(1)
     top_slope, bottom_slope = top_right - top_left, bottom_right - bottom_left
@@ -149,7 +149,7 @@ def _point_gradients(dots: Tensor, points: _Points, shapes: Shapes) -> tuple[Ten
 
 
 def _cell_gradients(arriving: Tensor, points: _Points, shapes: Shapes, tables: int) -> Tensor:
-    """Gradient of the values, (B * S, D)."""
+    """Gradient of the values (B * S, D) of B tables from that of the sums (R, D)."""
     starts, total = _starts(shapes)
     k = points.weights.shape[1]
     cells, order = points.corners[:, :k].flatten().sort(stable=True)
@@ -169,7 +169,7 @@ def _cell_gradients(arriving: Tensor, points: _Points, shapes: Shapes, tables: i
 
 
 def _table(value: Tensor, shapes: Shapes) -> Tensor:
-    """(n, S, m, D) to (n * m, cells, D), each level within a border of zeros."""
+    """Rearrange (n, S, m, D) to (n * m, cells, D), each level within a border of zeros."""
     starts, total = _starts(shapes)
     value = _heads_first(value)
     table = value.new_zeros((len(value), total, value.shape[2]))
@@ -182,7 +182,7 @@ def _table(value: Tensor, shapes: Shapes) -> Tensor:
 
 
 def _starts(shapes: Shapes) -> tuple[list[int], int]:
-    """Where each level begins in a table, and the cells of all."""
+    """First row of each level in a table, and the number of rows."""
     starts, total = [], 0
     for height, width in shapes:
         starts.append(total)
@@ -191,27 +191,24 @@ def _starts(shapes: Shapes) -> tuple[list[int], int]:
 
 
 def _chunks(weights: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """Images or heads of one, as indices of (N, any, M, ...), with few enough points."""
+    """Indices of (N, any, M, ...): several images, or heads of one, with few enough points."""
     n, q, m, levels, points = weights.shape
     if not weights.numel():
         return
-    together = max(1, _limit(_POINTS, weights) // (q * levels * points))
+    limit = _POINTS.get(weights.device.type, _POINTS["cuda"])
+    together = max(1, limit // (q * levels * points))
     images, heads = max(1, together // m), min(together, m)
     for image in range(0, n, images):
         for head in range(0, m, heads):
             yield slice(image, image + images), slice(None), slice(head, head + heads)
 
 
-def _limit(limits: dict[str, int], tensor: Tensor) -> int:
-    return limits.get(tensor.device.type, limits["cuda"])
-
-
 def _heads_first(x: Tensor) -> Tensor:
-    """(n, Q, m, ...) to (n * m, Q, ...)."""
+    """Rearrange (n, Q, m, ...) to (n * m, Q, ...)."""
     return x.transpose(1, 2).flatten(0, 1)
 
 
-def _queries(x: Tensor, like: Tensor) -> Tensor:
-    """(n * m * Q, ...) to (n, Q, m, ...), as `like` is."""
+def _queries_first(x: Tensor, like: Tensor) -> Tensor:
+    """Rearrange (n * m * Q, ...) to (n, Q, m, ...), the shape of `like`."""
     n, q, m = like.shape[:3]
     return x.reshape(n, m, q, *like.shape[3:]).transpose(1, 2)

@@ -1,8 +1,8 @@
 """Sampling of deformable attention and its gradients as Triton kernels.
 
-A program takes one head of a block of queries through all their points. The gradients of locations
-and weights have one writer each; that of the values is added up atomically, so its last digits may
-differ from run to run.
+Each program handles one head of a block of queries, with all their points. The gradients of
+locations and weights have one writer per element; that of the values is summed atomically, so that
+its last digits may differ from run to run.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ _QUERIES = 32
 
 @triton.jit
 def _point(locations, weights, levels, at, level, known, dtype: tl.constexpr):
-    """Corner, way from it to the next (x and y), weight, and the level's sizes and first cell."""
+    """Corner, fractions of a cell from it (x and y), weight; size and first cell of the level."""
     height, width = tl.load(levels + level * 3), tl.load(levels + level * 3 + 1)
     x = tl.load(locations + at * 2, mask=known, other=-1.0) * width.to(dtype) - 0.5
     y = tl.load(locations + at * 2 + 1, mask=known, other=-1.0) * height.to(dtype) - 0.5
     weight = tl.load(weights + at, mask=known, other=0.0)
-    # Written so that NaN is seen, and shows in the sum.
+    # NaN counts as seen, so that it shows in the sum.
     seen = known & ~((x <= -1) | (x >= width) | (y <= -1) | (y >= height))
     left, top = tl.floor(x), tl.floor(y)
     return (
@@ -42,7 +42,7 @@ def _point(locations, weights, levels, at, level, known, dtype: tl.constexpr):
 
 @triton.jit
 def _corner(first, top, left, height, width, seen, stride, channel, inside_head):
-    """Where a corner's values are, and which of them are of the level; zeros are around it."""
+    """Addresses of the values at a corner, and the mask of those inside the level."""
     inside = seen & (left >= 0) & (left < width) & (top >= 0) & (top < height)
     cell = tl.where(inside, top, 0).to(tl.int64) * width + tl.where(inside, left, 0).to(tl.int64)
     at = (first + cell)[:, None] * stride + channel[None, :]
@@ -65,7 +65,7 @@ def _sample(
     QUERIES: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """`out[n, q, m]`: the weighted sum over all points."""
+    """Write the weighted sum over all points to `out[n, q, m]`."""
     image, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     q = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     known = q < queries
@@ -117,7 +117,7 @@ def _differentiate(
     QUERIES: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """The gradients of all three, from that of `out`."""
+    """Write the gradients of values, locations and weights, from that of `out`."""
     image, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     q = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     known = q < queries
@@ -165,7 +165,7 @@ def _differentiate(
 def sample(
     value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Arguments, contiguous, and result as of `ms_deform_sample`, float32 or float64."""
+    """Sample in float32 or float64; contiguous arguments and result as in `ms_deform_sample`."""
     n, q, m = weights.shape[:3]
     out = value.new_zeros((n, q, m * value.shape[3]))
     _launch(_sample, weights, shapes, value, locations, weights, _levels(value, shapes), out)
@@ -179,7 +179,7 @@ def sample_backward(
     locations: Tensor,
     weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights, from that of the result (N, Q, M * D)."""
+    """Differentiate `sample`; arguments and result as in `ms_deform_torch.sample_backward`."""
     gradients = torch.zeros_like(value), torch.empty_like(locations), torch.empty_like(weights)
     levels = _levels(value, shapes)
     arrays = (upstream, value, locations, weights, levels, *gradients)
@@ -187,7 +187,9 @@ def sample_backward(
     return gradients
 
 
-def _launch(kernel, weights: Tensor, shapes: Sequence[tuple[int, int]], *arrays: Tensor) -> None:
+def _launch(
+    kernel: triton.JITFunction, weights: Tensor, shapes: Sequence[tuple[int, int]], *arrays: Tensor
+) -> None:
     n, q, m, levels, points = weights.shape
     if not weights.numel():
         return
@@ -200,7 +202,7 @@ def _launch(kernel, weights: Tensor, shapes: Sequence[tuple[int, int]], *arrays:
 
 
 def _levels(value: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
-    """(L, 3) int32: height, width and first cell of each level."""
+    """Height, width and first cell of each level, (L, 3) int32."""
     rows, first = [], 0
     for height, width in shapes:
         rows.append([height, width, first])

@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 def sine_map(mask: Tensor, dim: int, temperature: float = 10000.0, offset: float = -0.5) -> Tensor:
-    """Encode where each cell lies in its image: rows and columns counted without the padding.
+    """Encode the row and column of each cell, counted without the padding.
 
-    Always float32, in the order of operations of the published models: in a row or column of
-    nothing but padding the count divided is 1e-6, the angle near -3e6, and its sine is rounding.
+    Always float32, in the order of operations of the published models: in a row or column that is
+    padding only, the count is divided by 1e-6, the angle is near -3e6, and its sine is rounding.
 
     Args:
-        mask: (N, H, W) bool, True where padded.
-        dim: channels for each axis, even.
-        temperature: ratio of the lowest to the highest frequency.
-        offset: added to the counts, which start at 1.
+        mask: (N, H, W) bool, True for padded cells.
+        dim: channels per axis, even.
+        temperature: base T of the frequencies T^(-2i / dim), i = 0, ..., dim / 2 - 1.
+        offset: number added to the counts, which start at 1.
 
     Returns:
         (N, 2 * dim, H, W) in [-1, 1]: the channels of y, then those of x.
@@ -31,28 +31,36 @@ def sine_map(mask: Tensor, dim: int, temperature: float = 10000.0, offset: float
 
 
 def sine_box(boxes: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
-    """Encode boxes, float32 or finer.
+    """Encode boxes, in float32 or finer.
 
     Args:
-        boxes: (..., 4) as center, width and height, normalized by the size of the image.
+        boxes: (..., 4) cxcywh, normalized by the size of the image.
         dim: channels for each of the four numbers, even.
-        temperature: as in `sine_map`.
+        temperature: base T of the frequencies T^(-2i / dim), i = 0, ..., dim / 2 - 1.
 
     Returns:
-        (..., 4 * dim) in [-1, 1]: the channels of x, of y, of the width, of the height.
+        (..., 4 * dim) in [-1, 1]: the channels of x, y, width and height.
     """
     angles = boxes.to(torch.promote_types(boxes.dtype, torch.float32)) * (2 * math.pi)
     return _sine(angles, dim, temperature).flatten(-2)
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Logits of probabilities: of x / (1 - x), both clamped to at least `eps`, with x in [0, 1]."""
+    """Convert probabilities to logits: log(x / (1 - x)).
+
+    Args:
+        x: probabilities of any shape, clamped to [0, 1].
+        eps: smallest value of x and of 1 - x in the ratio.
+
+    Returns:
+        Logits in the shape of `x`, finite.
+    """
     x = x.clamp(0, 1)
     return (x.clamp(min=eps) / (1 - x).clamp(min=eps)).log()
 
 
 def _sine(angles: Tensor, dim: int, temperature: float) -> Tensor:
-    """(...) to (..., dim): sine and cosine in turn, both at each of dim / 2 frequencies."""
+    """Encode angles (...) as (..., dim): sine and cosine in turn at each of dim / 2 frequencies."""
     k = torch.arange(dim, dtype=torch.float32, device=angles.device)
     phases = angles[..., None] / temperature ** (2 * (k // 2) / dim)
     return torch.stack([phases[..., 0::2].sin(), phases[..., 1::2].cos()], dim=-1).flatten(-2)

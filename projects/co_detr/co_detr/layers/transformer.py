@@ -1,17 +1,25 @@
-"""Layers of the transformer, normalized after each residual sum, without dropout."""
+"""Layers of the transformer, normalized after each residual sum, without dropout.
+
+Shape letters: N images, Q queries, S cells of all levels, L levels, C channels.
+"""
 
 from itertools import pairwise
 
 from torch import Tensor, nn
 
+from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.layers.ms_deform_attn import MSDeformAttn
-from brloss_d2.projects.co_detr.modeling.geometry import FeatureGeometry
 
 
 class FFN(nn.Module):
-    """Two linear maps with a ReLU between them; the caller adds the residual."""
+    """Two linear maps with a ReLU in between, without the residual.
 
-    def __init__(self, dim: int, ffn_dim: int):
+    Args:
+        dim: channels C of input and output.
+        ffn_dim: hidden channels.
+    """
+
+    def __init__(self, dim: int, ffn_dim: int) -> None:
         super().__init__()
         self.linear1 = nn.Linear(dim, ffn_dim)
         self.linear2 = nn.Linear(ffn_dim, dim)
@@ -19,23 +27,23 @@ class FFN(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C) to (..., C)."""
+        """Map (..., C) to (..., C)."""
         return self.linear2(self.linear1(x).relu())
 
 
 class MLP(nn.Module):
-    """Linear maps with ReLUs between them, initialized as PyTorch does.
+    """Linear maps with ReLUs in between, with PyTorch's initialization.
 
     Args:
-        dims: of the input, of each hidden layer, of the output.
+        dims: channels of the input, of each hidden layer and of the output.
     """
 
-    def __init__(self, *dims: int):
+    def __init__(self, *dims: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(dims))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., dims[0]) to (..., dims[-1])."""
+        """Map (..., dims[0]) to (..., dims[-1])."""
         for layer in self.layers[:-1]:
             x = layer(x).relu()
         return self.layers[-1](x)
@@ -45,11 +53,16 @@ class EncoderLayer(nn.Module):
     """Deformable attention of cells to cells, then an FFN.
 
     Args:
-        dim, num_heads, num_levels, num_points: as in `MSDeformAttn`.
+        dim: channels C.
+        num_heads: number of attention heads.
+        num_levels: number of feature levels L.
+        num_points: points that each head samples per level.
         ffn_dim: hidden channels of the FFN.
     """
 
-    def __init__(self, dim: int, num_heads: int, num_levels: int, num_points: int, ffn_dim: int):
+    def __init__(
+        self, dim: int, num_heads: int, num_levels: int, num_points: int, ffn_dim: int
+    ) -> None:
         super().__init__()
         self.attn = MSDeformAttn(dim, num_heads, num_levels, num_points)
         self.norm1 = nn.LayerNorm(dim)
@@ -59,11 +72,16 @@ class EncoderLayer(nn.Module):
     def forward(
         self, x: Tensor, position: Tensor, references: Tensor, geometry: FeatureGeometry
     ) -> Tensor:
-        """Update the cells `x` (N, S, C).
+        """Update the features of the cells.
 
         Args:
-            position: (N, S, C) added to `x` where it asks, not where it answers.
-            references: (N, S, L, 2), see `MSDeformAttn`.
+            x: (N, S, C) features.
+            position: (N, S, C) encoded positions, added to the queries but not to the values.
+            references: (N, S, L, 2) points; see `MSDeformAttn.forward`.
+            geometry: shapes and padding of the levels.
+
+        Returns:
+            (N, S, C) features.
         """
         x = self.norm1(self.attn(x, position, x, references, geometry))
         return self.norm2(x + self.ffn(x))
@@ -72,10 +90,17 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Attention of queries to queries, deformable attention to the memory, then an FFN.
 
-    Args: as in `EncoderLayer`.
+    Args:
+        dim: channels C.
+        num_heads: number of heads of both attentions.
+        num_levels: number of feature levels L.
+        num_points: points that each head samples per level.
+        ffn_dim: hidden channels of the FFN.
     """
 
-    def __init__(self, dim: int, num_heads: int, num_levels: int, num_points: int, ffn_dim: int):
+    def __init__(
+        self, dim: int, num_heads: int, num_levels: int, num_points: int, ffn_dim: int
+    ) -> None:
         super().__init__()
         self.self_attn = nn.MultiheadAttention(dim, num_heads, batch_first=True)
         nn.init.xavier_uniform_(self.self_attn.out_proj.weight)
@@ -93,12 +118,17 @@ class DecoderLayer(nn.Module):
         references: Tensor,
         geometry: FeatureGeometry,
     ) -> Tensor:
-        """Update the queries (N, Q, C).
+        """Update the features of the queries.
 
         Args:
-            query_pos: (N, Q, C).
-            memory: (N, S, C).
-            references: (N, Q, L, 4), see `MSDeformAttn`.
+            query: (N, Q, C) features.
+            query_pos: (N, Q, C) encoded positions, added to queries and keys but not to values.
+            memory: (N, S, C) features of the cells.
+            references: (N, Q, L, 4) boxes; see `MSDeformAttn.forward`.
+            geometry: shapes and padding of the levels.
+
+        Returns:
+            (N, Q, C) features.
         """
         located = query + query_pos
         attended, _ = self.self_attn(located, located, query, need_weights=False)

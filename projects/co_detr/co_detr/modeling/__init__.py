@@ -1,1 +1,1 @@
-"""From feature maps to losses and detections."""
+"""Parts of the detector, from feature maps to losses and detections."""

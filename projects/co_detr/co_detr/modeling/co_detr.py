@@ -1,6 +1,7 @@
 """Co-Deformable-DETR; with ranking criteria it is BRS-DETR."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.modeling.postprocessing import detector_postprocess
@@ -9,45 +10,41 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from brloss_d2.modeling import CriterionROIHeads, CriterionRPN
+from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.modeling.boxes import image_scales
 from brloss_d2.projects.co_detr.modeling.custom_queries import (
-    CustomQueries,
     choose_rows,
     custom_queries,
+    region_rows,
 )
 from brloss_d2.projects.co_detr.modeling.dense_head import AuxiliaryDenseHead
-from brloss_d2.projects.co_detr.modeling.geometry import FeatureGeometry
-from brloss_d2.projects.co_detr.modeling.head_rows import HeadRows, region_rows
-from brloss_d2.projects.co_detr.modeling.query_head import (
-    CoDeformableHead,
-    Queries,
-    QueryPredictions,
-)
+from brloss_d2.projects.co_detr.modeling.query_head import CoDeformableHead, QueryPredictions
 from brloss_d2.projects.co_detr.modeling.query_losses import QueryLosses
 
-# The pyramid made of the memory begins with p3, of stride 8.
+# Level of the finest map of the memory: p3, of stride 8.
 _FINEST_LEVEL = 3
 
 
 class CoDETR(nn.Module):
-    """Deformable DETR with two collaborating heads (Zong et al., ICCV 2023).
+    """Deformable DETR with two collaborative auxiliary heads (Zong et al., ICCV 2023).
 
-    In training an R-CNN and a one-stage head read the memory of the encoder. Both give their own
-    losses, and their foreground boxes become further queries of the same decoder, with the objects
-    that the heads assigned. Detections need neither of them.
+    In training, an R-CNN and a one-stage head read the memory of the encoder. Both have their own
+    losses, and their foreground boxes become customized queries of the same decoder, which have to
+    predict the objects that the heads assigned to these boxes. Inference needs neither head.
 
     Args:
-        backbone: named feature maps.
-        neck: projects them to the levels of the transformer.
-        query_head: encoder, proposals and decoder.
-        query_losses: losses of decoder, proposals and customized queries.
-        proposal_generator: region proposals; reads p3 and up.
-        roi_heads: the R-CNN; the first whose foreground becomes queries.
-        dense_head: the one-stage head; the second.
-        max_custom: customized queries of a head, at most, in an image.
-        max_detections: kept an image.
-        pixel_mean, pixel_std: in the order of `input_format`.
-        input_format: order of the colors.
+        backbone: module that maps images to named feature maps.
+        neck: module that maps these to a list of maps for the transformer, finest first.
+        query_head: encoder, proposals, decoder and customized queries.
+        query_losses: losses of decoder layers, proposals and customized queries.
+        proposal_generator: region proposal network on p3 and coarser maps.
+        roi_heads: R-CNN, the first auxiliary head.
+        dense_head: one-stage head, the second auxiliary head.
+        max_custom: largest number of customized queries per head and image.
+        max_detections: number of detections per image.
+        pixel_mean: mean of each color, in the order of `input_format`.
+        pixel_std: standard deviation of each color, in the order of `input_format`.
+        input_format: order of the colors, "RGB" or "BGR".
     """
 
     def __init__(
@@ -65,7 +62,7 @@ class CoDETR(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         input_format: str = "RGB",
-    ):
+    ) -> None:
         super().__init__()
         self.backbone, self.neck = backbone, neck
         self.query_head, self.query_losses = query_head, query_losses
@@ -78,36 +75,45 @@ class CoDETR(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.pixel_mean.device
+        """Device of the model, to which inputs are moved."""
+        return self.get_buffer("pixel_mean").device
 
-    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
-        """Losses in training, else detections.
+    def forward(
+        self, batched_inputs: list[dict[str, Any]]
+    ) -> dict[str, Tensor] | list[dict[str, Instances]]:
+        """Compute losses in training, detections otherwise.
 
         Args:
-            batched_inputs: in detectron2's format, with `image` (C, H, W) and, in training,
+            batched_inputs: detectron2's dictionaries, with `image` (C, H, W) and, in training,
                 `instances`.
 
         Returns:
-            Losses to be summed; or for each image `instances` in pixels of its original size.
+            Losses to be summed, or a dictionary per image with `instances` in pixels of the image's
+            original size (`height` and `width`, by default those of the input).
         """
         images = self.preprocess_image(batched_inputs)
         features = self.neck(self.backbone(images.tensor))
         geometry = FeatureGeometry.build(features, images.image_sizes, images.tensor.shape[-2:])
-        memory = self.query_head.encode(features, geometry)
+        memory = self.query_head.encoder(features, geometry)
         proposals = self.query_head.propose(memory, geometry)
         predictions = self.query_head.decode(proposals.queries, memory, geometry)
-        if not self.training:
-            found = self.inference(predictions, images.image_sizes)
-            return _in_original_size(found, batched_inputs)
-        objects = [x["instances"].to(self.device) for x in batched_inputs]
-        return {
-            **self.query_losses.of_proposals(proposals, objects),
-            **self.query_losses.of_decoder(predictions, objects),
-            **self._auxiliary_losses(memory, geometry, images, objects),
-        }
+        if self.training:
+            objects = [x["instances"].to(self.device) for x in batched_inputs]
+            return {
+                **self.query_losses.of_proposals(proposals, objects),
+                **self.query_losses.of_decoder(predictions, objects),
+                **self._auxiliary_losses(memory, geometry, images, objects),
+            }
+        results = []
+        found = self.inference(predictions, images.image_sizes)
+        for instances, x in zip(found, batched_inputs, strict=True):
+            height, width = instances.image_size
+            size = x.get("height", height), x.get("width", width)
+            results.append({"instances": detector_postprocess(instances, *size)})
+        return results
 
-    def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalize, and pad to the largest height and width of the batch."""
+    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Normalize images and pad them to the largest height and width of the batch."""
         images = [x["image"].to(self.device) for x in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         return ImageList.from_tensors(images)
@@ -115,10 +121,14 @@ class CoDETR(nn.Module):
     def inference(
         self, predictions: QueryPredictions, image_sizes: list[tuple[int, int]]
     ) -> list[Instances]:
-        """The best pairs of query and class of the last layer, without suppression.
+        """Take the best pairs of query and class of the last decoder layer, without suppression.
+
+        Args:
+            predictions: predictions of the decoder.
+            image_sizes: (height, width) of each image in pixels.
 
         Returns:
-            Detections by descending score, boxes in pixels of the network's input.
+            Detections per image by descending score, with boxes in pixels of the network's input.
         """
         probs, boxes = predictions.logits[-1].float().sigmoid(), predictions.boxes[-1].float()
         boxes = box_convert(boxes, "cxcywh", "xyxy") * image_scales(image_sizes, boxes)[:, None]
@@ -142,7 +152,7 @@ class CoDETR(nn.Module):
         images: ImageList,
         objects: list[Instances],
     ) -> dict[str, Tensor]:
-        """Losses of the auxiliary heads, and of the queries that they hand over."""
+        """Compute the losses of the auxiliary heads and of their customized queries."""
         maps = self.query_head.pyramid(memory, geometry)
         named = {f"p{_FINEST_LEVEL + i}": x for i, x in enumerate(maps)}
         proposals, rpn_losses = self.proposal_generator(images, named, objects)
@@ -151,30 +161,10 @@ class CoDETR(nn.Module):
         dense_losses, anchors = self.dense_head(maps, objects)
         losses = {**rpn_losses, **roi_losses, **dense_losses}
         heads = {"roi": region_rows(regions, pooled, self.roi_heads.box_pooler), "dense": anchors}
-        for number, (name, rows) in enumerate(heads.items()):
-            queries, custom = self._custom_queries(number, rows, images.image_sizes)
+        for number, (name, handed_over) in enumerate(heads.items()):
+            rows = choose_rows(handed_over.labels, self.query_head.num_classes, self.max_custom)
+            custom = custom_queries(rows, handed_over, images.image_sizes)
+            queries = self.query_head.custom(custom.boxes, handed_over.features(rows), number)
             predictions = self.query_head.decode(queries, memory, geometry)
             losses.update(self.query_losses.of_custom(predictions, custom, objects, name))
         return losses
-
-    def _custom_queries(
-        self, number: int, handed_over: HeadRows, image_sizes: list[tuple[int, int]]
-    ) -> tuple[Queries, CustomQueries]:
-        """Make queries of the foreground of auxiliary head `number`."""
-        boxes, labels, gt_boxes = handed_over.boxes, handed_over.labels, handed_over.gt_boxes
-        rows = choose_rows(labels, self.query_head.num_classes, self.max_custom)
-        custom = custom_queries(rows, boxes, labels, gt_boxes, image_sizes)
-        features = handed_over.features(rows)
-        return self.query_head.embed_custom(custom.boxes, features, number), custom
-
-
-def _in_original_size(found: list[Instances], batched_inputs: list[dict]) -> list[dict]:
-    """Detections in pixels of the images as they were before resizing."""
-    results = []
-    for instances, x in zip(found, batched_inputs, strict=True):
-        height, width = (
-            x.get("height", instances.image_size[0]),
-            x.get("width", instances.image_size[1]),
-        )
-        results.append({"instances": detector_postprocess(instances, height, width)})
-    return results

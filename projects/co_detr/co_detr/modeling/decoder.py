@@ -1,6 +1,6 @@
-"""The decoder: queries refine their boxes layer by layer.
+"""Decoder of Deformable DETR: queries refine their boxes layer by layer.
 
-Shapes: N images, Q queries, C channels, D layers, L levels, S cells of all levels.
+Shape letters: N images, Q queries, C channels, D layers, S cells of all levels.
 """
 
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.layers.position import inverse_sigmoid
 from brloss_d2.projects.co_detr.layers.transformer import DecoderLayer
-from brloss_d2.projects.co_detr.modeling.geometry import FeatureGeometry
 
 
 @dataclass(frozen=True)
 class Queries:
-    """What the decoder starts from.
+    """Input of the decoder.
 
     Attributes:
         content: (N, Q, C) features.
-        position: (N, Q, C) what every layer adds to the features to tell where a query looks.
-        references: (N, Q, 4) boxes, cxcywh relative to the image.
+        position: (N, Q, C) encoded positions, which every layer adds to the features.
+        references: (N, Q, 4) boxes to start from, cxcywh relative to the image.
     """
 
     content: Tensor
@@ -34,11 +34,11 @@ class DeformableDecoder(nn.Module):
 
     Args:
         dim: channels C.
-        num_heads: of the attentions.
-        num_levels: feature maps of the memory.
-        num_points: samples a head and level.
-        num_layers: D.
-        ffn_dim: hidden channels of the feed-forward networks.
+        num_heads: number of heads of both attentions.
+        num_levels: number of feature levels of the memory.
+        num_points: points that each head samples per level.
+        num_layers: number of layers D.
+        ffn_dim: hidden channels of each layer's FFN.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class DeformableDecoder(nn.Module):
         num_points: int = 4,
         num_layers: int = 6,
         ffn_dim: int = 2048,
-    ):
+    ) -> None:
         super().__init__()
         self.dim = dim
         self.layers = nn.ModuleList(
@@ -66,19 +66,20 @@ class DeformableDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Decode the queries.
 
-        Each layer's box is a step from the box of the layer before. The steps of a layer learn from
-        its own box and from the next one ("look forward twice", Zhang et al., ICLR 2023), but from
-        no later one; and where a layer samples is no way for gradients.
+        Each layer predicts a step from the box of the layer before. The step gets gradients from
+        the layer's own box and from the next one ("look forward twice", Zhang et al., ICLR 2023),
+        but from no later one, and none through the locations at which later layers sample.
 
         Args:
-            queries: what to start from.
-            memory: (N, S, C), from the encoder.
-            geometry: of the feature maps.
-            box_branches: one for each layer, (N, Q, C) to (N, Q, 4) steps in logit space.
+            queries: content, positions and boxes of the queries.
+            memory: (N, S, C) features of the cells, from the encoder.
+            geometry: shapes and padding of the levels.
+            box_branches: module per layer that maps features (N, Q, C) to steps (N, Q, 4) in logit
+                space.
 
         Returns:
-            (D, N, Q, C) features without a last normalization and (D, N, Q, 4) boxes, cxcywh
-            relative to the image.
+            (D, N, Q, C) features of each layer, without a final normalization, and (D, N, Q, 4)
+            boxes, cxcywh relative to the image.
         """
         x, references = queries.content, queries.references
         ratios = torch.cat([geometry.valid_ratios] * 2, -1)[:, None]

@@ -1,4 +1,6 @@
-"""The one-stage auxiliary head."""
+"""One-stage auxiliary head."""
+
+from functools import partial
 
 import torch
 from detectron2.structures import Instances
@@ -8,18 +10,19 @@ from brloss_d2.criteria import Criterion
 from brloss_d2.modeling.matching import log_metrics
 from brloss_d2.modeling.one_stage import DenseMatcher
 from brloss_d2.modeling.one_stage.assigners import IGNORED, LevelAnchors
-from brloss_d2.projects.co_detr.modeling.head_rows import HeadRows, cell_features
+from brloss_d2.projects.co_detr.modeling.custom_queries import HeadRows, take_rows
 
 
 class AuxiliaryDenseHead(nn.Module):
-    """A one-stage head that trains beside another detector and hands over its anchors.
+    """One-stage head that trains next to another detector and hands over its anchors.
 
     Args:
-        head: logits and deltas, and quality if the criterion trains it; see `TowerHead`.
-        anchor_generator: one anchor a cell.
-        matcher: which anchor answers for which object.
-        criterion: losses.
-        loss_weight: of all terms.
+        head: module that predicts logits and deltas, and quality if the criterion trains it; see
+            `TowerHead`.
+        anchor_generator: module that generates one anchor per cell.
+        matcher: assignment of anchors to objects.
+        criterion: losses of the head.
+        loss_weight: factor of all losses.
     """
 
     def __init__(
@@ -30,7 +33,7 @@ class AuxiliaryDenseHead(nn.Module):
         matcher: DenseMatcher,
         criterion: Criterion,
         loss_weight: float = 1.0,
-    ):
+    ) -> None:
         super().__init__()
         self.head, self.anchor_generator, self.matcher = head, anchor_generator, matcher
         self.criterion, self.loss_weight = criterion, loss_weight
@@ -38,11 +41,11 @@ class AuxiliaryDenseHead(nn.Module):
     def forward(
         self, features: list[Tensor], gt_instances: list[Instances]
     ) -> tuple[dict[str, Tensor], HeadRows]:
-        """Losses of the head, and its anchors, those of the finest level first.
+        """Compute the losses of the head, and hand over its anchors, finest level first.
 
         Args:
-            features: maps (N, C, H, W) of all levels.
-            gt_instances: per image, with `gt_boxes` and `gt_classes`.
+            features: (N, C, H, W) map per level.
+            gt_instances: objects per image, with `gt_boxes` and `gt_classes`.
         """
         anchors = self.anchor_generator(features)
         matched, assigned = self.matcher(anchors, self.head(features), gt_instances)
@@ -57,14 +60,15 @@ class AuxiliaryDenseHead(nn.Module):
             for image, objects in zip(assigned, gt_instances, strict=True)
         ]
         boxes, labels, gt_boxes = (list(part) for part in zip(*rows, strict=True))
-        return losses, HeadRows(boxes, labels, gt_boxes, cell_features(features))
+        cells = torch.cat([x.flatten(2) for x in features], 2).transpose(1, 2)
+        return losses, HeadRows(boxes, labels, gt_boxes, partial(take_rows, cells.unbind()))
 
     def _rows(
         self, anchors: Tensor, assigned: Tensor, objects: Instances
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes, labels and objects of the anchors of one image.
+        """Boxes, labels and objects of the anchors of an image.
 
-        As published, ignored anchors are background without extent.
+        As published, ignored anchors are background boxes of size 0.
         """
         boxes = anchors.masked_fill((assigned == IGNORED)[:, None], 0.0)
         foreground = (assigned >= 0).nonzero().squeeze(1)

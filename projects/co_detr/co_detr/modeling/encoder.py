@@ -1,24 +1,30 @@
-"""The encoder of Deformable DETR (Zhu et al., ICLR 2021)."""
+"""Encoder of Deformable DETR (Zhu et al., ICLR 2021).
+
+Shape letters: N images, C channels, L levels, H_l x W_l cells of a level, S cells of all levels.
+"""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.layers.position import sine_map
 from brloss_d2.projects.co_detr.layers.transformer import EncoderLayer
-from brloss_d2.projects.co_detr.modeling.geometry import FeatureGeometry
 
 
 class DeformableEncoder(nn.Module):
     """Layers of deformable attention between the cells of all levels.
 
     Args:
-        dim: C, channels of the maps.
-        num_heads, num_levels, num_points: of the attention.
-        num_layers: how many layers.
+        dim: channels C of the feature maps.
+        num_heads: number of attention heads.
+        num_levels: number of feature levels L.
+        num_points: points that each head samples per level.
+        num_layers: number of layers.
         ffn_dim: hidden channels of each layer's FFN.
-        temperature, offset: of the sine encoding, see `sine_map`.
+        temperature: base of the frequencies of the positions; see `sine_map`.
+        offset: number added to the counts of rows and columns; see `sine_map`.
     """
 
     def __init__(
@@ -31,7 +37,7 @@ class DeformableEncoder(nn.Module):
         ffn_dim: int = 2048,
         temperature: float = 10000.0,
         offset: float = -0.5,
-    ):
+    ) -> None:
         super().__init__()
         self.temperature, self.offset = temperature, offset
         self.level_embed = nn.Parameter(torch.randn(num_levels, dim))
@@ -40,27 +46,31 @@ class DeformableEncoder(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor], geometry: FeatureGeometry) -> Tensor:
-        """Encode maps (N, C, H_l, W_l) as the memory (N, S, C), level by level, rows first.
+        """Encode the feature maps. Padded cells are encoded too, but no attention reads them.
 
-        Padded cells are encoded like others; no attention reads them.
+        Args:
+            features: (N, C, H_l, W_l) map per level, finest first.
+            geometry: shapes and padding of the levels.
+
+        Returns:
+            (N, S, C) memory, level by level, row by row.
         """
-        x = _flatten(features)
-        position = self._positions(geometry)
+        x, dim = _flatten(features), self.level_embed.shape[1] // 2
+        sines = [sine_map(mask, dim, self.temperature, self.offset) for mask in geometry.masks]
+        levels = self.level_embed[:, :, None, None]
+        position = _flatten([sine + level for sine, level in zip(sines, levels, strict=True)])
         references = cell_references(geometry)
         for layer in self.layers:
             x = layer(x, position, references, geometry)
         return x
 
-    def _positions(self, geometry: FeatureGeometry) -> Tensor:
-        """(N, S, C): where a cell lies in its image, and on which level."""
-        dim = self.level_embed.shape[1] // 2
-        sines = [sine_map(mask, dim, self.temperature, self.offset) for mask in geometry.masks]
-        levels = self.level_embed[:, :, None, None]
-        return _flatten([sine + level for sine, level in zip(sines, levels, strict=True)])
-
 
 def cell_references(geometry: FeatureGeometry) -> Tensor:
-    """Center of each cell, normalized by the padded size of each level, (N, S, L, 2) as (x, y)."""
+    """Compute the center of each cell, normalized by the padded size of each level.
+
+    Returns:
+        (N, S, L, 2) points (x, y).
+    """
     ratios = geometry.valid_ratios
     centers = []
     for level, (height, width) in enumerate(geometry.shapes):
@@ -73,4 +83,5 @@ def cell_references(geometry: FeatureGeometry) -> Tensor:
 
 
 def _flatten(maps: Sequence[Tensor]) -> Tensor:
+    """Concatenate maps (N, C, H_l, W_l) as (N, S, C)."""
     return torch.cat([x.flatten(2) for x in maps], dim=2).transpose(1, 2)

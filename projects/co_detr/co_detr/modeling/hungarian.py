@@ -1,7 +1,9 @@
-"""One-to-one matching of predictions and objects.
+"""One-to-one matching of predictions with objects.
 
-Shapes: Q queries, G objects, K classes.
+Shape letters: Q queries, G objects, K classes.
 """
+
+from dataclasses import dataclass
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -12,35 +14,33 @@ from brloss_d2.projects.co_detr.modeling.boxes import pixel_boxes, relative_boxe
 
 UNMATCHED = -1
 
-# Focal loss as a cost: weight of positives, exponent, and what keeps logarithms finite.
+# Focal cost: weight of positives, exponent, and the number that keeps logarithms finite.
 _ALPHA, _GAMMA, _EPS = 0.25, 2, 1e-12
-# Of a prediction that is not a number: dearer than any other.
+# Cost of a prediction with NaN or infinity: above all others.
 _NEVER = 1e6
 
 
+@dataclass(frozen=True, kw_only=True)
 class HungarianMatcher:
-    """Give every object the prediction that makes the total cost least (Carion et al., ECCV 2020).
+    """Match each object with one prediction at the least total cost (Carion et al., ECCV 2020).
 
     The cost of a pair is `cls_weight` x focal cost of the object's class + `l1_weight` x L1
-    distance of the relative boxes - `giou_weight` x GIoU, in single precision. Where total costs
-    are equal, which of the solutions is returned is not specified.
+    distance of the relative boxes - `giou_weight` x GIoU, in single precision. If several matchings
+    cost the same, any of them is returned. Complexity: O(Q G) on the device of the predictions, and
+    at most G^2 rows for the solver on the CPU.
 
-    Predictions that are not numbers are matched last, so that a training that has diverged is found
-    out by its loss and not here.
+    Predictions with NaN or infinity are matched last, so that a training that diverges is found by
+    its loss and not here.
 
-    Cost: O(Q G) on the device of the predictions; no more than G^2 rows go to the solver on the
-    CPU.
-
-    Args:
-        cls_weight: of the focal cost.
-        l1_weight: of the distance.
-        giou_weight: of the overlap.
+    Attributes:
+        cls_weight: weight of the focal cost.
+        l1_weight: weight of the L1 distance.
+        giou_weight: weight of the GIoU.
     """
 
-    def __init__(
-        self, *, cls_weight: float = 2.0, l1_weight: float = 5.0, giou_weight: float = 2.0
-    ):
-        self.cls_weight, self.l1_weight, self.giou_weight = cls_weight, l1_weight, giou_weight
+    cls_weight: float = 2.0
+    l1_weight: float = 5.0
+    giou_weight: float = 2.0
 
     @torch.no_grad()
     def __call__(
@@ -51,17 +51,17 @@ class HungarianMatcher:
         gt_classes: Tensor,
         image_size: tuple[int, int],
     ) -> Tensor:
-        """Match the predictions for an image with its objects.
+        """Match the predictions of an image with its objects.
 
         Args:
             logits: (Q, K) class logits.
             boxes: (Q, 4) cxcywh relative to the image.
             gt_boxes: (G, 4) XYXY in pixels.
-            gt_classes: (G,) in 0..K-1.
+            gt_classes: (G,) classes in 0..K-1.
             image_size: height and width in pixels.
 
         Returns:
-            (Q,) int64, the object of each prediction, or -1. `min(Q, G)` of them have one.
+            (Q,) int64 index of the object of each prediction, or -1; `min(Q, G)` are matched.
         """
         matched = torch.full((len(logits),), UNMATCHED, device=logits.device)
         if len(gt_boxes) == 0:
@@ -80,41 +80,27 @@ class HungarianMatcher:
         gt_classes: Tensor,
         image_size: tuple[int, int],
     ) -> Tensor:
-        """(Q, G) cost of every pair, always finite. Arguments as in a call."""
+        """Compute the (Q, G) cost of every pair, always finite; arguments as in a call."""
         boxes, gt_boxes = boxes.float(), gt_boxes.float()
-        cls_cost = _focal_cost(logits[:, gt_classes].float())
+        scores = logits[:, gt_classes].float().sigmoid()
+        # Focal loss of the score as a positive, less that as a negative.
+        positive = _ALPHA * (1 - scores) ** _GAMMA * (scores + _EPS).log()
+        negative = (1 - _ALPHA) * scores**_GAMMA * (1 - scores + _EPS).log()
         distance = torch.cdist(boxes, relative_boxes(gt_boxes, image_size), p=1)
-        giou = _pairwise_giou(pixel_boxes(boxes, image_size), gt_boxes)
-        cost = self.cls_weight * cls_cost + self.l1_weight * distance - self.giou_weight * giou
+        # Unlike torchvision's, this GIoU is finite for boxes without area.
+        shape = (len(boxes), len(gt_boxes), 4)
+        pairs = (pixel_boxes(boxes, image_size)[:, None].expand(shape), gt_boxes.expand(shape))
+        giou = paired_box_giou(*(x.reshape(-1, 4) for x in pairs)).view(shape[:2])
+        cost = self.cls_weight * (negative - positive)
+        cost = cost + self.l1_weight * distance - self.giou_weight * giou
         return cost.nan_to_num(nan=_NEVER, posinf=_NEVER, neginf=_NEVER)
-
-    def __repr__(self) -> str:
-        return (
-            f"HungarianMatcher(cls_weight={self.cls_weight}, l1_weight={self.l1_weight}, "
-            f"giou_weight={self.giou_weight})"
-        )
-
-
-def _focal_cost(logits: Tensor) -> Tensor:
-    """Focal loss of the score as that of a positive, less that as of a negative."""
-    scores = logits.sigmoid()
-    positive = _ALPHA * (1 - scores) ** _GAMMA * (scores + _EPS).log()
-    negative = (1 - _ALPHA) * scores**_GAMMA * (1 - scores + _EPS).log()
-    return negative - positive
-
-
-def _pairwise_giou(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
-    """(Q, G); unlike torchvision's it is finite for boxes of no area."""
-    shape = (len(boxes), len(gt_boxes), 4)
-    pairs = boxes[:, None].expand(shape), gt_boxes.expand(shape)
-    return paired_box_giou(*(pair.reshape(-1, 4) for pair in pairs)).view(shape[:2])
 
 
 def _candidates(cost: Tensor) -> Tensor:
-    """The rows, ascending, among which a best matching is to be found: no more than G^2 of them.
+    """Rows, ascending, that contain an optimal matching: at most G^2 of them.
 
-    An object that is matched with none of its G cheapest rows could change to one of these, since
-    the other objects take G - 1 of them at most.
+    An object that is matched with none of its G cheapest rows could move to one of them, since the
+    other objects take at most G - 1.
     """
     count = min(cost.shape)
     return cost.topk(count, dim=0, largest=False, sorted=False).indices.unique()

@@ -1,4 +1,9 @@
-"""Losses of everything that is a set of queries: decoder layers, proposals, customized queries."""
+"""Losses of sets of queries: decoder layers, proposals and customized queries.
+
+Shape letters: N images, Q queries, K classes, D decoder layers.
+"""
+
+from collections.abc import Iterator
 
 import torch
 from detectron2.structures import Boxes, Instances
@@ -15,17 +20,17 @@ from brloss_d2.projects.co_detr.modeling.query_head import Proposals, QueryPredi
 
 
 class QueryLosses(nn.Module):
-    """Matches queries one to one with objects, and computes the losses of every layer.
+    """One-to-one matching of queries with objects, and the losses of every layer.
 
-    Shapes: N images, Q queries, K classes, D decoder layers. Predicted boxes are normalized cxcywh.
-    A criterion compares boxes in pixels; losses "on deltas" get the normalized boxes.
+    Predicted boxes are cxcywh relative to the image. Criteria compare boxes in pixels; box losses
+    on deltas get the relative boxes.
 
     Args:
-        matcher: which query answers for which object.
+        matcher: one-to-one matching of queries with objects.
         decoder: criterion of the decoder layers.
-        encoder: of the proposals.
-        custom: of the customized queries.
-        weight: of all terms.
+        encoder: criterion of the proposals.
+        custom: criterion of the customized queries.
+        weight: factor of all losses.
 
     Raises:
         InputError: a criterion needs a background class.
@@ -39,7 +44,7 @@ class QueryLosses(nn.Module):
         encoder: Criterion,
         custom: Criterion,
         weight: float = 1.0,
-    ):
+    ) -> None:
         super().__init__()
         for criterion in (decoder, encoder, custom):
             if criterion.num_logits(1) != 1:
@@ -53,9 +58,12 @@ class QueryLosses(nn.Module):
     def of_decoder(
         self, predictions: QueryPredictions, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
-        """Losses of the decoder, each layer matched anew: `loss_<term>_layer<d>`.
+        """Compute the losses of the decoder, with its own matching per layer.
 
-        The metrics that go to the log are those of the last layer.
+        The metrics in the log are those of the last layer.
+
+        Returns:
+            Losses named `loss_<term>_layer<d>`.
         """
         losses = {}
         for d, (logits, boxes) in enumerate(_layers(predictions)):
@@ -68,7 +76,11 @@ class QueryLosses(nn.Module):
     def of_proposals(
         self, proposals: Proposals, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
-        """Losses of the encoder, for which all objects are of class 0: `loss_<term>_proposals`."""
+        """Compute the losses of the encoder, for which all objects are of class 0.
+
+        Returns:
+            Losses named `loss_<term>_proposals`.
+        """
         logits, boxes = proposals.logits, proposals.boxes
         targets = self._match(logits, boxes, [_of_class_zero(x) for x in gt_instances])
         output = self.encoder(match_queries(logits, boxes, *targets, _sizes(gt_instances)))
@@ -82,9 +94,12 @@ class QueryLosses(nn.Module):
         gt_instances: list[Instances],
         head: str,
     ) -> dict[str, Tensor]:
-        """Losses of customized queries, whose targets are given: `loss_<term>_<head>_layer<d>`.
+        """Compute the losses of customized queries, which know their objects.
 
-        The metrics that go to the log are those of the last layer.
+        The metrics in the log are those of the last layer.
+
+        Returns:
+            Losses named `loss_<term>_<head>_layer<d>`.
         """
         losses, targets = {}, (queries.labels, queries.gt_boxes)
         for d, (logits, boxes) in enumerate(_layers(predictions)):
@@ -100,7 +115,7 @@ class QueryLosses(nn.Module):
     def _match(
         self, logits: Tensor, boxes: Tensor, gt_instances: list[Instances]
     ) -> tuple[Tensor, Tensor]:
-        """(N, Q) labels, K is background, and (N, Q, 4) objects in pixels."""
+        """Match every image: (N, Q) labels, K for background, and (N, Q, 4) boxes in pixels."""
         pairs = [
             self._match_image(logits[i], boxes[i], objects)
             for i, objects in enumerate(gt_instances)
@@ -128,14 +143,14 @@ def match_queries(
     gt_boxes: Tensor,
     image_sizes: list[tuple[int, int]],
 ) -> MatchedPredictions:
-    """Put queries beside their ground truth.
+    """Pair queries with their ground truth for a criterion.
 
     Args:
-        logits: (N, Q, K) class scores.
-        boxes: (N, Q, 4) normalized cxcywh.
-        labels: (N, Q) 0..K-1 foreground, K background, -1 ignored.
-        gt_boxes: (N, Q, 4) XYXY in pixels, read at foreground queries.
-        image_sizes: height and width of each image in pixels.
+        logits: (N, Q, K) class logits.
+        boxes: (N, Q, 4) cxcywh relative to the image.
+        labels: (N, Q) 0..K-1 for foreground, K for background, -1 for ignored queries.
+        gt_boxes: (N, Q, 4) XYXY in pixels, used for foreground queries only.
+        image_sizes: (height, width) of each image in pixels.
     """
     num_images, num_queries, num_classes = logits.shape
     image, query = ((labels >= 0) & (labels < num_classes)).nonzero(as_tuple=True)
@@ -154,7 +169,7 @@ def match_queries(
     )
 
 
-def _layers(predictions: QueryPredictions):
+def _layers(predictions: QueryPredictions) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(predictions.logits, predictions.boxes, strict=True)
 
 

@@ -10,16 +10,20 @@ from torchvision.ops import StochasticDepth
 class Swin(SwinTransformer):
     """detectron2's `SwinTransformer` with torchvision's stochastic depth, for images of any size.
 
-    Stage i gives the map `p{i}` of stride 4 * 2^i; each has a normalization of its own, `norm{i}`.
+    Stage i yields the map `p{i}` of stride 4 * 2^i, normalized by its own `norm{i}`.
 
     Args:
         embed_dim: channels of the first stage; each further stage has twice as many.
-        depths: blocks of each stage.
-        num_heads: attention heads of each stage.
-        window_size: side of the attention windows in cells. Maps are padded to whole windows.
-        drop_path_rate: how often the last block leaves out a branch for an image of the batch, in
-            [0, 1); linear from 0 for the first block. What is kept is scaled up to the same mean.
-        out_indices: stages to give.
+        depths: number of blocks per stage.
+        num_heads: number of attention heads per stage.
+        window_size: side of the attention windows in cells; maps are padded to whole windows.
+        drop_path_rate: probability, in [0, 1), that the last block drops a residual branch for an
+            image; linear from 0 for the first block. Branches that are kept are scaled up, so that
+            the mean stays the same.
+        out_indices: indices of the stages to return.
+
+    Raises:
+        ValueError: `drop_path_rate` is not in [0, 1).
     """
 
     def __init__(
@@ -31,7 +35,7 @@ class Swin(SwinTransformer):
         window_size: int,
         drop_path_rate: float = 0.0,
         out_indices: Sequence[int] = (1, 2, 3),
-    ):
+    ) -> None:
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
         # detectron2's own stochastic depth needs timm.
@@ -50,5 +54,5 @@ class Swin(SwinTransformer):
 
     @property
     def size_divisibility(self) -> int:
-        """None is needed: every layer pads its input."""
+        """0, since every layer pads its own input."""
         return 0

@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import ImageList, Instances
-from golden_models import Golden, small_resnet
 from omegaconf import DictConfig
 from torch import Tensor
 
 from brloss_d2.checkpoint import from_mmdetection
 from brloss_d2.modeling import OneStageDetector
+from tests.helpers.golden_models import Golden, small_resnet
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CLASSES = 5

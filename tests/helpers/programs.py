@@ -23,9 +23,8 @@ def start(
     *args: str, config: Path, launcher: Sequence[str] = (), env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
     """Start the program in a process group of its own."""
-    paths = [str(ROOT), str(Path(__file__).parent)]
     variables = os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": str(ROOT),
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
         **(env or {}),

@@ -6,12 +6,12 @@ from pathlib import Path
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, Instances
-from golden_models import Golden, ground_truth, load_weights, small_resnet
 
 from brloss_d2.modeling import CriterionBoxPredictor
 from brloss_d2.modeling.rcnn.mask_head import IndexedMasks
+from tests.helpers.golden_models import Golden, ground_truth, load_weights, small_resnet
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 CLASSES = 5
 NAMES = [f"{arch}_{loss}" for arch in ("faster", "mask", "cascade") for loss in ("brs", "rs")]
 

@@ -24,7 +24,7 @@ from fvcore.common.param_scheduler import CosineParamScheduler
 from torch.optim import SGD
 
 from brloss_d2.engine import train_defaults
-from toy import ToyEvaluator, ToyMapper, ToyModel, toy_dataset
+from tests.helpers.toy import ToyEvaluator, ToyMapper, ToyModel, toy_dataset
 
 model = L(ToyModel)(num_classes=3)
 optimizer = L(SGD)(params=L(get_default_optimizer_params)(), lr=0.01, momentum=0.9)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from brloss_d2.checkpoint.mmdetection import from_mmdetection, to_mmdetection
 from brloss_d2.modeling import FixedStatsBatchNorm2d
 
-SHIPPED = Path(__file__).parent / "golden"
+SHIPPED = Path(__file__).parents[1] / "golden"
 FULL = Path(
-    os.environ.get("BRLOSS_D2_GOLDEN") or Path(__file__).parents[2] / "shared" / "golden" / "models"
+    os.environ.get("BRLOSS_D2_GOLDEN") or Path(__file__).parents[3] / "shared" / "golden" / "models"
 )
 
 

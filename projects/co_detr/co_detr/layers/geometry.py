@@ -1,4 +1,4 @@
-"""Where images lie in the feature maps of a padded batch.
+"""Position of the images in the feature maps of a padded batch.
 
 Shape letters: N images, L levels, H_l x W_l cells of a level, S cells of all levels.
 """
@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class FeatureGeometry:
-    """Built once for a batch, for everything that reads its feature maps.
+    """Shapes and padding of the feature maps, built once per batch.
 
     Attributes:
-        shapes: (H_l, W_l) of each level.
-        masks: (N, H_l, W_l) bool of each level, True where padded.
-        padding: (N, S) bool, the masks level by level.
-        valid_ratios: (N, L, 2) float32, the parts (of the width, of the height) of each level that
+        shapes: (H_l, W_l) per level.
+        masks: (N, H_l, W_l) bool per level, True for padded cells.
+        padding: (N, S) bool, the masks concatenated level by level.
+        valid_ratios: (N, L, 2) float32 fractions (of the width, of the height) of each level that
             the image covers, in (0, 1].
         image_sizes: (height, width) of each image in pixels.
     """
@@ -37,14 +37,14 @@ class FeatureGeometry:
         image_sizes: Sequence[tuple[int, int]],
         batch_size_hw: tuple[int, int],
     ) -> "FeatureGeometry":
-        """Mark the padding in feature maps as nearest interpolation of its pixels has it.
+        """Interpolate the padding of the pixels to the feature maps, by nearest neighbors.
 
-        That may be one row or column more or less than the ceiling of size / stride.
+        The result may differ by one row or column from the ceiling of size / stride.
 
         Args:
-            features: (N, C, H_l, W_l) of each level.
+            features: (N, C, H_l, W_l) map per level.
             image_sizes: (height, width) of each image in pixels.
-            batch_size_hw: of the padded batch in pixels.
+            batch_size_hw: height and width of the padded batch in pixels.
         """
         device = features[0].device
         sizes = torch.tensor([list(size) for size in image_sizes], device=device)

@@ -1,0 +1,61 @@
+"""Arguments and error handling shared by the programs."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from brloss_d2.errors import InputError
+
+
+def run_program(program: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Run a program and return its exit status; print an `InputError` as one line, status 1."""
+    try:
+        return program(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser that prints the description, a module's docstring, as it is.
+
+    Args:
+        description: text in which `%(prog)s` stands for the name of the program.
+    """
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that choose a trained detector: those of `Predictor.load`."""
+    parser.add_argument(
+        *("--config-file", "--config"),
+        required=True,
+        help="config file, config.yaml of a run, or name in the model zoo",
+    )
+    parser.add_argument("--weights", required=True, help="checkpoint, such as model_final.pth")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument(
+        "--opts", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the config"
+    )
+
+
+def find_config(name: str) -> str:
+    """Return the file of a config.
+
+    Args:
+        name: path of a file, or name in the model zoo, such as `coco/atss_R_50_FPN_brs_1x`.
+
+    Raises:
+        InputError: there is neither a file nor a config of that name.
+    """
+    if os.path.isfile(name):
+        return name
+    from brloss_d2.model_zoo import config_file
+
+    try:
+        return config_file(name)
+    except InputError as error:
+        raise InputError(f"Config file missing: {name}. {error}") from error

@@ -1,0 +1,43 @@
+"""Write a detector as TorchScript or ONNX, and check that its detections stay the same.
+
+    %(prog)s --config-file output/a/config.yaml --weights output/a/model_final.pth \\
+        --sample photo.jpg --format torchscript --output detector.ts
+
+The sample is any image in which the detector finds something. docs/prediction.md describes the
+interface of the file, and what cannot be exported.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from brloss_d2.cli.common import add_model_arguments, find_config, make_parser, run_program
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    parser = make_parser(__doc__)
+    add_model_arguments(parser)
+    parser.add_argument("--sample", required=True, help="image with objects")
+    parser.add_argument("--format", choices=("torchscript", "onnx"), default="torchscript")
+    parser.add_argument("--output", required=True, help="file to write")
+    parser.add_argument(
+        "--score-threshold", type=float, metavar="0.x", help="becomes part of the file"
+    )
+    return run_program(_export, parser.parse_args(argv))
+
+
+def _export(args: argparse.Namespace) -> int:
+    from brloss_d2.prediction import Predictor, export_onnx, export_torchscript, read_rgb
+
+    sample = read_rgb(args.sample)
+    predictor = Predictor.load(
+        find_config(args.config_file),
+        args.weights,
+        score_threshold=args.score_threshold,
+        overrides=args.opts,
+        device=args.device,
+    )
+    export = export_onnx if args.format == "onnx" else export_torchscript
+    names = export(predictor, sample, args.output)
+    print(f"Wrote {args.output}. Outputs: {', '.join(names)}.")
+    return 0

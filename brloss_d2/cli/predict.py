@@ -1,0 +1,80 @@
+"""Detect objects in images; write pictures and predictions in COCO format.
+
+    %(prog)s --config-file output/a/config.yaml --weights output/a/model_final.pth \\
+        --input photo.jpg 'more/*.png' folder/ --output output/predictions
+
+Writes pictures/*.png, predictions.json (COCO results) and images.json (images and categories that
+the results refer to). A file that cannot be read is reported and skipped; the exit status is then
+1.
+"""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+
+from brloss_d2.cli.common import add_model_arguments, find_config, make_parser, run_program
+from brloss_d2.errors import InputError
+from brloss_d2.utils.arguments import positive_int
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    parser = make_parser(__doc__)
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--input", required=True, nargs="+", metavar="PATH", help="files, folders or patterns"
+    )
+    parser.add_argument(
+        "--output", default="output/predictions", help="folder (default: output/predictions)"
+    )
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        metavar="0.x",
+        help="drop detections below it (default: the one in calibration.json next to the weights, "
+        "otherwise that of the model)",
+    )
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=1, help="images per batch (default: 1)"
+    )
+    parser.add_argument("--annotations", help="COCO file with the names of the classes")
+    parser.add_argument("--no-pictures", action="store_true", help="write the JSON files only")
+    return run_program(_predict, parser.parse_args(argv))
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from brloss_d2.prediction import OutputFolder, Predictor, find_images
+
+    # Raised inside detectron2, where no user can fix it.
+    warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
+    files = find_images(args.input)
+    predictor = Predictor.load(
+        find_config(args.config_file),
+        args.weights,
+        score_threshold=args.score_threshold,
+        annotations=args.annotations,
+        overrides=args.opts,
+        device=args.device,
+    )
+    folder = OutputFolder(args.output, predictor.categories, pictures=not args.no_pictures)
+    errors: list[InputError] = []
+
+    def report(error: InputError) -> None:
+        print(f"error: {error}", file=sys.stderr)
+        errors.append(error)
+
+    objects = 0
+    for prediction, image in predictor.stream(files, batch_size=args.batch_size, on_error=report):
+        folder.add(prediction, image)
+        objects += len(prediction)
+    folder.write()
+    skipped = f", {len(errors)} unreadable" if errors else ""
+    print(f"{objects} objects in {len(files) - len(errors)} images{skipped}: {args.output}")
+    if predictor.score_threshold == 0:
+        print(
+            "note: without --score-threshold and without calibration.json next to the weights, "
+            "everything that the model outputs is kept; brloss-analyze suggests a threshold",
+            file=sys.stderr,
+        )
+    return 1 if errors else 0

