@@ -8,6 +8,7 @@ are those of the packaged configs; nothing is written here a second time.
 import logging
 from collections.abc import Iterator
 from functools import cache, reduce
+from typing import Any
 
 from detectron2.config import CfgNode, instantiate
 from detectron2.layers import ShapeSpec
@@ -22,14 +23,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from brloss_d2.errors import InputError
-from brloss_d2.model_zoo import (
-    config_files,
-    get_config,
-    get_criterion,
-    list_configs,
-    list_criteria,
-    schedule_of,
-)
+from brloss_d2.model_zoo import get_config, get_criterion, list_configs, list_criteria
+from brloss_d2.model_zoo.card import schedule_of
+from brloss_d2.model_zoo.configs import config_files
 from brloss_d2.utils.config_nodes import walk_nodes
 
 logger = logging.getLogger(__name__)
@@ -128,9 +124,8 @@ def _use_recipe(cfg: CfgNode) -> None:
             values[f"INPUT.MAX_SIZE_{split}"] = resize.max_size
             if split == "TRAIN":
                 values["INPUT.MIN_SIZE_TRAIN_SAMPLING"] = resize.sample_style
-    schedule = schedule_of(recipe)
+    schedule, optimizer = schedule_of(recipe), recipe.optimizer
     if schedule.optimizer == "SGD":
-        optimizer = recipe.optimizer
         values |= {
             "SOLVER.IMS_PER_BATCH": schedule.images_per_iteration,
             "SOLVER.BASE_LR": optimizer.lr,
@@ -138,16 +133,21 @@ def _use_recipe(cfg: CfgNode) -> None:
             "SOLVER.WEIGHT_DECAY": optimizer.weight_decay,
             "SOLVER.WEIGHT_DECAY_NORM": optimizer.weight_decay,
             "SOLVER.MAX_ITER": schedule.iterations,
-            "SOLVER.STEPS": tuple(schedule.milestones),
+            "SOLVER.STEPS": schedule.milestones,
             "SOLVER.GAMMA": schedule.factor,
             "SOLVER.WARMUP_ITERS": schedule.warmup_iterations,
             "SOLVER.WARMUP_FACTOR": schedule.warmup_factor,
         }
-    else:
+    left = {
+        f"its optimizer {schedule.optimizer}": schedule.optimizer != "SGD",
+        "its augmentations": "INPUT.MAX_SIZE_TRAIN" not in values,
+        "its sampler": "sampler" in recipe.dataloader.train,
+    }
+    if any(left.values()):
         logger.warning(
-            "%s trains with %s, which cfg.SOLVER is left without: instantiate the optimizer of "
+            "The keys of detectron2 cannot express all of %s: take %s from "
             "brloss_d2.model_zoo.get_config(%r).",
-            *(name, schedule.optimizer, name),
+            *(name, " and ".join(text for text, is_left in left.items() if is_left), name),
         )
     for path, value in values.items():
         plain = list(value) if isinstance(value, ListConfig) else value
@@ -185,6 +185,12 @@ def _use_criterion(cfg: CfgNode) -> None:
 def build_recipe_model(cfg: CfgNode) -> nn.Module:
     """Build the model of `MODEL.BRLOSS.RECIPE` with the values of `cfg`."""
     return instantiate(recipe_model(cfg))
+
+
+def recipe_parts(cfg: CfgNode) -> dict[str, Any]:
+    """Build the arguments of the model of `MODEL.BRLOSS.RECIPE`, for `from_config`."""
+    model = recipe_model(cfg)
+    return {str(key): instantiate(model[key]) for key in model if key != "_target_"}
 
 
 def recipe_model(cfg: CfgNode) -> DictConfig:

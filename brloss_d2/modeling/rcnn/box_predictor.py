@@ -8,8 +8,9 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from brloss_d2.criteria import Criterion, CriterionOutput, roi_criterion
+from brloss_d2.criteria import Criterion, CriterionOutput
 from brloss_d2.modeling.matching import log_metrics, match_predictions
+from brloss_d2.modeling.yaml import build_criterion
 
 Predictions = tuple[Tensor, Tensor]
 
@@ -72,9 +73,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
             "test_topk_per_image",
             "cls_agnostic_bbox_reg",
         )
-        options = cfg.MODEL.BRLOSS
-        criterion = roi_criterion(options.CRITERION, epoch_steps=options.EPOCH_STEPS)
-        return {"criterion": criterion, **{key: parts[key] for key in known}}
+        return {"criterion": build_criterion(cfg, "roi"), **{key: parts[key] for key in known}}
 
     def losses(self, predictions: Predictions, proposals: list[Instances]) -> dict[str, Tensor]:
         """The criterion's losses over the regions of all images at once.
