@@ -13,8 +13,8 @@ DEMO := output/demo
 
 help:
 	@echo "make demo      train Faster R-CNN with BRS loss on colored shapes, evaluate and draw it"
-	@echo "make test      ruff, mypy and pytest"
-	@echo "make lint      ruff and mypy"
+	@echo "make test      lint and pytest"
+	@echo "make lint      ruff, mypy and codespell"
 	@echo "make install   fill $(VENV) (the targets above do it when needed)"
 	@echo "make clean     remove $(VENV), caches and what the demo wrote"
 	@echo "PYTHON=...     the Python to use ($(PYTHON)); a detectron2 installed there is used"
@@ -39,6 +39,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 # One thread a worker: more of both are slower than either. Tests of a file share its fixtures.
 test: lint

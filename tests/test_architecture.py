@@ -19,14 +19,15 @@ ALLOWED = {
     "modeling": {"criteria", "losses", "model_zoo"},
     "data": set(),
     "evaluation": {"data"},
-    "checkpoint": set(),
+    # Projects register the names of their weights.
+    "checkpoint": {"projects"},
     "plotting": {"data", "evaluation"},
     "engine": {"checkpoint", "data", "evaluation"},
     "prediction": {"checkpoint", "data", "engine", "plotting"},
     # Names of configs; what they describe is built elsewhere.
     "model_zoo": set(),
     "cli": {"checkpoint", "data", "engine", "evaluation", "model_zoo", "plotting", "prediction"},
-    # Finds the projects; nothing of the package imports one.
+    # Finds the projects; nothing of the package names one.
     "projects": set(),
 }
 TORCH_ONLY = ("ops", "losses", "criteria")

@@ -3,23 +3,359 @@
     python tools/draw_losses.py                          # all, to docs/losses
     python tools/draw_losses.py --losses rs --output x   # one, elsewhere
 
-What they show is computed by the losses of the package, on the handful of scores in
-`loss_pictures/scene.py`.
+The losses of the package compute what the pictures show, on the 11 logits below.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")
-from loss_pictures import PICTURES, STYLE
-from matplotlib import pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from torch import Tensor
 
 from brloss_d2.errors import InputError
-from brloss_d2.plotting.figures import save_figure
+from brloss_d2.losses import (
+    BinaryCrossEntropyLoss,
+    MatchabilityAwareLoss,
+    QualityFocalLoss,
+    ScoreLoss,
+    SigmoidFocalLoss,
+    VarifocalLoss,
+    alrp_loss,
+    ap_loss,
+    bucketed_ap_loss,
+    bucketed_rank_sort_loss,
+    rank_sort_loss,
+)
+from brloss_d2.ops.dense import ramp
+from brloss_d2.plotting.figures import PALETTE, save_figure, tidy
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+# Logits. The positive with the worst box has the highest score.
+POSITIVES = torch.tensor([1.6, 0.5, -0.6], dtype=torch.float64)
+IOU = torch.tensor([0.55, 0.9, 0.7], dtype=torch.float64)
+NEGATIVES = torch.tensor([2.2, 1.15, 0.85, 0.1, -0.2, -0.95, -1.3, -2.4], dtype=torch.float64)
+LOGITS = torch.cat([POSITIVES, NEGATIVES])
+LABELS = torch.tensor([1] * len(POSITIVES) + [0] * len(NEGATIVES))
+COUNT = len(POSITIVES)
+
+BLUE, ORANGE, GREEN, PURPLE, *_, BLACK = PALETTE
+GRAY = "#777777"
+STYLE = {
+    "figure.dpi": 130,
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.8,
+}
+RANGE = (-2.9, 2.9)
+WIDTH = 0.12  # of a bar, in logits
+
+
+def stacked(rows: int, height: float = 2.5) -> tuple[Figure, list[Axes]]:
+    """Axes below each other over one axis of logits."""
+    figure, axes = plt.subplots(
+        rows, 1, figsize=(7.6, height * rows), sharex=True, layout="constrained"
+    )
+    axes[-1].set(xlim=RANGE, xlabel="logit $s$")
+    return figure, list(axes)
+
+
+def gradient(loss: Callable[..., dict[str, Tensor]], term: str, *arguments: Tensor) -> Tensor:
+    """Gradient of one term of a loss with respect to the logits, (M,)."""
+    logits = arguments[0].clone().requires_grad_()
+    loss(logits, *arguments[1:])[term].backward()
+    assert logits.grad is not None
+    return logits.grad
+
+
+def mark_decisions(axes: Axes, y: float = 0.0) -> None:
+    """The positives as blue dots, the negatives as orange squares, at a height."""
+    style = {"zorder": 5, "clip_on": False, "linestyle": ""}
+    axes.plot(POSITIVES, [y] * len(POSITIVES), "o", color=BLUE, label="positive", ms=8, **style)
+    axes.plot(NEGATIVES, [y] * len(NEGATIVES), "s", color=ORANGE, label="negative", ms=6, **style)
+
+
+def movement(axes: Axes, title: str, solid: Tensor, hatched: Tensor | None = None) -> None:
+    """Show how a step of gradient descent moves the decisions, upwards where a score is raised.
+
+    Args:
+        axes: where; they get labels for the legend only by `compared`.
+        title: of the axes.
+        solid: gradients (M,).
+        hatched: others (M,) to compare them with, to the left of them.
+    """
+    colors = [BLUE if label else ORANGE for label in LABELS]
+    offset = 0.0 if hatched is None else WIDTH / 2
+    axes.bar((LOGITS + offset).numpy(), (-solid).numpy(), WIDTH, color=colors)
+    if hatched is not None:
+        style = {"color": "white", "edgecolor": colors, "hatch": "/////"}
+        axes.bar((LOGITS - offset).numpy(), (-hatched).numpy(), WIDTH, **style)
+    mark_decisions(axes)
+    axes.axhline(0, color=BLACK, linewidth=0.8)
+    tidy(axes, title=title, ylabel="−gradient\n(up: score rises)")
+
+
+def legend(axes: Axes, **options: object) -> None:
+    """Put the legend to the right of the axes, where it hides nothing."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), **options)
+
+
+def compared(hatched: str, solid: str) -> list[Patch]:
+    """Entries of a legend for the two kinds of bars, whatever their color."""
+    return [
+        Patch(facecolor="white", edgecolor=GRAY, hatch="/////", label=hatched),
+        Patch(facecolor=GRAY, edgecolor=GRAY, label=solid),
+    ]
+
+
+STEPS, RATE = 200, 0.15  # of the descents in the picture of RS
+
+
+def draw_ap() -> Figure:
+    """Which negatives a positive counts, and how AP Loss moves all scores."""
+    figure, (top, bottom) = stacked(2)
+    _false_positives(top, 1, delta=1.0)
+    legend(top)
+    title = "Positives rise by their error; negatives fall by their share in the errors"
+    movement(bottom, title, gradient(ap_loss, "loss_rank", LOGITS, LABELS))
+    return figure
+
+
+def _false_positives(axes: Axes, i: int, delta: float) -> None:
+    above = ramp(NEGATIVES - POSITIVES[i], delta)
+    others = ramp(POSITIVES - POSITIVES[i], delta)
+    others[i] = 1.0
+    fp, rank = float(above.sum()), float(above.sum() + others.sum())
+    s = torch.linspace(*RANGE, 400, dtype=torch.float64)
+    axes.plot(s, ramp(s - POSITIVES[i], delta), color=BLACK, label="$H(s - s_i)$")
+    style = {"color": ORANGE, "linewidth": 5, "alpha": 0.5}
+    axes.vlines(NEGATIVES, 0, above, label="counted of it", **style)
+    mark_decisions(axes)
+    axes.annotate("$i$", (POSITIVES[i], 0), (0, 9), textcoords="offset points", ha="center")
+    text = f"FP$(i)$ = {fp:.2f}\nrank$(i)$ = {rank:.2f}\nerror = FP / rank = {fp / rank:.2f}"
+    axes.text(-2.7, 0.98, text, va="top", linespacing=1.5)
+    title = "Positive $i$ counts the negatives above it, those nearby in part"
+    tidy(axes, title=title, ylabel="$H$")
+
+
+def draw_alrp() -> Figure:
+    """What localization errors do to the ranking and how the boxes are weighted."""
+    figure, (top, bottom) = stacked(2)
+    errors = 1 - IOU
+    _box_weights(top, errors)
+    perfect, real = (
+        gradient(alrp_loss, "loss_rank", LOGITS, LABELS, e) for e in (errors * 0, errors)
+    )
+    movement(bottom, "loss_rank: bad boxes above a positive make it rise more", real, perfect)
+    legend(bottom, handles=compared("if all boxes\nwere perfect", "with the $E$\nabove"))
+    return figure
+
+
+def _box_weights(axes: Axes, errors: Tensor) -> None:
+    errors = errors.clone().requires_grad_()
+    (gradient_of_errors,) = torch.autograd.grad(
+        alrp_loss(LOGITS, LABELS, errors)["loss_box"], errors
+    )
+    weights, heights = gradient_of_errors.numpy(), errors.detach().numpy()
+    left, right, width = (POSITIVES - 0.18).numpy(), (POSITIVES + 0.18).numpy(), 0.26
+    hatched = {"color": "white", "edgecolor": BLUE, "hatch": "/////"}
+    axes.bar(left, weights, width, label="its weight in\nloss_box", **hatched)
+    axes.bar(right, heights, width, label="localization\nerror $E$", color=BLUE)
+    for places, values in ((left, weights), (right, heights)):
+        for x, value in zip(places, values, strict=True):
+            axes.text(float(x), float(value) + 0.01, f"{value:.2f}", ha="center", fontsize=9)
+    mark_decisions(axes)
+    title = "loss_box: the boxes of high scores count most"
+    tidy(axes, title=title, ylim=(0, 0.55), ylabel="error or weight")
+    legend(axes)
+
+
+def draw_rs() -> Figure:
+    """The two terms of RS, and what becomes of the scores by following it, and AP Loss."""
+    figure, axes = plt.subplots(2, 2, figsize=(11, 5.8), layout="constrained")
+    _sorting(axes[0, 0])
+    rank, sort = (
+        gradient(rank_sort_loss, name, LOGITS, LABELS, IOU) for name in ("loss_rank", "loss_sort")
+    )
+    movement(axes[1, 0], "loss_rank beside it moves the negatives too", sort, rank)
+    axes[1, 0].set(xlim=RANGE, xlabel="logit $s$")
+    axes[1, 0].legend(handles=compared("loss_rank", "loss_sort"), loc="lower left")
+    _descent(axes[0, 1], "Descending RS Loss sorts the positives by IoU", rank_sort_loss)
+    _descent(axes[1, 1], "Descending AP Loss leaves them in any order", ap_loss)
+    return figure
+
+
+def _sorting(axes: Axes) -> None:
+    moves = -gradient(rank_sort_loss, "loss_sort", LOGITS, LABELS, IOU)[:COUNT]
+    arrow = {"arrowstyle": "-|>", "color": BLUE, "linewidth": 2, "shrinkA": 5, "shrinkB": 0}
+    for x, y, move in zip(POSITIVES.tolist(), IOU.tolist(), moves.tolist(), strict=True):
+        axes.annotate("", (x + 8 * move, y), (x, y), arrowprops=arrow)
+        axes.text(x, y + 0.05, f"IoU {y:.2f}", ha="center", fontsize=9)
+    axes.plot(POSITIVES, IOU, "o", color=BLUE, ms=8)
+    title = "loss_sort raises good boxes and lowers bad ones"
+    tidy(axes, title=title, xlabel="logit $s$", ylabel="IoU", xlim=RANGE, ylim=(0.4, 1.05))
+
+
+def _descent(axes: Axes, title: str, loss: Callable[..., dict[str, Tensor]]) -> None:
+    path = descend(loss)
+    axes.plot(path[:, COUNT:], "--", color=ORANGE, linewidth=1)
+    axes.plot(path[:, :COUNT], "-", color=BLUE, linewidth=2)
+    height = float("-inf")
+    for end, iou in sorted(zip(path[-1, :COUNT].tolist(), IOU.tolist(), strict=True)):
+        height = max(end, height + 0.35)  # labels do not overlap
+        axes.text(STEPS * 1.02, height, f"IoU {iou:.2f}", va="center", fontsize=9)
+    for y, label, color in ((-0.8, "negatives", ORANGE), (2.45, "positives", BLUE)):
+        axes.text(STEPS * 0.75, y, label, color=color)
+    tidy(axes, title=title, xlabel="steps of gradient descent", ylabel="logit $s$")
+    axes.set(xlim=(0, STEPS), ylim=(-2.6, 2.9))
+
+
+def descend(loss: Callable[..., dict[str, Tensor]]) -> Tensor:
+    """Logits after each of `STEPS` steps of gradient descent, (STEPS + 1, M)."""
+    path = [LOGITS]
+    for _ in range(STEPS):
+        logits = path[-1]
+        terms = loss(logits, LABELS, IOU)
+        steps = [gradient(loss, name, logits, LABELS, IOU) for name in terms]
+        path.append(logits - RATE * torch.stack(steps).sum(0))
+    return torch.stack(path)
+
+
+DELTA = 1.0  # of BAP
+
+
+def draw_bap() -> Figure:
+    """The buckets with their prototypes, and the gradients with and without them."""
+    figure, (top, bottom) = stacked(2)
+    _buckets(top)
+    legend(top)
+
+    def exact(*arguments: Tensor) -> dict[str, Tensor]:
+        return rank_sort_loss(*arguments, delta=DELTA)
+
+    without = gradient(exact, "loss_rank", LOGITS, LABELS, torch.ones_like(POSITIVES))
+    bap = gradient(bucketed_ap_loss, "loss_rank", LOGITS, LABELS)
+    movement(bottom, "The negatives of a bucket all fall alike", bap, without)
+    legend(bottom, handles=compared("without\nbuckets", "BAP"))
+    return figure
+
+
+def _buckets(axes: Axes) -> None:
+    reach = float(POSITIVES.min()) - DELTA
+    edges = sorted([reach, *POSITIVES.tolist(), RANGE[1]])
+    for k, (low, high) in enumerate(pairwise(edges)):
+        axes.axvspan(low, high, color=GRAY, alpha=0.12 if k % 2 else 0.25, linewidth=0)
+        members = NEGATIVES[(low <= NEGATIVES) & (high > NEGATIVES)]
+        mean, size = float(members.mean()), len(members)
+        axes.vlines(mean, 0, size, color=BLACK, linewidth=1)
+        label = None if k else "prototype"
+        axes.plot([mean], [size], "D", color=BLACK, ms=7, label=label)
+        axes.text(mean, size + 0.25, f"$n_b = {size}$", ha="center", fontsize=9)
+    axes.text((RANGE[0] + reach) / 2, 1.5, "out of\nreach", ha="center", color=GRAY)
+    mark_decisions(axes)
+    title = "The negatives between two positives act as one prototype: their mean, $n_b$ times"
+    tidy(axes, title=title, ylabel="members $n_b$", ylim=(0, 3.4), yticks=range(4))
+
+
+def draw_brs() -> Figure:
+    """The negatives' gradient of RS and BRS with few and many positives."""
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, layout="constrained")
+    for ax, count in zip(axes, (3, 10, 100), strict=True):
+        _staircase(ax, count)
+    axes[0].set_ylabel("gradient of a negative,\nshare of the largest of RS")
+    axes[0].legend(loc="upper left")
+    return figure
+
+
+def _normal(count: int, mean: float) -> Tensor:
+    """Evenly spaced quantiles of N(mean, 1), ascending."""
+    levels = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    return mean + torch.special.ndtri(levels)
+
+
+def _staircase(axes: Axes, count: int) -> None:
+    negatives, positives = _normal(2000, 0.0), _normal(count, 1.0)
+    logits = torch.cat([negatives, positives])
+    labels = torch.tensor([0] * len(negatives) + [1] * count)
+    quality = torch.ones(count, dtype=torch.float64)
+    exact, bucketed = (
+        gradient(loss, "loss_rank", logits, labels, quality)[: len(negatives)]
+        for loss in (rank_sort_loss, bucketed_rank_sort_loss)
+    )
+    error = float((bucketed - exact).norm() / exact.norm())
+    axes.plot(negatives, bucketed / exact.max(), color=ORANGE, linewidth=2, label="BRS")
+    axes.plot(negatives, exact / exact.max(), "--", color=BLACK, linewidth=1.4, label="RS")
+    style = {"color": BLUE, "ms": 11, "clip_on": False}
+    axes.plot(positives, [-0.1] * count, "|", label="positives", **style)
+    title = f"{count} positives: BRS is off by {error:.0%}"
+    tidy(axes, title=title, xlabel="logit $s$ of the negative", xlim=(-3.5, 4))
+
+
+HARD = {"negative": (0.0, ORANGE, "--"), "positive": (1.0, BLUE, "-")}
+SOFT = {
+    "negative": (0.0, ORANGE, "--"),
+    "positive, IoU 0.9": (0.9, BLUE, "-"),
+    "positive, IoU 0.5": (0.5, GREEN, "-."),
+}
+
+
+def draw(name: str, loss: ScoreLoss) -> Figure:
+    """Loss and gradient against the score, for a negative and for positives."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.3), layout="constrained")
+    scores = torch.linspace(0.002, 0.998, 499, dtype=torch.float64)
+    for label, (target, color, line) in (SOFT if loss.soft_targets else HARD).items():
+        value, step = _curves(loss, scores, target)
+        left.plot(scores, value, line, color=color, label=label)
+        right.plot(scores, step, line, color=color, label=label)
+    right.axhline(0, color=BLACK, linewidth=0.8)
+    tidy(left, title=name, xlabel="score", ylabel="loss", ylim=(-0.05, 3), xlim=(0, 1))
+    title = "What becomes of a score depends on itself alone"
+    tidy(right, title=title, xlabel="score", ylabel="−gradient\n(up: score rises)")
+    right.set(xlim=(0, 1), ylim=(-1.3, 1.1))
+    right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def _curves(loss: ScoreLoss, scores: Tensor, target: float) -> tuple[Tensor, Tensor]:
+    logits = scores.logit().requires_grad_()
+    value = loss(logits, torch.full_like(scores, target))
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    return value.detach(), -gradient
+
+
+SCORE_BASED: dict[str, Callable[[], Figure]] = {
+    file: partial(draw, name, loss)
+    for file, (name, loss) in {
+        "ce": ("Cross-entropy", BinaryCrossEntropyLoss()),
+        "focal": ("Focal Loss", SigmoidFocalLoss()),
+        "qfl": ("Quality Focal Loss", QualityFocalLoss()),
+        "vfl": ("Varifocal Loss", VarifocalLoss()),
+        "mal": ("Matchability-Aware Loss", MatchabilityAwareLoss()),
+    }.items()
+}
+
+
+PICTURES: dict[str, Callable[[], Figure]] = {
+    "ap": draw_ap,
+    "alrp": draw_alrp,
+    "rs": draw_rs,
+    "bap": draw_bap,
+    "brs": draw_brs,
+    **SCORE_BASED,
+}
+
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "losses"
 

@@ -1,48 +1,50 @@
 """Load and save checkpoints."""
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
-from brloss_d2.checkpoint.array_pickle import read_array_pickle
-from brloss_d2.checkpoint.files import read_checkpoint, replacing
+from brloss_d2.checkpoint.classifiers import RESNET, find_family, preprocessing_mistakes
+from brloss_d2.checkpoint.files import read_array_pickle, read_checkpoint
 from brloss_d2.checkpoint.sources import local_file
-from brloss_d2.checkpoint.swin import fit_swin, is_swin_classifier, swin_backbone
-from brloss_d2.checkpoint.torchvision_resnet import (
-    detectron2_names,
-    fit_backbone,
-    is_torchvision_resnet,
-    preprocessing_mistakes,
-)
 from brloss_d2.errors import InputError
+from brloss_d2.utils.files import replacing
 
 
 class Checkpointer(DetectionCheckpointer):
-    """detectron2's checkpointer that unpickles no code, reads torchvision's ResNets and
-    the published Swin transformers, and replaces files whole, so that a crash while saving leaves
-    the last good checkpoint."""
+    """Checkpointer of detectron2 with safe reading and atomic saving.
+
+    In addition it
+
+    * runs no code stored in a file;
+    * reads torchvision's ResNets and the published Swin transformers;
+    * replaces files atomically: a crash while saving leaves the previous checkpoint as it was;
+    * refuses a checkpoint that would leave the whole model at random weights.
+
+    Args:
+        model: module whose parameters and buffers are loaded and saved.
+        save_dir: folder to save to.
+        strict: whether to refuse a checkpoint that lacks a parameter of the model, or has one of
+            another shape; right for evaluation and for resuming, wrong for fine-tuning.
+        **parts: other objects with `state_dict` and `load_state_dict`.
+    """
 
     def __init__(self, model: nn.Module, save_dir: str = "", *, strict: bool = False, **parts: Any):
-        """
-        Args:
-            model: its parameters and buffers are loaded and saved.
-            save_dir: the folder to save to.
-            strict: refuse a checkpoint that lacks a parameter of the model, or has one of
-                another shape; right for evaluation and for resuming, wrong for fine-tuning.
-            **parts: other objects with `state_dict` and `load_state_dict`.
-        """
         super().__init__(model, save_dir, **parts)
         self.strict = strict
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load a checkpoint, see `sources.local_file` for what `path` may be; "" loads none.
+        """Load a checkpoint.
+
+        Args:
+            path: source of the weights, see `sources.local_file`; "" loads none.
+            checkpointables: names of the parts to load; None loads all.
 
         Returns:
-            What the checkpoint holds beside the model and the loaded parts.
+            What the checkpoint holds in addition to the model and the loaded parts.
 
         Raises:
             InputError: the checkpoint is missing, damaged, or of another model.
@@ -52,7 +54,7 @@ class Checkpointer(DetectionCheckpointer):
     def save(self, name: str, **kwargs: Any) -> None:
         """Save the model, all parts and `kwargs` as `<save_dir>/<name>.pth`, to resume from.
 
-        To be called in all processes, whose states a part may gather; the first one writes.
+        All processes have to call it, since a part may gather their states; the first one writes.
         """
         parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
         self.save_weights(name, **parts, **kwargs)
@@ -69,26 +71,22 @@ class Checkpointer(DetectionCheckpointer):
             torch.save({"model": self.model.state_dict(), **kwargs}, temporary)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Note which checkpoint `--resume` starts from."""
-        with (
-            replacing(os.path.join(self.save_dir, "last_checkpoint")) as temporary,
-            open(temporary, "w") as file,
-        ):
+        """Record the checkpoint that `--resume` starts from."""
+        tag = os.path.join(self.save_dir, "last_checkpoint")
+        with replacing(tag) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.write(last_filename_basename)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        # detectron2 itself would run what a .pkl or .pyth file names.
+        # detectron2 itself would run the code in a .pkl or .pyth file.
         if filename.endswith(".pkl"):
             return read_array_pickle(filename)
         if filename.endswith(".pyth"):
             raise InputError(f"{filename} is a checkpoint of pycls, which is not supported.")
         checkpoint = super()._load_file(filename)
-        if is_torchvision_resnet(checkpoint["model"]):
-            checkpoint["model"] = detectron2_names(checkpoint["model"])
-            checkpoint["is_torchvision"] = True
-        elif is_swin_classifier(checkpoint["model"]):
-            checkpoint["model"] = swin_backbone(checkpoint["model"])
-            checkpoint["is_swin"] = True
+        family = find_family(checkpoint["model"])
+        if family is not None:
+            weights = family.backbone_weights(checkpoint["model"])
+            checkpoint.update(model=weights, classifier_family=family)
         return checkpoint
 
     def _torch_load(self, f: str) -> dict[str, Any]:
@@ -102,40 +100,30 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         prefix = ""
-        if checkpoint.pop("is_torchvision", False):
-            prefix = self._place_resnet(checkpoint)
-        elif checkpoint.pop("is_swin", False):
-            prefix = self._place(checkpoint, fit_swin)
+        family = checkpoint.pop("classifier_family", None)
+        if family is not None:
+            weights = checkpoint["model"]
+            prefix, loaded = family.fit(weights, self.model.state_dict())
+            checkpoint["model"] = {prefix + name: weight for name, weight in weights.items()}
+            self.logger.info("Loading %s from the weights of a classifier", loaded)
+        if family is RESNET:
+            for mistake in preprocessing_mistakes(self.model):
+                self.logger.warning("torchvision's weights were trained differently: %s", mistake)
         incompatible = super()._load_model(checkpoint)
-        # A backbone's file lacks the rest of the detector by nature: that is no news.
+        # The file of a backbone lacks the rest of the detector by nature: no need to report it.
         names = [name for name in incompatible.missing_keys if name.startswith(prefix)]
         incompatible.missing_keys[:] = names
-        self._check(incompatible)
+        self._refuse_another_model(incompatible)
         return incompatible
 
-    def _place_resnet(self, checkpoint: dict[str, Any]) -> str:
-        prefix = self._place(checkpoint, fit_backbone)
-        for mistake in preprocessing_mistakes(self.model):
-            self.logger.warning("Unlike what torchvision's weights were trained with, %s", mistake)
-        return prefix
-
-    def _place(self, checkpoint: dict[str, Any], fit: Callable[..., tuple[str, str]]) -> str:
-        """Put a classifier's weights under the names of the model's backbone; return its prefix."""
-        weights = checkpoint["model"]
-        prefix, found = fit(weights, self.model.state_dict())
-        checkpoint["model"] = {prefix + name: weight for name, weight in weights.items()}
-        self.logger.info("Loading %s from the weights of a classifier", found)
-        return prefix
-
-    def _check(self, incompatible: Any) -> None:
-        """Refuse what detectron2 only warns of: silently random weights."""
+    def _refuse_another_model(self, incompatible: Any) -> None:
+        """Raise an error if detectron2's warning would mean random weights."""
         parameters = [name for name, _ in self.model.named_parameters()]
-        wrong = [name for name, _, _ in incompatible.incorrect_shapes]
-        absent = set(incompatible.missing_keys) | set(wrong)
+        absent = {*incompatible.missing_keys, *(name for name, *_ in incompatible.incorrect_shapes)}
         lost = [name for name in parameters if name in absent]
         if lost and (self.strict or len(lost) == len(parameters)):
             raise InputError(
                 f"The checkpoint is of another model: {len(lost)} of {len(parameters)} parameters "
                 f"are absent or of another shape, first {lost[0]}. Use the config of its run "
-                "(config.yaml beside it)."
+                "(config.yaml next to it)."
             )

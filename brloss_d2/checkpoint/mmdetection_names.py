@@ -1,44 +1,161 @@
-"""Names of mmdetection's weights beside ours, put together from the parts of the detectors."""
+"""Names of mmdetection's weights next to ours, and the architectures that consist of them.
 
-from collections.abc import Callable, Iterable, Iterator
+A table of names is a list of pairs: (published name, our name). Tables are put together from the
+parts of detectors by generators.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 
-from brloss_d2.checkpoint.co_detr_names import co_deformable_detr
-from brloss_d2.checkpoint.mmdetection_parts import Pair, box_head, conv, module, resnet, rpn
+from torch import Tensor
 
+from brloss_d2.projects import import_from_projects
+
+Pair = tuple[str, str]
+
+WEIGHT = ("weight",)
+AFFINE = ("weight", "bias")
+BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
+
+# Blocks per stage by kind of block, smaller networks first.
+_BASIC = ((2, 2, 2, 2), (3, 4, 6, 3))
+_BOTTLENECK = ((3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3))
+_BLOCK = re.compile(r"backbone\.(layer|(?:bottom_up\.)?res)(\d)\.(\d+)\.(.+)")
+_BOTTOM_UP = "backbone.bottom_up"
 # Centerness of ATSS, IoU of PAA; detectors with a ranking loss have none.
 _QUALITY = ("bbox_head.atss_centerness", "head.quality")
 
 
-def name_table(state: Iterable[str], architecture: str) -> list[Pair]:
-    """The names of all weights of a detector.
+@dataclass(frozen=True)
+class Architecture:
+    """Detector whose weights can be converted.
+
+    Attributes:
+        name: identifier, such as "faster_rcnn".
+        table: function that returns the pairs of all weights. Its argument is the list of names
+            in a state dict, published or ours: they tell what the architecture leaves open, such
+            as the depth of the backbone and whether there is a quality branch.
+        marks: names, published and ours, one of which is enough to recognize the architecture.
+        title: name in messages; "" stands for `name`.
+        warnings: function that returns what a user has to know about converted weights.
+    """
+
+    name: str
+    table: Callable[[list[str]], Iterable[Pair]]
+    marks: tuple[str, ...] = ()
+    title: str = ""
+    warnings: Callable[[Mapping[str, Tensor]], Iterable[str]] = lambda weights: ()
+
+
+_REGISTRY: dict[str, Architecture] = {}
+
+
+def register_architecture(architecture: Architecture) -> None:
+    """Add an architecture; projects do so in their module `checkpoint_names`.
+
+    The marks of the last one registered are looked for first, since its weights may contain all
+    those of another architecture.
+    """
+    _REGISTRY[architecture.name] = architecture
+
+
+def architectures() -> dict[str, Architecture]:
+    """Return all architectures by name, those of the projects included."""
+    import_from_projects("checkpoint_names")
+    return dict(_REGISTRY)
+
+
+def module(published: str, ours: str, tensors: Iterable[str] = AFFINE) -> list[Pair]:
+    """Return the pairs of the tensors of one module."""
+    return [(f"{published}.{tensor}", f"{ours}.{tensor}") for tensor in tensors]
+
+
+def resnet(state: Iterable[str], ours: str = _BOTTOM_UP) -> Iterator[Pair]:
+    """Yield the names of a ResNet.
 
     Args:
-        state: names of its state dict, published or ours. They tell what the architecture leaves
-            open, such as the depth of the backbone and whether there is a quality branch.
-        architecture: a key of `TABLES`.
-
-    Returns:
-        Pairs of (published name, our name).
+        state: names in a state dict, published or ours; they tell the depth, the kind of block
+            and the deformable stages.
+        ours: prefix of our names.
     """
-    return list(TABLES[architecture](list(state)))
+    depths, bottleneck, deformable = _resnet_layout(state)
+    yield from module("backbone.conv1", f"{ours}.stem.conv1", WEIGHT)
+    yield from module("backbone.bn1", f"{ours}.stem.conv1.norm", BATCH_NORM)
+    for stage, block in ((s, b) for s, depth in enumerate(depths) for b in range(depth)):
+        old, new = f"backbone.layer{stage + 1}.{block}", f"{ours}.res{stage + 2}.{block}"
+        for i in range(1, 4 if bottleneck else 3):
+            yield from module(f"{old}.conv{i}", f"{new}.conv{i}", WEIGHT)
+            yield from module(f"{old}.bn{i}", f"{new}.conv{i}.norm", BATCH_NORM)
+        if stage in deformable:
+            yield from module(f"{old}.conv2.conv_offset", f"{new}.conv2_offset")
+        # The first basic block keeps the width of the stem.
+        if block == 0 and (bottleneck or stage > 0):
+            yield from module(f"{old}.downsample.0", f"{new}.shortcut", WEIGHT)
+            yield from module(f"{old}.downsample.1", f"{new}.shortcut.norm", BATCH_NORM)
 
 
-def _on_resnet(*parts: Callable[[], Iterable[Pair]]) -> Callable[[list[str]], Iterable[Pair]]:
-    def table(state: list[str]) -> Iterable[Pair]:
-        return chain(resnet(state, "backbone.bottom_up"), *(part() for part in parts))
+def _resnet_layout(state: Iterable[str]) -> tuple[tuple[int, ...], bool, set[int]]:
+    """Return the blocks per stage, whether they are bottlenecks, and the deformable stages."""
+    blocks, bottleneck, deformable = [0, 0, 0, 0], False, set()
+    for match in filter(None, map(_BLOCK.fullmatch, state)):
+        stage = int(match[2]) - (1 if match[1] == "layer" else 2)
+        if stage in range(4):
+            blocks[stage] = max(blocks[stage], int(match[3]) + 1)
+            bottleneck |= match[4] == "conv3.weight"
+            if match[4].startswith(("conv2.conv_offset.", "conv2_offset.")):
+                deformable.add(stage)
+    return smallest_network(_BOTTLENECK if bottleneck else _BASIC, blocks), bottleneck, deformable
 
-    return table
+
+def smallest_network(known: tuple[tuple[int, ...], ...], blocks: list[int]) -> tuple[int, ...]:
+    """Return the first network that has all blocks found; those it lacks are reported as missing.
+
+    Args:
+        known: blocks per stage of the known networks, smaller ones first.
+        blocks: blocks per stage that a state dict names.
+    """
+    fitting = [c for c in known if all(n <= m for n, m in zip(blocks, c, strict=True))]
+    return (fitting or known[-1:])[0]
 
 
-def _fpn(first_level: int) -> Iterator[Pair]:
+def rpn() -> Iterator[Pair]:
+    """Yield the names of a region proposal network."""
+    ours = "proposal_generator.rpn_head"
+    yield from module("rpn_head.rpn_conv", f"{ours}.conv")
+    yield from module("rpn_head.rpn_cls", f"{ours}.objectness_logits")
+    yield from module("rpn_head.rpn_reg", f"{ours}.anchor_deltas")
+
+
+def box_head(published: str, stage: str = "") -> Iterator[Pair]:
+    """Yield the names of the box head of a two-stage detector.
+
+    Args:
+        published: prefix of its published names.
+        stage: "0.", "1." or "2." in Cascade R-CNN.
+    """
+    for i in range(2):
+        yield from module(f"{published}.shared_fcs.{i}", f"roi_heads.box_head.{stage}fc{i + 1}")
+    yield from module(f"{published}.fc_cls", f"roi_heads.box_predictor.{stage}cls_score")
+    yield from module(f"{published}.fc_reg", f"roi_heads.box_predictor.{stage}bbox_pred")
+
+
+def _backbone_and_fpn(state: list[str], first_level: int) -> Iterator[Pair]:
+    yield from resnet(state)
     for i, level in enumerate(range(first_level, 6)):
         yield from module(f"neck.lateral_convs.{i}.conv", f"backbone.fpn_lateral{level}")
         yield from module(f"neck.fpn_convs.{i}.conv", f"backbone.fpn_output{level}")
 
 
-def _mask_head() -> Iterator[Pair]:
+def _faster_rcnn(state: list[str]) -> Iterator[Pair]:
+    yield from _backbone_and_fpn(state, 2)
+    yield from rpn()
+    yield from box_head("roi_head.bbox_head")
+
+
+def _mask_rcnn(state: list[str]) -> Iterator[Pair]:
+    yield from _faster_rcnn(state)
     published, ours = "roi_head.mask_head", "roi_heads.mask_head"
     for i in range(4):
         yield from module(f"{published}.convs.{i}.conv", f"{ours}.mask_fcn{i + 1}")
@@ -46,55 +163,70 @@ def _mask_head() -> Iterator[Pair]:
     yield from module(f"{published}.conv_logits", f"{ours}.predictor")
 
 
-def _faster_rcnn() -> Iterator[Pair]:
-    return chain(_fpn(2), rpn(), box_head("roi_head.bbox_head"))
+def _cascade_rcnn(state: list[str]) -> Iterator[Pair]:
+    yield from _backbone_and_fpn(state, 2)
+    yield from rpn()
+    for i in range(3):
+        yield from box_head(f"roi_head.bbox_head.{i}", f"{i}.")
 
 
-def _cascade_rcnn() -> Iterator[Pair]:
-    stages = (box_head(f"roi_head.bbox_head.{i}", f"{i}.") for i in range(3))
-    return chain(_fpn(2), rpn(), *stages)
+def _one_stage(state: list[str], published: str) -> Iterator[Pair]:
+    """Yield the names of a one-stage detector.
 
-
-def _dense_pyramid() -> Iterator[Pair]:
-    yield from _fpn(3)
+    Args:
+        state: as in `Architecture.table`.
+        published: prefix of the output layers: "atss" (also PAA), "retina" or "fovea". Only the
+            first one has normalized towers, scales and possibly a quality branch.
+    """
+    yield from _backbone_and_fpn(state, 3)
     yield from module("neck.fpn_convs.3.conv", "backbone.top_block.p6")
     yield from module("neck.fpn_convs.4.conv", "backbone.top_block.p7")
-
-
-def _dense_head() -> Iterator[Pair]:
+    normalized = published == "atss"
     for branch, tower in (("cls_convs", "cls_tower"), ("reg_convs", "box_tower")):
         for i in range(4):
-            yield from conv(f"bbox_head.{branch}.{i}.conv", f"head.{tower}.{i}")
-            yield from module(f"bbox_head.{branch}.{i}.gn", f"head.{tower}.{i}.norm")
-    yield from module("bbox_head.atss_cls", "head.cls_logits")
-    yield from module("bbox_head.atss_reg", "head.bbox_pred")
-    for level in range(5):
-        yield from module(f"bbox_head.scales.{level}", f"head.scales.{level}", ("scale",))
-
-
-def _dense(state: list[str]) -> Iterator[Pair]:
-    yield from _on_resnet(_dense_pyramid, _dense_head)(state)
-    if any(name.startswith(_QUALITY) for name in state):
-        yield from module(*_QUALITY)
-
-
-def _plain_dense_head(published: str) -> Iterator[Pair]:
-    """RetinaNet and FoveaBox: towers without normalization, no scales."""
-    for branch, tower in (("cls_convs", "cls_tower"), ("reg_convs", "box_tower")):
-        for i in range(4):
-            yield from module(f"bbox_head.{branch}.{i}.conv", f"head.{tower}.{i}")
+            old, new = f"bbox_head.{branch}.{i}", f"head.{tower}.{i}"
+            yield from module(f"{old}.conv", new, WEIGHT if normalized else AFFINE)
+            if normalized:
+                yield from module(f"{old}.gn", f"{new}.norm")
     yield from module(f"bbox_head.{published}_cls", "head.cls_logits")
     yield from module(f"bbox_head.{published}_reg", "head.bbox_pred")
+    if normalized:
+        for level in range(5):
+            yield from module(f"bbox_head.scales.{level}", f"head.scales.{level}", ("scale",))
+        if any(name.startswith(_QUALITY) for name in state):
+            yield from module(*_QUALITY)
 
 
-TABLES: dict[str, Callable[[list[str]], Iterable[Pair]]] = {
-    "faster_rcnn": _on_resnet(_faster_rcnn),
-    "cascade_rcnn": _on_resnet(_cascade_rcnn),
-    "mask_rcnn": _on_resnet(_faster_rcnn, _mask_head),
-    "atss": _dense,
-    "paa": _dense,
-    "retinanet": _on_resnet(_dense_pyramid, partial(_plain_dense_head, "retina")),
-    "fovea": _on_resnet(_dense_pyramid, partial(_plain_dense_head, "fovea")),
-    "resnet": _on_resnet(),
-    "co_deformable_detr": co_deformable_detr,
-}
+_BUILT_IN = (
+    Architecture("resnet", resnet, title="ResNet"),
+    Architecture(
+        "faster_rcnn",
+        _faster_rcnn,
+        ("roi_head.bbox_head.fc_cls.weight", "roi_heads.box_predictor.cls_score.weight"),
+    ),
+    Architecture(
+        "mask_rcnn",
+        _mask_rcnn,
+        ("roi_head.mask_head.conv_logits.weight", "roi_heads.mask_head.predictor.weight"),
+    ),
+    Architecture(
+        "cascade_rcnn",
+        _cascade_rcnn,
+        ("roi_head.bbox_head.0.fc_cls.weight", "roi_heads.box_predictor.0.cls_score.weight"),
+    ),
+    Architecture(
+        "retinanet",
+        partial(_one_stage, published="retina"),
+        ("bbox_head.retina_cls.weight", "head.cls_logits.weight"),
+    ),
+    Architecture("fovea", partial(_one_stage, published="fovea"), ("bbox_head.fovea_cls.weight",)),
+    Architecture("paa", partial(_one_stage, published="atss"), title="PAA"),
+    Architecture(
+        "atss",
+        partial(_one_stage, published="atss"),
+        ("bbox_head.atss_cls.weight", "head.scales.0.scale"),
+        title="ATSS or PAA",
+    ),
+)
+for _architecture in _BUILT_IN:
+    register_architecture(_architecture)

@@ -1,7 +1,8 @@
-"""Turn what `train.init_checkpoint` may be into a file on this machine."""
+"""Files for what `train.init_checkpoint` may name: paths, URLs, torchvision and Swin models."""
 
 import os
 import re
+from collections.abc import Sequence
 from urllib.parse import urlparse
 
 import torch
@@ -24,73 +25,61 @@ _SWIN_MODELS = (
     "swin_large_patch4_window12_384_22k",
 )
 _ADVICE = (
-    "Without a network pass a local file (train.init_checkpoint=FILE), or start from scratch "
+    "Without a network use a local file (train.init_checkpoint=FILE), or start from scratch "
     '(train.init_checkpoint="").'
 )
 
 
 def is_backbone_only(path: str) -> bool:
-    """Whether a checkpoint holds an image classifier and no detector, as far as its name tells."""
+    """Return whether the name of a checkpoint says that it is a classifier and no detector."""
     return path.startswith((TORCHVISION, SWIN))
 
 
 def local_file(path: str) -> str:
-    """Return a file that exists, downloaded if need be.
+    """Return a file that exists, downloaded if necessary.
 
     Args:
-        path: a file (detectron2's `?matching_heuristics=True` may follow), a URL that detectron2
-            knows, `torchvision://` and the name of a ResNet, or `swin://` and the name of a
-            published Swin transformer.
+        path: path of a file (detectron2's `?matching_heuristics=True` may follow), URL that
+            detectron2 knows, `torchvision://` and the name of a ResNet, or `swin://` and the name
+            of a published Swin transformer.
 
     Raises:
         InputError: there is no such file or name, or the download failed.
     """
     if path.startswith(TORCHVISION):
-        return _torchvision_file(path[len(TORCHVISION) :])
+        model = path.removeprefix(TORCHVISION)
+        _check_known(TORCHVISION, model, list_models(include=["resnet*", "resnext*", "wide_res*"]))
+        # Published detectors started from the weights that torchvision calls V1.
+        return _cached(get_model_weights(model).IMAGENET1K_V1.url)
     if path.startswith(SWIN):
-        return _swin_file(path[len(SWIN) :])
+        model = path.removeprefix(SWIN)
+        _check_known(SWIN, model, _SWIN_MODELS)
+        return _cached(_SWIN_URL.format(model))
     name, question, query = path.partition("?")
     if "://" in name:
-        return _downloaded(name) + question + query
+        try:
+            return PathManager.get_local_path(name) + question + query
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"Cannot download {name}: {error}. {_ADVICE}") from error
     if not os.path.isfile(name):
         raise InputError(f"Checkpoint missing: {name}")
     return path
 
 
-def _downloaded(url: str) -> str:
-    try:
-        return PathManager.get_local_path(url)
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"Cannot download {url}: {error}. {_ADVICE}") from error
-
-
-def _torchvision_file(model: str) -> str:
-    known = sorted(list_models(include=["resnet*", "resnext*", "wide_resnet*"]))
+def _check_known(scheme: str, model: str, known: Sequence[str]) -> None:
     if model not in known:
-        raise InputError(f"There is no {TORCHVISION}{model}; known names: {', '.join(known)}.")
-    # V1 are the weights that published detectors started from.
-    return _cached(get_model_weights(model).IMAGENET1K_V1.url)
-
-
-def _swin_file(model: str) -> str:
-    if model not in _SWIN_MODELS:
-        raise InputError(f"There is no {SWIN}{model}; known names: {', '.join(_SWIN_MODELS)}.")
-    return _cached(_SWIN_URL.format(model))
+        raise InputError(f"There is no {scheme}{model}; known names: {', '.join(known)}.")
 
 
 def _cached(url: str) -> str:
-    """The file of a URL in the folder where torch.hub keeps weights, downloaded if need be."""
+    """Return the file of a URL in the folder of torch.hub, downloaded if necessary."""
     name = os.path.basename(urlparse(url).path)
     file = os.path.join(torch.hub.get_dir(), "checkpoints", name)
     if not os.path.isfile(file):
-        _download(url, file)
+        checksum = re.search(r"-([a-f0-9]{8,})\.", name)  # torch.hub's convention
+        try:
+            os.makedirs(os.path.dirname(file), exist_ok=True)
+            torch.hub.download_url_to_file(url, file, checksum and checksum[1])
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"Cannot download {url} to {file}: {error}. {_ADVICE}") from error
     return file
-
-
-def _download(url: str, file: str) -> None:
-    checksum = re.search(r"-([a-f0-9]{8,})\.", os.path.basename(file))  # torch.hub's convention
-    try:
-        os.makedirs(os.path.dirname(file), exist_ok=True)
-        torch.hub.download_url_to_file(url, file, checksum and checksum[1])
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"Cannot download {url} to {file}: {error}. {_ADVICE}") from error

@@ -23,13 +23,6 @@ from brloss_d2.errors import InputError
 if TYPE_CHECKING:
     from brloss_d2.checkpoint import Conversion
 
-_TITLES = {
-    "atss": "ATSS or PAA",
-    "paa": "PAA",
-    "resnet": "ResNet",
-    "co_deformable_detr": "Co-Deformable-DETR",
-}
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
@@ -52,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _convert(args: argparse.Namespace) -> int:
     import torch
 
-    from brloss_d2.checkpoint import convert_file, replacing
+    from brloss_d2.checkpoint import convert_file
+    from brloss_d2.utils.files import replacing
 
     conversion = convert_file(args.source, args.architecture)
     if args.config_file:
@@ -64,12 +58,11 @@ def _convert(args: argparse.Namespace) -> int:
         torch.save(conversion.checkpoint(), temporary)
     for warning in conversion.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    title = _TITLES.get(conversion.architecture, conversion.architecture)
     whose = "brloss_d2" if conversion.is_ours else "mmdetection"
     numbers = sum(weight.numel() for weight in conversion.weights.values())
     print(
-        f"{title}: {len(conversion.weights)} tensors, {numbers:,} numbers, under the names of "
-        f"{whose} in {args.target}"
+        f"{conversion.title}: {len(conversion.weights)} tensors, {numbers:,} numbers, under the "
+        f"names of {whose} in {args.target}"
     )
     return 0
 

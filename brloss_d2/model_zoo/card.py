@@ -148,7 +148,7 @@ def _command(name: str) -> str:
 
 
 def _model(cfg: DictConfig) -> Iterator[str]:
-    parts = {key: value for key, value in cfg.model.items() if _is_part(value)}
+    parts = {str(key): value for key, value in cfg.model.items() if _is_part(value)}
     parameters = ""
     try:  # without memory or time for weights
         with torch.device("meta"):
@@ -161,7 +161,7 @@ def _model(cfg: DictConfig) -> Iterator[str]:
     yield _text(cfg.model, omit=set(parts))
     for key, value in parts.items():
         if not _is_criterion(value):
-            yield from _part(str(key), value)
+            yield from _part(key, value)
 
 
 def _part(key: str, value: Any, indent: int = 2) -> Iterator[str]:
@@ -171,14 +171,15 @@ def _part(key: str, value: Any, indent: int = 2) -> Iterator[str]:
             yield from _part(f"{key}[{i}]", item, indent)
         return
     text = " " * indent + f"{key}: {_text(value)}"
-    parts = {k: v for k, v in value.items() if _is_part(v)} if isinstance(value, DictConfig) else {}
+    nodes = value.items() if isinstance(value, DictConfig) else ()
+    parts = {str(k): v for k, v in nodes if _is_part(v)}
     if len(text) <= 2 * (_WIDTH - _LABEL) or not parts:
         yield text
         return
     yield " " * indent + f"{key}: {_text(value, omit=set(parts))}"
     for k, v in parts.items():
         if not _is_criterion(v):
-            yield from _part(str(k), v, indent + 2)
+            yield from _part(k, v, indent + 2)
 
 
 def _is_part(value: Any) -> bool:

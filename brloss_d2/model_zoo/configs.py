@@ -64,7 +64,7 @@ def config_file(name: str) -> str:
 
 
 def get_config(name: str) -> DictConfig:
-    """Load a config; each call returns a new object that may be changed.
+    """Return a config, which may be changed: it is loaded again by each call.
 
     Args:
         name: name of the config as in `list_configs()`, with or without `.py`.
@@ -97,7 +97,7 @@ def list_criteria(site: str | None = None) -> list[str]:
         ['ce', 'ap', 'bap', 'rs', 'brs', 'alrp']
     """
     nodes = _criteria(root() / "configs" / _COMMON / "criteria.py")
-    names = [name for name, sites in nodes.items() if site is None or site in sites]
+    names = [str(name) for name, sites in nodes.items() if site is None or site in sites]
     if not names:
         known = sorted({site for sites in nodes.values() for site in sites})
         raise InputError(f"There is no site {site!r}: expected one of {', '.join(known)}.")

@@ -15,9 +15,9 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from brloss_d2.checkpoint import replacing
 from brloss_d2.errors import InputError
 from brloss_d2.prediction.predictor import Predictor
+from brloss_d2.utils.files import replacing
 
 Outputs = dict[str, Tensor]
 _RESCALED = (0.75, 1.25)

@@ -11,10 +11,10 @@ import numpy as np
 from detectron2.structures import Instances
 from pycocotools import mask as rle
 
-from brloss_d2.checkpoint import replacing
 from brloss_d2.errors import InputError
 from brloss_d2.plotting import LabeledBoxes, draw_detections
 from brloss_d2.prediction.categories import Categories
+from brloss_d2.utils.files import replacing
 
 PREDICTIONS_FILE = "predictions.json"
 IMAGES_FILE = "images.json"

@@ -1,6 +1,6 @@
-"""All criteria by name: `NAME.SITE` is the criterion that trains one site of a detector with a loss.
+"""All criteria by name: `NAME.SITE` trains one site of a detector with a loss.
 
-The names are the loss tokens of the config names, and `brloss_d2.model_zoo.criterion_names` lists
+The names are the loss tokens of the config names, and `brloss_d2.model_zoo.list_criteria` lists
 them. The sites are
 
 * `rpn`, `roi`, `mask`: the heads of Faster, Cascade and Mask R-CNN;
@@ -98,7 +98,7 @@ def _on_deltas(cls_loss, beta, images=_IMAGES_PER_POOL):
 
 
 def _average_precision(loss):
-    """Self-balanced in the R-CNN; as published in one-stage detectors, with constant box weights."""
+    """Self-balanced in the R-CNN; constant box weights, as published, in one-stage detectors."""
     one, half = (L(loss)(delta=delta) for delta in (1.0, 0.5))
     return dict(
         _ranking(one),

@@ -8,8 +8,8 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from brloss_d2.checkpoint.mmdetection import (
-    ARCHITECTURES,
+from brloss_d2.checkpoint import (
+    architectures,
     from_mmdetection,
     recognize_architecture,
     to_mmdetection,
@@ -33,7 +33,7 @@ GOLDEN = [(name, a) for a, names in PUBLISHED.items() for name in available(*nam
 LEAVES = [
     leaf
     for leaf in sorted(COCO.glob("*_R_*_FPN_brs_*.py"))
-    if leaf.stem.partition("_R_")[0] in ARCHITECTURES
+    if leaf.stem.partition("_R_")[0] in architectures()
 ]
 
 
@@ -183,7 +183,7 @@ def test_other_architectures_are_told() -> None:
     state = weights("faster_brs")
     with pytest.raises(InputError, match=r"12 missing \(roi_head\.mask_head\.convs\.0"):
         from_mmdetection(state, "mask_rcnn")
-    with pytest.raises(InputError, match=f"'ssd'; known ones: {', '.join(ARCHITECTURES)}"):
+    with pytest.raises(InputError, match=f"'ssd'; known ones: {', '.join(architectures())}"):
         from_mmdetection(state, "ssd")
     with pytest.raises(InputError, match=r"none of the architectures .* there are head\.fc\."):
         recognize_architecture({"backbone.conv1.weight": 0, "head.fc.weight": 0})

@@ -37,18 +37,20 @@ NOT_RUN = [
     (r"^python tools/convert_checkpoint\.py .*co_deformable_detr", "needs published weights"),
 ]
 # Programs that need nothing of what was there before: the same quick form runs once for all docs.
-ONCE = ("tools/benchmark_losses.py", "tools/bucketing_report.py", "tools/compare_losses.py")
+ONCE = ("benchmarks/losses.py", "benchmarks/bucketing.py", "tools/compare_losses.py")
 # Arguments added to those of a program; the last one given counts.
 QUICK = {
     "tools/make_shapes.py": ["--train", "12", "--val", "4", "--overwrite"],
     "tools/make_miniatures.py": ["--train", "4", "--val", "2", "--output", "miniatures"],
-    "tools/record_scores.py": ["--iterations", "3", "--window", "1", "--output", "scores.json"],
-    "tools/benchmark_losses.py": [
+    "benchmarks/record_scores.py": [
+        *("--iterations", "3", "--window", "1", "--output", "scores.json"),
+    ],
+    "benchmarks/losses.py": [
         *("--quick", "--device", "cpu", "--threads", "1", "--output", "benchmark"),
         *("--scores", "synthetic", "--losses", "focal", "rs"),
     ],
-    "tools/benchmark_detectors.py": ["--quick", "--device", "cpu", "--output", "detectors.csv"],
-    "tools/bucketing_report.py": ["--quick", "--output", "bucketing"],
+    "benchmarks/detectors.py": ["--quick", "--device", "cpu", "--output", "detectors.csv"],
+    "benchmarks/bucketing.py": ["--quick", "--output", "bucketing"],
     "tools/draw_losses.py": ["--losses", "ap", "--output", "pictures"],
     "tools/compare_losses.py": ["--seeds", "1", "--quick", "--iterations", "2", "--images", "4"],
     "tools/gpu_report.py": ["--list"],
@@ -92,7 +94,7 @@ def quick_form(words: list[str]) -> Quick:
     script, *arguments = words[1:]
     change: Callable[[list[str]], list[str]] = {
         "train_net.py": _training,
-        "tools/benchmark_detectors.py": _first_config,
+        "benchmarks/detectors.py": _first_config,
         "tools/compare_losses.py": _last_loss,
     }.get(script, list)
     return Quick([script, *change(arguments), *QUICK.get(script, [])])

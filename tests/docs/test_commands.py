@@ -21,7 +21,8 @@ from tests.docs.quick import CONFIG, ONCE, OWN_DATA, SHAPES, VARIABLES, quick_fo
 from tests.docs.reading import DOCUMENTS, PYTHON, ROOT, Block, Command, read_blocks, read_commands
 
 HERE = Path(__file__).parent
-PROGRAMS = ("brloss_d2", "configs", "demo", "projects", "tools", "train_net.py", "Makefile")
+FOLDERS = ("benchmarks", "brloss_d2", "configs", "demo", "projects", "tools")
+PROGRAMS = (*FOLDERS, "train_net.py", "Makefile")
 # Folders of trained runs, and pictures and annotations, under the names that the docs give them.
 RUNS = (
     "output/a",

@@ -76,7 +76,7 @@ def test_equals_brute_force(seed, digits):
     matches = random_matches(seed, digits=digits)
     best = OptimalLRP.of(matches)
     for label in range(4):
-        thresholds = sorted({s for s in matches.scores[matches.labels == label]}, reverse=True)
+        thresholds = sorted(set(matches.scores[matches.labels == label]), reverse=True)
         values = [lrp_at(matches, label, t) for t in thresholds]
         lowest = min(range(len(values)), key=lambda i: values[i][0])
         olrp, (error, tp, fp, fn) = values[lowest]

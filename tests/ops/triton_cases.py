@@ -36,7 +36,7 @@ def cells_problem(size: int, edges: int, dtype: torch.dtype, *, ties: bool = Fal
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("size, edges", [(1, 1), (5, 2), (700, 1), (1025, 3), (3000, 65)])
+@pytest.mark.parametrize(("size", "edges"), [(1, 1), (5, 2), (700, 1), (1025, 3), (3000, 65)])
 def test_cells(size, edges, ties, dtype):
     problem = cells_problem(size, edges, dtype, ties=ties)
     level, slope = torch.rand(2, edges, dtype=torch.float64, device=DEVICE)

@@ -2,12 +2,12 @@
 
 import json
 
-import analyze_detections
 import pytest
 from PIL import Image
 
 from brloss_d2.evaluation import load_calibration
 from tests.helpers.imaginary_run import write_run
+from tools import analyze_detections
 
 PICTURES = {"precision_recall.png", "scores.png"}
 

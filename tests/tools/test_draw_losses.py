@@ -3,14 +3,12 @@
 import re
 from pathlib import Path
 
-import draw_losses
 import pytest
 import torch
-from loss_pictures import PICTURES
-from loss_pictures.ranking import descend
-from loss_pictures.scene import COUNT, IOU, LABELS, LOGITS, gradient
 
 from brloss_d2.losses import alrp_loss, ap_loss, bucketed_ap_loss, rank_sort_loss
+from tools import draw_losses
+from tools.draw_losses import COUNT, IOU, LABELS, LOGITS, PICTURES, descend, gradient
 
 DOCS = Path(__file__).parents[2] / "docs"
 

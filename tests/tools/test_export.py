@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import export
 import pytest
 import torch
 from detectron2.config import LazyConfig
@@ -11,6 +10,7 @@ from PIL import Image
 from brloss_d2.checkpoint import Checkpointer
 from tests.helpers.golden_models import load
 from tests.helpers.golden_rcnn import detector, small_faster_rcnn
+from tools import export
 
 
 @pytest.fixture

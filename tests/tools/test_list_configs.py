@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import list_configs
 import pytest
+
+from tools import list_configs
 
 
 def test_table(capsys: pytest.CaptureFixture) -> None:

@@ -1,5 +1,6 @@
 import pytest
-from make_miniatures import main
+
+from tools.make_miniatures import main
 
 pytest.importorskip("cityscapesscripts")
 

@@ -3,13 +3,13 @@
 import json
 
 import numpy as np
-import plot_run
 import pytest
 from PIL import Image
 
 from brloss_d2.errors import InputError
 from brloss_d2.plotting.run_plots import TrainedRun, read_metrics
 from tests.helpers.imaginary_run import write_metrics, write_run
+from tools import plot_run
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The golden files of Co-DETR: weights under our names, and what goes into the transformer."""
+"""Golden files of Co-DETR: weights under our names, and inputs of the transformer."""
 
 import re
 
@@ -9,7 +9,7 @@ from tests.helpers.golden_models import Golden, available
 
 NAMES = available("brs_detr", "brs_detr_equal_sizes", "co_deformable_detr")
 LEVELS = range(4)
-# The small transformer of the files.
+# Sizes of the small transformer in the files.
 SIZES = {"dim": 32, "num_heads": 4, "num_levels": 4, "num_points": 4, "ffn_dim": 64}
 
 _RENAMED = [
@@ -21,26 +21,26 @@ _RENAMED = [
 
 
 def part(golden: Golden, prefix: str) -> dict[str, Tensor]:
-    """The weights whose published names begin with `prefix`, without it."""
+    """Weights whose published names begin with `prefix`, by the rest of the name."""
     names = golden.keys(f"param/{prefix}")
     return {name.removeprefix(f"param/{prefix}"): golden.tensor(name) for name in names}
 
 
 def encoder_state(golden: Golden) -> dict[str, Tensor]:
-    """The state dict of the `DeformableEncoder`."""
+    """State dict of the `DeformableEncoder`."""
     layers = part(golden, "query_head.transformer.encoder.")
     state = {_renamed(name).replace("attentions.0.", "attn."): x for name, x in layers.items()}
     return state | {"level_embed": golden.tensor("param/query_head.transformer.level_embeds")}
 
 
 def decoder_state(golden: Golden) -> dict[str, Tensor]:
-    """The state dict of the layers of the decoder: `layers.0.self_attn.in_proj_weight`, ..."""
+    """State dict of the decoder layers: `layers.0.self_attn.in_proj_weight`, ..."""
     layers = part(golden, "query_head.transformer.decoder.")
     return {_renamed(name).replace("attentions.1.", "cross_attn."): x for name, x in layers.items()}
 
 
 def neck_state(golden: Golden) -> dict[str, Tensor]:
-    """The state dict of the `ChannelMapper`."""
+    """State dict of the `ChannelMapper`."""
     renamed = {}
     for name, x in part(golden, "neck.").items():
         name = name.replace("extra_convs.", "extra.").replace(".conv.", ".")
@@ -49,7 +49,7 @@ def neck_state(golden: Golden) -> dict[str, Tensor]:
 
 
 def maps(golden: Golden, stem: str) -> list[Tensor]:
-    """Maps of the neck's levels, finest first: "neck/p", "geometry/pos_encoding/p"."""
+    """Maps of all levels of the neck, finest first, e.g. with stem "neck/p"."""
     return [golden.tensor(f"{stem}{level}") for level in LEVELS]
 
 

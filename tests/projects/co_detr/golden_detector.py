@@ -1,4 +1,4 @@
-"""The small Co-Deformable-DETR of the golden files, built from our configurations."""
+"""Small Co-Deformable-DETR of the golden files, built from our configs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ CLASSES = 5
 
 
 def detector(golden: Golden):
-    """The leaf configuration with the sizes and weights of the file."""
+    """Detector of the leaf config, with the sizes and weights of the file."""
     cfg = small_config("brs" if golden.name.startswith("brs") else "focal")
     # The stored batch is normalized.
     cfg.pixel_mean, cfg.pixel_std = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
@@ -27,7 +27,7 @@ def detector(golden: Golden):
 
 
 def small_detector(loss: str):
-    """The same detector with weights of its own."""
+    """The same detector with random weights."""
     torch.manual_seed(0)
     return instantiate(small_config(loss))
 
@@ -80,7 +80,7 @@ def inputs(golden: Golden) -> list[dict]:
 
 @contextmanager
 def use_stored_samples(model, golden: Golden) -> Iterator[None]:
-    """Take what is drawn at random from the file: customized queries, in the baseline samples."""
+    """Take random draws from the file: customized queries and, for the baseline, samples."""
     rows = iter([golden.tensor(f"aux{head}/row_index").long() for head in range(2)])
     with mock.patch.object(co_detr, "choose_rows", lambda *_: next(rows)):
         if "rpn/sample0/pos_index" not in golden:
@@ -105,7 +105,7 @@ def use_stored_samples(model, golden: Golden) -> Iterator[None]:
 
 
 def _anchor_labels(golden: Golden, image: int) -> torch.Tensor:
-    """(R,) 1 object, 0 background, -1 not sampled."""
+    """(R,) labels: 1 for objects, 0 for background, -1 for anchors that are not sampled."""
     valid = golden.tensor("rpn/valid")[image].bool().nonzero().squeeze(1)
     labels = torch.full((golden.tensor("rpn/valid").shape[1],), -1, dtype=torch.int8)
     labels[valid[golden.tensor(f"rpn/sample{image}/pos_index").long()]] = 1

@@ -1,4 +1,4 @@
-"""The query head of the golden files of Co-DETR: a small one, and its weights under our names."""
+"""Small query head of the golden files of Co-DETR, and its weights under our names."""
 
 import re
 
@@ -28,7 +28,7 @@ _ELSEWHERE = ("transformer.encoder.", "transformer.decoder.", "transformer.level
 
 
 def small_query_head(**settings) -> CoDeformableHead:
-    """With the sizes of the files."""
+    """Query head with the sizes of the files."""
     settings = {"num_classes": CLASSES, "num_queries": QUERIES} | settings
     return CoDeformableHead(
         encoder=DeformableEncoder(**SIZES, num_layers=2),
@@ -38,7 +38,7 @@ def small_query_head(**settings) -> CoDeformableHead:
 
 
 def query_head_state(golden: Golden) -> dict[str, Tensor]:
-    """The state dict of the `CoDeformableHead`, its encoder included."""
+    """State dict of the `CoDeformableHead`, including its encoder."""
     state = {f"encoder.{name}": x for name, x in encoder_state(golden).items()}
     state |= {f"decoder.{name}": x for name, x in decoder_state(golden).items()}
     for name, x in part(golden, "query_head.").items():
@@ -48,7 +48,7 @@ def query_head_state(golden: Golden) -> dict[str, Tensor]:
 
 
 def golden_query_head(golden: Golden) -> CoDeformableHead:
-    """The small head with the weights of the file; all of them have to fit."""
+    """Small head with the weights of the file, all of which have to fit."""
     head = small_query_head()
     head.load_state_dict(query_head_state(golden))
     return head

@@ -1,4 +1,4 @@
-"""Multi-scale deformable sampling by its definition, and problems for it."""
+"""Multi-scale deformable sampling by its definition, and random inputs for it."""
 
 import math
 from typing import NamedTuple
@@ -31,7 +31,7 @@ def random_problem(
     *,
     seed: int = 0,
 ) -> Problem:
-    """In float64, with locations inside the levels, around their edges and far away."""
+    """Input in float64, with locations inside the levels, around their edges and far away."""
     g = torch.Generator().manual_seed(seed)
     cells = sum(h * w for h, w in shapes)
     value = torch.randn(n, cells, heads, channels, generator=g, dtype=torch.float64)
@@ -42,7 +42,7 @@ def random_problem(
 
 
 def by_loops(problem: Problem) -> Tensor:
-    """One point after the other, by the definition of bilinear interpolation."""
+    """Sample point by point, by the definition of bilinear interpolation."""
     value, shapes, locations, weights = problem
     n, queries, heads, _, points = weights.shape
     out = value.new_zeros(n, queries, heads, value.shape[3])
@@ -62,7 +62,7 @@ def by_loops(problem: Problem) -> Tensor:
 
 
 def by_grid_sample(problem: Problem) -> Tensor:
-    """As the published models have it on a CPU."""
+    """Sample as the published models do on a CPU."""
     value, shapes, locations, weights = problem
     n, _, m, d = value.shape
     sampled = []
@@ -76,7 +76,7 @@ def by_grid_sample(problem: Problem) -> Tensor:
 
 
 def values_and_gradients(function, problem: Problem) -> list[Tensor]:
-    """What `function` makes of the problem, and the gradients of value, locations and weights."""
+    """Result of `function`, and the gradients of value, locations and weights."""
     leaves = [x.clone().requires_grad_() for x in problem if isinstance(x, Tensor)]
     out = function(Problem(leaves[0], problem.shapes, *leaves[1:]))
     g = torch.Generator().manual_seed(1)

@@ -1,4 +1,4 @@
-"""Triton kernels of deformable sampling against PyTorch's form.
+"""Triton kernels of deformable sampling against the PyTorch implementation.
 
 `test_ms_deform_triton.py` runs this file in processes of its own, as tests/ops/test_triton.py does
 with the kernels of the losses, and for the same reason.
@@ -40,7 +40,7 @@ def test_sampling_and_its_gradients(sizes, dtype):
 
 
 def test_points_at_the_centers_of_cells_and_one_cell_outside():
-    """Where slopes jump, both take the same side."""
+    """At points where slopes jump, both take the same side."""
     problem = random_problem(shapes=((4, 4), (2, 2)))
     sizes = torch.tensor([[4.0], [2.0]])[:, :, None]
     cells = (problem.locations * sizes).round().clamp(-1, 5)

@@ -1,4 +1,4 @@
-"""The whole detector on every kind of batch, with both kinds of losses."""
+"""Whole detector on every kind of batch, with both kinds of losses."""
 
 import copy
 
@@ -21,7 +21,7 @@ from tests.projects.co_detr.golden_detector import CLASSES, CONFIGS, small_confi
 
 
 def num_terms(loss: str, layers: int) -> int:
-    """Of proposals, decoder, two sets of customized queries and three auxiliary heads."""
+    """Number of losses of proposals, decoder, two sets of customized queries and three heads."""
     sets = 1 + layers + 2 * layers
     return {"brs": 4 * sets + 9, "focal": 3 * sets + 7}[loss]
 
@@ -65,7 +65,7 @@ def test_number_of_terms_of_the_published_model(loss, count):
     assert len(losses_of(instantiate(cfg), inputs(1, 1))) == num_terms(loss, layers=6) == count
 
 
-def test_a_swin_transformer_below():
+def test_swin_backbone():
     cfg = small_config("brs")
     cfg.backbone = L(Swin)(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), window_size=4)
     cfg.neck.update(input_shapes=[16, 32, 64], in_features=["p1", "p2", "p3"])

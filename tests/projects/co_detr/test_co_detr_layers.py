@@ -16,7 +16,7 @@ STRIDES = (8, 16, 32, 64)
 
 
 def geometry() -> FeatureGeometry:
-    """Of images 75x101 and 60x80 on a canvas of 75x101."""
+    """Geometry of images of 75x101 and 60x80 pixels in a batch of 75x101."""
     maps = [torch.zeros(2, 1, math.ceil(75 / s), math.ceil(101 / s)) for s in STRIDES]
     return FeatureGeometry.build(maps, [(75, 101), (60, 80)], (75, 101))
 
@@ -85,7 +85,7 @@ def test_inverse_sigmoid():
 
 
 def test_references():
-    """Centers of valid cells relative to the image, then to the canvas of each level."""
+    """Centers of cells relative to the image, then to the padded size of each level."""
     places = geometry()
     found = cell_references(places)
     assert found.shape == (2, places.padding.shape[1], 4, 2)
@@ -103,7 +103,7 @@ def test_neck():
     features = {"a": torch.randn(2, 4, 16, 16), "b": torch.randn(2, 6, 8, 8), "c": None}
     maps = neck(features)
     assert [tuple(x.shape[1:]) for x in maps] == [(8, 16, 16), (8, 8, 8), (8, 4, 4), (8, 2, 2)]
-    # The first coarser map is made of the backbone's, the next of that.
+    # The first coarser map comes from the backbone's last map, the second from the first.
     assert [conv.in_channels for conv in neck.extra] == [6, 8]
     assert any((x < 0).any() for x in maps)
     assert not [name for name in neck.state_dict() if name.endswith("convs.0.bias")]
@@ -121,7 +121,7 @@ def test_mistakes_with_the_neck():
 
 
 def test_numbers_of_parameters():
-    """Those of the published sizes."""
+    """Parameters of layers in the published sizes."""
 
     def count(module) -> int:
         return sum(p.numel() for p in module.parameters())
@@ -155,14 +155,14 @@ def test_mlp():
 
 
 def random_layers(module: torch.nn.Module) -> None:
-    """Offsets and weights of attention that depend on what is asked."""
+    """Make offsets and weights of the attention depend on the query."""
     for name, parameter in module.named_parameters():
         if "sampling_offsets.weight" in name or "attention_weights.weight" in name:
             torch.nn.init.normal_(parameter)
 
 
 def test_padding_is_never_read():
-    """Noise in the padded cells of the maps leaves all others as they are, to the bit."""
+    """Noise in the padded cells of the maps does not change any other cell, bit for bit."""
     torch.manual_seed(0)
     places = geometry()
     encoder = DeformableEncoder(16, 4, 4, 2, num_layers=3, ffn_dim=32)

@@ -29,7 +29,7 @@ def identical(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
-    """With a ResNet-50 and centerness."""
+    """Model with a ResNet-50 and a centerness branch."""
     return detector("R_50_focal")
 
 
@@ -72,7 +72,7 @@ def test_every_weight_of_ours_has_a_published_name(leaf: str, tensors: int) -> N
 
 
 def test_names_by_example(published: dict[str, Tensor], model: nn.Module) -> None:
-    """Layers whose order or number could be mistaken."""
+    """Layers whose order or index could be confused."""
     state = model.state_dict()
     pairs = {
         "backbone.layer4.2.bn3.running_var": "backbone.res5.2.conv3.norm.running_var",
@@ -111,7 +111,7 @@ def test_both_forms_of_the_head_embedding(
 
 @pytest.mark.parametrize("leaf", ["R_50_brs", "swin_t_focal"])
 def test_the_direction_is_recognized(tmp_path: Path, leaf: str) -> None:
-    """Though both sides of a Swin transformer have the same names."""
+    """The direction is found although the weights of a Swin have the same names in both."""
     state, file = detector(leaf).state_dict(), tmp_path / "file.pth"
     torch.save({"model": state}, file)
     back = convert_file(str(file))

@@ -1,4 +1,4 @@
-"""Which rows of an auxiliary head become queries, and what they carry."""
+"""Choice of rows of an auxiliary head, and the boxes and targets of the queries made of them."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ CLASSES = 80
 
 
 def labels(num_positives: int, length: int = 600) -> torch.Tensor:
-    """Positives first, of classes that differ, then background."""
+    """Labels: positives of different classes first, then background."""
     found = torch.full((length,), CLASSES)
     found[:num_positives] = torch.arange(num_positives) % CLASSES
     return found
@@ -20,7 +20,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 @pytest.mark.parametrize(
-    "positives, count", [((0, 5, 400), 300), ((0, 0), 9), ((3, 12), 12), ((300, 1), 300)]
+    ("positives", "count"), [((0, 5, 400), 300), ((0, 0), 9), ((3, 12), 12), ((300, 1), 300)]
 )
 def test_counts(positives, count):
     lists = [labels(n) for n in positives]
@@ -48,8 +48,8 @@ def test_draws_are_random_but_repeatable():
         assert set(draws[0][image].tolist()) != set(draws[2][image].tolist())
 
 
-def test_every_row_is_as_likely():
-    """Of 10 positives 5 are drawn, of 8 background rows 4 beside them: each in half of 2000."""
+def test_all_rows_are_equally_likely():
+    """5 of 10 positives are drawn, and 4 of 8 background rows: each in half of 2000 draws."""
     lists = [labels(10, 10), labels(1, 9)]
     generator = seeded(0)
     draws = [choose_rows(lists, CLASSES, 5, 1, generator) for _ in range(2000)]
@@ -65,15 +65,15 @@ def test_ignored_rows_are_never_drawn():
     assert rows[0, 0] == 10 and (image[rows] >= 0).all()
 
 
-def test_lists_that_are_too_short():
+def test_too_few_rows():
     image = torch.tensor([CLASSES, -1, 7, CLASSES])
     rows = choose_rows([image, image[:0]], CLASSES, generator=seeded(0))
     assert rows[0, 0] == 2 and set(rows[0, 1:3].tolist()) == {0, 3}
     assert rows[0, 3:].tolist() == [-1] * 6 and rows[1].tolist() == [-1] * 9
 
 
-def test_what_the_rows_carry():
-    """Boxes are relative to each image and not clipped; what fills up is ignored."""
+def test_boxes_and_targets_of_the_rows():
+    """Boxes are relative to each image and not clipped; rows that fill up are ignored."""
     boxes = torch.tensor([[10.0, 20, 30, 60], [-50, 0, 150, 40], [0, 0, 0, 0]])
     objects = boxes + 1
     handed_over = HeadRows(
@@ -97,8 +97,8 @@ def test_what_the_rows_carry():
     assert not found.boxes.requires_grad
 
 
-def test_order_of_the_list_does_not_matter():
-    """The same set comes out of a list in another order, if all positives fit."""
+def test_order_of_the_rows_does_not_matter():
+    """If all positives fit, the same set is chosen in any order of the rows."""
     image, boxes = labels(12, 12), torch.rand(12, 4, generator=seeded(2)) * 50
     order = torch.randperm(12, generator=seeded(3))
     sets = []

@@ -1,4 +1,4 @@
-"""The augmentation of the published recipe: sizes, crops, and boxes that move with the image."""
+"""Augmentation of the published recipe: sizes, crops, and boxes that follow the image."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def seed():
 
 @pytest.fixture(scope="module")
 def node():
-    """The data of the recipe."""
+    """Data loaders of the recipe."""
     cfg = LazyConfig.load(str(CONFIGS / "common/data.py"))
     return cfg.dataloader
 
@@ -46,7 +46,7 @@ def record(folder: Path, boxes: list[list[float]], **more: int) -> dict:
 
 
 def extent(image: np.ndarray) -> list[int]:
-    """The box of what is bright."""
+    """Box around the bright pixels."""
     rows, columns = np.nonzero(image[..., 0] > 127)
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
@@ -69,7 +69,7 @@ def test_one_of_several_policies():
 
 
 def test_sizes_and_crops_of_the_recipe(node):
-    """Half of the images whole, half cropped after a first resize; all end at one of 11 sizes."""
+    """Half of the images are whole, half are resized crops; all get one of 11 sizes."""
     flip, policies = (instantiate(a) for a in node.train.mapper.augmentations)
     assert isinstance(flip, T.RandomFlip) and flip.prob == 0.5
     shorts, ratios = [], []
@@ -144,7 +144,7 @@ class FixedCrop(T.Augmentation):
 
 
 def test_thin_boxes_are_dropped_before_resizing(node, tmp_path):
-    """In pixels of the original image, however large they become."""
+    """Boxes are measured in pixels of the original image, however large they become."""
     boxes = [[10, 10, 10.9, 30], [10, 10, 30, 10.5], [10, 10, 11, 11], BOX]
     given = record(tmp_path, boxes)
     mapper = instantiate(node.train.mapper)

@@ -16,7 +16,7 @@ from tests.projects.co_detr.golden_co_detr import (
     neck_state,
 )
 
-# Largest differences met: none in geometry, positions and neck, 2e-6 in the memory.
+# Largest differences measured: none in geometry, positions and neck, 2e-6 in the memory.
 EXACT = {"rtol": 0, "atol": 2e-7}
 CLOSE = {"rtol": 0, "atol": 1e-5}
 
@@ -37,7 +37,7 @@ def test_geometry(golden):
 
 
 def test_positions(golden):
-    """Padded cells too: rounding decides there, so the order of operations has to be equal."""
+    """Padded cells agree too, where rounding decides: the order of operations is the same."""
     dim = SIZES["dim"] // 2
     for mask, expected in zip(
         geometry(golden).masks, maps(golden, "geometry/pos_encoding/p"), strict=True

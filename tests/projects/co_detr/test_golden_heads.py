@@ -1,4 +1,4 @@
-"""The auxiliary heads and all loss sites of BRS-DETR against the published implementation."""
+"""Auxiliary heads and all losses of BRS-DETR against the published implementation."""
 
 from dataclasses import replace
 
@@ -20,11 +20,11 @@ from tests.projects.co_detr.golden_detector import (
 )
 
 LEVELS = range(5)
-# The sites in the order in which a training step comes to them.
+# Sets of logits with a loss of their own, in the order of a training step.
 DECODER = [f"main_layer{d}" for d in range(3)]
 CUSTOM = [f"aux{head}_layer{d}" for head in range(2) for d in range(3)]
 SITES = ["encoder", *DECODER, "rpn", "roi", "atss", *CUSTOM]
-ANCHOR_HEADS = {"rpn": (9, 1), "atss": (1, CLASSES)}  # anchors of a cell, classes
+ANCHOR_HEADS = {"rpn": (9, 1), "atss": (1, CLASSES)}  # anchors per cell, classes
 
 
 @pytest.fixture(scope="module", params=available(*NAMES))
@@ -38,7 +38,7 @@ def model(golden):
 
 
 def maps(golden, model) -> list[torch.Tensor]:
-    """The pyramid of the stored memory."""
+    """Pyramid of the stored memory."""
     levels = golden.tensor("encoder/memory").split(
         golden.tensor("geometry/spatial_shapes").prod(1).tolist(), 1
     )
@@ -118,7 +118,7 @@ def test_dense_head(golden, model):
 
 @pytest.fixture(scope="module")
 def sites(golden, model):
-    """What each criterion of a training step was given, by site; inner criteria alone."""
+    """Input of each ranking criterion in a training step, by site."""
     if not golden.name.startswith("brs"):
         pytest.skip("the baseline ranks nothing")
     calls = []
@@ -158,7 +158,7 @@ def test_targets_and_gradients_of_the_logits(golden, model, sites, site):
 
 
 def as_stored(golden, site: str, rows: torch.Tensor) -> torch.Tensor:
-    """Flat in the stored order, which goes level by level in heads with anchors."""
+    """Flatten in the stored order, which is level by level for heads with anchors."""
     if site in ANCHOR_HEADS:
         anchors, classes = ANCHOR_HEADS[site]
         kind = "objectness" if site == "rpn" else "deltas"

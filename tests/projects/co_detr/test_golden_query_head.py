@@ -14,8 +14,8 @@ from tests.projects.co_detr.golden_query_head import CLASSES, golden_query_head
 IMAGES = range(2)
 LAYERS = range(3)
 HEADS = ("roi", "atss")
-# Largest absolute differences met: none from the memory to what goes into the decoder, then 3e-6 of
-# features, 1.5e-6 of logits and 3e-7 of boxes.
+# Largest absolute differences measured: none from the memory to the input of the decoder, then 3e-6
+# in features, 1.5e-6 in logits and 3e-7 in boxes.
 MAPS, LOGITS, BOXES = 1e-5, 5e-6, 1e-6
 
 
@@ -43,7 +43,7 @@ def objects(golden, image: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def handed_over(golden, name: str) -> HeadRows:
-    """The rows of an auxiliary head, without features."""
+    """Rows of an auxiliary head, without features."""
     boxes = golden.tensor(f"{name}/handed_over/boxes")
     count = boxes.shape[1]
     if name == "roi":
@@ -78,7 +78,7 @@ def test_proposals(golden, head, where):
 
 
 def test_decoder(golden, head, where):
-    """From the maps of the neck on, so that errors may add up."""
+    """Start from the maps of the neck, so that errors add up."""
     features = [golden.tensor(f"neck/p{level}") for level in range(4)]
     memory = head.encoder(features, where)
     decoded = head.decode(head.propose(memory, where).queries, memory, where)
@@ -105,7 +105,7 @@ def test_matching(golden, head, where):
 
 @pytest.mark.parametrize("number", range(2))
 def test_chosen_rows(golden, number):
-    """As many as published, and where all positives fit they are the same."""
+    """The number of rows is the published one; if all positives fit, so are the rows."""
     labels = handed_over(golden, HEADS[number]).labels
     published = golden.tensor(f"aux{number}/row_index").long()
     rows = choose_rows(labels, CLASSES, max_count=20)

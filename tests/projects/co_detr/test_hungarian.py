@@ -1,4 +1,4 @@
-"""One-to-one matching: against brute force, and what happens at the edges."""
+"""One-to-one matching against brute force, and its edge cases."""
 
 from itertools import permutations
 
@@ -29,7 +29,7 @@ def total(cost: torch.Tensor, matched: torch.Tensor) -> float:
 
 
 def test_cost():
-    """Focal loss, L1 and GIoU as torch and torchvision have them."""
+    """Focal loss, L1 and GIoU are those of torch and torchvision."""
     logits, boxes, gt_boxes, classes = problem(7, 4)
     cost = HungarianMatcher(cls_weight=4.0, l1_weight=3.0, giou_weight=0.5).cost(
         logits, boxes, gt_boxes, classes, SIZE
@@ -42,7 +42,7 @@ def test_cost():
     torch.testing.assert_close(cost, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("queries, objects", [(6, 1), (6, 3), (6, 6), (5, 2), (3, 6)])
+@pytest.mark.parametrize(("queries", "objects"), [(6, 1), (6, 3), (6, 6), (5, 2), (3, 6)])
 @pytest.mark.parametrize("seed", range(4))
 def test_brute_force(queries, objects, seed):
     case = problem(queries, objects, seed)
@@ -66,14 +66,14 @@ def test_fewer_rows_same_matching(seed):
     assert (matched >= 0).sum() == len(rows)
 
 
-def test_few_rows_are_left():
+def test_few_rows_go_to_the_solver():
     cost = MATCHER.cost(*problem(500, 4), SIZE)
     rows = _candidates(cost)
     assert len(rows) <= 16 and torch.equal(rows, rows.sort().values)
 
 
-def test_objects_that_want_the_same_rows():
-    """All objects alike: each takes one of the best rows, no row twice."""
+def test_objects_that_compete_for_the_same_rows():
+    """Identical objects: each is matched with one of the best rows, no row twice."""
     logits, boxes, gt_boxes, classes = problem(50, 1)
     case = (logits, boxes, gt_boxes.repeat(5, 1), classes.repeat(5))
     matched = MATCHER(*case, SIZE)

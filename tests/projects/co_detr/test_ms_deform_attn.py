@@ -1,4 +1,4 @@
-"""Deformable attention: the definition, gradients, memory, mixed precision, initialization."""
+"""Deformable attention: definition, gradients, memory, mixed precision, initialization."""
 
 import math
 
@@ -76,8 +76,8 @@ def test_nan_and_far_points():
     assert out.isnan().sum() == out.shape[-1]
 
 
-def test_what_the_graph_keeps():
-    """Value, locations and weights, 2,560 bytes a cell; with `grid_sample` it is 18,944."""
+def test_memory_of_the_graph():
+    """The graph keeps value, locations and weights, 2,560 bytes per cell; `grid_sample` 18,944."""
     problem = random_problem(1, SHAPES, sum(h * w for h, w in SHAPES), 8, 32, 4).to(torch.float32)
 
     def kept_by(function) -> float:
@@ -109,7 +109,7 @@ def test_half_precision_is_sampled_in_single():
 
 
 def test_operator():
-    """Schema, shapes without data, autograd, ahead-of-time graphs: as torch.compile needs them."""
+    """Schema, fake tensors, autograd and ahead-of-time graphs fit the needs of torch.compile."""
     problem = random_problem().to(torch.float32)
     leaves = [x.requires_grad_() for x in problem if isinstance(x, torch.Tensor)]
     flat = [size for shape in problem.shapes for size in shape]
@@ -148,7 +148,7 @@ def test_initial_points_lie_on_rays():
     radii = torch.arange(1.0, 5)
     diagonal = torch.stack([radii, radii], dim=-1)
     axis = torch.stack([radii, torch.zeros(4)], dim=-1)
-    # Head 0 looks to the right, head 1 to the lower right.
+    # Head 0 samples to the right, head 1 to the lower right.
     torch.testing.assert_close(offsets[0], axis.expand(4, -1, -1), rtol=0, atol=1e-6)
     torch.testing.assert_close(offsets[1], diagonal.expand(4, -1, -1), rtol=0, atol=1e-6)
     torch.testing.assert_close(offsets.abs().amax(-1), radii.expand(8, 4, -1), rtol=0, atol=1e-6)
@@ -160,7 +160,7 @@ def test_initial_points_lie_on_rays():
 
 
 def attend(attention: MSDeformAttn, references: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-    """By the definition, in float64, with the loops of the reference."""
+    """Attention by its definition, in float64, with the loops of the reference."""
     places = geometry()
     n, q, _ = query.shape
     offsets = attention.sampling_offsets(query).view(n, q, 4, 4, 2, 2)
@@ -178,7 +178,7 @@ def attend(attention: MSDeformAttn, references: torch.Tensor, query: torch.Tenso
 
 @pytest.mark.parametrize("numbers", [2, 4])
 def test_module(numbers):
-    """Points and boxes as references; padding counts as zero; the residual is without position."""
+    """References are points or boxes; padding counts as zero; the residual has no position."""
     torch.manual_seed(0)
     attention = MSDeformAttn(8, 4, 4, 2).double()
     torch.nn.init.normal_(attention.sampling_offsets.weight)
@@ -206,7 +206,7 @@ def test_module_under_autocast():
 
 
 def test_offsets_in_half_precision_on_a_wide_level():
-    """333 is no number of bfloat16."""
+    """bfloat16 cannot represent 333."""
     offsets = torch.tensor([100.0, 0.0], dtype=torch.bfloat16).expand(1, 1, 1, 1, 1, 2)
     references = torch.tensor([0.5 / 333, 0.5]).expand(1, 1, 1, 2)
     found = sampling_locations(references, offsets, [(1, 333)]).flatten()

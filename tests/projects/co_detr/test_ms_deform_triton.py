@@ -1,4 +1,4 @@
-"""Triton's deformable sampling, interpreted and on a GPU; tests/ops compiles its kernels."""
+"""Deformable sampling with Triton, interpreted and on a GPU; tests/ops compiles its kernels."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The query head: proposals, refinement of boxes, customized queries, initialization."""
+"""Query head: proposals, refinement of boxes, customized queries, initialization."""
 
 import math
 
@@ -32,7 +32,7 @@ def memory(batch=BATCH, images=2, seed=0) -> torch.Tensor:
 
 
 def random_head(seed: int = 0, **settings) -> CoDeformableHead:
-    """All weights random: fresh heads step nowhere."""
+    """Query head with random weights only; a new one predicts steps of zero."""
     head = small_query_head(**settings)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def random_queries(count: int = 11, images: int = 2) -> Queries:
 
 class TestProposals:
     def test_boxes_of_the_cells(self):
-        """Cell by cell; a cell is padding if the pixel that nearest interpolation takes is."""
+        """A cell is padding if its pixel of nearest interpolation is."""
         expected = []
         for height, width in SIZES:
             for level, stride in enumerate(STRIDES):
@@ -67,12 +67,12 @@ class TestProposals:
         torch.testing.assert_close(found, torch.tensor(expected).view_as(found))
 
     def test_cells_next_to_the_border(self):
-        """Of 64 columns the outer ones have their centers within 1 % of the border."""
+        """Of 64 columns, the outer two have their centers within 1 % of the border."""
         boxes = proposal_logits(geometry((64, 512), [(64, 512)]))[0, : 8 * 64].view(8, 64, 4)
         assert boxes[:, [0, -1]].isinf().all() and boxes[:, 1:-1].isfinite().all()
 
     def test_unusable_cells(self):
-        """Their boxes are (1, 1, 1, 1) and teach nothing, whatever the memory holds there."""
+        """Their boxes are (1, 1, 1, 1) without gradient, whatever the memory holds there."""
         head, where = random_head(), geometry()
         unusable = proposal_logits(where).isinf().any(-1)
         cells = memory().requires_grad_()
@@ -122,13 +122,13 @@ class TestProposals:
 
 
 class TestDecoder:
-    def test_fresh_heads_step_nowhere(self):
+    def test_new_heads_predict_their_references(self):
         head, queries = small_query_head(), random_queries()
         boxes = head.decode(queries, memory(), geometry()).boxes
         torch.testing.assert_close(boxes, queries.references.expand(3, -1, -1, -1))
 
-    def test_what_a_layer_gets(self):
-        """Boxes relative to the padded maps of each level, and positions that never change."""
+    def test_inputs_of_the_layers(self):
+        """Boxes are relative to the padded maps of each level, and positions never change."""
         head, queries, where = random_head(), random_queries(), geometry()
         calls = []
         for layer in head.decoder.layers:
@@ -152,7 +152,7 @@ class TestDecoder:
             torch.testing.assert_close(getattr(after, name), expected, rtol=1e-4, atol=1e-5)
 
     def test_looks_forward_twice(self):
-        """Boxes of a layer train its own steps and those of the layer before, no others."""
+        """Boxes of a layer train its own box branch and that of the layer before, no others."""
         head, where = random_head(), geometry()
         for layer in range(3):
             queries = head.propose(memory(), where).queries
@@ -165,15 +165,15 @@ class TestDecoder:
             assert trained == [layer - 1 <= d <= layer for d in range(3)] + [False]
             assert head.decoder.layers[0].ffn.linear1.weight.grad.abs().sum() > 0
 
-    def test_sampling_places_have_no_gradient_to_earlier_boxes(self):
-        """Logits of the last layer do not reach any box branch."""
+    def test_sampling_locations_have_no_gradient_to_earlier_boxes(self):
+        """Logits of the last layer have no gradient to any box branch."""
         head, where = random_head(), geometry()
         queries = head.propose(memory(), where).queries
         head.decode(queries, memory(), where).logits[-1].sum().backward()
         assert all(p.grad is None for branch in head.box_branches for p in branch.parameters())
 
-    def test_boxes_are_those_the_next_layer_starts_from(self):
-        """A head cut after two layers, started from boxes of the first, predicts the same."""
+    def test_boxes_are_the_references_of_the_next_layer(self):
+        """Without its first layer, a head predicts the same from the boxes of that layer."""
         head, queries, where = random_head(), random_queries(), geometry()
         whole = head.decode(queries, memory(), where)
         rest = random_head()
@@ -185,7 +185,7 @@ class TestDecoder:
         )
 
     def test_padding_does_not_matter(self):
-        """Noise in the padding of the feature maps changes neither memory inside nor decoder."""
+        """Noise in the padding of the maps changes neither other cells nor the decoder."""
         head, where = random_head(), geometry()
         noisy = [
             torch.where(mask[:, None], torch.randn(x.shape), x)
@@ -201,8 +201,8 @@ class TestDecoder:
             assert torch.equal(clean, other)
 
 
-def test_halves_of_what_a_box_is_encoded_to():
-    """The first is the position; the second belongs to the content of customized queries."""
+def test_halves_of_encoded_boxes():
+    """The first half is the position, the second a part of the content of customized queries."""
     head = small_query_head()
     encoders = [(head.pos_trans, None), *((e.pos_trans, e) for e in head.custom.embeddings)]
     with torch.no_grad():
@@ -246,7 +246,7 @@ class TestCustomQueries:
         torch.testing.assert_close(found.content, inside.content)
 
     def test_gradients(self):
-        """Features learn, boxes do not."""
+        """Features have a gradient, boxes have none."""
         head, where = random_head(), geometry((75, 101), [(75, 101)])
         boxes, features = (
             self.BOXES.clone().requires_grad_(),
@@ -318,7 +318,7 @@ def test_initialization():
 
 
 def test_names_and_numbers_of_parameters():
-    """Of the published size; only sampling offsets may bear that name, and nothing "backbone"."""
+    """Published size; names decide on learning rates: only true offsets are "sampling_offsets"."""
     with torch.device("meta"):
         head = CoDeformableHead(
             encoder=DeformableEncoder(), decoder=DeformableDecoder(), num_classes=80

@@ -1,4 +1,4 @@
-"""Weights, optimizer and schedule of the leaves are the published ones."""
+"""Loss weights, optimizer and schedule of the leaves are the published ones."""
 
 import re
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_the_readme_has_a_row_for_each_leaf() -> None:
     ],
 )
 def test_parameters(leaf: str, numbers: int, frozen: int) -> None:
-    """As counted for the published models; detections need the first three parts alone."""
+    """Numbers of parameters are the published ones; inference needs three parts alone."""
     model = instantiate(config(leaf).model)
     assert count(model) == numbers
     assert count(model, trained=False) == frozen
@@ -99,7 +99,7 @@ def test_optimizer(leaf: str) -> None:
 
 
 class Named(nn.Module):
-    """One parameter of each kind."""
+    """Model with one parameter of each kind."""
 
     def __init__(self):
         super().__init__()
@@ -191,7 +191,7 @@ def test_proposals_and_samples(leaf: str) -> None:
 
 
 def test_anchors_of_the_first_cells() -> None:
-    """Centered on the corner of the cell; ratio by ratio, each in three sizes."""
+    """Anchors are centered on the corner of the cell, ratio by ratio, each in three sizes."""
     model = config("R_50_brs").model
     maps = [torch.zeros(1, 1, 2, 2)] * 5
     anchors = [a.tensor for a in instantiate(model.proposal_generator.anchor_generator)(maps)]
@@ -205,7 +205,7 @@ def test_anchors_of_the_first_cells() -> None:
     assert dense.tensor.tolist()[:2] == [[-32, -32, 32, 32], [-24, -32, 40, 32]]
 
 
-def test_own_classes_reach_all_heads(tmp_path: Path) -> None:
+def test_number_of_classes_reaches_all_heads(tmp_path: Path) -> None:
     cfg, _ = load_config(
         str(CONFIGS / "quick/co_deformable_detr_R_18_brs_300it.py"),
         ["model.query_head.num_classes=3", "optimizer.lr=0.002"],

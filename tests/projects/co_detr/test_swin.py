@@ -1,4 +1,4 @@
-"""Swin transformers: as large as published, and the same function as torchvision's."""
+"""Swin transformers have the published sizes and compute the same as torchvision's."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_every_output_has_a_normalization_and_nothing_else_is_new() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(140, 176), (144, 168)])
 def test_the_same_maps_as_torchvision(size: tuple[int, int]) -> None:
-    """Whose maps need padding to whole windows, as 35 x 44 cells do with windows of 3."""
+    """The maps need padding to whole windows, e.g. 35 x 44 cells with windows of 3."""
     torch.manual_seed(0)
     reference = torchvision.models.SwinTransformer(
         patch_size=[4, 4],
@@ -94,7 +94,7 @@ def test_stochastic_depth_drops_whole_branches_of_an_image() -> None:
     drop = swin.layers[-1].blocks[-1].drop_path
     x = torch.ones(1000, 5, 3)
     kept = drop(x)[:, 0, 0]
-    assert torch.equal(drop(x).flatten(1).std(1), torch.zeros(1000)), "one lot for each image"
+    assert torch.equal(drop(x).flatten(1).std(1), torch.zeros(1000)), "one draw per image"
     assert sorted(set(kept.tolist())) == pytest.approx([0, 1 / 0.4])
     assert (kept == 0).float().mean().item() == pytest.approx(0.6, abs=0.05)
     assert torch.equal(drop.eval()(x), x)
@@ -109,7 +109,7 @@ def test_impossible_rates_are_refused() -> None:
 
 
 def our_names(reference: nn.Module) -> dict[str, Tensor]:
-    """The weights of torchvision's network, whose stages and mergers are one list."""
+    """Weights of torchvision's network under our names; it has stages and mergers in one list."""
     renamed = {}
     for name, weight in reference.state_dict().items():
         if not name.startswith("features.") or name.endswith("relative_position_index"):

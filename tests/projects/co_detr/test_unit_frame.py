@@ -1,4 +1,4 @@
-"""The frame in which the published RPN compares boxes."""
+"""Frame in which the published RPN compares boxes."""
 
 import pytest
 import torch
@@ -13,8 +13,8 @@ from brloss_d2.losses import (
 )
 from brloss_d2.projects.co_detr.modeling.unit_frame import UnitFrameCriterion
 
-# What the published code gives for a prediction on an anchor of 100 pixels: the object's box, the
-# IoU of the boxes and that in the unit frame.
+# Results of the published code for predictions on an anchor of 100 pixels: box of the object, IoU
+# of the boxes, and IoU in the unit frame.
 CASES = [
     ((100 / 3, 0, 400 / 3, 100), 0.50, 0.935),
     ((-50, 0, 150, 100), 0.50, 0.871),
@@ -24,7 +24,7 @@ CASES = [
 
 
 class Recorder(RankingCriterion):
-    """Keeps what it is given."""
+    """Criterion that keeps its input."""
 
     def forward(self, matched):
         self.matched = matched

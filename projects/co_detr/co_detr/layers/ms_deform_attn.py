@@ -182,12 +182,7 @@ def _pairs(flat: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(flat[0::2], flat[1::2], strict=True))
 
 
-_ARGUMENTS = "Tensor value, Tensor locations, Tensor weights, int[] shapes, str backend"
-
-
-@torch.library.custom_op(
-    "brloss_d2::ms_deform_sample", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor"
-)
+@torch.library.custom_op("brloss_d2::ms_deform_sample", mutates_args=())
 def _sample(
     value: Tensor, locations: Tensor, weights: Tensor, shapes: Sequence[int], backend: str
 ) -> Tensor:
@@ -203,11 +198,7 @@ def _(
     return value.new_empty((n, q, m * value.shape[3]))
 
 
-@torch.library.custom_op(
-    "brloss_d2::ms_deform_sample_backward",
-    mutates_args=(),
-    schema=f"(Tensor upstream, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor)",
-)
+@torch.library.custom_op("brloss_d2::ms_deform_sample_backward", mutates_args=())
 def _sample_backward(
     upstream: Tensor,
     value: Tensor,
@@ -221,15 +212,8 @@ def _sample_backward(
 
 
 @_sample_backward.register_fake
-def _(
-    upstream: Tensor,
-    value: Tensor,
-    locations: Tensor,
-    weights: Tensor,
-    shapes: Sequence[int],
-    backend: str,
-) -> tuple[Tensor, ...]:
-    return tuple(torch.empty_like(x) for x in (value, locations, weights))
+def _(upstream: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(x) for x in inputs[:3])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -42,30 +42,21 @@ def sample(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) ->
 def sample_backward(
     upstream: Tensor, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Differentiate `sample`.
-
-    Args:
-        upstream: (N, Q, M * D) gradient of the result.
-        value: (N, S, M, D) values; this and the others as in `ms_deform_sample`.
-        shapes: (H, W) per level.
-        locations: (N, Q, M, L, P, 2) points.
-        weights: (N, Q, M, L, P) weights of the points.
-
-    Returns:
-        Gradients of value, locations and weights.
-    """
+    """Compute the gradients of value, locations and weights from that of the sums."""
     upstream = upstream.unflatten(2, value.shape[2:])
-    by_value, by_location, by_weight = (torch.zeros_like(x) for x in (value, locations, weights))
+    grad_value, grad_locations, grad_weights = (
+        torch.zeros_like(x) for x in (value, locations, weights)
+    )
     for chunk in _chunks(weights):
         table = _table(value[chunk], shapes)
         points = _locate(locations[chunk], weights[chunk], shapes)
-        arriving = _heads_first(upstream[chunk]).flatten(0, 1)
-        at, weight = _point_gradients(arriving, table.flatten(0, 1), points, shapes)
-        by_location[chunk] = _queries_first(at, by_location[chunk])
-        by_weight[chunk] = _queries_first(weight, by_weight[chunk])
-        cells = _cell_gradients(arriving, points, shapes, len(table))
-        by_value[chunk] = _queries_first(cells, by_value[chunk])
-    return by_value, by_location, by_weight
+        grad_sums = _heads_first(upstream[chunk]).flatten(0, 1)
+        at, weight = _point_gradients(grad_sums, table.flatten(0, 1), points, shapes)
+        grad_locations[chunk] = _queries_first(at, grad_locations[chunk])
+        grad_weights[chunk] = _queries_first(weight, grad_weights[chunk])
+        cells = _cell_gradients(grad_sums, points, shapes, len(table))
+        grad_value[chunk] = _queries_first(cells, grad_value[chunk])
+    return grad_value, grad_locations, grad_weights
 
 
 class _Points(NamedTuple):
@@ -122,11 +113,11 @@ def _parts(weights: Tensor, fractions: Tensor) -> Tensor:
 
 
 def _point_gradients(
-    arriving: Tensor, table: Tensor, points: _Points, shapes: Shapes
+    grad_sums: Tensor, table: Tensor, points: _Points, shapes: Shapes
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the locations (R, K, 2) and weights (R, K) from that of the sums (R, D)."""
     # Product of each query's gradient with the table rows at its corners.
-    dots = arriving.new_empty(points.corners.shape)
+    dots = grad_sums.new_empty(points.corners.shape)
     limit = _GATHERED.get(table.device.type, _GATHERED["cuda"])
     step = max(1, limit // (dots.shape[1] * table.shape[1]))
     for start in range(0, len(dots), step):
@@ -134,7 +125,7 @@ def _point_gradients(
         rows = table.index_select(0, points.corners[part].flatten())
         rows = rows.unflatten(0, (-1, dots.shape[1]))
         # Autocast does not cast what is written to `out`.
-        torch.bmm(arriving[part, None], rows.transpose(1, 2), out=dots[part, None])
+        torch.bmm(grad_sums[part, None], rows.transpose(1, 2), out=dots[part, None])
     x, y = points.fractions.unbind(-1)
     top_left, top_right, bottom_left, bottom_right = dots.unflatten(1, (4, -1)).unbind(1)
     top_slope, bottom_slope = top_right - top_left, bottom_right - bottom_left
@@ -148,7 +139,7 @@ def _point_gradients(
     return slopes * sizes * moving, top + y * down
 
 
-def _cell_gradients(arriving: Tensor, points: _Points, shapes: Shapes, tables: int) -> Tensor:
+def _cell_gradients(grad_sums: Tensor, points: _Points, shapes: Shapes, tables: int) -> Tensor:
     """Gradient of the values (B * S, D) of B tables from that of the sums (R, D)."""
     starts, total = _starts(shapes)
     k = points.weights.shape[1]
@@ -156,10 +147,10 @@ def _cell_gradients(arriving: Tensor, points: _Points, shapes: Shapes, tables: i
     query = (order // k).int()
     every = torch.arange(tables * total, dtype=torch.int32, device=cells.device)
     begin = torch.searchsorted(cells, every, out_int32=True)
-    levels = [arriving.new_zeros((tables, h, w, arriving.shape[1])) for h, w in shapes]
+    levels = [grad_sums.new_zeros((tables, h, w, grad_sums.shape[1])) for h, w in shapes]
     for number, (row, column) in enumerate(_CORNERS):
         part = points.parts[:, number * k : (number + 1) * k].flatten().index_select(0, order)
-        sums = F.embedding_bag(query, arriving, begin, per_sample_weights=part, mode="sum")
+        sums = F.embedding_bag(query, grad_sums, begin, per_sample_weights=part, mode="sum")
         sums = sums.unflatten(0, (tables, total))
         for level, (height, width), start in zip(levels, shapes, starts, strict=True):
             padded = sums[:, start : start + (height + 2) * (width + 2)]

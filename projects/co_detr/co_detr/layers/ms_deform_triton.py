@@ -27,17 +27,8 @@ def _point(locations, weights, levels, at, level, known, dtype: tl.constexpr):
     # NaN counts as seen, so that it shows in the sum.
     seen = known & ~((x <= -1) | (x >= width) | (y <= -1) | (y >= height))
     left, top = tl.floor(x), tl.floor(y)
-    return (
-        left,
-        top,
-        x - left,
-        y - top,
-        weight,
-        seen,
-        height,
-        width,
-        tl.load(levels + level * 3 + 2),
-    )
+    first = tl.load(levels + level * 3 + 2)
+    return left, top, x - left, y - top, weight, seen, height, width, first
 
 
 @triton.jit
@@ -100,11 +91,11 @@ def _sample(
 
 @triton.jit
 def _differentiate(
-    upstream,
     value,
     locations,
     weights,
     levels,
+    upstream,
     by_value,
     by_location,
     by_weight,
@@ -168,7 +159,7 @@ def sample(
     """Sample in float32 or float64; contiguous arguments and result as in `ms_deform_sample`."""
     n, q, m = weights.shape[:3]
     out = value.new_zeros((n, q, m * value.shape[3]))
-    _launch(_sample, weights, shapes, value, locations, weights, _levels(value, shapes), out)
+    _launch(_sample, value, shapes, locations, weights, out)
     return out
 
 
@@ -179,32 +170,30 @@ def sample_backward(
     locations: Tensor,
     weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Differentiate `sample`; arguments and result as in `ms_deform_torch.sample_backward`."""
+    """Compute the gradients of value, locations and weights from that of the sums."""
     gradients = torch.zeros_like(value), torch.empty_like(locations), torch.empty_like(weights)
-    levels = _levels(value, shapes)
-    arrays = (upstream, value, locations, weights, levels, *gradients)
-    _launch(_differentiate, weights, shapes, *arrays)
+    _launch(_differentiate, value, shapes, locations, weights, upstream, *gradients)
     return gradients
 
 
 def _launch(
-    kernel: triton.JITFunction, weights: Tensor, shapes: Sequence[tuple[int, int]], *arrays: Tensor
+    kernel: triton.JITFunction,
+    value: Tensor,
+    shapes: Sequence[tuple[int, int]],
+    locations: Tensor,
+    weights: Tensor,
+    *others: Tensor,
 ) -> None:
     n, q, m, levels, points = weights.shape
     if not weights.numel():
         return
-    channels = arrays[-1].shape[-1] // m if kernel is _sample else arrays[1].shape[-1]
+    channels, cells, rows = value.shape[3], 0, []
+    for height, width in shapes:
+        rows.append([height, width, cells])
+        cells += height * width
+    level_rows = torch.tensor(rows, dtype=torch.int32, device=value.device)
     with current_device(weights):
         kernel[(triton.cdiv(q, _QUERIES), n * m)](
-            *arrays, sum(h * w for h, w in shapes), q, m, channels, LEVELS=levels, POINTS=points,
-            QUERIES=_QUERIES, CHANNELS=triton.next_power_of_2(channels),
+            value, locations, weights, level_rows, *others, cells, q, m, channels, LEVELS=levels,
+            POINTS=points, QUERIES=_QUERIES, CHANNELS=triton.next_power_of_2(channels),
         )  # fmt: skip
-
-
-def _levels(value: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
-    """Height, width and first cell of each level, (L, 3) int32."""
-    rows, first = [], 0
-    for height, width in shapes:
-        rows.append([height, width, first])
-        first += height * width
-    return torch.tensor(rows, dtype=torch.int32, device=value.device)

@@ -52,12 +52,7 @@ class MLP(nn.Module):
 class EncoderLayer(nn.Module):
     """Deformable attention of cells to cells, then an FFN.
 
-    Args:
-        dim: channels C.
-        num_heads: number of attention heads.
-        num_levels: number of feature levels L.
-        num_points: points that each head samples per level.
-        ffn_dim: hidden channels of the FFN.
+    Its arguments are those of `DeformableEncoder`.
     """
 
     def __init__(
@@ -90,12 +85,7 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Attention of queries to queries, deformable attention to the memory, then an FFN.
 
-    Args:
-        dim: channels C.
-        num_heads: number of heads of both attentions.
-        num_levels: number of feature levels L.
-        num_points: points that each head samples per level.
-        ffn_dim: hidden channels of the FFN.
+    Its arguments are those of `DeformableDecoder`.
     """
 
     def __init__(

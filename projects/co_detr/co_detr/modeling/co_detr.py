@@ -100,13 +100,13 @@ class CoDETR(nn.Module):
         if self.training:
             objects = [x["instances"].to(self.device) for x in batched_inputs]
             return {
-                **self.query_losses.of_proposals(proposals, objects),
-                **self.query_losses.of_decoder(predictions, objects),
+                **self.query_losses.proposal_losses(proposals, objects),
+                **self.query_losses.decoder_losses(predictions, objects),
                 **self._auxiliary_losses(memory, geometry, images, objects),
             }
         results = []
-        found = self.inference(predictions, images.image_sizes)
-        for instances, x in zip(found, batched_inputs, strict=True):
+        detections = self.inference(predictions, images.image_sizes)
+        for instances, x in zip(detections, batched_inputs, strict=True):
             height, width = instances.image_size
             size = x.get("height", height), x.get("width", width)
             results.append({"instances": detector_postprocess(instances, *size)})
@@ -135,15 +135,15 @@ class CoDETR(nn.Module):
         num_classes = probs.shape[-1]
         count = min(self.max_detections, probs[0].numel())
         scores, index = probs.flatten(1).topk(count)
-        found = []
+        detections = []
         for i, size in enumerate(image_sizes):
             pred_boxes = Boxes(boxes[i, index[i].div(num_classes, rounding_mode="floor")])
             pred_boxes.clip(size)
             classes = index[i] % num_classes
-            found.append(
+            detections.append(
                 Instances(size, pred_boxes=pred_boxes, scores=scores[i], pred_classes=classes)
             )
-        return found
+        return detections
 
     def _auxiliary_losses(
         self,
@@ -166,5 +166,5 @@ class CoDETR(nn.Module):
             custom = custom_queries(rows, handed_over, images.image_sizes)
             queries = self.query_head.custom(custom.boxes, handed_over.features(rows), number)
             predictions = self.query_head.decode(queries, memory, geometry)
-            losses.update(self.query_losses.of_custom(predictions, custom, objects, name))
+            losses.update(self.query_losses.custom_losses(predictions, custom, objects, name))
         return losses

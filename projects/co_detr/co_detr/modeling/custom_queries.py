@@ -47,14 +47,12 @@ class CustomQueries:
     """Boxes and targets of the queries made of the rows of one head.
 
     Attributes:
-        rows: (N, T) int64 index in the rows of the image; -1 if none was left.
         boxes: (N, T, 4) cxcywh relative to the image, without gradient and not clipped: anchors may
-            be larger than the image. Zeros for rows that are -1.
-        labels: (N, T) int64 in 0..K-1, K for background, -1 for rows that are -1.
+            be larger than the image. Zeros if the image had no row left.
+        labels: (N, T) int64 in 0..K-1, K for background, -1 if the image had no row left.
         gt_boxes: (N, T, 4) XYXY in pixels; arbitrary for background.
     """
 
-    rows: Tensor
     boxes: Tensor
     labels: Tensor
     gt_boxes: Tensor
@@ -192,7 +190,6 @@ def custom_queries(
     """
     sizes = zip(handed_over.boxes, image_sizes, strict=True)
     return CustomQueries(
-        rows=rows,
         boxes=take_rows([relative_boxes(x, size) for x, size in sizes], rows),
         labels=take_rows(handed_over.labels, rows, fill=IGNORED),
         gt_boxes=take_rows(handed_over.gt_boxes, rows),

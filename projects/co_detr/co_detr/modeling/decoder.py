@@ -85,8 +85,8 @@ class DeformableDecoder(nn.Module):
         ratios = torch.cat([geometry.valid_ratios] * 2, -1)[:, None]
         hidden, boxes = [], []
         for layer, branch in zip(self.layers, box_branches, strict=True):
-            places = references.detach()[:, :, None] * ratios
-            x = layer(x, queries.position, memory, places, geometry)
+            level_references = references.detach()[:, :, None] * ratios
+            x = layer(x, queries.position, memory, level_references, geometry)
             step = branch(x)
             boxes.append((step + inverse_sigmoid(references)).sigmoid())
             references = (step + inverse_sigmoid(references.detach())).sigmoid()

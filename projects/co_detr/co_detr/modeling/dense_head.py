@@ -3,13 +3,14 @@
 from functools import partial
 
 import torch
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from brloss_d2.criteria import Criterion
 from brloss_d2.modeling.matching import log_metrics
 from brloss_d2.modeling.one_stage import DenseMatcher
-from brloss_d2.modeling.one_stage.assigners import IGNORED, LevelAnchors
+from brloss_d2.modeling.one_stage.assigners import IGNORED
+from brloss_d2.projects.co_detr.modeling.boxes import assigned_targets
 from brloss_d2.projects.co_detr.modeling.custom_queries import HeadRows, take_rows
 
 
@@ -55,25 +56,13 @@ class AuxiliaryDenseHead(nn.Module):
             name.replace("loss_", "loss_dense_"): self.loss_weight * value
             for name, value in output.losses.items()
         }
-        rows = [
-            self._rows(LevelAnchors.cat(anchors).boxes, image, objects)
+        targets = [
+            assigned_targets(image, objects, self.matcher.num_classes)
             for image, objects in zip(assigned, gt_instances, strict=True)
         ]
-        boxes, labels, gt_boxes = (list(part) for part in zip(*rows, strict=True))
+        labels, gt_boxes = (list(x) for x in zip(*targets, strict=True))
+        # As published, ignored anchors are background boxes of size 0.
+        all_anchors = Boxes.cat(anchors).tensor
+        boxes = [all_anchors.masked_fill((x == IGNORED)[:, None], 0.0) for x in assigned]
         cells = torch.cat([x.flatten(2) for x in features], 2).transpose(1, 2)
         return losses, HeadRows(boxes, labels, gt_boxes, partial(take_rows, cells.unbind()))
-
-    def _rows(
-        self, anchors: Tensor, assigned: Tensor, objects: Instances
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes, labels and objects of the anchors of an image.
-
-        As published, ignored anchors are background boxes of size 0.
-        """
-        boxes = anchors.masked_fill((assigned == IGNORED)[:, None], 0.0)
-        foreground = (assigned >= 0).nonzero().squeeze(1)
-        labels = torch.full_like(assigned, self.matcher.num_classes)
-        labels[foreground] = objects.gt_classes[assigned[foreground]]
-        gt_boxes = torch.zeros_like(anchors)
-        gt_boxes[foreground] = objects.gt_boxes.tensor[assigned[foreground]]
-        return boxes, labels, gt_boxes

@@ -17,7 +17,7 @@ UNMATCHED = -1
 # Focal cost: weight of positives, exponent, and the number that keeps logarithms finite.
 _ALPHA, _GAMMA, _EPS = 0.25, 2, 1e-12
 # Cost of a prediction with NaN or infinity: above all others.
-_NEVER = 1e6
+_MAX_COST = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class HungarianMatcher:
         giou = paired_box_giou(*(x.reshape(-1, 4) for x in pairs)).view(shape[:2])
         cost = self.cls_weight * (negative - positive)
         cost = cost + self.l1_weight * distance - self.giou_weight * giou
-        return cost.nan_to_num(nan=_NEVER, posinf=_NEVER, neginf=_NEVER)
+        return cost.nan_to_num(nan=_MAX_COST, posinf=_MAX_COST, neginf=_MAX_COST)
 
 
 def _candidates(cost: Tensor) -> Tensor:

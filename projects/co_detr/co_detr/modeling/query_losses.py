@@ -3,17 +3,17 @@
 Shape letters: N images, Q queries, K classes, D decoder layers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from brloss_d2.criteria import Criterion, CriterionOutput, MatchedPredictions
 from brloss_d2.errors import InputError
 from brloss_d2.modeling.matching import image_of_rows, log_metrics
-from brloss_d2.projects.co_detr.modeling.boxes import image_scales
+from brloss_d2.projects.co_detr.modeling.boxes import assigned_targets, image_scales
 from brloss_d2.projects.co_detr.modeling.custom_queries import CustomQueries
 from brloss_d2.projects.co_detr.modeling.hungarian import HungarianMatcher
 from brloss_d2.projects.co_detr.modeling.query_head import Proposals, QueryPredictions
@@ -55,85 +55,101 @@ class QueryLosses(nn.Module):
         self.matcher, self.weight = matcher, weight
         self.decoder, self.encoder, self.custom = decoder, encoder, custom
 
-    def of_decoder(
+    def decoder_losses(
         self, predictions: QueryPredictions, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
-        """Compute the losses of the decoder, with its own matching per layer.
+        """Compute the losses of the decoder, whose layers are matched separately.
 
-        The metrics in the log are those of the last layer.
+        Args:
+            predictions: predictions of the decoder for its own queries.
+            gt_instances: objects per image.
 
         Returns:
             Losses named `loss_<term>_layer<d>`.
         """
-        losses = {}
-        for d, (logits, boxes) in enumerate(_layers(predictions)):
-            targets = self._match(logits, boxes, gt_instances)
-            output = self.decoder(match_queries(logits, boxes, *targets, _sizes(gt_instances)))
-            losses.update(self._named(output, f"layer{d}"))
-        log_metrics("decoder", output)
+        layers = zip(predictions.logits, predictions.boxes, strict=True)
+        targets = [self._match(logits, boxes, gt_instances) for logits, boxes in layers]
+        losses, last = self._layer_losses(self.decoder, predictions, targets, gt_instances, "")
+        log_metrics("decoder", last)
         return losses
 
-    def of_proposals(
+    def proposal_losses(
         self, proposals: Proposals, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
         """Compute the losses of the encoder, for which all objects are of class 0.
 
+        Args:
+            proposals: predictions of the cells.
+            gt_instances: objects per image.
+
         Returns:
             Losses named `loss_<term>_proposals`.
         """
-        logits, boxes = proposals.logits, proposals.boxes
-        targets = self._match(logits, boxes, [_of_class_zero(x) for x in gt_instances])
-        output = self.encoder(match_queries(logits, boxes, *targets, _sizes(gt_instances)))
+        objects = [
+            Instances(x.image_size, gt_boxes=x.gt_boxes, gt_classes=torch.zeros_like(x.gt_classes))
+            for x in gt_instances
+        ]
+        targets = self._match(proposals.logits, proposals.boxes, objects)
+        sizes = [x.image_size for x in objects]
+        output = self.encoder(match_queries(proposals.logits, proposals.boxes, *targets, sizes))
         log_metrics("proposals", output)
-        return self._named(output, "proposals")
+        return {f"{name}_proposals": self.weight * x for name, x in output.losses.items()}
 
-    def of_custom(
+    def custom_losses(
         self,
         predictions: QueryPredictions,
         queries: CustomQueries,
         gt_instances: list[Instances],
         head: str,
     ) -> dict[str, Tensor]:
-        """Compute the losses of customized queries, which know their objects.
+        """Compute the losses of customized queries, whose objects are known.
 
-        The metrics in the log are those of the last layer.
+        Args:
+            predictions: predictions of the decoder for these queries.
+            queries: customized queries with their targets.
+            gt_instances: objects per image.
+            head: name of the auxiliary head.
 
         Returns:
             Losses named `loss_<term>_<head>_layer<d>`.
         """
-        losses, targets = {}, (queries.labels, queries.gt_boxes)
-        for d, (logits, boxes) in enumerate(_layers(predictions)):
-            output = self.custom(match_queries(logits, boxes, *targets, _sizes(gt_instances)))
-            losses.update(self._named(output, f"{head}_layer{d}"))
-        log_metrics(f"{head}_queries", output)
+        targets = [(queries.labels, queries.gt_boxes)] * len(predictions.logits)
+        losses, last = self._layer_losses(
+            self.custom, predictions, targets, gt_instances, f"{head}_"
+        )
+        log_metrics(f"{head}_queries", last)
         return losses
 
-    def _named(self, output: CriterionOutput, site: str) -> dict[str, Tensor]:
-        return {f"{name}_{site}": self.weight * value for name, value in output.losses.items()}
+    def _layer_losses(
+        self,
+        criterion: Criterion,
+        predictions: QueryPredictions,
+        targets: Sequence[tuple[Tensor, Tensor]],
+        gt_instances: list[Instances],
+        prefix: str,
+    ) -> tuple[dict[str, Tensor], CriterionOutput]:
+        """Compute the losses per layer; metrics are logged from the output of the last one."""
+        losses, sizes = {}, [x.image_size for x in gt_instances]
+        layers = zip(predictions.logits, predictions.boxes, targets, strict=True)
+        for d, (logits, boxes, (labels, gt_boxes)) in enumerate(layers):
+            output = criterion(match_queries(logits, boxes, labels, gt_boxes, sizes))
+            for name, value in output.losses.items():
+                losses[f"{name}_{prefix}layer{d}"] = self.weight * value
+        return losses, output
 
     @torch.no_grad()
     def _match(
         self, logits: Tensor, boxes: Tensor, gt_instances: list[Instances]
     ) -> tuple[Tensor, Tensor]:
         """Match every image: (N, Q) labels, K for background, and (N, Q, 4) boxes in pixels."""
-        pairs = [
-            self._match_image(logits[i], boxes[i], objects)
-            for i, objects in enumerate(gt_instances)
-        ]
-        labels, gt_boxes = zip(*pairs, strict=True)
+        labels, gt_boxes = [], []
+        for i, x in enumerate(gt_instances):
+            objects = (x.gt_boxes.tensor, x.gt_classes, x.image_size)
+            assigned = self.matcher(logits[i], boxes[i], *objects)
+            targets = assigned_targets(assigned, x, num_classes=logits.shape[-1])
+            labels.append(targets[0])
+            gt_boxes.append(targets[1])
         return torch.stack(labels), torch.stack(gt_boxes)
-
-    def _match_image(
-        self, logits: Tensor, boxes: Tensor, objects: Instances
-    ) -> tuple[Tensor, Tensor]:
-        gt_boxes, gt_classes = objects.gt_boxes.tensor, objects.gt_classes
-        assigned = self.matcher(logits, boxes, gt_boxes, gt_classes, objects.image_size)
-        foreground = (assigned >= 0).nonzero().squeeze(1)
-        labels = torch.full_like(assigned, logits.shape[1])
-        labels[foreground] = gt_classes[assigned[foreground]]
-        targets = torch.zeros_like(boxes)
-        targets[foreground] = gt_boxes[assigned[foreground]].to(targets)
-        return labels, targets
 
 
 def match_queries(
@@ -167,17 +183,3 @@ def match_queries(
         images=image_of_rows([num_queries] * num_images, labels.device),
         num_images=num_images,
     )
-
-
-def _layers(predictions: QueryPredictions) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(predictions.logits, predictions.boxes, strict=True)
-
-
-def _sizes(gt_instances: list[Instances]) -> list[tuple[int, int]]:
-    return [x.image_size for x in gt_instances]
-
-
-def _of_class_zero(objects: Instances) -> Instances:
-    boxes: Boxes = objects.gt_boxes
-    classes = torch.zeros_like(objects.gt_classes)
-    return Instances(objects.image_size, gt_boxes=boxes, gt_classes=classes)

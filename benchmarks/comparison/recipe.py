@@ -1,0 +1,120 @@
+"""One detector with one loss after another: its config for each of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig, OmegaConf
+from support.machine import ROOT
+
+from brloss_d2.engine import load_config
+from brloss_d2.engine.config.overrides import target_of
+from brloss_d2.errors import InputError
+from brloss_d2.model_zoo import get_criterion, list_criteria
+from brloss_d2.modeling import (
+    ATSSAssigner,
+    FoveaAssigner,
+    MaxIoUAssigner,
+    OneStageDetector,
+    PAAAssigner,
+)
+from comparison.notes import plain, walk
+
+DETECTORS = ("atss", "paa", "retinanet", "fovea", "faster_rcnn")
+ONE_STAGE_LOSSES = list_criteria("atss")
+RCNN_LOSSES = list_criteria("roi")
+_COMMON = ROOT / "configs" / "common"
+_ARCHITECTURES = {
+    ATSSAssigner: "atss",
+    PAAAssigner: "paa",
+    MaxIoUAssigner: "retinanet",
+    FoveaAssigner: "fovea",
+}
+_RCNN_SCORE_THRESH = 0.05
+
+
+def slim_recipe(detector: str) -> Path:
+    """The config file of a detector that trains from scratch in minutes."""
+    return ROOT / "configs" / "quick" / f"{detector}_R_18_FPN_brs_300it.py"
+
+
+def with_loss(path: Path, loss: str, train_images: int) -> DictConfig:
+    """Load a config and change what it trains with.
+
+    Anchors, assignment, network, selection of detections, optimizer and schedule stay. The seed
+    alone decides on the data, whatever random numbers building the model takes.
+
+    Args:
+        path: a config laid out for ranking losses; of a one-stage detector, of any loss.
+        loss: one of `ONE_STAGE_LOSSES` or `RCNN_LOSSES`.
+        train_images: in an epoch.
+
+    Raises:
+        InputError: the config is none, or the detector cannot be trained with the loss.
+    """
+    cfg, _ = load_config(str(path))
+    one_stage = target_of(cfg.model) is OneStageDetector
+    known = losses_of(cfg)
+    if loss not in known:
+        raise InputError(
+            f"{path.name} cannot be trained with {loss!r}: expected some of {', '.join(known)}."
+        )
+    (_use_in_one_stage if one_stage else _use_in_rcnn)(cfg.model, loss)
+    for key, _ in walk(plain(cfg)):
+        if key.endswith(".balancer.period"):
+            criterion = OmegaConf.select(cfg, key.removesuffix(".balancer.period"))
+            criterion.balancer.period = max(1, train_images // criterion.images_per_pool)
+    # Returns the generator, with which the loader seeds its workers.
+    cfg.dataloader.train.generator = L(torch.random.manual_seed)(seed="${train.seed}")
+    return cfg
+
+
+def losses_of(cfg: DictConfig) -> Sequence[str]:
+    """The losses that the detector of a config can be trained with.
+
+    Raises:
+        InputError: none.
+    """
+    if target_of(cfg.model) is OneStageDetector:
+        return ONE_STAGE_LOSSES
+    heads = cfg.model.get("roi_heads")
+    if heads is None or "proposal_generator" not in cfg.model:
+        raise InputError(
+            "The config is neither of a one-stage detector nor of an R-CNN of this project."
+        )
+    if heads.get("batch_size_per_image") is not None:
+        raise InputError(
+            "This R-CNN is laid out for cross-entropy: name the config of the same with a ranking "
+            "loss, in which no proposals are sampled away."
+        )
+    return RCNN_LOSSES
+
+
+def _use_in_one_stage(model: DictConfig, loss: str) -> None:
+    architecture = _ARCHITECTURES[target_of(model.assigner)]
+    model.criterion = get_criterion(loss, architecture)
+    model.head.has_quality = model.criterion.get("quality") is not None
+    if architecture == "retinanet":
+        # L1 on deltas goes with deltas in units of the anchor, as published.
+        plain = loss in ("ce", "focal")
+        model.box_transform.weights = [1.0] * 4 if plain else [10.0, 10.0, 5.0, 5.0]
+
+
+def _use_in_rcnn(model: DictConfig, loss: str) -> None:
+    heads = model.roi_heads
+    predictors = heads.get("box_predictors") or [heads.box_predictor]
+    if loss == "ce":
+        LazyConfig.load(str(_COMMON / "cross_entropy.py"), "use_cross_entropy")(model)
+        proposals = model.proposal_generator.post_nms_topk[0]
+        if proposals <= heads.batch_size_per_image:  # a slim detector
+            heads.batch_size_per_image = max(proposals // 2, 1)
+    else:
+        model.proposal_generator.criterion = get_criterion(loss, "rpn")
+        for predictor in predictors:
+            predictor.criterion = get_criterion(loss, "roi")
+        if "mask_head" in heads:
+            heads.mask_head.criterion = get_criterion(loss, "mask")
+    for predictor in predictors:
+        predictor.test_score_thresh = _RCNN_SCORE_THRESH

@@ -1,1 +1,0 @@
-"""Parts of the loss benchmark. Programs in `tools` import it as `benchmark`."""
