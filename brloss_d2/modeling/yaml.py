@@ -93,7 +93,7 @@ def add_brloss_config(cfg: CfgNode, criterion: str = "", *, recipe: str = "") ->
     options.MASK_MIN_LOW_QUALITY_IOU = ranking.roi_heads.proposal_matcher.min_low_quality_iou
     options.CASCADE_LOSS_WEIGHTS = (1.0, 1.0, 1.0)
     # Ranking pools per epoch, for the self-balancing of aLRP Loss; COCO in pools of 4 images.
-    options.POOLS_PER_EPOCH = get_criterion("alrp", "roi").balancer.period
+    options.POOLS_PER_EPOCH = get_criterion("alrp", "roi").balancer.pools_per_epoch
     if recipe:
         _use_recipe(cfg)
     else:
@@ -238,8 +238,8 @@ def _replace_criterion(model: DictConfig, recipe: str, criterion: str) -> None:
 def build_criterion(cfg: CfgNode, site: str) -> nn.Module:
     """Build the criterion `MODEL.BRLOSS.CRITERION` for the site "rpn", "roi" or "mask"."""
     node = get_criterion(cfg.MODEL.BRLOSS.CRITERION, site)
-    if "period" in node.get("balancer", {}):
-        node.balancer.period = cfg.MODEL.BRLOSS.POOLS_PER_EPOCH
+    if "pools_per_epoch" in node.get("balancer", {}):
+        node.balancer.pools_per_epoch = cfg.MODEL.BRLOSS.POOLS_PER_EPOCH
     return instantiate(node)
 
 

@@ -115,7 +115,7 @@ def _alrp(pools_per_epoch=_POOLS_PER_EPOCH, images=_IMAGES_PER_POOL, **options):
     return L(ALRPCriterion)(
         cls_loss=L(ALRPLoss)(delta=1.0),
         box_loss=L(GIoULoss)(),
-        balancer=L(EpochSelfBalancer)(period=pools_per_epoch, initial=50.0),
+        balancer=L(EpochSelfBalancer)(pools_per_epoch=pools_per_epoch, initial=50.0),
         **options,
         images_per_pool=images,
     )
@@ -129,7 +129,7 @@ def _soft_targets(cls_loss, box_weight, box_weighting):
             box_loss=L(GIoULoss)(),
             box_weight=box_weight,
             box_weighting=L(box_weighting)(),
-            pool="global",
+            sync_normalizer=True,
         )
         for site in ("atss", "paa", "retinanet", "fovea", "retinanet_500s", "fovea_500s")
     }
@@ -154,7 +154,7 @@ def _hard_targets(cls_loss, fovea_cls_loss):
             normalizer="positives_per_image",
             box_weighting=L(Centerness)(),
             quality=L(QualityBranch)(target=L(Centerness)(), loss_weight=1.0),
-            pool="global",
+            sync_normalizer=True,
         ),
         paa=L(SigmoidCriterion)(
             cls_loss=cls_loss,

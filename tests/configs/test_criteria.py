@@ -58,9 +58,9 @@ def test_content(name: str, site: str) -> None:
         return
     box_loss = repr(criterion.box_losses["loss_box_reg"])
     if name in ("ce", "focal"):
-        assert (box_loss, criterion.box_weights) == (of_hard, {"loss_box_reg": weight_of_hard})
+        assert (box_loss, criterion.box_weight) == (of_hard, {"loss_box_reg": weight_of_hard})
     elif name in SOFT_TARGETS:
-        assert (box_loss, criterion.box_weights) == (
+        assert (box_loss, criterion.box_weight) == (
             "GIoULoss()",
             {"loss_box_reg": SOFT_TARGETS[name]},
         )
@@ -82,7 +82,7 @@ def test_pools_of_the_hundred_epochs() -> None:
             )
             node = get_criterion(name, f"{detector}_500s")
             assert node.images_per_pool == 8
-    assert get_criterion("alrp", "fovea_500s").balancer.period == 3665
+    assert get_criterion("alrp", "fovea_500s").balancer.pools_per_epoch == 3665
 
 
 def test_a_node_may_be_changed() -> None:

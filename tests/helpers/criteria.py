@@ -13,6 +13,6 @@ ONE_STAGE_CRITERIA = list_criteria("atss")
 def build_criterion(name: str, site: str, *, pools_per_epoch: int = 7330) -> Criterion:
     """Build a criterion for a site; `pools_per_epoch` counts for aLRP Loss alone."""
     node = get_criterion(name, site)
-    if "period" in node.get("balancer", {}):
-        node.balancer.period = pools_per_epoch
+    if "pools_per_epoch" in node.get("balancer", {}):
+        node.balancer.pools_per_epoch = pools_per_epoch
     return instantiate(node)
