@@ -140,7 +140,7 @@ def test_targets_and_gradients_of_the_logits(golden, model, sites, site):
     matched = sites[site]
     matched = replace(matched, logits=matched.logits.detach().requires_grad_())
     targets = matched.binary_labels().float()
-    rows = matched.foreground()
+    rows = matched.foreground
     quality = paired_box_iou(matched.pred_boxes.detach(), matched.gt_boxes)
     targets[rows, matched.labels[rows]] = quality
     stored = golden.tensor(f"site/{site}/targets")
