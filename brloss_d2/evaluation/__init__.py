@@ -3,7 +3,7 @@
 And what follows from an evaluation: oLRP, score thresholds, calibration.
 """
 
-from brloss_d2.evaluation.analysis import Analysis, analyze
+from brloss_d2.evaluation.analysis import Analysis, ErrorKinds, analyze
 from brloss_d2.evaluation.calibration import (
     Calibration,
     calibrated,
@@ -17,17 +17,21 @@ from brloss_d2.evaluation.coco import COCOEvaluator
 from brloss_d2.evaluation.lrp import OptimalLRP, mean_lrp_curve
 from brloss_d2.evaluation.lvis import LVISEvaluator
 from brloss_d2.evaluation.matches import Matches, match_detections
+from brloss_d2.evaluation.protocols import Evaluation, evaluate_detections
 
 __all__ = [
     "Analysis",
     "COCOEvaluator",
     "Calibration",
     "CityscapesEvaluator",
+    "ErrorKinds",
+    "Evaluation",
     "LVISEvaluator",
     "Matches",
     "OptimalLRP",
     "analyze",
     "calibrated",
+    "evaluate_detections",
     "fit_calibration",
     "load_calibration",
     "match_detections",

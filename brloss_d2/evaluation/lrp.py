@@ -5,10 +5,11 @@ ECCV 2018, and "One Metric to Measure Them All: Localization Recall Precision (L
 Visual Detection Tasks", TPAMI 2021. Lower is better. All numbers here are between 0 and 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+from tabulate import tabulate
 
 from brloss_d2.evaluation.matches import Matches
 
@@ -160,6 +161,57 @@ def best_f1_threshold(matches: Matches) -> float:
     f1 = 2 * matches.correct[order].cumsum() / (passed + matches.num_objects.sum())
     last = np.append(np.diff(scores) != 0, True)
     return float(scores[np.argmax(np.where(last, f1, -1.0))])
+
+
+def lrp_metrics(matches: Matches, class_names: Sequence[str] | None) -> dict[str, float]:
+    """Return oLRP and its parts in percent, and the threshold that suits all classes best.
+
+    Args:
+        matches: at the IoU of oLRP, 0.5.
+        class_names: of each label, for `oLRP-<name>`; left out, as in detectron2, where there is
+            one class or none has a name.
+
+    Returns:
+        `oLRP`, `oLRP_Loc`, `oLRP_FP`, `oLRP_FN` and `oLRP-<name>`, all 0..100 and NaN where
+        undefined; `score_threshold`, 0..1.
+    """
+    best = OptimalLRP.of(matches)
+    names = ("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN")
+    metrics = dict(zip(names, (100 * best.mean().rows()).tolist(), strict=False))
+    metrics["score_threshold"] = best_lrp_threshold(matches)
+    if class_names is not None and len(class_names) > 1:
+        for name, value in zip(class_names, best.olrp.tolist(), strict=True):
+            metrics[f"oLRP-{name}"] = 100 * value
+    return metrics
+
+
+def lrp_table(
+    best: OptimalLRP,
+    class_names: Sequence[str],
+    *,
+    columns: Mapping[str, np.ndarray] | None = None,
+) -> str:
+    """Return a table with a row per class and one for their mean.
+
+    Args:
+        best: oLRP per class, 0..1.
+        class_names: names of the classes, K of them.
+        columns: title -> percent per class, (K,), of the columns before oLRP.
+    """
+    rows = np.column_stack([best.rows()[:, :4] * 100, best.thresholds])
+    headers = ["class", "oLRP", "Loc", "FP", "FN", "best score"]
+    if columns:
+        rows = np.column_stack([*columns.values(), rows])
+        headers[1:1] = columns
+    rows = np.vstack([rows, [_mean(column) for column in rows.T]])
+    rows[-1, -1] = np.nan  # nobody uses the mean of thresholds
+    formats = [".2f"] * (rows.shape[1] - 1) + [".4f"]
+    cells = [
+        [name, *("-" if np.isnan(v) else format(v, f) for v, f in zip(row, formats, strict=True))]
+        for name, row in zip([*class_names, "mean"], rows, strict=True)
+    ]
+    align = ["left", *["right"] * len(formats)]
+    return tabulate(cells, headers=headers, disable_numparse=True, colalign=align)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -4,83 +4,68 @@ import logging
 import math
 from typing import Any
 
-import numpy as np
 from detectron2 import evaluation
-from detectron2.utils import comm
+from detectron2.evaluation import lvis_evaluation
+from detectron2.utils.logger import create_small_table
 
-from brloss_d2.evaluation.implementation import describe, has_faster
-from brloss_d2.evaluation.lrp_metrics import lrp_metrics
-from brloss_d2.evaluation.matches import match_lvis_detections, nothing_found
-from brloss_d2.evaluation.replace import numpy_with, replaced
+from brloss_d2.evaluation.lrp import lrp_metrics
+from brloss_d2.evaluation.matches import match_detections, unmatched
+from brloss_d2.evaluation.protocols import evaluate_detections, renumber_annotations
+from brloss_d2.evaluation.replace import replaced
 
 logger = logging.getLogger(__name__)
 
+_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
+
 
 class LVISEvaluator(evaluation.LVISEvaluator):
-    """detectron2's evaluator, computed by faster-coco-eval where that is installed, and oLRP.
+    """detectron2's evaluator, computed by hotcoco if it is installed, with oLRP.
 
-    The log says which implementation ran. A metric without any ground truth is NaN.
+    The log says which package evaluated. A metric without any ground truth is NaN.
     """
 
     def __init__(self, dataset_name: str, *args: Any, use_fast_impl: bool = True, **keywords: Any):
-        """
+        """Read the ground truth.
+
         Args:
-            dataset_name: a data set whose metadata have `json_file`, in LVIS format.
-            *args: see detectron2's `LVISEvaluator`.
-            use_fast_impl: False insists on the `lvis` package.
-            **keywords: see detectron2's `LVISEvaluator`; `max_dets_per_image` is 300 by default.
+            dataset_name: name of a dataset whose metadata have `json_file`, in LVIS format.
+            *args: arguments of detectron2's `LVISEvaluator`.
+            use_fast_impl: whether hotcoco may evaluate; False insists on the `lvis` package.
+            **keywords: arguments of detectron2's `LVISEvaluator`; `max_dets_per_image` is 300 by
+                default.
         """
         super().__init__(dataset_name, *args, **keywords)
-        self._faster = use_fast_impl and has_faster()
+        self._official = not use_fast_impl
+        renumber_annotations(self._lvis_api)
 
     def evaluate(self) -> dict[str, Any] | None:
         """Return task -> metric -> percent in the main process; None elsewhere."""
-        import lvis
-        from lvis import eval as lvis_eval
+        with replaced(lvis_evaluation, _evaluate_predictions_on_lvis=self._evaluate_task):
+            return super().evaluate()
 
-        if comm.is_main_process():
-            name = describe("faster-coco-eval" if self._faster else "lvis")
-            logger.info("LVIS evaluation by %s", name)
-        lrp: dict[str, dict[str, float]] = {}
-        # numpy 1.24 dropped the alias that the package still uses.
-        with (
-            replaced(lvis, LVISEval=_with_lrp(self._implementation(), lrp)),
-            replaced(lvis_eval, np=numpy_with(float=np.float64)),
-        ):
-            results = super().evaluate()
-        results = results and {task: _without_sentinels(r) for task, r in results.items()}
-        for task in {"bbox", "segm"} & set(results or ()):
-            results[task].update(lrp.get(task) or self._nothing_found())
-        return results
-
-    def _nothing_found(self) -> dict[str, float]:
-        truth = self._lvis_api
-        return lrp_metrics(nothing_found(truth.anns.values(), truth.get_cat_ids()), None)
-
-    def _implementation(self) -> type:
-        if self._faster:
-            from brloss_d2.evaluation.faster_lvis import FasterLVISEval
-
-            return FasterLVISEval
-        from lvis import LVISEval
-
-        return LVISEval
-
-
-def _with_lrp(implementation: type, lrp: dict[str, dict[str, float]]) -> type:
-    """Return an `LVISEval` that leaves the metrics of oLRP in `lrp`, task -> metric -> value.
-
-    detectron2 makes the object, reads its AP, and drops it.
-    """
-
-    class LVISEvalWithLRP(implementation):  # type: ignore[misc]
-        def evaluate(self) -> None:
-            super().evaluate()
-            lrp[self.params.iou_type] = lrp_metrics(match_lvis_detections(self), None)
-
-    return LVISEvalWithLRP
-
-
-def _without_sentinels(metrics: dict[str, float]) -> dict[str, float]:
-    """The `lvis` package says -1 for what cannot be computed, and detectron2 makes it percent."""
-    return {key: value if value >= 0 else math.nan for key, value in metrics.items()}
+    def _evaluate_task(
+        self,
+        lvis_gt: Any,
+        lvis_results: list[dict[str, Any]],
+        iou_type: str,
+        max_dets_per_image: int | None = None,
+        class_names: list[str] | None = None,
+    ) -> dict[str, float]:
+        """Stand in for detectron2's function and return metric -> percent for one task."""
+        if not lvis_results:
+            logger.warning("No predictions from the model!")
+            nothing = unmatched(lvis_gt.anns.values(), lvis_gt.get_cat_ids())
+            return {**dict.fromkeys(_METRICS, math.nan), **lrp_metrics(nothing, None)}
+        found = evaluate_detections(
+            lvis_gt,
+            lvis_results,
+            iou_type,
+            limits=[max_dets_per_image or 300],
+            lvis=True,
+            official=self._official,
+        )
+        # The packages say -1 for what cannot be computed.
+        values = {name: found.metrics[name] for name in _METRICS}
+        results = {n: float(v) * 100 if v >= 0 else math.nan for n, v in values.items()}
+        logger.info("%s\nResults for %s:\n%s", found.summary, iou_type, create_small_table(results))
+        return {**results, **lrp_metrics(match_detections(found), None)}

@@ -1,4 +1,4 @@
-"""Give other people's modules other parts for the time of a call."""
+"""Temporarily monkeypatch attributes of third-party modules."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,17 @@ import numpy as np
 
 @contextmanager
 def replaced(module: ModuleType, **names: Any) -> Iterator[None]:
-    """Let global names of a module mean something else in a `with` block.
+    """Replace global names of a module within a `with` block.
 
-    For packages that leave no other way in: nothing of them is copied, and whoever else uses them
-    finds them unchanged.
+    For packages without another way in: none of their code is copied, and their other users find
+    them unchanged afterwards.
+
+    Args:
+        module: module to patch.
+        **names: new values of global names, each of which must exist.
+
+    Raises:
+        AttributeError: the module has no such name.
     """
     before = {name: getattr(module, name) for name in names}
     try:

@@ -16,13 +16,13 @@ from detectron2.structures import BoxMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from yaml import YAMLError
 
 from brloss_d2.data import check_registered_dataset
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation.lrp import best_f1_threshold as best_f1_of_matches
 from brloss_d2.evaluation.matches import match_detections
+from brloss_d2.evaluation.protocols import evaluate_detections, renumber_annotations
 
 _DEFAULT_THRESHOLD = 0.5  # where there is nothing to choose a threshold by
 
@@ -141,13 +141,10 @@ def best_f1_threshold(run: EvaluatedRun) -> float:
     if not run.results:
         return _DEFAULT_THRESHOLD
     with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth = COCO(run.json_file)
-        detections = ground_truth.loadRes([dict(result) for result in run.results])
-        evaluation = COCOeval(ground_truth, detections, "bbox")
-        evaluation.params.iouThrs = np.array([0.5])
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-        evaluation.evaluate()
-    threshold = best_f1_of_matches(match_detections(evaluation))
+        truth = COCO(run.json_file)
+    renumber_annotations(truth)
+    matches = match_detections(evaluate_detections(truth, run.results, "bbox"))
+    threshold = best_f1_of_matches(matches)
     return _DEFAULT_THRESHOLD if math.isnan(threshold) else threshold
 
 

@@ -1,18 +1,20 @@
 """Pictures of an analyzed run: precision and recall, scores, classes, calibration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from brloss_d2.evaluation import Analysis, Calibration, Matches, mean_lrp_curve
+from brloss_d2.evaluation import Analysis, Calibration, ErrorKinds, Matches, mean_lrp_curve
 from brloss_d2.plotting.figures import PALETTE, save_figure, style_of, tidy
 
 _DPI = 110
 _IOUS = (0.5, 0.75)
 _NAMED = 7  # classes from which on single curves would be a tangle
-_COLUMNS, _ROWS = 5, 6  # classes of a page
+_COLUMNS, _ROWS = 5, 6  # panels per page
+_WRITTEN = 25  # classes up to which numbers fit into the confusion matrix
+_LABELED = 120  # classes up to which their names fit
 _POSITIVE, _NEGATIVE, _LRP, _F1 = PALETTE[0], PALETTE[1], PALETTE[6], PALETTE[2]
 
 
@@ -201,6 +203,61 @@ def _draw_class(axes: Axes, analysis: Analysis, label: int) -> None:
     tidy(axes)
     numbers = f"AP {analysis.class_ap[label]:.1f}, oLRP {100 * analysis.lrp.olrp[label]:.1f}"
     axes.set_title(f"{plain(analysis.class_names[label])}\n{numbers}", fontsize=8)
+
+
+def plot_errors(errors: ErrorKinds, path: str) -> None:
+    """Draw AP50 lost to each kind of error, and how many errors there are.
+
+    Args:
+        errors: errors by kind.
+        path: file to write.
+    """
+    kinds = list(errors.counts)[::-1]
+    figure = _figure(8.5, 2.8)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, values, color, title, form in (
+        (left, errors.ap_loss, PALETTE[1], "AP50 lost", "{:.1f}"),
+        (right, errors.counts, PALETTE[0], "errors, all scores", "{:,}"),
+    ):
+        lengths = [values[kind] for kind in kinds]
+        bars = axes.barh(kinds, lengths, color=color, alpha=0.8, height=0.7)
+        axes.bar_label(bars, [form.format(v) for v in lengths], padding=3, fontsize=8)
+        axes.set_xlim(0, 1.15 * max(*lengths, 1e-6))
+        tidy(axes, title=title)
+        axes.grid(visible=False, axis="y")
+    save_figure(figure, path)
+
+
+def plot_confusion(errors: ErrorKinds, class_names: Sequence[str], path: str) -> None:
+    """Draw the confusion matrix, each row divided by its sum, with background.
+
+    Args:
+        errors: errors by kind, with the confusion matrix.
+        class_names: names of the classes, K of them.
+        path: file to write.
+    """
+    confusion = errors.confusion
+    shares = confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)
+    names = [plain(name) for name in (*class_names, "background")]
+    few = len(names) <= _WRITTEN
+    size = 2.6 + max(0.42 * len(names), 2) if few else 3 + 0.16 * min(len(names), _LABELED)
+    figure = _figure(size + 0.8, size)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(names) <= _LABELED:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8 if few else 6)
+        axes.set_yticks(range(len(names)), names, fontsize=8 if few else 6)
+    if few:
+        for row, column in zip(*np.nonzero(confusion), strict=True):
+            share = shares[row, column]
+            color = "white" if share > 0.6 else "black"
+            text = f"{100 * share:.0f}"
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+    title = f"Percent of each row, from score {errors.score_threshold:.3g} on"
+    axes.set(xlabel="found", ylabel="true class", title=title)
+    axes.title.set_fontsize(10)
+    figure.colorbar(image, ax=axes, shrink=0.7, format=lambda value, _: f"{100 * value:.0f}")
+    save_figure(figure, path)
 
 
 def plot_reliability(

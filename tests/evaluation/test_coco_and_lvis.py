@@ -1,8 +1,7 @@
-"""The evaluators of COCO and LVIS: the fast implementation finds what the official one finds."""
+"""The evaluators of COCO and LVIS: hotcoco finds what the official packages find."""
 
 import json
 import logging
-import sys
 
 import numpy as np
 import pytest
@@ -50,7 +49,7 @@ def assert_same(fast, official, tasks):
 @pytest.mark.parametrize(("max_dets", "count"), [(None, 40), (None, 130), (300, 330)])
 def test_coco_fast_equals_official(register, max_dets, count):
     """Crowds, an empty category, ties, an image without objects, more detections than count."""
-    pytest.importorskip("faster_coco_eval")
+    pytest.importorskip("hotcoco")
     rng = np.random.default_rng(count)
     data = random_boxes.ground_truth(rng, images=12, categories=5, objects=9, crowds=True)
     register(data)
@@ -71,7 +70,7 @@ def test_coco_fast_equals_official(register, max_dets, count):
 
 @pytest.mark.parametrize(("max_dets", "count"), [(None, 40), (300, 330)])
 def test_lvis_fast_equals_official(register, max_dets, count):
-    pytest.importorskip("faster_coco_eval")
+    pytest.importorskip("hotcoco")
     pytest.importorskip("lvis")
     rng = np.random.default_rng(count)
     data = random_boxes.ground_truth(rng, images=12, categories=7, objects=9, crowds=False)
@@ -99,9 +98,130 @@ def test_lvis_says_nan_for_what_it_cannot_compute(register):
     assert np.isnan(results["bbox"]["APr"]) and results["bbox"]["APf"] > 0
 
 
+def small_case(seed=0, *, count=9):
+    rng = np.random.default_rng(seed)
+    data = random_boxes.ground_truth(rng, images=6, categories=4, objects=5, crowds=True)
+    return data, random_boxes.detections(rng, data, count)
+
+
+def shifted(data, pairs, by):
+    """The same with all image ids moved by a number."""
+    images = [{**image, "id": image["id"] + by} for image in data["images"]]
+    annotations = [{**a, "image_id": a["image_id"] + by} for a in data["annotations"]]
+    pairs = [({"image_id": image["image_id"] + by}, output) for image, output in pairs]
+    return {**data, "images": images, "annotations": annotations}, pairs
+
+
+@pytest.mark.parametrize("max_dets", [3, 5, 100])
+def test_scores_that_are_all_equal(register, max_dets):
+    """And fewer detections than the smaller limits of COCO."""
+    pytest.importorskip("hotcoco")
+    data, pairs = small_case(1, count=40)
+    for _, output in pairs:
+        output["instances"].scores[:] = 0.5
+    register(data)
+    fast, official = (
+        evaluate(COCOEvaluator(NAME, max_dets_per_image=max_dets, use_fast_impl=fast), pairs)
+        for fast in (True, False)
+    )
+    assert_same(fast, official, {"bbox", "segm"})
+    assert 0 < official["bbox"]["AP"] < 95
+
+
 @pytest.mark.parametrize("fast", [True, False])
-def test_the_log_says_which_implementation_ran(register, caplog, fast):
-    pytest.importorskip("faster_coco_eval")
+@pytest.mark.parametrize(
+    "ids",
+    [
+        lambda i: i,  # pycocotools alone takes a match with annotation 0 for none
+        lambda i: i - 5,
+        lambda i: i + 2**62,  # more digits than float64 holds, which matches are kept in
+        lambda i: i // 2 + 1,
+        lambda i: f"object {i}",
+    ],
+    ids=["from 0", "negative", "64 bits", "twice", "text"],
+)
+def test_ids_of_annotations_do_not_matter(register, fast, ids):
+    if fast:
+        pytest.importorskip("hotcoco")
+    data, pairs = small_case()
+    register(data)
+    expected = evaluate(COCOEvaluator(NAME, use_fast_impl=False), pairs)
+    for number, annotation in enumerate(data["annotations"]):
+        annotation["id"] = ids(number)
+    MetadataCatalog.pop(NAME)
+    register(data)
+    found = evaluate(COCOEvaluator(NAME, use_fast_impl=fast), pairs)
+    assert_same(found, expected, {"bbox", "segm"})
+
+
+def test_image_ids_of_64_bits(register, caplog):
+    pytest.importorskip("hotcoco")
+    data, pairs = shifted(*small_case(), 2**62)
+    register(data)
+    with caplog.at_level(logging.INFO, logger="brloss_d2"):
+        fast, official = (
+            evaluate(COCOEvaluator(NAME, use_fast_impl=fast), pairs) for fast in (True, False)
+        )
+    assert_same(fast, official, {"bbox", "segm"})
+    assert sum("evaluation by hotcoco" in r.getMessage() for r in caplog.records) == 2
+
+
+def test_what_hotcoco_refuses_is_evaluated_officially(register, caplog):
+    """Negative image ids, and boxes that are not finite, which it would match differently."""
+    pytest.importorskip("hotcoco")
+    data, pairs = shifted(*small_case(), -100)
+    register(data)
+    expected = evaluate(COCOEvaluator(NAME, use_fast_impl=False), pairs)
+    with caplog.at_level(logging.INFO, logger="brloss_d2"):
+        assert_same(evaluate(COCOEvaluator(NAME), pairs), expected, {"bbox", "segm"})
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("hotcoco cannot evaluate" in message for message in messages) == 2
+    assert sum("evaluation by pycocotools" in message for message in messages) == 2
+
+    data, pairs = small_case()
+    pairs[1][1]["instances"].pred_boxes.tensor[::3] = np.nan
+    MetadataCatalog.pop(NAME)
+    register(data)
+    found, expected = (
+        evaluate(COCOEvaluator(NAME, ("bbox",), use_fast_impl=fast), pairs)
+        for fast in (True, False)
+    )
+    assert_same(found, expected, {"bbox"})
+
+
+def test_lvis_without_hotcoco_and_with_ids_from_0(register, monkeypatch):
+    pytest.importorskip("lvis")
+    rng = np.random.default_rng(2)
+    data = random_boxes.ground_truth(rng, images=6, categories=4, objects=5, crowds=False)
+    data = random_boxes.federated(rng, data)
+    for number, annotation in enumerate(data["annotations"]):
+        annotation["id"] = number
+    register(data)
+    pairs = random_boxes.detections(rng, data, 20)
+    results = [evaluate(LVISEvaluator(NAME), pairs)]
+    monkeypatch.setattr("brloss_d2.evaluation.protocols.hotcoco", None)
+    results.append(evaluate(LVISEvaluator(NAME), pairs))
+    assert_same(*results, {"bbox", "segm"})
+
+
+def test_evaluating_some_of_the_images(register):
+    pytest.importorskip("hotcoco")
+    data, pairs = small_case(3)
+    register(data)
+    ids = [image["id"] for image in data["images"]][1:4]
+    results = []
+    for fast in (True, False):
+        evaluator = COCOEvaluator(NAME, use_fast_impl=fast)
+        evaluator.reset()
+        for image, output in pairs:
+            evaluator.process([image], [output])
+        results.append(evaluator.evaluate(img_ids=ids))
+    assert_same(*results, {"bbox", "segm"})
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_log_says_which_package_evaluated(register, caplog, fast):
+    pytest.importorskip("hotcoco")
     rng = np.random.default_rng(0)
     data = random_boxes.ground_truth(rng, images=2, categories=3, objects=2, crowds=False)
     register(data)
@@ -109,12 +229,12 @@ def test_the_log_says_which_implementation_ran(register, caplog, fast):
         evaluate(COCOEvaluator(NAME, use_fast_impl=fast), random_boxes.detections(rng, data, 3))
     own = [r.getMessage() for r in caplog.records if r.name.startswith("brloss_d2")]
     line, *_ = own
-    assert line.startswith("COCO-style evaluation by " + ("faster" if fast else "pycocotools"))
+    assert line.startswith("COCO-style evaluation by " + ("hotcoco" if fast else "pycocotools"))
 
 
 @pytest.mark.parametrize("max_dets", [None, 300])
-def test_the_fast_implementation_leaves_the_official_one_alone(register, monkeypatch, max_dets):
-    pytest.importorskip("faster_coco_eval")
+def test_hotcoco_leaves_the_official_package_alone(register, monkeypatch, max_dets):
+    pytest.importorskip("hotcoco")
     monkeypatch.setattr(COCOeval, "evaluate", None)
     rng = np.random.default_rng(0)
     data = random_boxes.ground_truth(rng, images=3, categories=3, objects=2, crowds=False)
@@ -123,12 +243,13 @@ def test_the_fast_implementation_leaves_the_official_one_alone(register, monkeyp
     assert evaluate(COCOEvaluator(NAME, max_dets_per_image=max_dets), pairs)["bbox"]["AP"] > 0
 
 
-def test_without_faster_coco_eval_the_official_one_is_used(register, monkeypatch):
-    monkeypatch.setattr("brloss_d2.evaluation.implementation.COCOeval_faster", None)
+def test_without_hotcoco_the_official_package_evaluates(register, monkeypatch, caplog):
+    monkeypatch.setattr("brloss_d2.evaluation.protocols.hotcoco", None)
     rng = np.random.default_rng(0)
     data = random_boxes.ground_truth(rng, images=3, categories=3, objects=2, crowds=False)
     register(data)
-    before = set(sys.modules)
-    results = evaluate(COCOEvaluator(NAME), random_boxes.detections(rng, data, 3))
+    with caplog.at_level(logging.INFO, logger="brloss_d2"):
+        results = evaluate(COCOEvaluator(NAME), random_boxes.detections(rng, data, 3))
     assert results["bbox"]["AP"] > 0
-    assert not any(name.startswith("faster_coco_eval") for name in set(sys.modules) - before)
+    assert any("evaluation by pycocotools" in r.getMessage() for r in caplog.records)
+    assert not any("hotcoco" in r.getMessage() for r in caplog.records)

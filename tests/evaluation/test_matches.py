@@ -1,7 +1,6 @@
 """Matches from the overlaps of an evaluation: those of the official implementations."""
 
 import contextlib
-import copy
 import io
 import json
 
@@ -9,10 +8,10 @@ import numpy as np
 import pytest
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from brloss_d2.evaluation.lrp import OptimalLRP
-from brloss_d2.evaluation.matches import match_detections, match_lvis_detections
+from brloss_d2.evaluation.matches import match_detections
+from brloss_d2.evaluation.protocols import evaluate_detections
 from tests.helpers import random_boxes
 
 AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
@@ -24,26 +23,21 @@ def random_case(seed, count=40, *, crowds=True):
     return data, random_boxes.detections(rng, data, count)
 
 
-def evaluated(data, pairs, task, implementation, path, *, limit=100):
+def evaluated(data, pairs, task, path, *, limit=100, official=True):
     path.write_text(json.dumps(data))
     results = [
         {**record, "category_id": record["category_id"] + 1}
         for image, output in pairs
         for record in instances_to_coco_json(output["instances"], image["image_id"])
     ]
-    if task == "segm":
-        for result in results:
-            del result["bbox"]  # as detectron2 does, so that the area is that of the mask
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(path))
-        evaluation = implementation(truth, truth.loadRes(copy.deepcopy(results)), task)
-        evaluation.params.maxDets = [1, 10, limit]
-        evaluation.evaluate()
-    return evaluation
+    return evaluate_detections(truth, results, task, limits=[1, 10, limit], official=official)
 
 
 def official(evaluation, area):
     """Labels, scores and correctness, sorted, and the objects of each class, from `evalImgs`."""
+    evaluation = evaluation.computed
     images, classes = len(evaluation.params.imgIds), len(evaluation.params.catIds)
     rows, objects = [], np.zeros(classes, int)
     for label in range(classes):
@@ -69,18 +63,29 @@ def rows_of(matches):
 @pytest.mark.parametrize("task", ["bbox", "segm"])
 def test_equal_to_pycocotools(tmp_path, task, area):
     """Crowds, ties, an empty category, an image without objects, ranges of areas."""
-    evaluation = evaluated(*random_case(0), task, COCOeval, tmp_path / "truth.json")
-    area_range = evaluation.params.areaRng[AREAS[area]]
-    matches = match_detections(evaluation, area_range=area_range)
+    evaluation = evaluated(*random_case(0), task, tmp_path / "truth.json")
+    matches = match_detections(evaluation, area=area)
     expected = official(evaluation, area)
     assert rows_of(matches) == expected
     assert any(correct for *_, correct in expected[0]) or area == "large"
     assert (matches.ious[matches.correct] >= 0.5).all()
 
 
+@pytest.mark.parametrize("task", ["bbox", "segm"])
+def test_overlaps_are_those_of_pycocotools(tmp_path, task):
+    """Each match has an IoU of the matrix that pycocotools computed for its image and class."""
+    evaluation = evaluated(*random_case(0), task, tmp_path / "truth.json")
+    matches = match_detections(evaluation)
+    ious = evaluation.computed.ious
+    for row in np.flatnonzero(matches.correct):
+        image = evaluation.image_ids[matches.images[row]]
+        own = ious[image, evaluation.class_ids[matches.labels[row]]]
+        assert matches.ious[row] in own
+
+
 def test_the_limit_of_detections(tmp_path):
     case = random_case(1, 60)
-    evaluation = evaluated(*case, "bbox", COCOeval, tmp_path / "truth.json", limit=10)
+    evaluation = evaluated(*case, "bbox", tmp_path / "truth.json", limit=10)
     matches = match_detections(evaluation)
     assert rows_of(matches) == official(evaluation, "all")
     cells = matches.images * 5 + matches.labels
@@ -88,12 +93,15 @@ def test_the_limit_of_detections(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["bbox", "segm"])
-def test_faster_coco_eval_gives_the_same(tmp_path, task):
-    faster = pytest.importorskip("faster_coco_eval").COCOeval_faster
-    for seed in range(3):
+def test_hotcoco_gives_the_same(tmp_path, task):
+    pytest.importorskip("hotcoco")
+    for seed, area in ((0, "all"), (1, "all"), (2, "all"), (2, "small"), (2, "medium")):
         fast, slow = (
-            match_detections(evaluated(*random_case(seed), task, kind, tmp_path / "truth.json"))
-            for kind in (faster, COCOeval)
+            match_detections(
+                evaluated(*random_case(seed), task, tmp_path / "truth.json", official=kind),
+                area=area,
+            )
+            for kind in (False, True)
         )
         for name, values in vars(slow).items():
             np.testing.assert_array_equal(getattr(fast, name), values, err_msg=name)
@@ -115,12 +123,10 @@ def evaluated_boxes(path, objects, found):
         "categories": [{"id": 1, "name": "nut"}],
     }
     path.write_text(json.dumps(data))
+    results = [{**common, "bbox": box, "score": score} for box, score in found]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(path))
-        results = [{**common, "bbox": box, "score": score} for box, score in found]
-        evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
-        evaluation.evaluate()
-    return evaluation
+    return evaluate_detections(truth, results, "bbox")
 
 
 def test_crowds_absorb_any_number_of_detections(tmp_path):
@@ -156,8 +162,7 @@ def test_an_overlap_of_exactly_one_half_is_a_match(tmp_path):
 
 def test_lvis_equals_the_official_implementation(tmp_path):
     lvis = pytest.importorskip("lvis")
-    from brloss_d2.evaluation.replace import numpy_with, replaced
-
+    pytest.importorskip("hotcoco")
     rng = np.random.default_rng(3)
     data, pairs = random_case(3, crowds=False)
     data = random_boxes.federated(rng, data)
@@ -168,12 +173,14 @@ def test_lvis_equals_the_official_implementation(tmp_path):
         for record in instances_to_coco_json(output["instances"], image["image_id"])
     ]
     truth = lvis.LVIS(str(tmp_path / "truth.json"))
-    evaluation = lvis.LVISEval(truth, lvis.LVISResults(truth, results, max_dets=300), "bbox")
-    with replaced(lvis.eval, np=numpy_with(float=np.float64)):
-        evaluation.evaluate()
+    fast, evaluation = (
+        evaluate_detections(truth, results, "bbox", limits=[300], lvis=True, official=official)
+        for official in (False, True)
+    )
+    params = evaluation.computed.params
     rows, objects = [], np.zeros(5, int)
-    for number, cell in enumerate(evaluation.eval_imgs):
-        label, area = divmod(number // len(evaluation.params.img_ids), 4)
+    for number, cell in enumerate(evaluation.computed.eval_imgs):
+        label, area = divmod(number // len(params.img_ids), 4)
         if cell is None or area != 0:
             continue
         keep = ~cell["dt_ignore"][0].astype(bool)
@@ -181,5 +188,6 @@ def test_lvis_equals_the_official_implementation(tmp_path):
         columns = np.array(cell["dt_scores"])[keep].tolist(), correct[keep].tolist()
         rows += [(label, *row) for row in zip(*columns, strict=True)]
         objects[label] += (np.array(cell["gt_ignore"]) == 0).sum()
-    assert rows_of(match_lvis_detections(evaluation)) == (sorted(rows), objects.tolist())
+    for each in (fast, evaluation):
+        assert rows_of(match_detections(each)) == (sorted(rows), objects.tolist())
     assert 0 < len(rows) < len(results), "some do not count"

@@ -1,15 +1,20 @@
-"""tools/analyze_detections.py, from saved detections to tables, thresholds and pictures."""
+"""brloss-analyze, from saved detections to tables, thresholds and pictures."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from brloss_d2.cli import analyze
+from brloss_d2.evaluation import analyze as analyze_detections
 from brloss_d2.evaluation import load_calibration
+from brloss_d2.evaluation.analysis import ErrorKinds
+from brloss_d2.evaluation.run import EvaluatedRun
 from tests.helpers.imaginary_run import write_run
-from tools import analyze_detections
 
-PICTURES = {"precision_recall.png", "scores.png"}
+PICTURES = {"precision_recall.png", "scores.png", "errors.png", "confusion_matrix.png"}
 
 
 @pytest.fixture
@@ -19,7 +24,7 @@ def run(tmp_path):
 
 
 def test_tables_thresholds_and_pictures(run, capsys):
-    assert analyze_detections.main(["--output-dir", str(run)]) == 0
+    assert analyze.main(["--output-dir", str(run)]) == 0
     printed = capsys.readouterr().out
     found = load_calibration(str(run))
     assert 0 < found.score_threshold < 0.1
@@ -28,7 +33,9 @@ def test_tables_thresholds_and_pictures(run, capsys):
     assert f"Suggested score threshold: {found.score_threshold:.4f}" in printed
     rows = [line.split() for line in printed.split("\n")]
     (mean,) = [row for row in rows if row[:1] == ["mean"]]
-    (circle,) = [row for row in rows if row[:1] == ["circle"]]
+    circle, confused = [row for row in rows if row[:1] == ["circle"]]
+    assert sum(map(float, confused[1:])) == pytest.approx(100, abs=0.3)
+    assert max(map(len, printed[: printed.index("threshold:")].split("\n"))) <= 80
     assert 5 < float(mean[1]) < 95 and 5 < float(mean[2]) < 95
     assert float(circle[-1]) == pytest.approx(found.per_class["circle"], abs=1e-4)
     assert {path.name for path in (run / "analysis").iterdir()} == PICTURES | {"tables.txt"}
@@ -42,11 +49,9 @@ def test_the_numbers_are_those_of_the_evaluator(run, capsys):
     from detectron2.data import MetadataCatalog
 
     from brloss_d2.evaluation import COCOEvaluator
-    from brloss_d2.evaluation.analysis import analyze
-    from brloss_d2.plotting import EvaluatedRun
 
     loaded = EvaluatedRun.load(str(run))
-    analysis = analyze(loaded.json_file, loaded.results, loaded.category_names)
+    analysis = analyze_detections(loaded.json_file, loaded.results, loaded.category_names)
     name = "test_brs"
     evaluator = COCOEvaluator(name, ("bbox",), output_dir=None)
     ids = MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id
@@ -62,10 +67,50 @@ def test_the_numbers_are_those_of_the_evaluator(run, capsys):
         assert analysis.lrp.olrp[label] * 100 == pytest.approx(expected[f"oLRP-{class_}"])
 
 
+def test_the_errors_are_those_of_hotcoco(run):
+    hotcoco = pytest.importorskip("hotcoco")
+    loaded = EvaluatedRun.load(str(run))
+    analysis = analyze_detections(loaded.json_file, loaded.results, loaded.category_names)
+    truth = hotcoco.COCO(loaded.json_file)
+    evaluation = hotcoco.COCOeval(truth, truth.load_res(loaded.results), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    assert np.nanmean(analysis.class_f1) == pytest.approx(100 * evaluation.f_scores()["F1_50"])
+    tide = evaluation.tide_errors()
+    assert analysis.errors.counts == tide["counts"]
+    assert analysis.errors.ap_loss["Loc"] == pytest.approx(100 * tide["delta_ap"]["Loc"])
+    confusion, matches = analysis.errors.confusion, analysis.matches
+    assert confusion.shape == (4, 4) and confusion[3, 3] == 0
+    assert confusion[:3].sum(axis=1).tolist() == matches.num_objects.tolist()
+    kept = matches.scores >= analysis.errors.score_threshold
+    assert confusion[:, :3].sum() == kept.sum()
+
+
+def test_many_classes_are_a_list_of_confusions():
+    errors = ErrorKinds(
+        dict.fromkeys(analyze._KINDS, 1),
+        dict.fromkeys(analyze._KINDS, 0.5),
+        np.diag(np.full(31, 9)) + np.eye(31, k=1, dtype=int),
+        0.5,
+    )
+    analysis = SimpleNamespace(errors=errors, class_names=[f"class {i}" for i in range(30)])
+    *_, table = analyze.error_tables(analysis)
+    assert len(table.split("\n")) == 3 + 10 and "class 0  class 1" in table
+    assert max(map(len, table.split("\n"))) <= 80
+
+
+def test_without_hotcoco_there_are_no_kinds_of_errors(run, monkeypatch, capsys):
+    monkeypatch.setattr("brloss_d2.evaluation.protocols.hotcoco", None)
+    assert analyze.main(["--output-dir", str(run)]) == 0
+    assert "TIDE" not in capsys.readouterr().out
+    names = {path.name for path in (run / "analysis").iterdir()}
+    assert names == {"precision_recall.png", "scores.png", "tables.txt"}
+
+
 @pytest.mark.parametrize("kind", ["temperature", "isotonic"])
 def test_calibration_and_classes(run, capsys, kind):
     arguments = ["--output-dir", str(run), "--calibration", kind, "--per-class"]
-    assert analyze_detections.main(arguments) == 0
+    assert analyze.main(arguments) == 0
     assert "held out" in capsys.readouterr().out
     found = load_calibration(str(run))
     assert found.calibration["kind"] == kind
@@ -84,7 +129,7 @@ def test_mistakes_end_in_one_line(run, capsys):
     ]
     for content, arguments, message in cases:
         results.write_text(json.dumps(content))
-        assert analyze_detections.main(["--output-dir", str(run), *arguments]) == 1
+        assert analyze.main(["--output-dir", str(run), *arguments]) == 1
         (line,) = capsys.readouterr().err.strip().split("\n")
         assert line.startswith("error: ") and message in line
         assert not (run / "calibration.json").exists()

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# Height and width of each level in cells.
+Shapes = Sequence[tuple[int, int]]
+
 
 @dataclass(frozen=True)
 class FeatureGeometry:
@@ -24,7 +27,7 @@ class FeatureGeometry:
         image_sizes: (height, width) of each image in pixels.
     """
 
-    shapes: tuple[tuple[int, int], ...]
+    shapes: Shapes
     masks: list[Tensor]
     padding: Tensor
     valid_ratios: Tensor

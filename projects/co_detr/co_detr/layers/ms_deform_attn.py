@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from brloss_d2.ops.triton.launch import check_triton, has_triton
 from brloss_d2.projects.co_detr.layers import ms_deform_torch
-from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
+from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry, Shapes
 
 Backend = Literal["auto", "torch", "triton"]
 
@@ -100,15 +100,8 @@ class MSDeformAttn(nn.Module):
         )
 
 
-def sampling_locations(
-    references: Tensor, offsets: Tensor, shapes: Sequence[tuple[int, int]]
-) -> Tensor:
-    """Add offsets to references.
-
-    Args:
-        references: (N, Q, L, 2 or 4) points or boxes; see `MSDeformAttn.forward`.
-        offsets: (N, Q, M, L, P, 2) as (x, y), in the units given there.
-        shapes: (H, W) per level, in cells.
+def sampling_locations(references: Tensor, offsets: Tensor, shapes: Shapes) -> Tensor:
+    """Add offsets (N, Q, M, L, P, 2) to references, both as in `MSDeformAttn.forward`.
 
     Returns:
         (N, Q, M, L, P, 2) locations (x, y) normalized by the padded size of each level, in float32
@@ -125,7 +118,7 @@ def sampling_locations(
 
 def ms_deform_sample(
     value: Tensor,
-    shapes: Sequence[tuple[int, int]],
+    shapes: Shapes,
     locations: Tensor,
     weights: Tensor,
     backend: Backend = "auto",

@@ -9,14 +9,14 @@ Shape letters: as in `ms_deform_attn`; also K = L * P points, B heads of images 
 R = B * Q.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Shapes = Sequence[tuple[int, int]]
+from brloss_d2.projects.co_detr.layers.geometry import Shapes
 
 # Corners of a cell as (row, column), in the order of every tensor that has four of them.
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -88,12 +88,13 @@ def _locate(locations: Tensor, weights: Tensor, shapes: Shapes) -> _Points:
     pixels = (locations * sizes - 0.5).clamp_(min=-1).minimum(sizes)
     corner = pixels.floor().minimum(sizes - 1)
     fractions = pixels - corner
-    starts, total = _starts(shapes)
+    rows = _level_rows(shapes)
     x, y = corner.int().clamp_(min=-1).unbind(-1)  # NaN becomes an arbitrary integer
-    levels = [(start, width + 2) for start, (_, width) in zip(starts, shapes, strict=True)]
-    begins, widths = x.new_tensor(levels).repeat_interleave(p, dim=0).unbind(1)
-    first = (y + 1) * widths + (x + 1) + begins
-    first += (torch.arange(b, dtype=x.dtype, device=x.device) * total).repeat_interleave(q)[:, None]
+    levels = [(sum(rows[:level]), width + 2) for level, (_, width) in enumerate(shapes)]
+    starts, widths = x.new_tensor(levels).repeat_interleave(p, dim=0).unbind(1)
+    first = (y + 1) * widths + (x + 1) + starts
+    tables = torch.arange(b, dtype=x.dtype, device=x.device) * sum(rows)
+    first += tables.repeat_interleave(q)[:, None]
     steps = torch.stack([row * widths + column for row, column in _CORNERS])
     corners = (first[:, None] + steps).flatten(1)
     return _Points(pixels, fractions, weights, corners, _parts(weights, fractions))
@@ -141,19 +142,18 @@ def _point_gradients(
 
 def _cell_gradients(grad_sums: Tensor, points: _Points, shapes: Shapes, tables: int) -> Tensor:
     """Gradient of the values (B * S, D) of B tables from that of the sums (R, D)."""
-    starts, total = _starts(shapes)
+    rows = _level_rows(shapes)
     k = points.weights.shape[1]
     cells, order = points.corners[:, :k].flatten().sort(stable=True)
     query = (order // k).int()
-    every = torch.arange(tables * total, dtype=torch.int32, device=cells.device)
+    every = torch.arange(tables * sum(rows), dtype=torch.int32, device=cells.device)
     begin = torch.searchsorted(cells, every, out_int32=True)
     levels = [grad_sums.new_zeros((tables, h, w, grad_sums.shape[1])) for h, w in shapes]
     for number, (row, column) in enumerate(_CORNERS):
         part = points.parts[:, number * k : (number + 1) * k].flatten().index_select(0, order)
         sums = F.embedding_bag(query, grad_sums, begin, per_sample_weights=part, mode="sum")
-        sums = sums.unflatten(0, (tables, total))
-        for level, (height, width), start in zip(levels, shapes, starts, strict=True):
-            padded = sums[:, start : start + (height + 2) * (width + 2)]
+        parts = sums.unflatten(0, (tables, -1)).split(rows, dim=1)
+        for level, padded, (height, width) in zip(levels, parts, shapes, strict=True):
             padded = padded.unflatten(1, (height + 2, width + 2))
             level += padded[:, 1 - row :, 1 - column :][:, :height, :width]
     return torch.cat([level.flatten(1, 2) for level in levels], dim=1).flatten(0, 1)
@@ -161,24 +161,18 @@ def _cell_gradients(grad_sums: Tensor, points: _Points, shapes: Shapes, tables: 
 
 def _table(value: Tensor, shapes: Shapes) -> Tensor:
     """Rearrange (n, S, m, D) to (n * m, cells, D), each level within a border of zeros."""
-    starts, total = _starts(shapes)
-    value = _heads_first(value)
-    table = value.new_zeros((len(value), total, value.shape[2]))
-    parts = value.split([h * w for h, w in shapes], dim=1)
-    for part, (height, width), start in zip(parts, shapes, starts, strict=True):
-        padded = table[:, start : start + (height + 2) * (width + 2)]
+    rows, value = _level_rows(shapes), _heads_first(value)
+    table = value.new_zeros((len(value), sum(rows), value.shape[2]))
+    maps = value.split([height * width for height, width in shapes], dim=1)
+    for padded, cells, (height, width) in zip(table.split(rows, 1), maps, shapes, strict=True):
         padded = padded.unflatten(1, (height + 2, width + 2))
-        padded[:, 1:-1, 1:-1] = part.unflatten(1, (height, width))
+        padded[:, 1:-1, 1:-1] = cells.unflatten(1, (height, width))
     return table
 
 
-def _starts(shapes: Shapes) -> tuple[list[int], int]:
-    """First row of each level in a table, and the number of rows."""
-    starts, total = [], 0
-    for height, width in shapes:
-        starts.append(total)
-        total += (height + 2) * (width + 2)
-    return starts, total
+def _level_rows(shapes: Shapes) -> list[int]:
+    """Number of table rows per level, border included."""
+    return [(height + 2) * (width + 2) for height, width in shapes]
 
 
 def _chunks(weights: Tensor) -> Iterator[tuple[slice, slice, slice]]:

@@ -5,14 +5,13 @@ locations and weights have one writer per element; that of the values is summed 
 its last digits may differ from run to run.
 """
 
-from collections.abc import Sequence
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from brloss_d2.ops.triton.launch import current_device
+from brloss_d2.projects.co_detr.layers.geometry import Shapes
 
 _QUERIES = 32
 
@@ -153,9 +152,7 @@ def _differentiate(
             tl.store(by_location + at * 2 + 1, tl.where(seen, by_y, 0.0), mask=known)
 
 
-def sample(
-    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
-) -> Tensor:
+def sample(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     """Sample in float32 or float64; contiguous arguments and result as in `ms_deform_sample`."""
     n, q, m = weights.shape[:3]
     out = value.new_zeros((n, q, m * value.shape[3]))
@@ -164,11 +161,7 @@ def sample(
 
 
 def sample_backward(
-    upstream: Tensor,
-    value: Tensor,
-    shapes: Sequence[tuple[int, int]],
-    locations: Tensor,
-    weights: Tensor,
+    upstream: Tensor, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the gradients of value, locations and weights from that of the sums."""
     gradients = torch.zeros_like(value), torch.empty_like(locations), torch.empty_like(weights)
@@ -179,7 +172,7 @@ def sample_backward(
 def _launch(
     kernel: triton.JITFunction,
     value: Tensor,
-    shapes: Sequence[tuple[int, int]],
+    shapes: Shapes,
     locations: Tensor,
     weights: Tensor,
     *others: Tensor,
