@@ -62,9 +62,9 @@ def with_loss(path: Path, loss: str, train_images: int) -> DictConfig:
         )
     (_use_in_one_stage if one_stage else _use_in_rcnn)(cfg.model, loss)
     for key, _ in walk(plain(cfg)):
-        if key.endswith(".balancer.period"):
-            criterion = OmegaConf.select(cfg, key.removesuffix(".balancer.period"))
-            criterion.balancer.period = max(1, train_images // criterion.images_per_pool)
+        if key.endswith(".balancer.pools_per_epoch"):
+            criterion = OmegaConf.select(cfg, key.removesuffix(".balancer.pools_per_epoch"))
+            criterion.balancer.pools_per_epoch = max(1, train_images // criterion.images_per_pool)
     # Returns the generator, with which the loader seeds its workers.
     cfg.dataloader.train.generator = L(torch.random.manual_seed)(seed="${train.seed}")
     return cfg

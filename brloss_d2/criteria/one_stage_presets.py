@@ -70,7 +70,7 @@ def one_stage_criterion(architecture: str, name: str, *, epoch_steps: int) -> Cr
             SelfBalancer(),
             images_per_pool=_IMAGES_PER_POOL,
         )
-    balancer = EpochSelfBalancer(period=epoch_steps)
+    balancer = EpochSelfBalancer(pools_per_epoch=epoch_steps)
     return ALRPCriterion(ALRPLoss(), GIoULoss(), balancer, images_per_pool=_IMAGES_PER_POOL)
 
 
@@ -104,7 +104,7 @@ def _atss_hard(name: str) -> Criterion:
         normalizer="positives_per_image",
         box_weighting=Centerness(),
         quality=QualityBranch(Centerness()),
-        pool="global",
+        sync_normalizer=True,
     )
 
 
@@ -135,7 +135,11 @@ def _fovea_hard(name: str) -> Criterion:
 
 def _quality_focal() -> Criterion:
     return SigmoidCriterion(
-        QualityFocalLoss(), GIoULoss(), box_weight=2.0, box_weighting=TopScore(), pool="global"
+        QualityFocalLoss(),
+        GIoULoss(),
+        box_weight=2.0,
+        box_weighting=TopScore(),
+        sync_normalizer=True,
     )
 
 
@@ -150,7 +154,7 @@ def _matchability_aware() -> Criterion:
 
 def _by_predicted_iou(cls_loss: ScoreLoss) -> Criterion:
     return SigmoidCriterion(
-        cls_loss, GIoULoss(), box_weight=1.5, box_weighting=PredictedIoU(), pool="global"
+        cls_loss, GIoULoss(), box_weight=1.5, box_weighting=PredictedIoU(), sync_normalizer=True
     )
 
 

@@ -82,7 +82,7 @@ def _check_name(name: str) -> None:
 
 def _ranking_criterion(name: str, epoch_steps: int, *, error_scale: float) -> Criterion:
     if name == "alrp":
-        balancer = EpochSelfBalancer(period=epoch_steps)
+        balancer = EpochSelfBalancer(pools_per_epoch=epoch_steps)
         return ALRPCriterion(
             ALRPLoss(),
             GIoULoss(),

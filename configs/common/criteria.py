@@ -58,7 +58,7 @@ def _alrp(error_scale):
         cls_loss=L(ALRPLoss)(delta=1.0),
         box_loss=L(GIoULoss)(),
         # Ranking pools in an epoch: COCO with 16 images, 4 on each GPU.
-        balancer=L(EpochSelfBalancer)(period=7330, initial=50.0),
+        balancer=L(EpochSelfBalancer)(pools_per_epoch=7330, initial=50.0),
         error_scale=error_scale,
         images_per_pool=_IMAGES_PER_POOL,
     )

@@ -61,7 +61,7 @@ def _alrp(epoch_iterations, images):
     return L(ALRPCriterion)(
         cls_loss=L(ALRPLoss)(delta=1.0),
         box_loss=L(GIoULoss)(),
-        balancer=L(EpochSelfBalancer)(period=epoch_iterations, initial=50.0),
+        balancer=L(EpochSelfBalancer)(pools_per_epoch=epoch_iterations, initial=50.0),
         images_per_pool=images,
     )
 
@@ -81,7 +81,7 @@ def _by_predicted_iou(cls_loss):
         box_loss=L(GIoULoss)(),
         box_weight=1.5,
         box_weighting=L(PredictedIoU)(),
-        pool="global",
+        sync_normalizer=True,
     )
 
 
@@ -98,7 +98,7 @@ def _common():
             box_loss=L(GIoULoss)(),
             box_weight=2.0,
             box_weighting=L(TopScore)(),
-            pool="global",
+            sync_normalizer=True,
         ),
         vfl=_by_predicted_iou(L(VarifocalLoss)(alpha=0.75, gamma=2.0)),
         # Published for a DETR; the boxes are those of varifocal loss.
@@ -122,7 +122,7 @@ def _atss(cls_loss):
         normalizer="positives_per_image",
         box_weighting=L(Centerness)(),
         quality=L(QualityBranch)(target=L(Centerness)(), loss_weight=1.0),
-        pool="global",
+        sync_normalizer=True,
     )
 
 

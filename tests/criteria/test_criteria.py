@@ -235,6 +235,7 @@ def test_boxes_beside_their_objects_may_count_as_negatives():
     as_background = replace(
         matched,
         labels=torch.tensor([0, 3, 3, 3, 2]),
+        foreground=torch.tensor([0, 4]),
         pred_boxes=shifted[[0, 2]],
         gt_boxes=matched.gt_boxes[[0, 2]],
     )
@@ -248,7 +249,7 @@ def test_boxes_beside_their_objects_may_count_as_negatives():
 def test_a_balancer_with_a_state_is_not_shared():
     both = {"loss_l1": SmoothL1Loss(), "loss_giou": GIoULoss()}
     with pytest.raises(ValueError, match="EpochSelfBalancer keeps a state"):
-        RankingCriterion(RankSortLoss(), both, EpochSelfBalancer(period=2))
+        RankingCriterion(RankSortLoss(), both, EpochSelfBalancer(pools_per_epoch=2))
 
 
 def test_several_box_losses_of_a_score_criterion():
@@ -267,3 +268,8 @@ def test_several_box_losses_of_a_score_criterion():
 def test_every_box_loss_needs_a_weight():
     with pytest.raises(ValueError, match="a number for each of \\['loss_l1'\\]"):
         SigmoidCriterion(BinaryCrossEntropyLoss(), {"loss_l1": SmoothL1Loss()}, box_weight=2.0)
+
+
+def test_foreground_and_boxes_have_to_agree():
+    with pytest.raises(ValueError, match="one box for each of the 3 foreground rows, got 2"):
+        replace(batch([0, 3, 1]), labels=torch.tensor([0, 1, 1]), foreground=None)

@@ -28,16 +28,15 @@ from tests.helpers.batches import CLASSES, random_batch
 
 # Image 0 has two positives, image 1 one, image 2 none.
 LABELS = [0, 3, 1, 3, 2, -1, 3, 3]
-IMAGES = [0, 0, 0, 0, 1, 1, 2, 2]
+ROWS = [4, 2, 2]
 
 
-def batch(labels=LABELS, images=IMAGES) -> MatchedPredictions:
+def batch(labels=LABELS, rows=ROWS) -> MatchedPredictions:
     matched = random_batch(labels)
     g = torch.Generator().manual_seed(1)
     return replace(
         matched,
-        images=torch.tensor(images),
-        num_images=3,
+        rows_per_image=rows,
         references=matched.gt_boxes + torch.tensor([-4.0, 2, 3, 1]),
         quality_logits=torch.randn(len(matched.gt_boxes), generator=g).requires_grad_(),
     )
@@ -186,7 +185,7 @@ def test_divisors_are_means_over_processes(monkeypatch):
     matched = batch()
     parts = dict(box_weighting=PredictedIoU(), quality=QualityBranch(PredictedIoU()))
     alone = SigmoidCriterion(BinaryCrossEntropyLoss(), GIoULoss(), **parts)
-    both = SigmoidCriterion(BinaryCrossEntropyLoss(), GIoULoss(), pool="global", **parts)
+    both = SigmoidCriterion(BinaryCrossEntropyLoss(), GIoULoss(), sync_normalizer=True, **parts)
     found = both(matched).losses
     monkeypatch.undo()
     expected = alone(matched).losses
@@ -196,8 +195,3 @@ def test_divisors_are_means_over_processes(monkeypatch):
     torch.testing.assert_close(
         found["loss_box_reg"], expected["loss_box_reg"] * weight.clamp(min=1) / ((weight + 2) / 2)
     )
-
-
-def test_pool_is_checked():
-    with pytest.raises(ValueError, match="pool must be one of"):
-        SigmoidCriterion(BinaryCrossEntropyLoss(), GIoULoss(), pool="all")

@@ -13,7 +13,7 @@ from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor
 
 from brloss_d2.criteria import MaskCriterion, mask_criterion
-from brloss_d2.modeling.matching import image_of_rows, log_metrics, match_masks
+from brloss_d2.modeling.matching import log_metrics, match_masks
 
 
 @ROI_MASK_HEAD_REGISTRY.register()
@@ -48,11 +48,8 @@ class CriterionMaskHead(MaskRCNNConvUpsampleHead):
     def sample(self, foreground: list[Instances]) -> list[Instances]:
         """The foreground regions of each image to train on, as the criterion chooses them."""
         counts = [len(x) for x in foreground]
-        images = image_of_rows(counts, foreground[0].gt_classes.device)
-        chosen = self.criterion.sample(images, len(foreground))
-        kept = torch.zeros_like(images, dtype=torch.bool)
-        kept[chosen] = True
-        return [x[rows] for x, rows in zip(foreground, kept.split(counts), strict=True)]
+        kept = self.criterion.sample(counts, foreground[0].gt_classes.device).split(counts)
+        return [x[rows] for x, rows in zip(foreground, kept, strict=True)]
 
     def forward(self, x: Tensor, instances: list[Instances]) -> dict[str, Tensor] | list[Instances]:
         """Losses in training; the instances with their `pred_masks` otherwise.

@@ -82,7 +82,7 @@ def _focal():
         box_loss=_query_boxes(),
         box_weight=dict(loss_l1=2.5, loss_giou=1.0),
         normalizer="positives",
-        pool="global",
+        sync_normalizer=True,
     )
 
 
