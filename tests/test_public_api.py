@@ -37,7 +37,7 @@ def test_nothing_is_imported_before_it_is_used() -> None:
         "assert 'torch' in sys.modules and 'brloss_d2.criteria' not in sys.modules\n"
         "assert brloss_d2.RankingCriterion.__module__ == 'brloss_d2.criteria.ranking'\n"
         "assert not {'detectron2', 'brloss_d2.prediction'} & set(sys.modules)\n"
-        "assert brloss_d2.predict.__module__ == 'brloss_d2.prediction.api'\n"
+        "assert brloss_d2.predict.__module__ == 'brloss_d2.prediction.predictor'\n"
         "assert brloss_d2.model_zoo.get_config\n"
     )
 
