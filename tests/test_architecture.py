@@ -15,7 +15,8 @@ ALLOWED = {
     "ops": set(),
     "losses": {"ops"},
     "criteria": {"losses", "ops"},
-    "modeling": {"criteria", "losses"},
+    # The configs by name, for YAML users: `modeling.yaml`.
+    "modeling": {"criteria", "losses", "model_zoo"},
     "data": set(),
     "evaluation": {"data"},
     # Projects register the names of their weights.
@@ -98,8 +99,8 @@ def test_one_autograd_function():
 def test_no_cuda_calls_and_no_syncs_in_the_lower_layers():
     for part in TORCH_ONLY:
         for path in modules(part):
-            if path.name == "pool_group.py":  # has to know how much to receive
-                continue
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Attribute):
-                    assert node.attr not in ("cuda", "item", "tolist"), (path, node.lineno)
+            nodes = ast.walk(ast.parse(path.read_text()))
+            found = [n.attr for n in nodes if isinstance(n, ast.Attribute)]
+            # Rows that other processes send, and positives that a pool of images has.
+            known = ["tolist"] if path.name in ("pool_group.py", "matched.py") else []
+            assert [x for x in found if x in ("cuda", "item", "tolist")] == known, path

@@ -9,15 +9,21 @@ from brloss_d2.ops import PoolGroup
 
 
 class ALRPCriterion(PooledCriterion):
-    """aLRP Loss (Oksuz et al., NeurIPS 2020).
+    """aLRP Loss (Oksuz et al., NeurIPS 2020) of all rows and classes of a pool.
 
     Args:
-        cls_loss: the ranking part, `ALRPLoss`.
-        box_loss: per positive; times `error_scale` it is the localization error.
-        balancer: weighs the localization component; `EpochSelfBalancer` as published.
-        error_scale: `1 / (2 (1 - tau))` of the paper for 1 - GIoU, with `tau` the IoU that
-            makes a prediction positive: 1 for tau = 0.5, 1/0.6 for the 0.7 of an RPN.
-        pools: see `PooledCriterion`.
+        cls_loss: ranking loss.
+        box_loss: loss per positive; times `error_scale` it is the localization error.
+        balancer: module that weights the localization component; `EpochSelfBalancer` as published.
+        error_scale: `1 / (2 (1 - tau))` of the paper for 1 - GIoU, with `tau` the IoU from which a
+            prediction is positive: 1 for tau = 0.5, 1/0.6 for the 0.7 of an RPN.
+        pools: `images_per_pool` and `pool`, see `PooledCriterion`.
+
+    Example:
+        >>> from brloss_d2.losses import EpochSelfBalancer, GIoULoss
+        >>> balancer = EpochSelfBalancer(pools_per_epoch=7330)
+        >>> ALRPCriterion(ALRPLoss(), GIoULoss(), balancer).error_scale
+        1.0
     """
 
     def __init__(
@@ -33,13 +39,19 @@ class ALRPCriterion(PooledCriterion):
         self.cls_loss, self.box_loss, self.balancer = cls_loss, box_loss, balancer
         self.error_scale = error_scale
 
-    def rank(self, matched: MatchedPredictions, processes: PoolGroup) -> CriterionOutput:
-        logits, labels = matched.logits.flatten(), matched.binary_labels().flatten()
+    def pool_losses(self, matched: MatchedPredictions, group: PoolGroup) -> CriterionOutput:
+        """Compute both components of one pool."""
         errors = matched.box_losses(self.box_loss) * self.error_scale
-        losses = self.cls_loss(logits, labels, errors, processes=processes)
+        losses = self.cls_loss(
+            matched.logits.flatten(),
+            matched.binary_labels().flatten(),
+            errors,
+            positives=matched.positives,
+            group=group,
+        )
         rank_loss, box_loss = losses["loss_rank"], losses["loss_box"]
-        positives = processes.total(len(errors), errors.device)
-        balanced = self.balancer(rank_loss, box_loss, positives)
+        num_positives = group.total(len(errors), errors.device)
+        balanced = self.balancer(rank_loss, box_loss, num_positives)
         return CriterionOutput(
             {"loss_rank": rank_loss, "loss_box_reg": balanced},
             box_weights=errors.detach().new_ones(len(errors)),
@@ -50,6 +62,3 @@ class ALRPCriterion(PooledCriterion):
                 "pool_size": matched.num_decisions,
             },
         )
-
-    def extra_repr(self) -> str:
-        return f"error_scale={self.error_scale:.4g}, {super().extra_repr()}"

@@ -1,33 +1,48 @@
 """What a head gives to a criterion, and what it gets back."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from brloss_d2.losses import BoxLoss
+from brloss_d2.losses.base import ConfiguredModule
 
 
 @dataclass(frozen=True)
 class MatchedPredictions:
     """R predictions of one head with their matched ground truth; P of them are foreground.
 
+    Rows of an image are contiguous, so that pools of images are views.
+
     Attributes:
-        logits: (R, K) unbounded class scores, or (R, K + 1) with a background column at the end
-            for criteria that ask for one (`Criterion.num_logits`).
-        labels: (R,) integers, 0..K-1 foreground class, K background, -1 ignored.
+        logits: (R, K) class logits, or (R, K + 1) with a background column at the end for criteria
+            that ask for one (`Criterion.num_logits`).
+        labels: (R,) integers: 0..K-1 foreground class, K background, -1 ignored.
         pred_boxes: (P, 4) decoded boxes of the foreground rows, XYXY in absolute pixels,
             differentiable, in row order.
-        gt_boxes: (P, 4) their ground truth.
+        gt_boxes: (P, 4) ground-truth boxes of the foreground rows, XYXY in absolute pixels.
         num_classes: K.
-        pred_deltas: (P, 4) the encoded predictions, for losses on deltas.
-        gt_deltas: (P, 4) the encoded ground truth.
-        images: (R,) which image of the batch a row belongs to, ascending.
-        num_images: images in the batch.
+        foreground: (P,) int64 foreground rows, ascending. If None, they are searched for, which
+            makes the host wait for a GPU.
+        rows_per_image: number of rows of each image, in order; None is one image.
+        pred_deltas: (P, 4) encoded predictions, for losses on deltas.
+        gt_deltas: (P, 4) encoded ground truth.
         references: (P, 4) anchors of the foreground rows, XYXY in absolute pixels.
-        quality_logits: (P,) of a branch that predicts how good the boxes are, for heads with one.
+        quality_logits: (P,) logits of a branch that predicts the quality of the boxes.
+
+    Raises:
+        ValueError: If shapes do not fit.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
+        >>> labels = torch.tensor([2, 0, -1])  # background, class 0, ignored
+        >>> matched = MatchedPredictions(torch.zeros(3, 2), labels, boxes, boxes, num_classes=2)
+        >>> matched.binary_labels().tolist()
+        [[0, 0], [1, 0], [-1, -1]]
     """
 
     logits: Tensor
@@ -35,14 +50,15 @@ class MatchedPredictions:
     pred_boxes: Tensor
     gt_boxes: Tensor
     num_classes: int
+    foreground: Tensor = None  # type: ignore[assignment]
+    rows_per_image: Sequence[int] | None = None
     pred_deltas: Tensor | None = None
     gt_deltas: Tensor | None = None
-    images: Tensor | None = None
-    num_images: int = 1
     references: Tensor | None = None
     quality_logits: Tensor | None = None
 
     def __post_init__(self) -> None:
+        """Check shapes and find the foreground."""
         if self.logits.ndim != 2 or self.logits.shape[1] - self.num_classes not in (0, 1):
             raise ValueError(
                 f"logits must be (R, {self.num_classes}) or (R, {self.num_classes + 1}) for "
@@ -58,50 +74,79 @@ class MatchedPredictions:
                 "pred_boxes and gt_boxes must both be (P, 4), got "
                 f"{tuple(self.pred_boxes.shape)} and {tuple(self.gt_boxes.shape)}"
             )
+        if self.foreground is None:
+            rows = ((self.labels >= 0) & (self.labels < self.num_classes)).nonzero().squeeze(1)
+            object.__setattr__(self, "foreground", rows)
+        if len(self.foreground) != len(self.gt_boxes):
+            raise ValueError(
+                f"expected one box for each of the {len(self.foreground)} foreground rows, got "
+                f"{len(self.gt_boxes)}"
+            )
 
-    def foreground(self) -> Tensor:
-        """(P,) indices of the foreground rows."""
-        return ((self.labels >= 0) & (self.labels < self.num_classes)).nonzero().squeeze(1)
+    @property
+    def num_images(self) -> int:
+        """Number of images, N."""
+        return 1 if self.rows_per_image is None else len(self.rows_per_image)
+
+    @property
+    def positives(self) -> Tensor:
+        """(P,) positions of the foreground decisions in the flat (R * K,) logits, ascending."""
+        return self.foreground * self.num_classes + self.labels[self.foreground]
+
+    @property
+    def positives_per_image(self) -> Tensor:
+        """(N,) number of foreground rows of each image."""
+        if self.rows_per_image is None:
+            return self.labels.new_tensor([len(self.foreground)])
+        ends = torch.tensor(self.rows_per_image, device=self.foreground.device).cumsum(0)
+        return torch.searchsorted(self.foreground, ends).diff(prepend=ends.new_zeros(1))
 
     @property
     def num_decisions(self) -> Tensor:
-        """() how many pairs of a row and a class are not ignored: what is ranked together."""
+        """() number of pairs of a row and a class that are not ignored: the size of the pool."""
         return (self.labels >= 0).sum() * self.num_classes
 
     def binary_labels(self) -> Tensor:
-        """(R, K) int8: 1 at the class of a foreground row, -1 all along an ignored row, else 0."""
-        classes = torch.arange(self.num_classes, device=self.labels.device)
-        one_hot = (self.labels[:, None] == classes).to(torch.int8)
-        return one_hot.masked_fill_((self.labels < 0)[:, None], -1)
+        """(R, K) int8: 1 at the class of a foreground row, -1 in all of an ignored row, else 0."""
+        shape = (len(self.labels), self.num_classes)
+        binary = torch.zeros(shape, dtype=torch.int8, device=self.labels.device)
+        binary.masked_fill_((self.labels < 0)[:, None], -1)
+        binary.view(-1).index_fill_(0, self.positives, 1)
+        return binary
 
-    def split(self, num_images: int) -> list["MatchedPredictions"]:
-        """Groups of `num_images` consecutive images; the last may have fewer."""
-        if self.images is None:
-            raise ValueError("pools of images need `images`, the image of each row")
-        groups = self.images.div(num_images, rounding_mode="floor")
-        starts = range(0, self.num_images, num_images)
-        return [
-            self._part(groups == i, min(num_images, self.num_images - start))
-            for i, start in enumerate(starts)
-        ]
+    def split(self, images_per_pool: int) -> list["MatchedPredictions"]:
+        """Split into pools of consecutive images, without copies; the last pool may be smaller.
 
-    def _part(self, rows: Tensor, num_images: int) -> "MatchedPredictions":
-        foreground = rows[self.foreground()]
-        optional = ("pred_deltas", "gt_deltas", "references", "quality_logits")
-        given = {name: getattr(self, name) for name in optional}
-        return replace(
-            self,
-            logits=self.logits[rows],
-            labels=self.labels[rows],
-            pred_boxes=self.pred_boxes[foreground],
-            gt_boxes=self.gt_boxes[foreground],
-            images=None,
-            num_images=num_images,
-            **{name: x[foreground] for name, x in given.items() if x is not None},
-        )
+        Makes the host wait for a GPU, once.
+
+        Raises:
+            ValueError: If `rows_per_image` is None.
+        """
+        if self.rows_per_image is None:
+            raise ValueError("pools of images need rows_per_image, the number of rows per image")
+        counts = self.positives_per_image.tolist()
+        per_positive = ("pred_boxes", "gt_boxes", "pred_deltas", "gt_deltas", "references")
+        parts, row, positive = [], 0, 0
+        for first in range(0, self.num_images, images_per_pool):
+            rows_per_image = self.rows_per_image[first : first + images_per_pool]
+            rows = slice(row, row + sum(rows_per_image))
+            kept = slice(positive, positive + sum(counts[first : first + images_per_pool]))
+            values = {n: getattr(self, n) for n in (*per_positive, "quality_logits")}
+            parts.append(
+                replace(
+                    self,
+                    logits=self.logits[rows],
+                    labels=self.labels[rows],
+                    foreground=self.foreground[kept] - row,
+                    rows_per_image=rows_per_image,
+                    **{name: None if x is None else x[kept] for name, x in values.items()},
+                )
+            )
+            row, positive = rows.stop, kept.stop
+        return parts
 
     def box_losses(self, box_loss: nn.Module) -> Tensor:
-        """(P,): a `BoxLoss` of every foreground row, on boxes or deltas as it needs."""
+        """(P,) loss of every foreground row by a `BoxLoss`, of its boxes or its deltas."""
         if not box_loss.on_deltas:
             return box_loss(self.pred_boxes, self.gt_boxes)
         if self.pred_deltas is None or self.gt_deltas is None:
@@ -114,11 +159,11 @@ class CriterionOutput:
     """Losses of one head.
 
     Attributes:
-        losses: named 0-dim losses to be summed. Every criterion returns the same names always.
+        losses: 0-dim losses by name, to be summed. A criterion always returns the same names.
         box_weights: (P,) detached weight of each foreground row in the box loss.
-        cls_total: detached sum of the classification terms, to balance other losses with: ()
-            where all images are ranked together, else (N,), for each image that of its pool.
-        metrics: detached numbers worth a look, not to be summed.
+        cls_total: detached sum of the classification terms, to balance other losses against: () if
+            all images are ranked together, else (N,), that of the pool of each image.
+        metrics: detached numbers for the log, not to be summed.
     """
 
     losses: dict[str, Tensor]
@@ -127,22 +172,24 @@ class CriterionOutput:
     metrics: dict[str, Tensor | float] = field(default_factory=dict)
 
 
-class Criterion(nn.Module, ABC):
-    """Turns the matched predictions of a head into losses. Heads know no more of losses than this.
+class Criterion(ConfiguredModule, ABC):
+    """Base class: turns the matched predictions of a head into losses.
 
-    The outputs are sigmoids without a background class unless a subclass says otherwise.
+    A head knows no more of losses than this. Its outputs are sigmoids without a background class
+    unless a subclass says otherwise.
     """
 
     def num_logits(self, num_classes: int) -> int:
-        """How many class outputs a head needs for `num_classes` classes."""
+        """Return the number of class outputs that a head needs for `num_classes` classes."""
         return num_classes
 
     def predict_probs(self, logits: Tensor) -> Tensor:
-        """(R, `num_logits`) logits to (R, K) foreground probabilities in [0, 1]."""
+        """Turn logits (R, `num_logits`) into foreground probabilities (R, K) in [0, 1]."""
         return logits.sigmoid()
 
     @abstractmethod
-    def forward(self, matched: MatchedPredictions) -> CriterionOutput: ...
+    def forward(self, matched: Any) -> CriterionOutput:
+        """Compute the losses of `MatchedPredictions` (or, in the mask branch, `MatchedMasks`)."""
 
 
 # One box loss, or several under the names of their terms.
@@ -150,5 +197,5 @@ BoxLosses = BoxLoss | Mapping[str, BoxLoss]
 
 
 def named_box_losses(box_loss: BoxLosses) -> nn.ModuleDict:
-    """The box losses of a criterion by name; a single one is "loss_box_reg"."""
+    """Return the box losses of a criterion by name; a single one is named "loss_box_reg"."""
     return nn.ModuleDict({"loss_box_reg": box_loss} if isinstance(box_loss, BoxLoss) else box_loss)

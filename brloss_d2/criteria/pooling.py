@@ -1,85 +1,99 @@
-"""What a criterion ranks together: the local batch, groups of its images, or all processes."""
+"""Ranking pools: the local batch, groups of its images, or the batches of all processes."""
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-from brloss_d2.criteria.matched import Criterion, CriterionOutput, MatchedPredictions
-from brloss_d2.ops import PoolGroup
-
-_POOLS = ("local", "global")
+from brloss_d2.criteria.matched import Criterion, CriterionOutput
+from brloss_d2.ops import PoolGroup, with_value
 
 
 class PooledCriterion(Criterion):
-    """A criterion over ranking pools.
+    """Base class of the criteria over ranking pools.
 
     The published detectors rank the 4 images of one GPU together. Losses are means over a pool, so
-    its size matters: with `images_per_pool` it does not depend on how many images a process has.
+    its size matters: with `images_per_pool` it does not depend on the batch size of a process.
 
     Args:
-        images_per_pool: split the local batch into pools of so many images and average; None is
-            one pool.
+        images_per_pool: number of images that are ranked together; the losses of the pools of a
+            batch are averaged. None is one pool for the whole batch.
         pool: "local" ranks within a process; "global" ranks the images of all processes as one
-            process holding all of them would. Then every process has to compute the loss.
+            process with all of them would. Then every process has to compute the loss.
+
+    Raises:
+        ValueError: If `pool` is neither, or `images_per_pool` is below 1 or does not go with it.
     """
 
     def __init__(self, *, images_per_pool: int | None = None, pool: str = "local"):
         super().__init__()
-        check_pools(images_per_pool, pool)
+        if pool not in ("local", "global"):
+            raise ValueError(f"pool must be one of ('local', 'global'), got {pool!r}")
+        if images_per_pool is not None and (images_per_pool < 1 or pool == "global"):
+            raise ValueError(
+                f"images_per_pool must be >= 1 and goes with pool='local', got {images_per_pool} "
+                f"and pool={pool!r}"
+            )
         self.images_per_pool, self.pool = images_per_pool, pool
 
-    def forward(self, matched: MatchedPredictions) -> CriterionOutput:
+    def forward(self, matched: Any) -> CriterionOutput:
+        """Compute the losses of each pool and average them.
+
+        Args:
+            matched: predictions of a batch, with `num_images` and `split(images_per_pool)`.
+        """
         size = self.images_per_pool
         if size is None or matched.num_images <= size:
-            return self.rank(matched, processes_of(self.pool))
+            return self.pool_losses(matched, world() if self.pool == "global" else PoolGroup())
         parts = matched.split(size)
-        outputs = [self.rank(part, PoolGroup()) for part in parts]
-        return _average(outputs, [part.num_images for part in parts])
-
-    @abstractmethod
-    def rank(self, matched: MatchedPredictions, processes: PoolGroup) -> CriterionOutput:
-        """The losses of one pool, of which the `matched` are the part of this process."""
-
-    def extra_repr(self) -> str:
-        return f"images_per_pool={self.images_per_pool}, pool={self.pool!r}"
-
-
-def check_pools(images_per_pool: int | None, pool: str) -> None:
-    """Refuse what `PooledCriterion` cannot rank.
-
-    Raises:
-        ValueError: for an unknown pool or a number of images that does not go with it.
-    """
-    if pool not in _POOLS:
-        raise ValueError(f"pool must be one of {_POOLS}, got {pool!r}")
-    if images_per_pool is not None and (images_per_pool < 1 or pool == "global"):
-        raise ValueError(
-            f"images_per_pool must be >= 1 and goes with pool='local', got {images_per_pool} "
-            f"and pool={pool!r}"
+        outputs = [self.pool_losses(part, PoolGroup()) for part in parts]
+        per_image = [o.cls_total.expand(p.num_images) for o, p in zip(outputs, parts, strict=True)]
+        count = len(parts)
+        return CriterionOutput(
+            losses={
+                name: torch.stack([o.losses[name] for o in outputs]).sum() / count
+                for name in outputs[0].losses
+            },
+            box_weights=torch.cat([o.box_weights for o in outputs]),
+            cls_total=torch.cat(per_image),
+            metrics={
+                # Counts add up, other numbers are averaged.
+                name: sum(o.metrics[name] for o in outputs)
+                / (1 if name.startswith("num_") else count)
+                for name in outputs[0].metrics
+            },
         )
 
+    @abstractmethod
+    def pool_losses(self, matched: Any, group: PoolGroup) -> CriterionOutput:
+        """Compute the losses of one pool.
 
-def processes_of(pool: str) -> PoolGroup:
-    """The processes that share a pool: this one, or all where the pool is "global"."""
-    several = pool == "global" and dist.is_available() and dist.is_initialized()
+        Args:
+            matched: predictions of this process in the pool.
+            group: processes that share the pool.
+        """
+
+
+def world() -> PoolGroup:
+    """Return the group of all processes, or of this one if training is not distributed."""
+    several = dist.is_available() and dist.is_initialized()
     return PoolGroup(dist.group.WORLD if several else None)
 
 
-def _average(outputs: list[CriterionOutput], num_images: list[int]) -> CriterionOutput:
-    count = len(outputs)
-    return CriterionOutput(
-        losses={
-            name: torch.stack([o.losses[name] for o in outputs]).sum() / count
-            for name in outputs[0].losses
-        },
-        box_weights=torch.cat([o.box_weights for o in outputs]),
-        cls_total=torch.cat(
-            [o.cls_total.expand(n) for o, n in zip(outputs, num_images, strict=True)]
-        ),
-        metrics={
-            # Numbers of things add up, the others are means.
-            name: sum(o.metrics[name] for o in outputs) / (1 if name.startswith("num_") else count)
-            for name in outputs[0].metrics
-        },
-    )
+def weighted_mean(values: Tensor, weights: Tensor, group: PoolGroup) -> Tensor:
+    """Compute `sum(w v) / sum(w)`, (), over all processes; 0 if the weights vanish.
+
+    The value is that of the whole pool; the gradient is that of the local part times the number of
+    processes, because data-parallel training averages over these.
+
+    Args:
+        values: (P,) values of this process.
+        weights: (P,) weights >= 0, detached.
+        group: processes that share the pool.
+    """
+    total = (values * weights).sum()
+    sums = group.sum(torch.stack([total.detach(), weights.sum()]))
+    divisor = torch.where(sums[1] < 1e-10, 1.0, sums[1])
+    return with_value(total * group.size / divisor, sums[0] / divisor)

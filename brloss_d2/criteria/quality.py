@@ -1,4 +1,4 @@
-"""How good a foreground row is: weights of its box loss, and targets of a branch that predicts it.
+"""Quality of a foreground row: weight of its box loss, and target of a branch that predicts it.
 
 Parts of the score-based one-stage detectors. Ranking losses need none of them.
 """
@@ -7,24 +7,36 @@ from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from brloss_d2.criteria.matched import MatchedPredictions
 from brloss_d2.losses import paired_box_iou
+from brloss_d2.losses.base import ConfiguredModule
 
 
-class PositiveQuality(nn.Module, ABC):
-    """`forward(matched) -> (P,)` in [0, 1], without gradient."""
+class PositiveQuality(ConfiguredModule, ABC):
+    """Base class of the qualities of the foreground rows."""
 
     @abstractmethod
-    def forward(self, matched: MatchedPredictions) -> Tensor: ...
+    def forward(self, matched: MatchedPredictions) -> Tensor:
+        """Return (P,) qualities in [0, 1], without gradient."""
 
 
 class Centerness(PositiveQuality):
-    """How central the anchor is in its object (Tian et al., ICCV 2019, Eq. 3)."""
+    """Centrality of the anchor in its object (Tian et al., ICCV 2019, eq. 3).
+
+    Example:
+        >>> Centerness()
+        Centerness()
+    """
 
     @torch.no_grad()
     def forward(self, matched: MatchedPredictions) -> Tensor:
+        """Return (P,) centerness in [0, 1] of the anchors, `matched.references`.
+
+        Raises:
+            ValueError: If there are no `references`.
+        """
         if matched.references is None:
             raise ValueError("Centerness needs `references`, the anchors of the foreground rows")
         centers = (matched.references[:, :2] + matched.references[:, 2:]) / 2
@@ -34,28 +46,44 @@ class Centerness(PositiveQuality):
 
 
 class PredictedIoU(PositiveQuality):
-    """IoU of the predicted box with its ground truth (Kim & Lee, ECCV 2020)."""
+    """IoU of the predicted box with its ground truth (Kim & Lee, ECCV 2020).
+
+    Example:
+        >>> PredictedIoU()
+        PredictedIoU()
+    """
 
     @torch.no_grad()
     def forward(self, matched: MatchedPredictions) -> Tensor:
+        """Return (P,) IoU in [0, 1]."""
         return paired_box_iou(matched.pred_boxes, matched.gt_boxes)
 
 
 class TopScore(PositiveQuality):
-    """The highest class score of the row (Li et al., NeurIPS 2020)."""
+    """Highest class score of the row (Li et al., NeurIPS 2020).
+
+    Example:
+        >>> TopScore()
+        TopScore()
+    """
 
     @torch.no_grad()
     def forward(self, matched: MatchedPredictions) -> Tensor:
-        rows = matched.foreground()
-        return matched.logits[rows, : matched.num_classes].float().sigmoid().amax(1)
+        """Return (P,) scores in [0, 1]."""
+        logits = matched.logits[matched.foreground, : matched.num_classes]
+        return logits.float().sigmoid().amax(1)
 
 
-class QualityBranch(nn.Module):
-    """Binary cross-entropy of a branch of the head that predicts quality.
+class QualityBranch(ConfiguredModule):
+    """Binary cross-entropy of a head's branch that predicts quality.
 
     Args:
-        target: what it predicts.
-        loss_weight: of this term.
+        target: quality to predict.
+        loss_weight: factor of the loss.
+
+    Example:
+        >>> QualityBranch(Centerness(), loss_weight=0.5).loss_weight
+        0.5
     """
 
     def __init__(self, target: PositiveQuality, *, loss_weight: float = 1.0):
@@ -63,18 +91,14 @@ class QualityBranch(nn.Module):
         self.target, self.loss_weight = target, loss_weight
 
     def forward(self, matched: MatchedPredictions) -> Tensor:
-        """Return () the weighted sum over the foreground rows.
+        """Return the () weighted sum over the foreground rows.
 
         Raises:
-            ValueError: the head has no such branch.
+            ValueError: If the head has no such branch.
         """
-        logits = matched.quality_logits
-        if logits is None:
+        if matched.quality_logits is None:
             raise ValueError("a quality branch is trained, but the head has none")
-        targets = self.target(matched)
+        logits, targets = matched.quality_logits.float(), self.target(matched)
         return self.loss_weight * F.binary_cross_entropy_with_logits(
-            logits.float(), targets, reduction="sum"
+            logits, targets, reduction="sum"
         )
-
-    def extra_repr(self) -> str:
-        return f"loss_weight={self.loss_weight}"

@@ -12,31 +12,40 @@ from brloss_d2.criteria.matched import (
     MatchedPredictions,
     named_box_losses,
 )
-from brloss_d2.criteria.pooling import PooledCriterion
+from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
 from brloss_d2.losses import Balancer, RankingLoss, paired_box_iou
-from brloss_d2.ops import PoolGroup, with_value
+from brloss_d2.ops import PoolGroup
 
 
 class RankingCriterion(PooledCriterion):
-    """Ranks all rows and classes of a pool together; box losses are weighted by score.
+    """Ranking loss of all rows and classes of a pool, and box losses weighted by score.
 
-    Oksuz et al., ICCV 2021 (RS) and Yavuz et al., ECCV 2024 (BRS). Every row and class is one
-    decision of the pool; the quality of a positive is the IoU of its predicted box with its ground
-    truth. No row is sampled away.
+    Oksuz et al., ICCV 2021 (RS) and Yavuz et al., ECCV 2024 (BRS). Every pair of a row and a class
+    is one decision of the pool; the quality of a positive is the IoU of its predicted box with its
+    ground truth. Nothing is sampled.
 
     Args:
-        cls_loss: the ranking loss.
-        box_loss: per positive; or several by name, such as `{"loss_l1": ..., "loss_giou": ...}`.
-        balancer: weighs each box loss against the ranking terms.
-        score_weighted: average the box losses with the highest class score of their row as weight,
-            else with equal weights.
-        disjoint_is_negative: rank a foreground row whose box does not touch its object (IoU 0)
-            among the negatives, as published; else it stays a positive of the lowest quality.
-        cls_weights: of the terms of `cls_loss` by name; those not named weigh 1.
-        pools: see `PooledCriterion`.
+        cls_loss: ranking loss.
+        box_loss: loss per positive, or several by name: `{"loss_l1": ..., "loss_giou": ...}`.
+        balancer: module that weights each box loss against the ranking terms.
+        score_weighted: whether box losses are averaged with the highest class score of their row as
+            weight, else with equal weights.
+        disjoint_is_negative: whether a foreground row whose box does not touch its object (IoU 0)
+            is ranked among the negatives, as published; else it is a positive of quality 0.
+        cls_weights: weights of the terms of `cls_loss` by name; the default is 1.
+        pools: `images_per_pool` and `pool`, see `PooledCriterion`.
 
     Raises:
-        ValueError: several box losses share a balancer that keeps a state.
+        ValueError: If several box losses share a balancer that keeps a state.
+
+    Example:
+        >>> from brloss_d2.losses import GIoULoss, RankSortLoss, SelfBalancer
+        >>> criterion = RankingCriterion(RankSortLoss(), GIoULoss(), SelfBalancer())
+        >>> boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
+        >>> logits, labels = torch.tensor([[2.0], [-2.0]]), torch.tensor([0, 1])
+        >>> output = criterion(MatchedPredictions(logits, labels, boxes, boxes, num_classes=1))
+        >>> sorted(output.losses)
+        ['loss_box_reg', 'loss_rank', 'loss_sort']
     """
 
     def __init__(
@@ -58,43 +67,29 @@ class RankingCriterion(PooledCriterion):
         self.score_weighted, self.disjoint_is_negative = score_weighted, disjoint_is_negative
         self.cls_weights = dict(cls_weights or {})
 
-    def rank(self, matched: MatchedPredictions, processes: PoolGroup) -> CriterionOutput:
-        labels = matched.binary_labels()
+    def pool_losses(self, matched: MatchedPredictions, group: PoolGroup) -> CriterionOutput:
+        """Compute ranking terms and box losses of one pool."""
+        labels, positives = matched.binary_labels().flatten(), matched.positives
         quality = paired_box_iou(matched.pred_boxes.detach(), matched.gt_boxes)
         if self.disjoint_is_negative:
-            rows, meets = matched.foreground(), quality > 0
-            labels[rows, matched.labels[rows]] = meets.to(labels.dtype)
-            quality = quality[meets]
-        logits = matched.logits.flatten()
-        terms = self.cls_loss(logits, labels.flatten(), quality, processes=processes)
+            meets = quality > 0
+            labels[positives] = meets.to(labels.dtype)
+            positives, quality = positives[meets], quality[meets]
+        terms = self.cls_loss(
+            matched.logits.flatten(), labels, quality, positives=positives, group=group
+        )
         losses = {name: self.cls_weights.get(name, 1.0) * x for name, x in terms.items()}
         cls_total = torch.stack(list(losses.values())).sum().detach()
-        weights = self._box_weights(matched)
-        positives = processes.total(len(weights), weights.device)
+        weights = matched.pred_boxes.new_ones(len(matched.pred_boxes))
+        if self.score_weighted:
+            weights = matched.logits.detach()[matched.foreground].float().sigmoid().amax(1)
+        num_positives = group.total(len(weights), weights.device)
         metrics: dict[str, Tensor | float] = {
             "num_positives": len(weights),
             "pool_size": matched.num_decisions,
         }
         for name, box_loss in self.box_losses.items():
-            value = weighted_mean(matched.box_losses(box_loss), weights, processes)
-            losses[name] = self.balancer(cls_total, value, positives)
+            value = weighted_mean(matched.box_losses(box_loss), weights, group)
+            losses[name] = self.balancer(cls_total, value, num_positives)
             metrics[f"{name.removeprefix('loss_')}_unbalanced"] = value.detach()
         return CriterionOutput(losses, weights, cls_total, metrics)
-
-    def _box_weights(self, matched: MatchedPredictions) -> Tensor:
-        if not self.score_weighted:
-            return matched.pred_boxes.new_ones(len(matched.pred_boxes))
-        scores = matched.logits.detach()[matched.foreground()].float().sigmoid()
-        return scores.amax(1)
-
-
-def weighted_mean(values: Tensor, weights: Tensor, processes: PoolGroup) -> Tensor:
-    """`sum(w v) / sum(w)`, (), over all processes; 0 where the weights vanish.
-
-    The value is that of the whole pool; the gradient that of the local part, times the number of
-    processes, over which data-parallel training averages.
-    """
-    total = (values * weights).sum()
-    sums = processes.sum(torch.stack([total.detach(), weights.sum()]))
-    divisor = torch.where(sums[1] < 1e-10, 1.0, sums[1])
-    return with_value(total * processes.size / divisor, sums[0] / divisor)

@@ -1,4 +1,4 @@
-"""Ranking-based losses, and the score-based ones they are compared with. Needs torch alone."""
+"""Ranking-based losses, and the score-based ones they are compared with. Needs torch only."""
 
 from brloss_d2.losses.alrp import ALRPLoss, alrp_loss
 from brloss_d2.losses.ap import APLoss, BucketedAPLoss, ap_loss, bucketed_ap_loss

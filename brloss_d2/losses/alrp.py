@@ -3,15 +3,8 @@
 import torch
 from torch import Tensor
 
-from brloss_d2.losses.base import (
-    LossDict,
-    RankingLoss,
-    cells_of,
-    no_positives,
-    ranking_pool,
-    ranking_term,
-)
-from brloss_d2.ops import PoolGroup, attach, with_value
+from brloss_d2.losses.base import LossDict, RankingLoss, no_positives, ranking_pool, ranking_term
+from brloss_d2.ops import PoolGroup, attach, exact_negatives, with_value
 from brloss_d2.ops.ramp import prefix_sums
 from brloss_d2.ops.search import count_reached
 
@@ -26,48 +19,88 @@ def alrp_loss(
     localization_error: Tensor,
     *,
     delta: float = 1.0,
-    processes: PoolGroup | None = None,
+    positives: Tensor | None = None,
+    group: PoolGroup | None = None,
 ) -> LossDict:
-    """aLRP Loss (Oksuz et al., NeurIPS 2020). See `ALRPLoss`."""
-    logits, pool = ranking_pool(logits, labels, localization_error, delta, processes)
+    """aLRP Loss (Oksuz et al., NeurIPS 2020): ranks by, and regresses, localization errors.
+
+    O((P + N) log P) time and O(P + N) memory for P positives and N negatives.
+
+    Args:
+        logits: (M,) logits, floating point of any precision.
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
+        localization_error: (P,) errors >= 0 of the positives, in the order in which
+            `labels == 1` occurs, differentiable; 1 is the error of a box that just counts as true.
+        delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
+        positives: (P,) int64 positions with label 1, ascending. If None, they are searched for,
+            which makes the host wait for a GPU.
+        group: processes whose decisions are ranked together; all of them have to call. Values are
+            those of the whole pool on every process; gradients are such that their average over
+            the processes is the gradient of the whole pool.
+
+    Returns:
+        `loss_rank`: () classification component. Its gradient takes into account the errors of
+        the positives that rank higher. `loss_box`: () localization component with the published
+        hard order of the positives, differentiable in the errors, not in the logits. Both are 0
+        and attached to the graph if there is no positive, NaN if a logit is NaN or infinite.
+
+    Raises:
+        ValueError: If a shape or dtype does not fit.
+
+    Example:
+        >>> logits = torch.tensor([2.0, 1.0, -1.0], requires_grad=True)
+        >>> losses = alrp_loss(logits, torch.tensor([1, 0, 0]), torch.tensor([0.3]), delta=0.0)
+        >>> {name: round(value.item(), 4) for name, value in losses.items()}
+        {'loss_rank': 0.0, 'loss_box': 0.3}
+    """
+    logits, pool = ranking_pool(logits, labels, localization_error, delta, positives, group)
     error = pool.collect(localization_error)
     if len(pool) == 0:
         (rank_loss,) = attach(logits, no_positives(pool))
         return {"loss_rank": rank_loss, "loss_box": localization_error.sum() + rank_loss.detach()}
     own = 1.0 if delta == 0 else 0.5  # H(0)
-    positives, errors = pool.own_sum(torch.stack([torch.ones_like(error), error]))
-    cells = cells_of(pool, bucketed=False)
-    fp = cells.false_positives
-    rank = positives - own + 1 + fp
+    above, errors_above = pool.own_sum(torch.stack([torch.ones_like(error), error]))
+    negatives = exact_negatives(pool)
+    fp = negatives.false_positives
+    rank = above - own + 1 + fp
     counted = fp > MIN_FALSE_POSITIVES
-    received = torch.where(counted, (fp + errors - own * error) / rank, 0.0)
+    received = torch.where(counted, (fp + errors_above - own * error) / rank, 0.0)
     share = torch.where(counted, received / fp, 0.0)
-    (rank_loss,) = attach(logits, ranking_term(pool, cells, (fp / rank).mean(), received, share))
-    weights = _box_weights(pool.scores, rank)
-    mine = weights[pool.mine].to(localization_error.dtype) * pool.processes.size
-    local = (localization_error * mine).sum()
-    value = (error * weights).sum() + pool.poison
-    return {"loss_rank": rank_loss, "loss_box": with_value(local, value)}
-
-
-def _box_weights(scores: Tensor, rank: Tensor) -> Tensor:
-    """What the error of positive k counts in the localization term: (P,) in score order.
-
-    `mean_i [sum over s_k >= s_i of E_k] / rank(i)` gathers for each k the positives at or below.
-    """
-    at_or_below = count_reached(scores, scores)
-    return prefix_sums(1 / rank).index_select(0, at_or_below) / len(scores)
+    term = ranking_term(pool, negatives, (fp / rank).mean(), received, share)
+    (rank_loss,) = attach(logits, term)
+    # The component `mean_i [sum of E_k over s_k >= s_i] / rank(i)`, by k: each error counts in the
+    # positives at or below it.
+    at_or_below = count_reached(pool.logits, pool.logits)
+    weights = prefix_sums(1 / rank).index_select(0, at_or_below) / len(pool)
+    mine = weights[pool.mine].to(localization_error.dtype) * pool.group.size
+    box_loss = with_value((localization_error * mine).sum(), (error * weights).sum() + pool.poison)
+    return {"loss_rank": rank_loss, "loss_box": box_loss}
 
 
 class ALRPLoss(RankingLoss):
-    """aLRP Loss (Oksuz et al., NeurIPS 2020): ranks by, and regresses, localization errors.
+    """Module form of `alrp_loss`.
 
-    `loss_rank` is the classification component; its gradient takes the errors of higher ranking
-    positives into account. `loss_box` is the localization component with the published hard
-    ordering of the positives, differentiable in the errors, not in the logits.
+    Args:
+        delta: half-width of the ramp, in logits, >= 0.
+
+    Example:
+        >>> ALRPLoss()
+        ALRPLoss(delta=1.0)
     """
-
-    compute = staticmethod(alrp_loss)
 
     def __init__(self, *, delta: float = 1.0):
         super().__init__(delta=delta)
+
+    def forward(  # type: ignore[override]
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        localization_error: Tensor,
+        *,
+        positives: Tensor | None = None,
+        group: PoolGroup | None = None,
+    ) -> LossDict:
+        """Compute both components; arguments as in `alrp_loss`."""
+        return alrp_loss(
+            logits, labels, localization_error, delta=self.delta, positives=positives, group=group
+        )

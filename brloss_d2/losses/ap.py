@@ -1,35 +1,44 @@
 """AP Loss and its bucketed form."""
 
+import torch
 from torch import Tensor
 
 from brloss_d2.losses.base import (
     LossDict,
     RankingLoss,
-    cells_of,
     no_positives,
     ranking_pool,
     ranking_term,
-    share_out,
 )
-from brloss_d2.ops import PoolGroup, RankingPool, Term, attach
+from brloss_d2.ops import (
+    Negatives,
+    PoolGroup,
+    RankingPool,
+    Term,
+    attach,
+    bucketed_negatives,
+    exact_negatives,
+)
 
 
-def precision_errors(
-    pool: RankingPool, false_positives: Tensor, own_term: float | None = None
-) -> Tensor:
-    """`FP(i) / rank(i)`, (P,); every positive counts itself as `own_term`, or as H(0)."""
-    positives = pool.rank_among_positives
-    if own_term is not None and pool.delta > 0:
-        positives = positives - 0.5 + own_term
-    return false_positives / (positives + false_positives)
+def precision_term(pool: RankingPool, negatives: Negatives, *, interpolated: bool = False) -> Term:
+    """Return the mean of FP(i) / rank(i) over the positives with its identity update.
 
-
-def precision_term(pool: RankingPool, *, bucketed: bool) -> Term:
-    """Mean of FP/rank with its identity update: the ranking term of RS, BRS and BAP."""
-    cells = cells_of(pool, bucketed=bucketed)
-    fp = cells.false_positives
-    error = precision_errors(pool, fp)
-    return ranking_term(pool, cells, error.mean(), error, share_out(error, fp))
+    Args:
+        pool: ranking problem with at least one positive.
+        negatives: negatives of the pool.
+        interpolated: whether a positive counts itself as 1 instead of H(0) = 1/2 and takes the
+            smallest error of the positives that do not rank above it, as in AP Loss; else the
+            ranking term of RS, BRS and BAP.
+    """
+    fp, positives = negatives.false_positives, pool.rank_among_positives
+    if interpolated and pool.delta > 0:
+        positives = positives + 0.5
+    error = fp / (positives + fp)
+    if interpolated:
+        error = error.cummin(0).values
+    share = torch.where(fp > 0, error / fp, 0.0)
+    return ranking_term(pool, negatives, error.mean(), error, share)
 
 
 def ap_loss(
@@ -38,17 +47,41 @@ def ap_loss(
     quality: Tensor | None = None,
     *,
     delta: float = 1.0,
-    processes: PoolGroup | None = None,
+    positives: Tensor | None = None,
+    group: PoolGroup | None = None,
 ) -> LossDict:
-    """AP Loss with interpolated precision (Chen et al., CVPR 2019). See `APLoss`."""
-    logits, pool = ranking_pool(logits, labels, quality, delta, processes)
+    """AP Loss (Chen et al., CVPR 2019): 1 - average precision, interpolated as published.
+
+    O((P + N) log P) time and O(P + N) memory for P positives and N negatives.
+
+    Args:
+        logits: (M,) logits, floating point of any precision.
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
+        quality: ignored; every positive counts the same.
+        delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
+        positives: (P,) int64 positions with label 1, ascending. If None, they are searched for,
+            which makes the host wait for a GPU.
+        group: processes whose decisions are ranked together; all of them have to call. Values are
+            those of the whole pool on every process; gradients are such that their average over
+            the processes is the gradient of the whole pool.
+
+    Returns:
+        `{"loss_rank": ()}` in [0, 1] with the gradient of eq. 10. It is 0 and attached to the graph
+        if there is no positive, NaN if a logit is NaN or infinite.
+
+    Raises:
+        ValueError: If a shape or dtype does not fit.
+
+    Example:
+        >>> logits = torch.tensor([2.0, 1.0, -1.0], requires_grad=True)
+        >>> losses = ap_loss(logits, torch.tensor([1, 0, 0]), delta=0.0)
+        >>> round(losses["loss_rank"].item(), 4)
+        0.0
+    """
+    logits, pool = ranking_pool(logits, labels, quality, delta, positives, group)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}
-    cells = cells_of(pool, bucketed=False)
-    fp = cells.false_positives
-    # Interpolation: the error of i is the smallest among the positives that do not rank above it.
-    error = precision_errors(pool, fp, own_term=1.0).cummin(0).values
-    term = ranking_term(pool, cells, error.mean(), error, share_out(error, fp))
+    term = precision_term(pool, exact_negatives(pool), interpolated=True)
     return {"loss_rank": attach(logits, term)[0]}
 
 
@@ -58,19 +91,54 @@ def bucketed_ap_loss(
     quality: Tensor | None = None,
     *,
     delta: float = 1.0,
-    processes: PoolGroup | None = None,
+    positives: Tensor | None = None,
+    group: PoolGroup | None = None,
 ) -> LossDict:
-    """Bucketed AP Loss (Yavuz et al., ECCV 2024). See `BucketedAPLoss`."""
-    logits, pool = ranking_pool(logits, labels, quality, delta, processes)
+    """Bucketed AP Loss, BAP (Yavuz et al., ECCV 2024).
+
+    The negatives between two successive positives act as their mean. As published, a positive
+    counts itself as H(0) and nothing is interpolated: it is the ranking term of BRS, not a bucketed
+    version of `ap_loss`.
+
+    Args:
+        logits: (M,) logits, floating point of any precision.
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
+        quality: ignored; every positive counts the same.
+        delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
+        positives: (P,) int64 positions with label 1, ascending. If None, they are searched for,
+            which makes the host wait for a GPU.
+        group: processes whose decisions are ranked together; all of them have to call. Values are
+            those of the whole pool on every process; gradients are such that their average over
+            the processes is the gradient of the whole pool.
+
+    Returns:
+        `{"loss_rank": ()}` in [0, 1]; see `ap_loss`.
+
+    Raises:
+        ValueError: If a shape or dtype does not fit.
+
+    Example:
+        >>> logits = torch.tensor([0.0, 3.0, -3.0], requires_grad=True)
+        >>> losses = bucketed_ap_loss(logits, torch.tensor([1, 0, 0]))
+        >>> round(losses["loss_rank"].item(), 4)
+        0.6667
+    """
+    logits, pool = ranking_pool(logits, labels, quality, delta, positives, group)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}
-    return {"loss_rank": attach(logits, precision_term(pool, bucketed=True))[0]}
+    term = precision_term(pool, bucketed_negatives(pool))
+    return {"loss_rank": attach(logits, term)[0]}
 
 
 class APLoss(RankingLoss):
-    """AP Loss (Chen et al., CVPR 2019): 1 - average precision, interpolated as published.
+    """Module form of `ap_loss`.
 
-    Ignores the quality: every positive counts the same. O((P + N) log P).
+    Args:
+        delta: half-width of the ramp, in logits, >= 0.
+
+    Example:
+        >>> APLoss(delta=1.0)
+        APLoss(delta=1.0)
     """
 
     compute = staticmethod(ap_loss)
@@ -80,16 +148,15 @@ class APLoss(RankingLoss):
         super().__init__(delta=delta)
 
 
-class BucketedAPLoss(RankingLoss):
-    """Bucketed AP Loss, BAP (Yavuz et al., ECCV 2024).
+class BucketedAPLoss(APLoss):
+    """Module form of `bucketed_ap_loss`.
 
-    The negatives between two successive positives act as their mean. As published it counts a
-    positive itself as H(0) and does not interpolate: it is the ranking term of BRS, not a bucketed
-    version of `APLoss`. Ignores the quality.
+    Args:
+        delta: half-width of the ramp, in logits, >= 0.
+
+    Example:
+        >>> BucketedAPLoss()
+        BucketedAPLoss(delta=1.0)
     """
 
     compute = staticmethod(bucketed_ap_loss)
-    needs_quality = False
-
-    def __init__(self, *, delta: float = 1.0):
-        super().__init__(delta=delta)

@@ -1,47 +1,65 @@
-"""Balancers: how much the box (or mask) loss weighs against the ranking terms."""
+"""Balancers: weights of the box (or mask) loss against the ranking terms."""
 
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from brloss_d2.losses.base import ConfiguredModule
 
 _TINY = 1e-12
 
 
-class Balancer(nn.Module, ABC):
-    """`forward(cls_total (), box_loss (), num_positives () or int) -> ()`: the box loss, weighted.
-
-    All three are those of the whole ranking pool.
-    """
+class Balancer(ConfiguredModule, ABC):
+    """Base class of the weights of a box (or mask) loss against the ranking terms."""
 
     @abstractmethod
-    def forward(
-        self, cls_total: Tensor, box_loss: Tensor, num_positives: Tensor | int
-    ) -> Tensor: ...
+    def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: Tensor | int) -> Tensor:
+        """Weight the box loss.
+
+        Args:
+            cls_total: () sum of the ranking terms of the whole pool.
+            box_loss: () mean box loss of the whole pool.
+            num_positives: number of positives of the whole pool, () if a tensor.
+
+        Returns:
+            () weighted box loss.
+        """
 
 
 class ConstantBalancer(Balancer):
-    """A fixed weight."""
+    """Fixed weight.
+
+    Args:
+        weight: factor of the box loss.
+
+    Example:
+        >>> ConstantBalancer(2.0)(torch.tensor(1.0), torch.tensor(0.25), 3)
+        tensor(0.5000)
+    """
 
     def __init__(self, weight: float = 1.0):
         super().__init__()
         self.weight = weight
 
     def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: Tensor | int) -> Tensor:
+        """Return `weight * box_loss`."""
         return self.weight * box_loss
-
-    def extra_repr(self) -> str:
-        return f"weight={self.weight}"
 
 
 class SelfBalancer(Balancer):
-    """Per-step self-balancing (Oksuz et al., ICCV 2021): the box loss takes the ranking's value.
+    """Self-balancing per step (Oksuz et al., ICCV 2021): the box loss takes the ranking's value.
 
-    The *value* of the result is therefore `cls_total` by construction; only its gradient tells of
-    the boxes. A box loss of 0 stays 0 with gradient 0.
+    The *value* of the result is `cls_total` by construction; only its gradient depends on the
+    boxes. A box loss of 0 stays 0 with gradient 0.
+
+    Example:
+        >>> SelfBalancer()(torch.tensor(0.8), torch.tensor(0.25), 3)
+        tensor(0.8000)
     """
 
     def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: Tensor | int) -> Tensor:
+        """Return `(cls_total / box_loss).detach() * box_loss`."""
         value = box_loss.detach()
         weight = torch.where(value > _TINY, cls_total.detach() / value.clamp(min=_TINY), 0.0)
         # A NaN must show: `where` alone would turn it into 0.
@@ -49,15 +67,24 @@ class SelfBalancer(Balancer):
 
 
 class EpochSelfBalancer(Balancer):
-    """Self-balancing of aLRP Loss (Oksuz et al., NeurIPS 2020), renewed once an epoch.
+    """Self-balancing per epoch, of aLRP Loss (Oksuz et al., NeurIPS 2020).
 
-    After every `period` ranking pools with positives the weight becomes
-    `(mean box + mean ranking loss) / mean box` over those. The state is kept in buffers and
-    survives a restart. Processes keep their own, as published; where they share a pool these agree.
+    After every `pools_per_epoch` ranking pools with positives the weight becomes
+    `(mean box loss + mean ranking loss) / mean box loss` over these pools. The state is kept in
+    buffers and survives a restart. As published, each process keeps its own; processes that share
+    a pool have equal ones.
 
     Args:
-        period: ranking pools of this process in an epoch, >= 1.
-        initial: the weight before the first renewal.
+        pools_per_epoch: number of ranking pools of this process in an epoch, >= 1.
+        initial: weight before the first update.
+
+    Raises:
+        ValueError: If `pools_per_epoch` is below 1.
+
+    Example:
+        >>> balancer = EpochSelfBalancer(pools_per_epoch=1)
+        >>> balancer(torch.tensor(0.5), torch.tensor(0.25), 3)  # (0.25 + 0.5) / 0.25 * 0.25
+        tensor(0.7500)
     """
 
     weight: Tensor
@@ -65,31 +92,25 @@ class EpochSelfBalancer(Balancer):
     box_sum: Tensor
     steps: Tensor
 
-    def __init__(self, *, period: int, initial: float = 50.0):
+    def __init__(self, *, pools_per_epoch: int, initial: float = 50.0):
         super().__init__()
-        if period < 1:
-            raise ValueError(f"period must be >= 1 step, got {period}")
-        self.period = period
+        if pools_per_epoch < 1:
+            raise ValueError(f"pools_per_epoch must be >= 1, got {pools_per_epoch}")
+        self.pools_per_epoch = pools_per_epoch
         self.register_buffer("weight", torch.tensor(float(initial)))
         for name in ("cls_sum", "box_sum", "steps"):
             self.register_buffer(name, torch.tensor(0.0))
 
     def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: Tensor | int) -> Tensor:
-        if not isinstance(num_positives, Tensor):
-            num_positives = self.steps.new_full((), num_positives)
-        self._record(cls_total.detach(), box_loss.detach(), num_positives > 0)
+        """Record both losses and return the weighted box loss."""
+        with torch.no_grad():
+            counted = torch.as_tensor(num_positives, device=self.steps.device) > 0
+            self.cls_sum += torch.where(counted, cls_total, 0.0)
+            self.box_sum += torch.where(counted, box_loss, 0.0)
+            self.steps += counted
+            full = self.steps >= self.pools_per_epoch
+            weight = 1 + self.cls_sum / self.box_sum.clamp(min=_TINY)
+            self.weight.copy_(torch.where(full, weight, self.weight))
+            for total in (self.cls_sum, self.box_sum, self.steps):
+                total.copy_(torch.where(full, 0.0, total))
         return self.weight.clone() * box_loss
-
-    @torch.no_grad()
-    def _record(self, cls_total: Tensor, box_loss: Tensor, counted: Tensor) -> None:
-        self.cls_sum += torch.where(counted, cls_total, 0.0)
-        self.box_sum += torch.where(counted, box_loss, 0.0)
-        self.steps += counted
-        full = self.steps >= self.period
-        renewed = 1 + self.cls_sum / self.box_sum.clamp(min=_TINY)
-        self.weight.copy_(torch.where(full, renewed, self.weight))
-        for total in (self.cls_sum, self.box_sum, self.steps):
-            total.copy_(torch.where(full, 0.0, total))
-
-    def extra_repr(self) -> str:
-        return f"period={self.period}"

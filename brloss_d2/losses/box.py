@@ -1,4 +1,4 @@
-"""Elementwise losses of boxes: one number per pair, no reduction.
+"""Elementwise box losses: one value per pair of boxes, no reduction.
 
 Boxes are (P, 4) XYXY in absolute pixels. Decoded boxes carry gradients to the deltas.
 """
@@ -7,14 +7,58 @@ from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from brloss_d2.losses.base import ConfiguredModule
 
 # The published detectors bound union and enclosing area from below by this many square pixels.
 _MIN_AREA = 1e-6
 
 
-def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Intersection over union (P,) and union (P,) of boxes that correspond."""
+def paired_box_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of the i-th box of `a` with the i-th box of `b`.
+
+    Args:
+        a, b: (P, 4) boxes, XYXY in pixels.
+
+    Returns:
+        (P,) IoU in [0, 1].
+
+    Raises:
+        ValueError: If the shapes differ or are not (P, 4).
+
+    Example:
+        >>> a, b = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[0.0, 0.0, 2.0, 1.0]])
+        >>> paired_box_iou(a, b)
+        tensor([0.5000])
+    """
+    return _iou_and_union(a, b)[0]
+
+
+def paired_box_giou(a: Tensor, b: Tensor) -> Tensor:
+    """Generalized IoU (Rezatofighi et al., CVPR 2019) of the i-th box of `a` with that of `b`.
+
+    Args:
+        a, b: (P, 4) boxes, XYXY in pixels.
+
+    Returns:
+        (P,) GIoU in [-1, 1].
+
+    Raises:
+        ValueError: If the shapes differ or are not (P, 4).
+
+    Example:
+        >>> a, b = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[3.0, 0.0, 4.0, 1.0]])
+        >>> paired_box_giou(a, b)
+        tensor([-0.5000])
+    """
+    iou, union = _iou_and_union(a, b)
+    sides = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
+    enclosing = sides.clamp(min=0).prod(1).clamp(min=_MIN_AREA)
+    return iou - (enclosing - union) / enclosing
+
+
+def _iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.shape != b.shape or a.shape[-1:] != (4,):
         raise ValueError(f"expected two (P, 4) box tensors, got {tuple(a.shape)}, {tuple(b.shape)}")
     sides = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0)
@@ -24,44 +68,46 @@ def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return intersection / union, union
 
 
-def paired_box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of the i-th box of `a` with the i-th of `b`: (P,) in [0, 1]."""
-    return _overlap(a, b)[0]
-
-
-def paired_box_giou(a: Tensor, b: Tensor) -> Tensor:
-    """Generalized IoU (Rezatofighi et al., CVPR 2019) of corresponding boxes: (P,) in [-1, 1]."""
-    iou, union = _overlap(a, b)
-    sides = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
-    enclosing = sides.clamp(min=0).prod(1).clamp(min=_MIN_AREA)
-    return iou - (enclosing - union) / enclosing
-
-
-class BoxLoss(nn.Module, ABC):
-    """A loss per positive, `forward(pred (P, 4), target (P, 4)) -> (P,)`.
+class BoxLoss(ConfiguredModule, ABC):
+    """Base class of the losses per positive.
 
     Attributes:
-        on_deltas: whether it compares encoded deltas (no unit) instead of decoded boxes (pixels).
+        on_deltas: whether encoded deltas (no unit) are compared instead of decoded boxes (pixels).
     """
 
     on_deltas = False
 
     @abstractmethod
-    def forward(self, pred: Tensor, target: Tensor) -> Tensor: ...
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Compare (P, 4) predictions with (P, 4) targets: (P,) losses."""
 
 
 class GIoULoss(BoxLoss):
-    """`1 - GIoU` of decoded boxes, in [0, 2]."""
+    """`1 - GIoU` of decoded boxes, in [0, 2] (Rezatofighi et al., CVPR 2019).
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> GIoULoss()(boxes, boxes)
+        tensor([0.])
+    """
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Compare (P, 4) predicted with (P, 4) true boxes, XYXY in pixels: (P,) losses."""
         return 1 - paired_box_giou(pred, target)
 
 
 class SmoothL1Loss(BoxLoss):
-    """Smooth L1 distance of the deltas, summed over the four coordinates.
+    """Smooth L1 distance of the deltas, summed over the four coordinates (Girshick, ICCV 2015).
 
     Args:
-        beta: where the loss turns from quadratic to linear; 0 is the L1 distance.
+        beta: distance at which the loss turns from quadratic to linear, >= 0; 0 is the L1 distance.
+
+    Raises:
+        ValueError: If `beta` is negative.
+
+    Example:
+        >>> SmoothL1Loss(beta=0.0)(torch.zeros(1, 4), torch.tensor([[0.5, -0.5, 0.0, 1.0]]))
+        tensor([2.])
     """
 
     on_deltas = True
@@ -73,7 +119,5 @@ class SmoothL1Loss(BoxLoss):
         self.beta = beta
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Compare (P, 4) predicted with (P, 4) true deltas: (P,) losses."""
         return F.smooth_l1_loss(pred, target, beta=self.beta, reduction="none").sum(-1)
-
-    def extra_repr(self) -> str:
-        return f"beta={self.beta}"

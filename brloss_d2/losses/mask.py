@@ -1,49 +1,60 @@
-"""Losses of instance masks: one number per mask, no reduction over masks.
-
-Masks are (P, S, S), logits against targets in [0, 1].
-"""
+"""Losses of instance masks: one value per mask, no reduction over masks."""
 
 from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from brloss_d2.losses.base import ConfiguredModule
 
 
 def dice_loss(logits: Tensor, targets: Tensor, *, eps: float = 1e-5) -> Tensor:
     """`1 - 2 sum(p g) / (sum p^2 + sum g^2 + eps)` with `p` the sigmoid (Milletari et al., 2016).
 
     Args:
-        logits: (P, S, S) unbounded.
-        targets: (P, S, S) in [0, 1].
-        eps: added to the denominator alone, as the published detectors do: the loss of an empty
-            target tends to 1 and never to 0.
+        logits: (P, S, S) mask logits.
+        targets: (P, S, S) masks in [0, 1].
+        eps: number added to the denominator only, > 0, as published: the loss of an empty target
+            tends to 1 and never to 0.
 
     Returns:
-        (P,) in [0, 1].
+        (P,) losses in [0, 1].
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: If the shapes differ or are not (P, S, S).
+
+    Example:
+        >>> targets = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
+        >>> round(dice_loss(20 * targets - 10, targets).item(), 3)
+        0.0
     """
-    _check_shapes(logits, targets)
-    logits = _at_least_float32(logits)
-    masks, targets = logits.sigmoid().flatten(1), targets.to(logits.dtype).flatten(1)
+    logits, targets = _checked(logits, targets)
+    masks, targets = logits.sigmoid().flatten(1), targets.flatten(1)
     overlap = (masks * targets).sum(1)
     return 1 - 2 * overlap / (masks.square().sum(1) + targets.square().sum(1) + eps)
 
 
-class MaskLoss(nn.Module, ABC):
-    """A loss per mask, `forward(logits (P, S, S), targets (P, S, S)) -> (P,)`."""
+class MaskLoss(ConfiguredModule, ABC):
+    """Base class of the losses per mask."""
 
     @abstractmethod
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor: ...
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compare (P, S, S) mask logits with (P, S, S) targets in [0, 1]: (P,) losses."""
 
 
 class DiceLoss(MaskLoss):
-    """Dice loss with squared denominator, see `dice_loss`.
+    """Module form of `dice_loss`.
 
     Args:
-        eps: added to the denominator, > 0.
+        eps: number added to the denominator, > 0.
+
+    Raises:
+        ValueError: If `eps` is not positive.
+
+    Example:
+        >>> DiceLoss()
+        DiceLoss(eps=1e-05)
     """
 
     def __init__(self, *, eps: float = 1e-5):
@@ -53,31 +64,31 @@ class DiceLoss(MaskLoss):
         self.eps = eps
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compare (P, S, S) mask logits with (P, S, S) targets in [0, 1]: (P,) losses."""
         return dice_loss(logits, targets, eps=self.eps)
-
-    def extra_repr(self) -> str:
-        return f"eps={self.eps}"
 
 
 class MaskCrossEntropyLoss(MaskLoss):
-    """Binary cross-entropy of the pixels of a mask, averaged: the Mask R-CNN baseline."""
+    """Binary cross-entropy, averaged over the pixels of a mask: the Mask R-CNN baseline.
+
+    Example:
+        >>> MaskCrossEntropyLoss()(torch.zeros(1, 2, 2), torch.ones(1, 2, 2))
+        tensor([0.6931])
+    """
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        _check_shapes(logits, targets)
-        logits = _at_least_float32(logits)
-        pixels = F.binary_cross_entropy_with_logits(
-            logits, targets.to(logits.dtype), reduction="none"
-        )
+        """Compare (P, S, S) mask logits with (P, S, S) targets in [0, 1]: (P,) losses."""
+        logits, targets = _checked(logits, targets)
+        pixels = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return pixels.flatten(1).mean(1)
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _check_shapes(logits: Tensor, targets: Tensor) -> None:
+def _checked(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both in at least float32."""
     if logits.shape != targets.shape or logits.ndim != 3:
         raise ValueError(
             "expected (P, S, S) logits of the masks' own classes and targets of that shape, got "
             f"{tuple(logits.shape)} and {tuple(targets.shape)}"
         )
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(dtype), targets.to(dtype)

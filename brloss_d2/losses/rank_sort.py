@@ -1,13 +1,20 @@
 """Rank & Sort Loss and its bucketed form."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from brloss_d2.losses.ap import precision_term
-from brloss_d2.losses.base import LossDict, RankingLoss, no_positives, ranking_pool, share_out
-from brloss_d2.ops import PoolGroup, RankingPool, Term, attach, prefix_ramp_sum
+from brloss_d2.losses.base import LossDict, RankingLoss, no_positives, ranking_pool
+from brloss_d2.ops import (
+    Negatives,
+    PoolGroup,
+    RankingPool,
+    Term,
+    attach,
+    bucketed_negatives,
+    exact_negatives,
+    prefix_ramp_sum,
+)
 from brloss_d2.ops.search import count_below
 
 # Below this mass of worse positives the published sorting error is 0.
@@ -15,86 +22,45 @@ SORT_MIN_MASS = 1e-10
 
 
 def sorting_term(pool: RankingPool, quality: Tensor) -> Term:
-    """The sorting error of the positives with its identity update (Oksuz et al. 2021, eq. 8-9).
+    """Return the sorting error of the positives with its identity update.
+
+    Oksuz et al., ICCV 2021, eq. 8-9: the current minus the target sorting error, where in the
+    target ranking only positives of no lower quality are above a positive.
 
     Args:
-        quality: (p,) of the positives of this process, in the order of the labels.
+        pool: ranking problem with at least one positive.
+        quality: (p,) quality of the positives of this process, in the order of the labels.
     """
-    order = QualityOrder.of(pool.collect(quality))
-    error, mass = _sorting_errors(pool, order)
-    share = share_out(error, mass, SORT_MIN_MASS)
-    error = torch.where(mass > SORT_MIN_MASS, error, 0.0)
-    gradient = (_received(pool, order, share) - error) * pool.scale + pool.poison
-    own = gradient[pool.mine].to(pool.logits.dtype)
-    return Term(error.mean() + pool.poison, own, pool.index)
-
-
-class QualityOrder(NamedTuple):
-    """The positives in ascending order of quality.
-
-    Attributes:
-        quality: (P,) float64, in score order.
-        ascending: (P,) int64, the positives from the worst to the best.
-        worse: (P,) how many have a lower quality than each, in score order.
-        better: (P,) how many have a higher one.
-    """
-
-    quality: Tensor
-    ascending: Tensor
-    worse: Tensor
-    better: Tensor
-
-    @classmethod
-    def of(cls, quality: Tensor) -> "QualityOrder":
-        ranked, ascending = quality.sort()
-        worse, better = count_below(quality, ranked), count_below(-quality, -ranked.flip(0))
-        return cls(quality, ascending, worse, better)
-
-
-def _sorting_errors(pool: RankingPool, order: QualityOrder) -> tuple[Tensor, Tensor]:
-    """Current minus target sorting error, and the mass of worse positives above: (P,) each.
-
-    Sums over the worse positives (lower quality) are taken directly, those over the others by
-    difference: these hold the positive itself and never vanish.
-    """
-    weights = torch.stack([torch.ones_like(order.quality), 1 - order.quality])
+    quality = pool.collect(quality)
+    ranked, ascending = quality.sort()
+    # Sums over the worse positives (lower quality) are prefix sums in the order of quality. Those
+    # over the others are taken by difference: they hold the positive itself and never vanish.
+    weights = torch.stack([torch.ones_like(quality), 1 - quality])
     worse = prefix_ramp_sum(
-        pool.scores,
-        order.worse,
-        pool.scores[order.ascending],
-        weights.index_select(1, order.ascending),
+        pool.logits,
+        count_below(quality, ranked),
+        pool.logits[ascending],
+        weights.index_select(1, ascending),
         pool.delta,
     )
     everyone = torch.stack([pool.rank_among_positives, pool.own_sum(weights[1])])
     others = everyone - worse
-    error = everyone[1] / everyone[0] - others[1] / others[0]
-    return error.clamp(min=0), worse[0]
-
-
-def _received(pool: RankingPool, order: QualityOrder, share: Tensor) -> Tensor:
-    """`sum of share[i] H(s_k - s_i)` over the better positives i, for every positive k: (P,)."""
-    descending = order.ascending.flip(0)
-    return prefix_ramp_sum(
-        -pool.scores, order.better, -pool.scores[descending], share[descending], pool.delta
+    error = (everyone[1] / everyone[0] - others[1] / others[0]).clamp(min=0)
+    error = torch.where(worse[0] > SORT_MIN_MASS, error, 0.0)
+    share = torch.where(worse[0] > SORT_MIN_MASS, error / worse[0], 0.0)
+    # Positive k receives `share[i] H(s_k - s_i)` of each better positive i: the mirrored sum, with
+    # the positives from the best to the worst.
+    descending = ascending.flip(0)
+    received = prefix_ramp_sum(
+        -pool.logits,
+        count_below(-quality, -ranked.flip(0)),
+        -pool.logits[descending],
+        share[descending],
+        pool.delta,
     )
-
-
-def _rank_sort(
-    logits: Tensor,
-    labels: Tensor,
-    quality: Tensor,
-    delta: float,
-    processes: PoolGroup | None,
-    *,
-    bucketed: bool,
-) -> LossDict:
-    logits, pool = ranking_pool(logits, labels, quality, delta, processes)
-    if len(pool) == 0:
-        terms = no_positives(pool), no_positives(pool)
-    else:
-        terms = precision_term(pool, bucketed=bucketed), sorting_term(pool, quality)
-    rank, sort = attach(logits, *terms)
-    return {"loss_rank": rank, "loss_sort": sort}
+    gradient = (received - error) * pool.scale + pool.poison
+    own = gradient[pool.mine].to(pool.decisions.dtype)
+    return Term(error.mean() + pool.poison, own, pool.index)
 
 
 def rank_sort_loss(
@@ -103,10 +69,44 @@ def rank_sort_loss(
     quality: Tensor,
     *,
     delta: float = 0.5,
-    processes: PoolGroup | None = None,
+    positives: Tensor | None = None,
+    group: PoolGroup | None = None,
 ) -> LossDict:
-    """Rank & Sort Loss (Oksuz et al., ICCV 2021). See `RankSortLoss`."""
-    return _rank_sort(logits, labels, quality, delta, processes, bucketed=False)
+    """Rank & Sort Loss, RS (Oksuz et al., ICCV 2021), exact.
+
+    O((P + N) log P) time and O(P + N) memory for P positives and N negatives.
+
+    Args:
+        logits: (M,) logits, floating point of any precision.
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
+        quality: (P,) quality of the positives in [0, 1], such as the IoU of their boxes, in the
+            order in which `labels == 1` occurs.
+        delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
+        positives: (P,) int64 positions with label 1, ascending. If None, they are searched for,
+            which makes the host wait for a GPU.
+        group: processes whose decisions are ranked together; all of them have to call. Values are
+            those of the whole pool on every process; gradients are such that their average over
+            the processes is the gradient of the whole pool.
+
+    Returns:
+        `loss_rank`: () in [0, 1], which ranks every positive above all negatives. `loss_sort`: ()
+        in [0, 1], which sorts the positives by their quality. Each has a gradient of its own (the
+        identity update, eq. 5-6). Both are 0 and attached to the graph if there is no positive,
+        NaN if a logit is NaN or infinite.
+
+    Raises:
+        ValueError: If a shape or dtype does not fit.
+
+    Example:
+        >>> logits = torch.tensor([0.0, 3.0, 1.0, -3.0], requires_grad=True)
+        >>> labels, quality = torch.tensor([1, 0, 1, 0]), torch.tensor([0.9, 0.6])
+        >>> losses = rank_sort_loss(logits, labels, quality)
+        >>> {name: round(value.item(), 4) for name, value in losses.items()}
+        {'loss_rank': 0.5333, 'loss_sort': 0.1}
+        >>> sum(losses.values()).backward()
+    """
+    logits, pool = ranking_pool(logits, labels, quality, delta, positives, group)
+    return _rank_and_sort(logits, pool, quality, exact_negatives(pool) if len(pool) else None)
 
 
 def bucketed_rank_sort_loss(
@@ -115,32 +115,77 @@ def bucketed_rank_sort_loss(
     quality: Tensor,
     *,
     delta: float = 0.5,
-    processes: PoolGroup | None = None,
+    positives: Tensor | None = None,
+    group: PoolGroup | None = None,
 ) -> LossDict:
-    """Bucketed Rank & Sort Loss (Yavuz et al., ECCV 2024). See `BucketedRankSortLoss`."""
-    return _rank_sort(logits, labels, quality, delta, processes, bucketed=True)
+    """Bucketed Rank & Sort Loss, BRS (Yavuz et al., ECCV 2024).
+
+    `rank_sort_loss` with the negatives between two successive positives replaced by their mean.
+
+    Args:
+        logits: (M,) logits, floating point of any precision.
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
+        quality: (P,) quality of the positives in [0, 1], such as the IoU of their boxes, in the
+            order in which `labels == 1` occurs.
+        delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
+        positives: (P,) int64 positions with label 1, ascending. If None, they are searched for,
+            which makes the host wait for a GPU.
+        group: processes whose decisions are ranked together; all of them have to call. Values are
+            those of the whole pool on every process; gradients are such that their average over
+            the processes is the gradient of the whole pool.
+
+    Returns:
+        `loss_rank` and `loss_sort`; see `rank_sort_loss`.
+
+    Raises:
+        ValueError: If a shape or dtype does not fit.
+
+    Example:
+        >>> logits = torch.tensor([0.0, 3.0, 1.0, -3.0], requires_grad=True)
+        >>> labels, quality = torch.tensor([1, 0, 1, 0]), torch.tensor([0.9, 0.6])
+        >>> losses = bucketed_rank_sort_loss(logits, labels, quality)
+        >>> {name: round(value.item(), 4) for name, value in losses.items()}
+        {'loss_rank': 0.5333, 'loss_sort': 0.1}
+    """
+    logits, pool = ranking_pool(logits, labels, quality, delta, positives, group)
+    return _rank_and_sort(logits, pool, quality, bucketed_negatives(pool) if len(pool) else None)
+
+
+def _rank_and_sort(
+    logits: Tensor, pool: RankingPool, quality: Tensor, negatives: Negatives | None
+) -> LossDict:
+    """Attach both terms to the logits; `negatives` is None if there is no positive."""
+    if negatives is None:
+        terms = no_positives(pool), no_positives(pool)
+    else:
+        terms = precision_term(pool, negatives), sorting_term(pool, quality)
+    rank, sort = attach(logits, *terms)
+    return {"loss_rank": rank, "loss_sort": sort}
 
 
 class RankSortLoss(RankingLoss):
-    """Rank & Sort Loss, RS (Oksuz et al., ICCV 2021), exact.
+    """Module form of `rank_sort_loss`.
 
-    `loss_rank` ranks every positive above all negatives; `loss_sort` sorts the positives by
-    their quality. O((P + N) log P) time, O(P + N) memory.
+    Args:
+        delta: half-width of the ramp, in logits, >= 0.
+
+    Example:
+        >>> RankSortLoss()
+        RankSortLoss(delta=0.5)
     """
 
     compute = staticmethod(rank_sort_loss)
 
-    def __init__(self, *, delta: float = 0.5):
-        super().__init__(delta=delta)
-
 
 class BucketedRankSortLoss(RankingLoss):
-    """Bucketed Rank & Sort Loss, BRS (Yavuz et al., ECCV 2024).
+    """Module form of `bucketed_rank_sort_loss`.
 
-    `RankSortLoss` whose negatives act, between two successive positives, as their mean.
+    Args:
+        delta: half-width of the ramp, in logits, >= 0.
+
+    Example:
+        >>> BucketedRankSortLoss(delta=0.25)
+        BucketedRankSortLoss(delta=0.25)
     """
 
     compute = staticmethod(bucketed_rank_sort_loss)
-
-    def __init__(self, *, delta: float = 0.5):
-        super().__init__(delta=delta)

@@ -1,8 +1,8 @@
-"""Ranking losses written from their definitions: dense, float64, O(P * (P + N)), no trick.
+"""Ranking losses written from their definitions: dense, float64, O(P * (P + N)), without tricks.
 
-This is what the fast code is tested against, and the place to read what a loss means. Notation:
-`s` logits, `P` positives (label 1), `N` negatives (label 0), every other entry ignored,
-`y` quality and `E` localization error of a positive, and the ramp of half-width `delta`
+The oracle of the tests, and the place to read what a loss means. Notation: `s` logits, `P`
+positives (label 1), `N` negatives (label 0), all other entries ignored, `y` quality and `E`
+localization error of a positive, and the ramp of half-width `delta`
 
     H(x) = clip(x / (2 delta) + 1/2, 0, 1),   or 1[x >= 0] for delta = 0.
 

@@ -5,11 +5,13 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from brloss_d2.losses.base import ConfiguredModule
 
 
-class ScoreLoss(nn.Module, ABC):
-    """`forward(logits (R, K), targets (R, K) in [0, 1]) -> (R, K)`.
+class ScoreLoss(ConfiguredModule, ABC):
+    """Base class of the losses per row and class.
 
     Attributes:
         soft_targets: whether the target of a positive is the IoU of its box instead of 1.
@@ -18,13 +20,20 @@ class ScoreLoss(nn.Module, ABC):
     soft_targets: ClassVar[bool] = False
 
     @abstractmethod
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor: ...
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
 
 
 class BinaryCrossEntropyLoss(ScoreLoss):
-    """Binary cross-entropy with logits."""
+    """Binary cross-entropy of the sigmoid.
+
+    Example:
+        >>> BinaryCrossEntropyLoss()(torch.zeros(1, 1), torch.ones(1, 1))
+        tensor([[0.6931]])
+    """
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
@@ -33,7 +42,11 @@ class SigmoidFocalLoss(ScoreLoss):
 
     Args:
         alpha: weight of the positives in [0, 1]; negatives weigh `1 - alpha`.
-        gamma: exponent that lowers the weight of decisions already made well, >= 0.
+        gamma: exponent that lowers the weight of decisions that are right already, >= 0.
+
+    Example:
+        >>> SigmoidFocalLoss(alpha=0.5, gamma=0.0)(torch.zeros(1, 1), torch.ones(1, 1))
+        tensor([[0.3466]])
     """
 
     def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0):
@@ -41,23 +54,25 @@ class SigmoidFocalLoss(ScoreLoss):
         self.alpha, self.gamma = alpha, gamma
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
         cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         wrong = logits.sigmoid().sub(targets).abs()
         weight = self.alpha * targets + (1 - self.alpha) * (1 - targets)
         return weight * wrong**self.gamma * cross_entropy
 
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, gamma={self.gamma}"
-
 
 class QualityFocalLoss(ScoreLoss):
-    """Quality Focal Loss (Li et al., NeurIPS 2020, Eq. 5): scores learn to be the IoU.
+    """Quality Focal Loss (Li et al., NeurIPS 2020, eq. 5): scores learn to be the IoU.
 
-    Cross-entropy with a soft target, times the distance to it to the power of `beta`. With a
+    Cross-entropy with a soft target, times the distance from it to the power of `beta`. With a
     target of 0 or 1 it is focal loss without `alpha`.
 
     Args:
-        beta: exponent that lowers the weight of scores already near their target, >= 0.
+        beta: exponent that lowers the weight of scores near their target, >= 0.
+
+    Example:
+        >>> QualityFocalLoss()(torch.zeros(1, 1), torch.full((1, 1), 0.5))
+        tensor([[0.]])
     """
 
     soft_targets = True
@@ -67,22 +82,24 @@ class QualityFocalLoss(ScoreLoss):
         self.beta = beta
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
         cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return (targets - logits.sigmoid()).abs() ** self.beta * cross_entropy
 
-    def extra_repr(self) -> str:
-        return f"beta={self.beta}"
-
 
 class VarifocalLoss(ScoreLoss):
-    """Varifocal Loss (Zhang et al., CVPR 2021, Eq. 2): focal on negatives, by quality on positives.
+    """Varifocal Loss (Zhang et al., CVPR 2021, eq. 2): focal on negatives, by quality on positives.
 
-    Cross-entropy with a soft target q, weighted by q itself where q > 0 and by
-    `alpha * score ** gamma` where q = 0.
+    Cross-entropy with a soft target q, weighted by q itself if q > 0 and by
+    `alpha * score ** gamma` if q = 0.
 
     Args:
-        alpha: weight of the negatives.
-        gamma: exponent that lowers the weight of negatives already scored low, >= 0.
+        alpha: weight of the negatives, >= 0.
+        gamma: exponent that lowers the weight of negatives with a low score, >= 0.
+
+    Example:
+        >>> VarifocalLoss()(torch.zeros(1, 2), torch.tensor([[0.5, 0.0]]))
+        tensor([[0.3466, 0.1300]])
     """
 
     soft_targets = True
@@ -92,23 +109,25 @@ class VarifocalLoss(ScoreLoss):
         self.alpha, self.gamma = alpha, gamma
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
         cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         negative = self.alpha * logits.sigmoid() ** self.gamma
         return torch.where(targets > 0, targets, negative) * cross_entropy
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, gamma={self.gamma}"
 
 
 class MatchabilityAwareLoss(ScoreLoss):
     """Matchability-Aware Loss (Huang et al., CVPR 2025, DEIM): low quality is a low target.
 
-    Cross-entropy with the soft target q^gamma where q > 0, unweighted, so that a positive of low
-    quality counts as much as one of high quality; times `score ** gamma` where q = 0. Both factors
+    Cross-entropy with the soft target q^gamma if q > 0, unweighted, so that a positive of low
+    quality counts as much as one of high quality; times `score ** gamma` if q = 0. Both factors
     have a gradient.
 
     Args:
-        gamma: exponent of the quality and of the scores of negatives, >= 0.
+        gamma: exponent of the quality, and of the scores of negatives, >= 0.
+
+    Example:
+        >>> MatchabilityAwareLoss(gamma=1.0)(torch.zeros(1, 2), torch.tensor([[0.5, 0.0]]))
+        tensor([[0.6931, 0.3466]])
     """
 
     soft_targets = True
@@ -118,11 +137,9 @@ class MatchabilityAwareLoss(ScoreLoss):
         self.gamma = gamma
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
         cross_entropy = F.binary_cross_entropy_with_logits(
             logits, targets**self.gamma, reduction="none"
         )
         negative = logits.sigmoid() ** self.gamma
         return torch.where(targets > 0, 1.0, negative) * cross_entropy
-
-    def extra_repr(self) -> str:
-        return f"gamma={self.gamma}"

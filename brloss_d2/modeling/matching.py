@@ -1,4 +1,4 @@
-"""Matching of predictions with ground truth: by IoU, and what a criterion then compares."""
+"""Ground truth for predictions: matching by IoU, and the input of a criterion."""
 
 from collections.abc import Sequence
 
@@ -12,22 +12,22 @@ from torch import Tensor
 from brloss_d2.criteria import CriterionOutput, MatchedMasks, MatchedPredictions
 from brloss_d2.errors import InputError
 
-# Reading a metric off the device stalls it, so they are looked at once in so many iterations.
+# Reading a metric from a GPU stalls it, so metrics are read once in so many iterations.
 _METRICS_PERIOD = 20
 
 
 class MaxIoUMatcher(Matcher):
-    """detectron2's `Matcher` whose low-quality matches have a floor and move to their object.
+    """detectron2's `Matcher` with a floor for low-quality matches, which also change their object.
 
     For every ground-truth box with a best IoU of at least `min_low_quality_iou`, all anchors of
-    that IoU become positives *of this box*; of several boxes that claim an anchor the last wins.
+    that IoU become positives *of this box*; if several boxes claim an anchor, the last one gets it.
     detectron2's own takes every best anchor, however low its IoU, and leaves it with the box that
     overlaps it most.
 
     Args:
         thresholds: IoU bounds between the levels, ascending.
-        labels: per level, 0 negative, 1 positive, -1 ignored; one more than thresholds.
-        min_low_quality_iou: the floor in (0, 1]; None switches low-quality matches off.
+        labels: label of each level, 0 negative, 1 positive, -1 ignored; one more than thresholds.
+        min_low_quality_iou: floor in (0, 1]; None switches low-quality matches off.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class MaxIoUMatcher(Matcher):
 
 
 def inside_padded_image(centers: Tensor, image_size: tuple[int, int], divisor: int) -> Tensor:
-    """Which anchors lie in an image rather than in the padding that its batch added.
+    """Tell the anchors in an image from those in the padding that its batch added.
 
     Args:
         centers: (R, 2) anchor centers, x and y in pixels.
         image_size: height and width of the image in pixels.
-        divisor: the image may grow to the next multiple of this many pixels.
+        divisor: number of pixels to whose multiples the image itself is padded.
 
     Returns:
-        (R,) bool.
+        (R,) bool, True inside.
     """
     height, width = (-(-side // divisor) * divisor for side in image_size)
     return (centers < torch.tensor([width, height], device=centers.device)).all(1)
@@ -78,90 +78,96 @@ def inside_padded_image(centers: Tensor, image_size: tuple[int, int], divisor: i
 def match_predictions(
     logits: Tensor,
     labels: Tensor,
+    foreground: Tensor,
     deltas: Tensor,
     references: Tensor,
     gt_boxes: Tensor,
     *,
     transform: Box2BoxTransform,
     num_classes: int,
-    rows_per_image: list[int],
+    rows_per_image: Sequence[int],
+    clamp_targets: bool = False,
+    quality_logits: Tensor | None = None,
 ) -> MatchedPredictions:
-    """Decode the foreground rows and put them beside their ground truth.
+    """Decode the foreground rows and pair them with their ground truth.
 
     Args:
-        logits: (R, num_classes), or with a background column.
+        logits: (R, num_classes) class logits, possibly with a background column.
         labels: (R,) 0..num_classes-1 foreground, num_classes background, -1 ignored.
+        foreground: (P,) foreground rows, ascending.
         deltas: (P, 4) predictions of the foreground rows.
-        references: (P, 4) anchors or proposals they refer to, XYXY in pixels.
-        gt_boxes: (P, 4) XYXY in pixels.
-        transform: what `deltas` are encoded by.
-        num_classes: foreground classes.
-        rows_per_image: how the R rows divide into images.
+        references: (P, 4) anchors or proposals that they refer to, XYXY in pixels.
+        gt_boxes: (P, 4) ground-truth boxes, XYXY in pixels.
+        transform: encoding of `deltas`.
+        num_classes: number of foreground classes.
+        rows_per_image: number of rows of each image, in order.
+        clamp_targets: whether a ground-truth box is replaced by the nearest one that the encoding
+            can express.
+        quality_logits: (P,) logits of a quality branch.
     """
     deltas = deltas.float()
     with torch.no_grad():
         gt_deltas = transform.get_deltas(references, gt_boxes) if len(deltas) else deltas.detach()
+        if clamp_targets:
+            gt_boxes = transform.apply_deltas(gt_deltas, references)
     return MatchedPredictions(
         logits=logits,
         labels=labels,
         pred_boxes=transform.apply_deltas(deltas, references),
         gt_boxes=gt_boxes,
         num_classes=num_classes,
+        foreground=foreground,
+        rows_per_image=rows_per_image,
         pred_deltas=deltas,
         gt_deltas=gt_deltas,
-        images=image_of_rows(rows_per_image, labels.device),
-        num_images=len(rows_per_image),
+        references=references,
+        quality_logits=quality_logits,
     )
 
 
 def match_masks(logits: Tensor, regions: list[Instances]) -> MatchedMasks:
-    """Put the masks of foreground regions beside their ground truth.
+    """Pair the masks of foreground regions with their ground truth.
 
     Args:
-        logits: (P, K, S, S), or (P, 1, S, S) of a class-agnostic head.
-        regions: per image, with `proposal_boxes`, `gt_classes`, `box_weights`, `cls_total` and,
-            unless there are none, `gt_masks`.
+        logits: (P, K, S, S) mask logits, or (P, 1, S, S) of a class-agnostic head.
+        regions: foreground regions per image, with `proposal_boxes`, `gt_classes`, `box_weights`,
+            `cls_total` and, unless there are none, `gt_masks`.
 
     Raises:
-        InputError: there are objects without masks.
+        InputError: If there are objects without masks.
     """
     rows = torch.arange(len(logits), device=logits.device)
     classes = torch.cat([x.gt_classes for x in regions])
     own_class = logits[rows, classes if logits.shape[1] > 1 else torch.zeros_like(classes)]
-    targets = [_mask_targets(x, logits.shape[-1]) for x in regions if len(x)]
+    targets = []
+    for x in regions:
+        if len(x) and not x.has("gt_masks"):
+            raise InputError(
+                "The mask head trains on masks, but the annotations of an image have none. Use a "
+                "dataset with `segmentation`s and a mapper with `use_instance_mask=True`, or a "
+                "model without a mask head."
+            )
+        if len(x):
+            boxes = x.proposal_boxes.tensor
+            targets.append(x.gt_masks.crop_and_resize(boxes, logits.shape[-1]))
     return MatchedMasks(
         logits=own_class,
         targets=torch.cat(targets) if targets else own_class.detach(),
         weights=torch.cat([x.box_weights for x in regions]),
         cls_total=torch.cat([x.cls_total for x in regions]),
-        images=image_of_rows([len(x) for x in regions], logits.device),
-        num_images=len(regions),
-    )
-
-
-def _mask_targets(regions: Instances, side: int) -> Tensor:
-    if not regions.has("gt_masks"):
-        raise InputError(
-            "The mask head trains on masks, but the annotations of an image have none. Use a data "
-            "set with `segmentation`s and a mapper with `use_instance_mask=True`, or a model "
-            "without mask head."
-        )
-    return regions.gt_masks.crop_and_resize(regions.proposal_boxes.tensor, side)
-
-
-def image_of_rows(rows_per_image: list[int], device: torch.device) -> Tensor:
-    """(R,) which image each of the rows of a batch belongs to."""
-    counts = torch.tensor(rows_per_image, device=device)
-    return torch.arange(len(counts), device=device).repeat_interleave(
-        counts, output_size=sum(rows_per_image)
+        masks_per_image=[len(x) for x in regions],
     )
 
 
 def log_metrics(head: str, output: CriterionOutput) -> None:
-    """Hand the metrics of a criterion to the event storage, if training with one.
+    """Put the metrics of a criterion into detectron2's event storage, if there is one.
 
-    In the iterations that are logged by default, so that they stand beside the losses; each costs
-    a wait for the device.
+    Only in the iterations that are logged by default, next to the losses: each metric makes the
+    host wait for a GPU.
+
+    Args:
+        head: name of the head, prefix of the metrics.
+        output: output of the criterion.
     """
     if not has_event_storage():
         return

@@ -1,4 +1,4 @@
-"""Primitives of the ranking losses. Needs torch alone."""
+"""Primitives of the ranking losses. Needs torch only."""
 
 from brloss_d2.ops.autograd import Term, attach, with_value
 from brloss_d2.ops.dispatch import (
@@ -9,19 +9,19 @@ from brloss_d2.ops.dispatch import (
     set_backend,
     use_backend,
 )
-from brloss_d2.ops.pool import BucketCells, NegativeCells, RampCells, RankingPool
+from brloss_d2.ops.pool import Negatives, RankingPool, bucketed_negatives, exact_negatives
 from brloss_d2.ops.pool_group import PoolGroup
 
 __all__ = [
     "Backend",
-    "BucketCells",
-    "NegativeCells",
+    "Negatives",
     "PoolGroup",
-    "RampCells",
     "RankingPool",
     "Term",
     "attach",
+    "bucketed_negatives",
     "chosen_backend",
+    "exact_negatives",
     "prefix_ramp_sum",
     "ramp_sum",
     "set_backend",

@@ -8,9 +8,12 @@ from torch.autograd.function import once_differentiable
 
 
 class Term(NamedTuple):
-    """One loss term: its value () and its gradient with respect to the logits.
+    """Value and gradient of one loss term.
 
-    The gradient is (M,), or, if `where` (P,) names positions, holds (P,) values for those alone.
+    Attributes:
+        value: () value of the term.
+        gradient: (M,) gradient with respect to the logits, or (P,) those at the positions `where`.
+        where: (P,) positions of the entries of `gradient`; None if it has all M.
     """
 
     value: Tensor
@@ -44,14 +47,14 @@ class _HandMadeGradients(torch.autograd.Function):
 
 
 def attach(logits: Tensor, *terms: Term) -> tuple[Tensor, ...]:
-    """The values of `terms` as scalars of the graph of `logits` (M,), in its dtype.
+    """Attach the values of `terms` to the graph of `logits` (M,), in its dtype.
 
-    In the backward pass every term contributes its own gradient times the gradient that arrives at
-    its value, so that terms may be weighted separately.
+    In the backward pass each term contributes its own gradient times the upstream gradient of its
+    value, so that terms may be weighted separately.
     """
     return _HandMadeGradients.apply(logits, *(x for term in terms for x in term))
 
 
 def with_value(x: Tensor, value: Tensor) -> Tensor:
-    """`value`, detached and in the dtype of `x`, with the gradient of `x`."""
+    """Return `value`, detached and in the dtype of `x`, with the gradient of `x`."""
     return x - x.detach() + value.detach().to(x.dtype)

@@ -1,7 +1,4 @@
-"""Two streaming passes over the logits: count the negatives in cells, write their gradients.
-
-A back-end provides `accumulate`, whose result carries the second pass with it.
-"""
+"""Two streaming passes over the logits: count the negatives in cells, write their gradients."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,13 +14,13 @@ _CHUNK = 1 << 18
 
 @dataclass(frozen=True)
 class Cells:
-    """What the first pass found, C cells.
+    """Result of the first pass: C cells, and the second pass over the same logits.
 
     Attributes:
-        count: (C,) float64, negatives in each cell.
-        offset_sum: (C,) float64, sum of their distances to the left edge of the cell.
-        write: the second pass, `write(level (C,), slope (C,) or None) -> (M,)`: for each negative
-            `level + slope * distance` of its cell, in the dtype of the logits, else 0.
+        count: (C,) float64, number of negatives per cell.
+        offset_sum: (C,) float64, sum of their distances to the left edge of the cell, in logits.
+        write: second pass, `write(level (C,), slope (C,) or None) -> (M,)` in the dtype of the
+            logits: `level + slope * distance` of its cell for each negative, else 0.
     """
 
     count: Tensor
@@ -37,18 +34,18 @@ def accumulate(
     """Count the negatives between edges, in PyTorch.
 
     Args:
-        logits: (M,), not centered.
+        logits: (M,) logits, not centered.
         labels: (M,) integers; 0 marks a negative.
-        lowest: () or (1,), negatives below this logit are left out.
-        center: () or (1,), subtracted from the logits before they are compared with the edges.
-        left: (C,) ascending left edges of the cells, centered, in the dtype of the logits. What is
-            below the second belongs to the first cell, even if it is below the first.
+        lowest: () or (1,) logit below which negatives are left out.
+        center: () or (1,) logit subtracted from `logits` before they are compared with the edges.
+        left: (C,) left edges of the cells, ascending, centered, in the dtype of the logits. All
+            logits below the second edge belong to the first cell, even those below the first.
     """
     negatives = ((labels == 0) & (logits >= lowest)).nonzero().squeeze(1)
-    scores = logits.index_select(0, negatives) - center
-    cell = count_reached(scores, left[1:])
+    centered = logits.index_select(0, negatives) - center
+    cell = count_reached(centered, left[1:])
     # Sums of the distances to the left edge: no cancellation within a cell.
-    offset = scores.sub_(left.index_select(0, cell))
+    offset = centered.sub_(left.index_select(0, cell))
     count, offset_sum = left.new_zeros((2, len(left)), dtype=torch.float64)
     count.index_add_(0, cell, count.new_ones(()).expand(len(cell)))
     for part, distances in zip(cell.split(_CHUNK), offset.split(_CHUNK), strict=True):

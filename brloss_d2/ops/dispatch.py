@@ -1,13 +1,14 @@
-"""The one place that chooses between algorithms and back-ends of equal result.
+"""Choice between algorithms and back-ends with equal results. It is made here only.
 
-    with use_backend("reference"):      # or set_backend("reference"), for good
+    with use_backend("reference"):      # or set_backend("reference") for the whole process
         losses = rank_sort_loss(logits, labels, quality)
 
-`"auto"`, the default, takes PyTorch. It is to take Triton on GPUs once the kernels have been run on
-one: so far they agree with PyTorch in Triton's interpreter and compile for GPUs. A back-end asked
-for by name is used or refused, never replaced; what has no kernel (sorting the positives, and sums
-over more of them than are worth comparing in pairs) is PyTorch's in both. `chosen_backend` tells
-what "auto" means for a device, and the logger of this module does at debug level, once a device.
+The default, `"auto"`, is PyTorch. It will be Triton on GPUs once the kernels have been run on one:
+so far they agree with PyTorch in Triton's interpreter and compile for GPUs. A back-end requested by
+name is used or refused, never replaced. Steps without a kernel (sorting the positives, sums over
+more positives than are worth comparing in pairs) run in PyTorch with either back-end.
+`chosen_backend` tells what "auto" is on a device; so does this module's logger, at debug level and
+once per device.
 """
 
 import logging
@@ -24,8 +25,8 @@ from brloss_d2.ops.triton.launch import check_triton, has_triton
 
 Backend = Literal["auto", "torch", "triton", "reference"]
 
-# Values up to which comparing all pairs beats the wavelet tree: measured on CPUs, estimated from
-# operation counts on GPUs (for want of one).
+# Number of values up to which comparing all pairs beats the wavelet tree: measured on CPUs,
+# estimated from operation counts on GPUs.
 _TILED_UP_TO = {"cpu": 640, "cuda": 8192}
 _FUSED_UP_TO = 16384
 
@@ -36,13 +37,13 @@ _backend: Backend = "auto"
 
 
 def set_backend(name: Backend) -> None:
-    """Choose the back-end of all losses of this process from now on.
+    """Set the back-end of all losses of this process.
 
     Args:
         name: "auto", "torch", "triton" (GPU tensors only) or "reference" (dense and slow).
 
     Raises:
-        ValueError: for another name.
+        ValueError: If `name` is none of these.
     """
     global _backend
     if name not in get_args(Backend):
@@ -52,7 +53,7 @@ def set_backend(name: Backend) -> None:
 
 @contextmanager
 def use_backend(name: Backend) -> Iterator[None]:
-    """Choose the back-end within a block; see `set_backend`."""
+    """Set the back-end within a `with` block; see `set_backend`."""
     previous = _backend
     set_backend(name)
     try:
@@ -62,10 +63,10 @@ def use_backend(name: Backend) -> Iterator[None]:
 
 
 def chosen_backend(device: torch.device | str) -> str:
-    """The back-end that tensors on `device` meet now: "torch", "triton" or "reference".
+    """Return the back-end in use for tensors on `device`: "torch", "triton" or "reference".
 
     Raises:
-        RuntimeError: where Triton was asked for and cannot run there.
+        RuntimeError: If Triton was requested and cannot run on `device`.
     """
     device = torch.device(device)
     if _backend == "auto":
@@ -86,7 +87,7 @@ def _log_once(device_type: str, chosen: str) -> None:
 def accumulate(
     logits: Tensor, labels: Tensor, lowest: Tensor, center: Tensor, left: Tensor
 ) -> cells.Cells:
-    """Count the negatives between edges; arguments as in `cells.accumulate`."""
+    """Count the negatives between edges; see `cells.accumulate`."""
     backend = chosen_backend(logits.device)
     if backend == "triton":
         from brloss_d2.ops.triton import cells as kernels
@@ -97,7 +98,7 @@ def accumulate(
 
 
 def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) -> Tensor:
-    """Ramp sums; arguments as in `ramp.ramp_sum`."""
+    """Compute ramp sums; see `ramp.ramp_sum`."""
     backend = chosen_backend(values.device)
     if backend == "triton" and len(values) <= _FUSED_UP_TO:
         from brloss_d2.ops.triton import ramp as kernels
@@ -110,7 +111,7 @@ def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) 
 def prefix_ramp_sum(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
-    """Ramp sums over the first `prefix[i]` values; arguments as in `prefix_ramp_sum_wavelet`."""
+    """Compute prefix ramp sums; see `ramp.prefix_ramp_sum_wavelet`."""
     backend = chosen_backend(values.device)
     if backend == "triton" and len(values) <= _FUSED_UP_TO:
         from brloss_d2.ops.triton import ramp as kernels

@@ -1,17 +1,19 @@
 """One ranking problem: the positives in score order and the negatives summarized in cells.
 
-Negatives are never sorted. The breakpoints of the P ramps are; each negative finds its cell
-between two breakpoints by binary search, cells accumulate counts and sums, and the gradient of a
-negative is a linear function of its score in its cell. Two streaming passes over the logits, no
-P x N matrix: O((P + N) log P) time, O(P + N) memory.
+Negatives are never sorted. The breakpoints of the P ramps are; each negative finds its cell between
+two breakpoints, cells accumulate counts and sums, and the gradient of a negative is a linear
+function of its logit within its cell. Two streaming passes over the logits, no P x N matrix:
+O((P + N) log P) time, O(P + N) memory.
 """
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from brloss_d2.ops.cells import Cells
 from brloss_d2.ops.dispatch import accumulate, ramp_sum
 from brloss_d2.ops.pool_group import PoolGroup
 from brloss_d2.ops.ramp import prefix_sums, running_sums, window_sum
@@ -20,144 +22,163 @@ from brloss_d2.ops.ramp import prefix_sums, running_sums, window_sum
 class RankingPool:
     """Positives of one ranking problem, in ascending order of score.
 
-    With several processes these are the positives of all of them, while logits and labels stay
-    where they are.
+    With several processes these are the positives of all of them, while the M decisions stay on
+    the process that made them.
+
+    Args:
+        logits: (M,) logits of the decisions of this process.
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
+        delta: half-width of the ramp, in logits, >= 0.
+        group: processes that rank their decisions together; None is this process alone.
+        positives: (p,) int64 positions of the positives among the decisions, ascending. If None,
+            they are searched for, which makes the host wait for a GPU.
 
     Attributes:
-        index: (p,) positions of this process's positives among its logits, as they occur.
-        mine: (p,) where they are in score order.
-        scores: (P,) float64 logits of all positives in score order, centered on the lowest one
-            unless `delta` is 0 (where only comparisons count, which centering could round).
+        decisions: (M,) `logits` without gradient.
+        labels, delta, group: the arguments.
+        index: (p,) positions of the positives of this process among its decisions, ascending.
+        mine: (p,) positions of these in score order.
+        logits: (P,) float64 logits of all positives in score order, minus `center`.
+        center: (1,) lowest logit of a positive, or 0 if `delta` is 0: then only comparisons
+            count, which centering could round.
+        lowest: (1,) lowest logit of a positive.
         scale: gradient of the mean over the positives with respect to one of them, 1 / P, times
-            the number of processes: data-parallel training averages over these.
-        poison: () NaN where any logit is NaN or infinite, else 0. Added to values and gradients,
-            so that a broken network is never hidden by a comparison that drops NaN.
+            the number of processes, because data-parallel training averages over these.
+        poison: () NaN if any logit is NaN or infinite, else 0. It is added to values and gradients,
+            so that a comparison that drops NaN never hides a diverged network.
     """
 
     def __init__(
-        self, logits: Tensor, labels: Tensor, delta: float, processes: PoolGroup | None = None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        delta: float,
+        group: PoolGroup | None = None,
+        positives: Tensor | None = None,
     ):
-        self.logits, self.labels, self.delta = logits.detach(), labels, delta
-        self.processes = processes or PoolGroup()
-        self.index = (labels == 1).nonzero().squeeze(1)
-        positives, mine = self.processes.gather(self.logits[self.index, None])
-        raw, self._order = positives.squeeze(1).sort()
+        self.decisions, self.labels, self.delta = logits.detach(), labels, delta
+        self.group = group or PoolGroup()
+        self.index = (labels == 1).nonzero().squeeze(1) if positives is None else positives
+        local = self.decisions.index_select(0, self.index)
+        gathered, mine = self.group.gather(local[:, None])
+        ranked, self._order = gathered.squeeze(1).sort()
         place = torch.empty_like(self._order)
-        place[self._order] = torch.arange(len(raw), device=raw.device)
+        place[self._order] = torch.arange(len(ranked), device=ranked.device)
         self.mine = place[mine]
-        total = self.processes.sum(self.logits.sum(dtype=torch.float64))
+        total = self.group.sum(self.decisions.sum(dtype=torch.float64))
         self.poison = (total * 0).abs()
-        self.center = raw[:1] if delta > 0 else raw.new_zeros(1)
-        self.lowest = raw[:1]
-        self.scores = raw.double() - self.center.double()
-        self.scale = self.processes.size / max(1, len(raw))
+        self.lowest = ranked[:1]
+        self.center = self.lowest if delta > 0 else ranked.new_zeros(1)
+        self.logits = ranked.double() - self.center.double()
+        self.scale = self.group.size / max(1, len(ranked))
 
     def __len__(self) -> int:
         """P, the number of positives of all processes."""
-        return len(self.scores)
+        return len(self.logits)
 
     def collect(self, values: Tensor) -> Tensor:
-        """(p,) one number for each positive of this process, to (P,) of all in score order."""
-        return self.processes.gather(values.detach().double()[:, None])[0].squeeze(1)[self._order]
+        """Gather one number per positive of each process, (p,), in score order: (P,) float64."""
+        return self.group.gather(values.detach().double()[:, None])[0].squeeze(1)[self._order]
 
     @cached_property
     def rank_among_positives(self) -> Tensor:
         """`sum_k H(s_k - s_i)` over the positives, k = i included: (P,) float64."""
-        return self.own_sum(self.scores.new_ones(len(self)))
+        return self.own_sum(self.logits.new_ones(len(self)))
 
     def own_sum(self, weights: Tensor) -> Tensor:
         """`sum_k weights[..., k] * H(s_k - s_i)` over the positives, k = i included: (..., P)."""
-        return ramp_sum(self.scores, self.scores, weights, self.delta)
+        return ramp_sum(self.logits, self.logits, weights, self.delta)
 
 
-class NegativeCells(ABC):
-    """The negatives of a pool, counted between `edges`.
+@dataclass(frozen=True)
+class Negatives:
+    """The negatives of a pool, summarized.
 
-    Cell c holds the scores from `edges[c - 1]` (inclusive) to `edges[c]` (exclusive).
+    Attributes:
+        false_positives: (P,) float64, FP(i): the sum of H(s_j - s_i) over the negatives j.
+        gradient: function from weights (P,) float64 to a tensor (M,), in the dtype of the logits:
+            `sum_i weights[i] H(s_j - s_i)` at every negative j, 0 elsewhere.
+    """
+
+    false_positives: Tensor
+    gradient: Callable[[Tensor], Tensor]
+
+
+def exact_negatives(pool: RankingPool) -> Negatives:
+    """Summarize the negatives between the breakpoints `s_i -+ delta` of all ramps: no error.
 
     Args:
-        pool: at least one positive.
-        edges: (E,) ascending, centered, in the dtype of the logits.
+        pool: ranking problem with at least one positive.
     """
+    delta, size = pool.delta, len(pool)
+    breakpoints = torch.cat([pool.logits - delta, pool.logits + delta]) if delta else pool.logits
+    # Two ascending runs: a stable sort merges them.
+    edges, order = breakpoints.to(pool.decisions.dtype).sort(stable=True)
+    # Entry i of `low` (`high`): the cell that begins at s_i - delta (s_i + delta).
+    numbers = torch.arange(1, len(order) + 1, device=order.device)
+    cell_of = torch.empty_like(order).scatter_(0, order, numbers)
+    low, high = cell_of[:size], cell_of[-size:]
+    left, cells = _cells(pool, edges)
 
-    def __init__(self, pool: RankingPool, edges: Tensor):
-        self.pool = pool
-        # The lowest cell starts where the relevant negatives do.
-        self.left = torch.cat([edges.new_zeros(1) - pool.delta, edges])
-        # Only what some ramp reaches.
-        lowest = pool.lowest - pool.delta
-        self.cells = accumulate(pool.logits, pool.labels, lowest, pool.center, self.left)
-        sums = torch.stack([self.cells.count, self.cells.offset_sum])
-        self.count, self.offset_sum = pool.processes.sum(sums)
+    mass, moment = (prefix_sums(x) for x in (cells.count, cells.offset_sum + cells.count * left))
+    false_positives = window_sum(
+        mass[-1] - mass[high],
+        mass[high] - mass[low],
+        moment[high] - moment[low],
+        pool.logits,
+        delta,
+    )
 
-    @property
-    @abstractmethod
-    def false_positives(self) -> Tensor:
-        """FP(i), the sum of H(s_j - s_i) over the negatives j: (P,) float64."""
-
-    @abstractmethod
-    def levels(self, weights: Tensor) -> tuple[Tensor, Tensor | None]:
-        """`sum_i weights[i] H(s - s_i)` as level at the left edge and slope of each cell."""
-
-    def gradient(self, weights: Tensor) -> Tensor:
-        """(M,): `sum_i weights[i] H(s_j - s_i)` at every negative j, 0 elsewhere."""
-        return self.cells.write(*self.levels(weights + self.pool.poison))
-
-
-class RampCells(NegativeCells):
-    """Exact: the edges are the breakpoints `s_i -+ delta` of all ramps."""
-
-    def __init__(self, pool: RankingPool):
-        scores, delta, size = pool.scores, pool.delta, len(pool)
-        breakpoints = torch.cat([scores - delta, scores + delta]) if delta > 0 else scores
-        # Two ascending runs: a stable sort merges them.
-        edges, order = breakpoints.to(pool.logits.dtype).sort(stable=True)
-        # Entry i of `low` (`high`): the cell that begins at s_i - delta (s_i + delta).
-        numbers = torch.arange(1, len(order) + 1, device=order.device)
-        cell_of = torch.empty_like(order).scatter_(0, order, numbers)
-        self.low, self.high = cell_of[:size], cell_of[-size:]
-        super().__init__(pool, edges)
-
-    @property
-    def false_positives(self) -> Tensor:
-        mass = prefix_sums(self.count)
-        moment = prefix_sums(self.offset_sum + self.count * self.left.double())
-        return window_sum(
-            mass[-1] - mass[self.high],
-            mass[self.high] - mass[self.low],
-            moment[self.high] - moment[self.low],
-            self.pool.scores,
-            self.pool.delta,
-        ).clamp(min=0)
-
-    def levels(self, weights: Tensor) -> tuple[Tensor, Tensor | None]:
-        change = weights.new_zeros(len(self.left))
-        if self.pool.delta == 0:
-            return running_sums(change.index_copy(0, self.high, weights)), None
-        rise = weights / (2 * self.pool.delta)
-        change[self.low], change[self.high] = rise, -rise
+    def gradient(weights: Tensor) -> Tensor:
+        weights, change = weights + pool.poison, weights.new_zeros(len(left))
+        if delta == 0:
+            return cells.write(running_sums(change.index_copy(0, high, weights)), None)
+        rise = weights / (2 * delta)
+        change[low], change[high] = rise, -rise
         slope = running_sums(change).clamp(min=0)
-        climb = slope[:-1] * self.left.double().diff()
-        return prefix_sums(climb), slope
+        return cells.write(prefix_sums(slope[:-1] * left.diff()), slope)
+
+    return Negatives(false_positives.clamp(min=0), gradient)
 
 
-class BucketCells(NegativeCells):
-    """Bucketed (Yavuz et al., ECCV 2024): each cell acts as its mean, weighted by its size.
+def bucketed_negatives(pool: RankingPool) -> Negatives:
+    """Let the negatives between two successive positives act as their mean, times their number.
 
-    The edges are the positives, so that a negative which ties with a positive ranks above it. For
-    `delta` 0 this is the exact problem, which `RampCells` solves without rounding a mean.
+    Yavuz et al., ECCV 2024. A negative that ties with a positive belongs to the bucket above it. If
+    `delta` is 0, the members of a bucket compare like their mean: the exact problem, which
+    `exact_negatives` solves without rounding a mean.
+
+    Args:
+        pool: ranking problem with at least one positive.
     """
+    if pool.delta == 0:
+        return exact_negatives(pool)
+    left, cells = _cells(pool, pool.logits.to(pool.decisions.dtype))
+    # Rounding may push a mean out of its bucket. It does not matter: ramps of positive width are
+    # continuous, and no mean is compared with a bucket's edge again.
+    mean = left + cells.offset_sum / cells.count.clamp(min=1)
 
-    def __init__(self, pool: RankingPool):
-        super().__init__(pool, pool.scores.to(pool.logits.dtype))
-        # Rounding may push a prototype out of its bucket. It does not matter: ramps of positive
-        # width are continuous, and no prototype is compared with a threshold again.
-        self.mean = self.left.double() + self.offset_sum / self.count.clamp(min=1)
-
-    @property
-    def false_positives(self) -> Tensor:
-        return ramp_sum(self.pool.scores, self.mean, self.count, self.pool.delta).clamp(min=0)
-
-    def levels(self, weights: Tensor) -> tuple[Tensor, Tensor | None]:
+    def gradient(weights: Tensor) -> Tensor:
         # H(m - s_i) = H((-s_i) - (-m)): the mirrored sum.
-        return ramp_sum(-self.mean, -self.pool.scores, weights, self.pool.delta), None
+        return cells.write(ramp_sum(-mean, -pool.logits, weights + pool.poison, pool.delta), None)
+
+    return Negatives(ramp_sum(pool.logits, mean, cells.count, pool.delta).clamp(min=0), gradient)
+
+
+def _cells(pool: RankingPool, edges: Tensor) -> tuple[Tensor, Cells]:
+    """Count the negatives of all processes between edges.
+
+    Args:
+        pool: ranking problem with at least one positive.
+        edges: (E,) ascending, centered, in the dtype of the logits. Cell c holds the logits from
+            `edges[c - 1]` (inclusive) to `edges[c]` (exclusive).
+
+    Returns:
+        `(left, cells)`: (E + 1,) float64 left edges, and the cells.
+    """
+    # The lowest cell starts where ramps do: negatives below reach none.
+    left = torch.cat([edges.new_zeros(1) - pool.delta, edges])
+    lowest = pool.lowest - pool.delta
+    cells = accumulate(pool.decisions, pool.labels, lowest, pool.center, left)
+    count, offset_sum = pool.group.sum(torch.stack([cells.count, cells.offset_sum]))
+    return left.double(), replace(cells, count=count, offset_sum=offset_sum)

@@ -1,7 +1,7 @@
 """Collectives for a ranking pool that spans several processes.
 
-Ranking across processes needs no foreign logits: the positives are gathered (a few thousand
-numbers), the cells of the negatives are summed, and the rest is computed by everyone alike.
+Ranking across processes needs no logits of other processes: the positives are gathered (a few
+thousand numbers), the cells of the negatives are summed, and every process computes the rest.
 """
 
 import torch
@@ -10,12 +10,17 @@ from torch import Tensor
 
 
 class PoolGroup:
-    """The processes that share a ranking pool.
+    """Processes that share a ranking pool.
 
     Every process has to make the same calls in the same order, whatever data it has.
 
     Args:
-        group: of `torch.distributed`; None is this process alone, which communicates nothing.
+        group: process group of `torch.distributed`; None is this process alone, which communicates
+            nothing.
+
+    Attributes:
+        size: number of processes.
+        rank: number of this process, in [0, size).
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None):
@@ -24,30 +29,30 @@ class PoolGroup:
         self.rank = 0 if group is None else dist.get_rank(group)
 
     def sum(self, x: Tensor) -> Tensor:
-        """The sum of `x` over all processes; in place where there are several."""
+        """Sum `x` over all processes; in place if there are several."""
         if self.group is not None:
             dist.all_reduce(x, group=self.group)
         return x
 
     def total(self, number: int, device: torch.device) -> Tensor:
-        """The sum of a number of each process: () int64 on `device`."""
+        """Sum one number per process: () int64 on `device`."""
         return self.sum(torch.full((), number, dtype=torch.int64, device=device))
 
     def gather(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Put together the rows of all processes, in the order of their ranks.
+        """Concatenate the rows of all processes, in the order of their ranks.
 
         Args:
-            x: (n, C), n may differ between processes.
+            x: (n, C) rows of this process; n may differ between processes.
 
         Returns:
-            `(rows, mine)`: (sum of n, C), and (n,) the indices of this process's rows in it.
+            `(rows, mine)`: (sum of n, C) rows, and (n,) indices of the rows of this process.
         """
         if self.group is None:
             return x, torch.arange(len(x), device=x.device)
         lengths = x.new_zeros(self.size, dtype=torch.int64)
         lengths[self.rank] = len(x)
         sizes = self.sum(lengths).tolist()
-        # A sum of zero-padded parts: one collective, and any backend has it.
+        # A sum of zero-padded parts: one collective that every back-end has.
         start = sum(sizes[: self.rank])
         rows = x.new_zeros(sum(sizes), x.shape[1])
         mine = torch.arange(start, start + len(x), device=x.device)

@@ -35,9 +35,9 @@ def running_sums(x: Tensor) -> Tensor:
 
 
 def _blocked_cumsum(x: Tensor) -> Tensor:
-    """`cumsum` over a square of the values, row by row: in a fixed order on GPUs too.
+    """Compute `cumsum` over a square of the values, row by row: a fixed order on GPUs too.
 
-    There torch scans one long row in blocks that add up as they come, so that last digits vary.
+    On a GPU torch scans one long row in blocks that are added as they finish: last digits vary.
     """
     size = x.shape[-1]
     width = math.isqrt(max(size - 1, 0)) + 1
@@ -55,9 +55,14 @@ def prefix_sums(x: Tensor) -> Tensor:
 def window_sum(
     above: Tensor, mass: Tensor, moment: Tensor, thresholds: Tensor, delta: float
 ) -> Tensor:
-    """Combine the three range sums of the module docstring into the ramp sum.
+    """Combine three range sums into the ramp sum, as in the module docstring.
 
-    `above` = W(v >= t + delta), `mass` = W(window), `moment` = WV(window).
+    Args:
+        above: (..., T) W(v >= t + delta).
+        mass: (..., T) W(window).
+        moment: (..., T) WV(window).
+        thresholds: (T,) t.
+        delta: half-width of the ramp, in logits, >= 0.
     """
     if delta == 0:
         return above
@@ -65,17 +70,19 @@ def window_sum(
 
 
 def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) -> Tensor:
-    """`sum_j weights[..., j] * H(values[j] - thresholds[i])` for every threshold.
+    """Compute `sum_j weights[..., j] * H(values[j] - thresholds[i])` for every threshold.
+
+    Time O((V + T) log V), memory O(V + T).
 
     Args:
-        thresholds: (T,) float64.
-        values: (V,) float64, in any order. Center them near 0: the window term is a difference of
-            products, and its rounding error grows with their size.
-        weights: (..., V) float64.
+        thresholds: (T,) float64 thresholds.
+        values: (V,) float64 values in any order. Center them near 0: the window term is a
+            difference of products, and its rounding error grows with their size.
+        weights: (..., V) float64 weights of the values.
         delta: half-width of the ramp, in logits, >= 0.
 
     Returns:
-        (..., T) float64. Time O((V + T) log V), memory O(V + T).
+        (..., T) float64 sums.
     """
     values, order = values.sort()
     weights = weights[..., order]
@@ -98,9 +105,9 @@ def _tile_pairs(tensor: Tensor) -> int:
 def prefix_ramp_sum_tiled(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
-    """Pairwise in tiles: O(T V) time, O(T + V) memory, few operations.
+    """Compute the sums of `prefix_ramp_sum_wavelet` pair by pair, in tiles.
 
-    Arguments and result as of `prefix_ramp_sum_wavelet`.
+    Time O(T V), memory O(T + V), few operations.
     """
     rows = max(1, _tile_pairs(values) // max(1, len(values)))
     tiles = zip(thresholds.split(rows), prefix.split(rows), strict=True)
@@ -110,19 +117,20 @@ def prefix_ramp_sum_tiled(
 def prefix_ramp_sum_wavelet(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
-    """By a wavelet tree over the positions: O((T + V) log V) time, O(T + V) memory.
+    """Compute `sum_{j < prefix[i]} weights[..., j] * H(values[j] - thresholds[i])`.
 
-    Its leaves are blocks of a few positions, of which a prefix compares the values one by one.
+    A wavelet tree over the positions takes O((T + V) log V) time and O(T + V) memory. Its leaves
+    are blocks of a few positions; a prefix that ends within one compares their values one by one.
 
     Args:
-        thresholds: (T,) float64.
-        prefix: (T,) int64 in 0..V.
-        values: (V,) float64, in the order that `prefix` counts in.
-        weights: (..., V) float64.
+        thresholds: (T,) float64 thresholds.
+        prefix: (T,) int64 number of values that each threshold is compared with, in [0, V].
+        values: (V,) float64 values, in the order in which `prefix` counts them.
+        weights: (..., V) float64 weights of the values.
         delta: half-width of the ramp, in logits, >= 0.
 
     Returns:
-        (..., T) float64: `sum_{j < prefix[i]} weights[..., j] * H(values[j] - thresholds[i])`.
+        (..., T) float64 sums.
     """
     ranked, order = values.sort()
     ends = torch.stack([count_below(thresholds + d, ranked) for d in (-delta, delta)])
@@ -140,7 +148,7 @@ def prefix_ramp_sum_wavelet(
 def _sums_in_leaves(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
-    """What the last leaf of a prefix adds, where the prefix ends within one: (K, T)."""
+    """Sum over the last leaf of each prefix, if the prefix ends within one: (K, T)."""
     leaf = 1 << _LEAF_BITS
     number = len(values) // leaf + 1
     # A row holds the values of a leaf and their K weights.
@@ -148,40 +156,38 @@ def _sums_in_leaves(
     table = F.pad(table, (0, number * leaf - len(values))).unflatten(1, (number, leaf))
     table = table.transpose(0, 1).flatten(1).contiguous()
     place = torch.arange(leaf, device=values.device)
-
-    def sums_of(t: Tensor, n: Tensor) -> Tensor:
+    size = max(1, _tile_pairs(values) // leaf)
+    sums = []
+    for t, n in zip(thresholds.split(size), prefix.split(size), strict=True):
         row = table.index_select(0, n >> _LEAF_BITS).unflatten(1, (-1, leaf))
         h = dense.ramp(row[:, 0] - t[:, None], delta)
         h *= place < (n & (leaf - 1))[:, None]
-        return (row[:, 1:] * h[:, None]).sum(-1).t()
-
-    size = max(1, _tile_pairs(values) // leaf)
-    tiles = zip(thresholds.split(size), prefix.split(size), strict=True)
-    return torch.cat([sums_of(t, n) for t, n in tiles], -1)
+        sums.append((row[:, 1:] * h[:, None]).sum(-1).t())
+    return torch.cat(sums, -1)
 
 
 def _dominated_sums(
     positions: Tensor, columns: Tensor, ends: Tensor, prefix: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Sums of `columns` over entries of position below `prefix` and rank in or below a window.
+    """Sum `columns` over the entries with a position below `prefix` and a rank up to a window.
 
     A wavelet tree, level by level (Grossi, Gupta, Vitter: High-order entropy-compressed text
     indexes, 2003). Nodes are aligned blocks of positions with their entries in rank order. A prefix
     whose bit is set takes the left half of its node, up to the ends of its window, and goes on in
     the right half; one whose bit is clear goes on in the left half and takes nothing.
 
-    Made for CPUs: rows of few columns are gathered at once, masks are turned into indices that
-    differ by nothing, and what a level needs is written over what the last one did, for pages of
-    new memory cost more than the sums.
+    Made for CPUs: rows of few columns are gathered at once, masks become indices that select equal
+    entries, and each level overwrites the buffers of the level before, because new memory pages
+    cost more than the sums.
 
     Args:
-        positions: (V,) int64, those of the entries in rank order.
-        columns: (V, C) float64, contiguous, in the order of the positions.
-        ends: (2, T) int, the lower ends of the windows, then the upper ones, as ranks in 0..V.
-        prefix: (T,) int64 positions in 0..V at which leaves begin.
+        positions: (V,) int64 positions of the entries in rank order.
+        columns: (V, C) float64 values to sum, contiguous, in the order of the positions.
+        ends: (2, T) int lower and upper ends of the windows, as ranks in [0, V].
+        prefix: (T,) int64 positions in [0, V] at which leaves begin.
 
     Returns:
-        `(window, below)`, (T, C) float64 each: the sums within the window, and below its upper end.
+        `(window, below)`, (T, C) float64 each: sums within the window and below its upper end.
     """
     size = len(positions)
     positions, prefix, ends = positions.int(), prefix.int(), ends.int()
@@ -199,7 +205,11 @@ def _dominated_sums(
         order = node + to_the_left + right * (right_before[:-1] - to_the_left + half)
         positions = torch.empty_like(positions).scatter_(0, order.long(), positions)
         # Before position p of the new order, whose halves are the nodes of the next level.
-        _sums_before(torch.index_select(columns, 0, positions, out=rows), out=before)
+        torch.index_select(columns, 0, positions, out=rows)
+        if rows.device.type == "cpu":
+            torch.cumsum(rows, 0, out=before[1:])
+        else:
+            before.copy_(prefix_sums(rows.t()).t())
         node = prefix >> (bit + 1) << bit
         to_the_right = right_before.index_select(0, ends.view(-1)).view(2, -1)
         to_the_left = ends - to_the_right
@@ -212,11 +222,3 @@ def _dominated_sums(
         below -= torch.index_select(before, 0, start, out=sums)
         ends = node + to_the_left + taken * (to_the_right - to_the_left + half)
     return window, below
-
-
-def _sums_before(rows: Tensor, out: Tensor) -> None:
-    """Exclusive prefix sums along the first axis, one longer, into `out`."""
-    if rows.device.type == "cpu":
-        torch.cumsum(rows, 0, out=out[1:])
-    else:
-        out.copy_(prefix_sums(rows.t()).t())

@@ -71,7 +71,7 @@ def test_every_detector_can_be_built_with_its_losses(detector, loss):
     model = instantiate(cfg.model)
     if loss == "alrp":
         head = model.roi_heads.box_predictor if "rcnn" in detector else model
-        assert head.criterion.balancer.period == 10  # pools of 4 images
+        assert head.criterion.balancer.pools_per_epoch == 10  # pools of 4 images
     other = with_loss(slim_recipe(detector), "brs", train_images=40)
     by_design = {
         "faster_rcnn": {"ce": True},

@@ -9,22 +9,24 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 
-from brloss_d2.criteria import CRITERION_NAMES, MaskCriterion, MatchedMasks, mask_criterion
+from brloss_d2.criteria import MaskCriterion, MatchedMasks
+from brloss_d2.errors import InputError
 from brloss_d2.losses import DiceLoss, SelfBalancer
+from tests.helpers.criteria import RCNN_CRITERIA, build_criterion
 
 LOGITS = torch.tensor([[[0.5, -1], [2, 0]], [[1, 1], [-1, -1]], [[0, 0.3], [-0.3, 2]]])
 TARGETS = torch.tensor([[[1, 0], [1, 0]], [[1, 1], [1, 0]], [[0, 0], [0, 1]]]).bool()
+CPU = torch.device("cpu")
 WEIGHTS = torch.tensor([0.645656, 0.598688, 0.574443])
 
 
-def masks(images=(0, 0, 1), num_images=2, total=0.662145, rows=slice(None)) -> MatchedMasks:
+def masks(per_image=(2, 1), total=0.662145, rows=slice(None)) -> MatchedMasks:
     return MatchedMasks(
         logits=LOGITS[rows].clone().requires_grad_(),
         targets=TARGETS[rows],
         weights=WEIGHTS[rows],
         cls_total=torch.full((3,), total)[rows],
-        images=torch.tensor(images)[rows],
-        num_images=num_images,
+        masks_per_image=per_image,
     )
 
 
@@ -34,7 +36,7 @@ def dice(**options) -> MaskCriterion:
 
 def test_published_values():
     matched = masks()
-    output = mask_criterion("brs")(matched)
+    output = build_criterion("brs", "mask")(matched)
     loss = output.losses["loss_mask"]
     assert loss.item() == pytest.approx(0.662145, rel=1e-5)
     assert output.metrics["mask_unbalanced"].item() == pytest.approx(0.204020, abs=1e-6)
@@ -44,7 +46,8 @@ def test_published_values():
 
 
 def test_cross_entropy_is_the_mean_over_pixels():
-    loss = mask_criterion("ce")(replace(masks(), weights=torch.ones(3))).losses["loss_mask"]
+    matched = replace(masks(), weights=torch.ones(3))
+    loss = build_criterion("ce", "mask")(matched).losses["loss_mask"]
     torch.testing.assert_close(
         loss, F.binary_cross_entropy_with_logits(LOGITS, TARGETS.float()), rtol=1e-6, atol=0
     )
@@ -55,8 +58,8 @@ def test_pools_are_balanced_one_by_one():
     together = replace(masks(), cls_total=totals)
     output = dice(images_per_pool=1)(together)
     alone = [
-        replace(masks(num_images=1, rows=rows), cls_total=totals[rows])
-        for rows in (slice(0, 2), slice(2, 3))
+        replace(masks((count,), rows=rows), cls_total=totals[rows])
+        for count, rows in ((2, slice(0, 2)), (1, slice(2, 3)))
     ]
     losses = [dice()(part).losses["loss_mask"] for part in alone]
     torch.testing.assert_close(output.losses["loss_mask"], sum(losses) / 2)
@@ -67,11 +70,11 @@ def test_pools_are_balanced_one_by_one():
     torch.testing.assert_close(together.logits.grad, parts)
 
 
-@pytest.mark.parametrize("name", CRITERION_NAMES)
+@pytest.mark.parametrize("name", RCNN_CRITERIA)
 @pytest.mark.parametrize("rows", [slice(0, 0), slice(2, 3)])
 def test_images_without_masks(name, rows):
-    matched = masks(rows=rows)
-    output = mask_criterion(name)(matched)
+    matched = masks((0, len(WEIGHTS[rows])), rows=rows)
+    output = build_criterion(name, "mask")(matched)
     assert output.losses.keys() == {"loss_mask"}
     (gradient,) = torch.autograd.grad(output.losses["loss_mask"], matched.logits)
     assert gradient.isfinite().all()
@@ -79,21 +82,19 @@ def test_images_without_masks(name, rows):
 
 
 def test_limit_holds_for_each_pool():
-    images = torch.tensor([0] * 5 + [1] * 30 + [2] * 3 + [3] * 2)
-    chosen = dice(max_masks=10, images_per_pool=2).sample(images, 4)
-    assert (chosen.diff() > 0).all()  # ascending, none twice
-    assert (images[chosen] < 2).sum() == 10
-    assert chosen[10:].tolist() == [35, 36, 37, 38, 39]
-    everything = dice(images_per_pool=2).sample(images, 4)
-    assert torch.equal(everything, torch.arange(40))
-    assert len(dice(max_masks=10).sample(images, 4)) == 10
+    counts = (5, 30, 3, 2)
+    kept = dice(max_masks=10, images_per_pool=2).sample(counts, CPU)
+    assert kept[:35].sum() == 10
+    assert kept[35:].all()
+    assert dice(images_per_pool=2).sample(counts, CPU).tolist() == [True] * 40
+    assert dice(max_masks=10).sample(counts, CPU).sum() == 10
 
 
 def test_every_mask_has_the_same_chance():
     torch.manual_seed(0)
-    criterion, images = dice(max_masks=2), torch.zeros(6, dtype=torch.long)
-    chosen = torch.cat([criterion.sample(images, 1) for _ in range(600)])
-    counts = chosen.bincount(minlength=6)
+    criterion = dice(max_masks=2)
+    counts = torch.stack([criterion.sample([6], CPU) for _ in range(600)]).sum(0)
+    assert counts.sum() == 1200
     assert counts.min() > 150  # 200 expected
     assert counts.max() < 250
 
@@ -112,13 +113,13 @@ def test_arguments_are_checked(options, message):
 
 
 def test_names_are_checked():
-    with pytest.raises(ValueError, match="unknown criterion 'focal'"):
-        mask_criterion("focal")
+    with pytest.raises(InputError, match="no criterion 'focal'"):
+        build_criterion("focal", "mask")
 
 
 def global_step(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    matched = masks(rows=slice(0, 0) if rank else slice(None))
+    matched = masks((0, 0), rows=slice(0, 0)) if rank else masks()
     dice(pool="global")(matched).losses["loss_mask"].backward()
     torch.save(matched.logits.grad, f"{folder}/{rank}.pt")
     dist.destroy_process_group()

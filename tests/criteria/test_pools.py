@@ -7,8 +7,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from brloss_d2.criteria import MatchedPredictions, RankingCriterion, roi_criterion
+from brloss_d2.criteria import MatchedPredictions, RankingCriterion
 from brloss_d2.losses import GIoULoss, RankSortLoss, SelfBalancer
+from tests.helpers.criteria import build_criterion
 
 LOSSES = ("ap", "bap", "rs", "brs", "alrp")
 IMAGES = 8
@@ -30,9 +31,6 @@ def batch(first: int = 0, last: int = IMAGES) -> MatchedPredictions:
         parts.append((logits, labels, torch.randn(positives, 4, generator=g), gt))
     logits, labels, deltas, gt = (torch.cat(x) for x in zip(*parts, strict=True))
     deltas = deltas.requires_grad_()
-    images = torch.arange(last - first).repeat_interleave(
-        torch.tensor([ROWS[i][0] for i in range(first, last)])
-    )
     return MatchedPredictions(
         logits.requires_grad_(),
         labels,
@@ -41,13 +39,12 @@ def batch(first: int = 0, last: int = IMAGES) -> MatchedPredictions:
         1,
         pred_deltas=deltas,
         gt_deltas=torch.zeros_like(deltas),
-        images=images,
-        num_images=last - first,
+        rows_per_image=[ROWS[i][0] for i in range(first, last)],
     )
 
 
 def criterion(loss: str, **pools):
-    made = roi_criterion(loss, epoch_steps=100)
+    made = build_criterion(loss, "roi", pools_per_epoch=100)
     made.images_per_pool, made.pool = pools.get("images_per_pool"), pools.get("pool", "local")
     return made
 
@@ -147,6 +144,22 @@ def test_wrong_pools(pools, message):
 
 def test_groups_need_to_know_the_images():
     matched = batch()
-    blind = MatchedPredictions(**{**vars(matched), "images": None})
-    with pytest.raises(ValueError, match="need `images`"):
-        criterion("rs", images_per_pool=2)(blind)
+    blind = MatchedPredictions(**{**vars(matched), "rows_per_image": None})
+    with pytest.raises(ValueError, match="need rows_per_image"):
+        blind.split(2)
+
+
+def test_groups_are_views_and_know_their_foreground():
+    whole = batch()
+    parts = whole.split(3)
+    assert [part.num_images for part in parts] == [3, 3, 2]
+    for part in parts:
+        assert part.logits.untyped_storage().data_ptr() == whole.logits.untyped_storage().data_ptr()
+        assert (
+            part.gt_boxes.untyped_storage().data_ptr()
+            == whole.gt_boxes.untyped_storage().data_ptr()
+        )
+        assert torch.equal(part.foreground, (part.labels == 0).nonzero().squeeze(1))
+        assert part.positives_per_image.tolist() == [
+            int((x == 0).sum()) for x in part.labels.split(part.rows_per_image)
+        ]

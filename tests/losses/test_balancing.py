@@ -35,13 +35,13 @@ def test_self_balancing_shows_nan():
     assert SelfBalancer()(scalar(0.6), scalar(float("nan")), 5).isnan()
 
 
-# Values of the published implementation: two steps with a period of 2 and head weight 0.2.
+# Values of the published implementation: two steps with 2 pools per epoch and head weight 0.2.
 CLS = (0.1996713, 0.1996209)
 BOX = (0.01621743 / 50, 0.1666103 / 719.0965)
 
 
 def test_epoch_self_balancing_follows_the_published_sequence():
-    balancer = EpochSelfBalancer(period=2)
+    balancer = EpochSelfBalancer(pools_per_epoch=2)
     first = balancer(scalar(CLS[0]), scalar(BOX[0]), 3)
     torch.testing.assert_close(first.item(), 0.01621743)
     second = balancer(scalar(CLS[1]), scalar(BOX[1]), 3)
@@ -51,7 +51,7 @@ def test_epoch_self_balancing_follows_the_published_sequence():
 
 
 def test_epoch_self_balancing_counts_steps_with_positives_only():
-    balancer = EpochSelfBalancer(period=2)
+    balancer = EpochSelfBalancer(pools_per_epoch=2)
     for none in (0, torch.tensor(0)):
         balancer(scalar(0.0), scalar(0.0), none)
     assert balancer.steps == 0
@@ -61,18 +61,18 @@ def test_epoch_self_balancing_counts_steps_with_positives_only():
 
 
 def test_epoch_self_balancing_survives_a_restart():
-    balancer = EpochSelfBalancer(period=2)
+    balancer = EpochSelfBalancer(pools_per_epoch=2)
     balancer(scalar(CLS[0]), scalar(BOX[0]), 3)
-    restarted = EpochSelfBalancer(period=2)
+    restarted = EpochSelfBalancer(pools_per_epoch=2)
     restarted.load_state_dict(balancer.state_dict())
     restarted(scalar(CLS[1]), scalar(BOX[1]), 3)
     torch.testing.assert_close(restarted.weight.item(), 719.0965, rtol=1e-5, atol=0)
 
 
 def test_epoch_self_balancing_backward_after_renewal():
-    balancer = EpochSelfBalancer(period=1)
+    balancer = EpochSelfBalancer(pools_per_epoch=1)
     box = scalar(0.5)
     balancer(scalar(1.0), box, 1).backward()
     assert box.grad == 3
-    with pytest.raises(ValueError, match="period"):
-        EpochSelfBalancer(period=0)
+    with pytest.raises(ValueError, match="pools_per_epoch"):
+        EpochSelfBalancer(pools_per_epoch=0)

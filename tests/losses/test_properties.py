@@ -165,8 +165,8 @@ def test_wavelet_form_gives_the_same(loss, monkeypatch):
         called.append(1)
         return wavelet(*args)
 
-    wavelet = ramp.wavelet
-    monkeypatch.setattr(ramp, "wavelet", counted)
+    wavelet = ramp.prefix_ramp_sum_wavelet
+    monkeypatch.setattr(ramp, "prefix_ramp_sum_wavelet", counted)
     for seed in range(50):
         case = random_case(seed)
         _, gradients, _ = run(loss, case)

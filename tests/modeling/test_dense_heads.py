@@ -25,9 +25,10 @@ def test_outputs(has_quality):
         has_quality=has_quality,
     )
     outputs = head([torch.randn(2, 8, 6, 4), torch.randn(2, 8, 3, 2)])
-    channels = [15, 12, 3][: 2 + has_quality]
-    assert [kind[0].shape[1] for kind in outputs] == channels
-    assert all(kind[1].shape[2:] == (3, 2) for kind in outputs)
+    assert (outputs.quality is not None) == has_quality
+    kinds = outputs[: 2 + has_quality]
+    assert [kind[0].shape[1] for kind in kinds] == [15, 12, 3][: len(kinds)]
+    assert all(kind[1].shape[2:] == (3, 2) for kind in kinds)
     names = dict(head.named_parameters())
     assert "cls_tower.0.bias" not in names
     assert {"cls_tower.1.norm.weight", "box_tower.0.weight", "scales.1.scale"} <= names.keys()
@@ -53,7 +54,7 @@ def test_a_scale_belongs_to_its_level():
     )
     x = torch.randn(1, 4, 5, 5)
     torch.nn.init.constant_(head.scales[1].scale, 3.0)
-    _, (first, second) = head([x, x])
+    first, second = head([x, x]).deltas
     torch.testing.assert_close(second, 3 * first)
 
 

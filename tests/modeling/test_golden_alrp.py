@@ -69,6 +69,7 @@ def test_losses_and_gradient(site, inputs, weight, names):
     matched = match_predictions(
         logits,
         labels,
+        ((labels >= 0) & (labels < classes)).nonzero().squeeze(1),
         deltas,
         references,
         gt_boxes,

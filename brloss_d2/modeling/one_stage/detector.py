@@ -13,33 +13,35 @@ from brloss_d2.errors import InputError
 from brloss_d2.modeling.matching import log_metrics
 from brloss_d2.modeling.one_stage.assigners import Assigner
 from brloss_d2.modeling.one_stage.box_coding import DeltaTransform, LogDistanceTransform
+from brloss_d2.modeling.one_stage.head import DenseOutputs
 from brloss_d2.modeling.one_stage.matching import DenseMatcher
 from brloss_d2.modeling.one_stage.postprocessing import DensePostprocessor
-from brloss_d2.modeling.one_stage.presets import one_stage_parts
+from brloss_d2.modeling.yaml import recipe_parts
 
 
 @META_ARCH_REGISTRY.register()
 class OneStageDetector(DenseDetector):
-    """A detector that predicts for every anchor, or point, of a feature pyramid.
+    """Detector that predicts for every anchor, or point, of a feature pyramid.
 
     Anchors in the padding of the batch are left out before assignment and ignored.
 
     Args:
         backbone: feature pyramid.
-        head: logits and deltas, and quality if the criterion trains it; see `TowerHead`.
-        anchor_generator: anchors; a point is a square box around it.
-        box_transform: how boxes are encoded.
-        assigner: which anchor answers for which object.
+        head: module from features to `DenseOutputs`, with quality if the criterion trains it; see
+            `TowerHead`.
+        anchor_generator: generator of the anchors; a point is a square box around it.
+        box_transform: encoding of the boxes.
+        assigner: rule by which objects are assigned to anchors.
         criterion: losses, and the meaning of the logits.
-        postprocessor: from outputs to detections.
-        num_classes: foreground classes.
-        pixel_mean, pixel_std: in the order of `input_format`.
-        padding_divisor: images count as padded to multiples of this many pixels; None trains on
-            the padding of the batch as well.
+        postprocessor: step from outputs to detections.
+        num_classes: number of foreground classes.
+        pixel_mean, pixel_std: normalization of the pixels, in the order of `input_format`.
+        padding_divisor: number of pixels to whose multiples an image itself is padded; None trains
+            on the padding of the batch as well.
         input_format: order of the colors.
 
     Raises:
-        InputError: head and criterion do not fit.
+        InputError: If head and criterion do not fit.
     """
 
     @configurable
@@ -66,20 +68,31 @@ class OneStageDetector(DenseDetector):
         )
         self.criterion, self.num_classes = criterion, num_classes
         self.input_format = input_format
-        _check_fit(head, criterion, num_classes)
+        if criterion.num_logits(num_classes) != num_classes:
+            raise InputError(
+                f"{type(criterion).__name__} needs a background class, which one-stage heads do "
+                "not have: choose a criterion of sigmoids or a ranking loss."
+            )
+        has_quality = getattr(head, "has_quality", False)
+        if has_quality != (getattr(criterion, "quality", None) is not None):
+            raise InputError(
+                f"model.head.has_quality is {has_quality}, but model.criterion has "
+                f"{'no' if has_quality else 'a'} quality branch to train: set it to "
+                f"{not has_quality}."
+            )
 
     @classmethod
     def from_config(cls, cfg):
-        return one_stage_parts(cfg)
+        return recipe_parts(cfg)
 
     def forward_training(
         self,
         images: ImageList,
         features: list[Tensor],
-        predictions: list[list[Tensor]],
+        predictions: DenseOutputs,
         gt_instances: list[Instances],
     ) -> dict[str, Tensor]:
-        """The criterion's losses over all levels and images at once."""
+        """Compute the criterion's losses over all levels and images at once."""
         anchors = self.anchor_generator(features)
         matched, _ = self.matcher(anchors, predictions, gt_instances)
         output = self.criterion(matched)
@@ -87,27 +100,13 @@ class OneStageDetector(DenseDetector):
         return output.losses
 
     def forward_inference(
-        self, images: ImageList, features: list[Tensor], predictions: list[list[Tensor]]
+        self, images: ImageList, features: list[Tensor], predictions: DenseOutputs
     ) -> list[Instances]:
-        """Detections of each image, boxes in pixels of the network's input."""
+        """Detect objects in each image, boxes in pixels of the network's input."""
         return self.postprocessor.detect(
             self.anchor_generator(features),
             self.matcher.rows(predictions),
             predict_probs=self.criterion.predict_probs,
             decode=self.matcher.box_transform.apply_deltas,
             image_sizes=images.image_sizes,
-        )
-
-
-def _check_fit(head: nn.Module, criterion: Criterion, num_classes: int) -> None:
-    if criterion.num_logits(num_classes) != num_classes:
-        raise InputError(
-            f"{type(criterion).__name__} needs a background class, which one-stage heads do not "
-            "have: choose a criterion of sigmoids or a ranking loss."
-        )
-    has_quality = getattr(head, "has_quality", False)
-    if has_quality != (getattr(criterion, "quality", None) is not None):
-        raise InputError(
-            f"model.head.has_quality is {has_quality}, but model.criterion has "
-            f"{'no' if has_quality else 'a'} quality branch to train: set it to {not has_quality}."
         )

@@ -1,37 +1,53 @@
-"""The head of RetinaNet and its descendants: two towers of convolutions, shared by all levels."""
+"""Head of RetinaNet and its descendants: two towers of convolutions, shared by all levels."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from detectron2.layers import Conv2d, get_norm
 from torch import Tensor, nn
 
 
+class DenseOutputs(NamedTuple):
+    """Outputs of a one-stage head, a list over the levels for each.
+
+    Attributes:
+        logits: (N, A K, H, W) class logits per level, channels in the order anchor, class.
+        deltas: (N, A 4, H, W) encoded boxes per level.
+        quality: (N, A, H, W) quality logits per level; None if the head has no such branch.
+    """
+
+    logits: list[Tensor]
+    deltas: list[Tensor]
+    quality: list[Tensor] | None = None
+
+
 class Scale(nn.Module):
-    """A factor to be learned, 1 in the beginning."""
+    """Trainable factor, initially 1."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `scale * x`."""
         return x * self.scale
 
 
 class TowerHead(nn.Module):
-    """A tower for classes and a tower for boxes, each ending in a 3x3 convolution.
+    """A tower for classes and a tower for boxes, each followed by a 3x3 convolution.
 
     With normalization the convolutions of the towers have no bias.
 
     Args:
-        in_channels: of the features.
-        num_classes: class outputs of an anchor.
-        num_anchors: of a cell.
-        conv_dims: channels of the convolutions of a tower.
-        norm: of the convolutions, a name that detectron2's `get_norm` knows; "" is none.
-        num_scaled_levels: so many levels have a factor of their own for the box outputs; 0 is none.
-        has_quality: whether a further output tells how good the box of an anchor is; only for
-            criteria that train it.
+        in_channels: number of channels of the features.
+        num_classes: number of class outputs per anchor, K.
+        num_anchors: number of anchors per cell, A.
+        conv_dims: numbers of channels of the convolutions of a tower.
+        norm: normalization of the towers, a name that detectron2's `get_norm` knows; "" is none.
+        num_scaled_levels: number of levels whose box outputs have a trainable factor; 0 is none.
+        has_quality: whether a further output predicts the quality of each box; only for criteria
+            that train it.
         prior_prob: score at the start of training, in (0, 1).
     """
 
@@ -62,13 +78,8 @@ class TowerHead(nn.Module):
             self.quality = Conv2d(width, num_anchors, 3, padding=1)
             _initialize(self.quality)
 
-    def forward(self, features: list[Tensor]) -> list[list[Tensor]]:
-        """Predict from the feature maps of all levels, (N, C, H, W) each.
-
-        Returns:
-            Class logits (N, A K, H, W), box deltas (N, 4 A, H, W) and, with `has_quality`, quality
-            logits (N, A, H, W), each a list over the levels; channels in the order anchor, class.
-        """
+    def forward(self, features: list[Tensor]) -> DenseOutputs:
+        """Predict from feature maps (N, C, H, W), one per level."""
         logits, deltas, quality = [], [], []
         for level, x in enumerate(features):
             boxes = self.box_tower(x)
@@ -77,7 +88,7 @@ class TowerHead(nn.Module):
             deltas.append(self.scales[level](box_outputs) if len(self.scales) else box_outputs)
             if self.has_quality:
                 quality.append(self.quality(boxes))
-        return [logits, deltas, quality] if self.has_quality else [logits, deltas]
+        return DenseOutputs(logits, deltas, quality if self.has_quality else None)
 
 
 def _initialize(module: nn.Module) -> None:
@@ -90,16 +101,7 @@ def _initialize(module: nn.Module) -> None:
 def _tower(in_channels: int, conv_dims: tuple[int, ...], norm: str) -> nn.Sequential:
     layers = []
     for out_channels in conv_dims:
-        layers.append(
-            Conv2d(
-                in_channels,
-                out_channels,
-                3,
-                padding=1,
-                bias=not norm,
-                norm=get_norm(norm, out_channels),
-                activation=nn.ReLU(),
-            )
-        )
+        options = dict(bias=not norm, norm=get_norm(norm, out_channels), activation=nn.ReLU())
+        layers.append(Conv2d(in_channels, out_channels, 3, padding=1, **options))
         in_channels = out_channels
     return nn.Sequential(*layers)

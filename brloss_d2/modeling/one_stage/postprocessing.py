@@ -11,18 +11,20 @@ from detectron2.layers import batched_nms
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
+from brloss_d2.modeling.one_stage.head import DenseOutputs
+
 Selection = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 
 
 class TopAnchors:
-    """The anchors with the best classes; of these every class above the threshold.
+    """Take the anchors with the best class scores, and all their classes above the threshold.
 
-    The rule of the ranking-loss detectors. A quality branch enters before the selection, as the
+    The rule of the ranking-loss detectors. A quality branch is used before the selection, as the
     geometric mean of class score and quality (PAA).
 
     Args:
-        topk: anchors kept a level.
-        score_thresh: candidates need a higher score.
+        topk: largest number of anchors per level.
+        score_thresh: score that candidates have to exceed.
     """
 
     def __init__(self, *, topk: int = 1000, score_thresh: float = 0.05):
@@ -42,14 +44,14 @@ class TopAnchors:
 
 
 class TopPairs:
-    """The pairs of anchor and class with the best scores above the threshold.
+    """Take the pairs of anchor and class with the best scores above the threshold.
 
-    The rule of RetinaNet and of the score-based ATSS. A quality branch enters after the selection,
+    The rule of RetinaNet and of the score-based ATSS. A quality branch is used after the selection,
     as a factor of the score.
 
     Args:
-        topk: pairs kept a level.
-        score_thresh: candidates need a higher class score.
+        topk: largest number of pairs per level.
+        score_thresh: class score that candidates have to exceed.
     """
 
     def __init__(self, *, topk: int = 1000, score_thresh: float = 0.05):
@@ -65,7 +67,7 @@ class TopPairs:
 
 
 def _at_most(limit: int, rows: Tensor) -> int | Tensor:
-    """The number of rows, but no more than `limit`; a tensor in a trace, where it may change."""
+    """Return the number of rows, at most `limit`; a tensor in a trace, where it may vary."""
     count = rows.shape[0]
     if isinstance(count, Tensor):
         return count.clamp(max=limit)
@@ -73,25 +75,25 @@ def _at_most(limit: int, rows: Tensor) -> int | Tensor:
 
 
 class ScoreVoting:
-    """Replaces each detection by a mean of the candidates of its class (Kim & Lee, ECCV 2020).
+    """Replace each detection by a mean of the candidates of its class (Kim & Lee, ECCV 2020).
 
-    A candidate of score s counts `s exp(-(1 - IoU)^2 / sigma)`. Scores stay as they are, and so
-    does a detection that no candidate overlaps, such as one without area.
+    A candidate of score s has the weight `s exp(-(1 - IoU)^2 / sigma)`. Scores are kept, and so is
+    a detection that no candidate overlaps, such as one without area.
 
     Args:
-        sigma: how fast the weight falls with the distance.
-        min_iou: candidates need a higher IoU with the detection.
+        sigma: width of the weight as a function of 1 - IoU, > 0.
+        min_iou: IoU with the detection that candidates have to exceed.
     """
 
     def __init__(self, *, sigma: float = 0.025, min_iou: float = 0.01):
         self.sigma, self.min_iou = sigma, min_iou
 
     def __call__(self, detections: Instances, candidates: Instances) -> Instances:
-        """Move detections.
+        """Move the boxes of detections.
 
         Args:
-            detections: with `pred_boxes`, `scores` and `pred_classes`.
-            candidates: all before suppression, the detections among them; the same fields.
+            detections: kept detections with `pred_boxes`, `scores` and `pred_classes`.
+            candidates: all candidates before suppression, with the same fields.
         """
         boxes = candidates.pred_boxes.tensor
         iou = pairwise_iou(detections.pred_boxes, candidates.pred_boxes)
@@ -105,14 +107,14 @@ class ScoreVoting:
 
 
 class DensePostprocessor:
-    """Candidates of each level, non-maximum suppression by class, possibly score voting.
+    """Select candidates on each level, suppress non-maxima by class, possibly vote by score.
 
     Args:
-        select: the candidates of a level, `TopAnchors` or `TopPairs`.
+        select: rule for the candidates of a level, `TopAnchors` or `TopPairs`.
         nms_thresh: IoU above which the lower of two boxes of a class is dropped.
-        max_detections: kept an image.
-        voting: what becomes of the boxes that are kept; None leaves them.
-        border: boxes are clipped to the image less so many pixels at its right and lower side.
+        max_detections: largest number of detections per image.
+        voting: refinement of the kept boxes; None keeps them as they are.
+        border: number of pixels by which boxes are clipped inside the right and lower image border.
     """
 
     def __init__(
@@ -137,14 +139,14 @@ class DensePostprocessor:
         decode: Callable[[Tensor, Tensor], Tensor],
         image_size: tuple[int, int],
     ) -> Instances:
-        """Detect in one image.
+        """Detect objects in one image.
 
         Args:
-            anchors: those of each level.
+            anchors: anchors of each level.
             probs: (R_l, K) class probabilities of each level.
-            deltas: (R_l, 4) box outputs.
-            quality: (R_l,) predicted quality in [0, 1], or None.
-            decode: turns deltas and anchors into boxes.
+            deltas: (R_l, 4) encoded boxes of each level.
+            quality: (R_l,) predicted quality in [0, 1] of each level, or None.
+            decode: function from deltas and anchors to boxes.
             image_size: height and width without padding, in pixels.
 
         Returns:
@@ -158,57 +160,41 @@ class DensePostprocessor:
             boxes = decode(deltas[level][rows], level_anchors.tensor[rows])
             parts.append((boxes, scores, classes))
         boxes, scores, classes = (torch.cat(part) for part in zip(*parts, strict=True))
-        candidates = Instances(
-            image_size,
-            pred_boxes=Boxes(self._clip(boxes, image_size)),
-            scores=scores,
-            pred_classes=classes,
-        )
-        return self._suppress(candidates)
+        clipped = Boxes(boxes)
+        clipped.clip((image_size[0] - self.border, image_size[1] - self.border))
+        candidates = Instances(image_size, pred_boxes=clipped, scores=scores, pred_classes=classes)
+        keep = batched_nms(clipped.tensor, scores, classes, self.nms_thresh)
+        kept = candidates[keep[: self.max_detections]]
+        return kept if self.voting is None else self.voting(kept, candidates)
 
     def detect(
         self,
         anchors: list[Boxes],
-        outputs: list[list[Tensor]],
+        outputs: DenseOutputs,
         *,
         predict_probs: Callable[[Tensor], Tensor],
         decode: Callable[[Tensor, Tensor], Tensor],
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
-        """Detect in a batch.
+        """Detect objects in a batch.
 
         Args:
-            anchors: those of each level.
-            outputs: class logits, deltas and possibly quality logits, each a list over levels of
-                (N, R_l, K, 4 or 1).
-            predict_probs: turns logits into probabilities.
-            decode: turns deltas and anchors into boxes.
+            anchors: anchors of each level.
+            outputs: logits (N, R_l, K), deltas (N, R_l, 4) and quality (N, R_l, 1) of each level,
+                see `DenseMatcher.rows`.
+            predict_probs: function from logits to probabilities.
+            decode: function from deltas and anchors to boxes.
             image_sizes: height and width of each image without padding, in pixels.
         """
-        logits, deltas, *quality = outputs
+        logits, deltas, quality = outputs
         return [
             self(
                 anchors,
                 [predict_probs(level[i].float()) for level in logits],
                 [level[i] for level in deltas],
-                [level[i, :, 0].float().sigmoid() for level in quality[0]] if quality else None,
+                quality and [level[i, :, 0].float().sigmoid() for level in quality],
                 decode=decode,
                 image_size=size,
             )
             for i, size in enumerate(image_sizes)
         ]
-
-    def _clip(self, boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-        clipped = Boxes(boxes)
-        clipped.clip((image_size[0] - self.border, image_size[1] - self.border))
-        return clipped.tensor
-
-    def _suppress(self, candidates: Instances) -> Instances:
-        keep = batched_nms(
-            candidates.pred_boxes.tensor,
-            candidates.scores,
-            candidates.pred_classes,
-            self.nms_thresh,
-        )
-        kept = candidates[keep[: self.max_detections]]
-        return kept if self.voting is None else self.voting(kept, candidates)

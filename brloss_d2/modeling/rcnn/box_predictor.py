@@ -1,5 +1,7 @@
 """Classification and box regression of regions, trained with any criterion."""
 
+from typing import NamedTuple
+
 import torch
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
@@ -8,26 +10,37 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from brloss_d2.criteria import Criterion, CriterionOutput, roi_criterion
+from brloss_d2.criteria import Criterion
 from brloss_d2.modeling.matching import log_metrics, match_predictions
+from brloss_d2.modeling.yaml import build_criterion
 
-Predictions = tuple[Tensor, Tensor]
+
+class BoxPredictions(NamedTuple):
+    """Outputs for R regions.
+
+    Attributes:
+        logits: (R, `criterion.num_logits`) class logits.
+        deltas: (R, 4 K) encoded boxes of each class, or (R, 4) one for all classes.
+    """
+
+    logits: Tensor
+    deltas: Tensor
 
 
 class CriterionBoxPredictor(FastRCNNOutputLayers):
-    """detectron2's `FastRCNNOutputLayers` with outputs and losses as a criterion asks for.
+    """detectron2's `FastRCNNOutputLayers` with outputs and losses as a criterion needs them.
 
     Args:
-        input_shape: of the features of one region.
+        input_shape: shape of the features of one region.
         criterion: losses, number of class outputs and their meaning.
-        box2box_transform: how boxes are encoded.
-        num_classes: foreground classes.
-        test_score_thresh: detections need a higher score. Ranking losses push scores up: the
-            published threshold is 0.40, where cross-entropy takes 0.05.
+        box2box_transform: encoding of the boxes.
+        num_classes: number of foreground classes, K.
+        test_score_thresh: score that detections have to exceed. Ranking losses push scores up: the
+            published threshold is 0.40, that of cross-entropy 0.05.
         test_nms_thresh: IoU above which the lower of two boxes of a class is dropped.
-        test_topk_per_image: detections kept an image.
-        cls_agnostic_bbox_reg: one box for all classes.
-        loss_weight: of all terms.
+        test_topk_per_image: largest number of detections per image.
+        cls_agnostic_bbox_reg: whether one box is predicted for all classes.
+        loss_weight: factor of all terms.
     """
 
     @configurable
@@ -72,75 +85,58 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
             "test_topk_per_image",
             "cls_agnostic_bbox_reg",
         )
-        options = cfg.MODEL.BRLOSS
-        criterion = roi_criterion(options.CRITERION, epoch_steps=options.EPOCH_STEPS)
-        return {"criterion": criterion, **{key: parts[key] for key in known}}
+        return {"criterion": build_criterion(cfg, "roi"), **{key: parts[key] for key in known}}
 
-    def losses(self, predictions: Predictions, proposals: list[Instances]) -> dict[str, Tensor]:
-        """The criterion's losses over the regions of all images at once.
+    def forward(self, x: Tensor) -> BoxPredictions:
+        """Predict from features (R, C) of regions."""
+        return BoxPredictions(*super().forward(x))
 
-        Leaves in the proposals what a mask head weighs its loss with, row by row: `box_weights`,
-        0 for background, and `cls_total` of the criterion, before `loss_weight`.
+    def losses(self, predictions: BoxPredictions, proposals: list[Instances]) -> dict[str, Tensor]:
+        """Compute the criterion's losses over the regions of all images at once.
+
+        Leaves in each row of the proposals what a mask head weights its loss with: `box_weights`, 0
+        for background, and `cls_total` of the criterion, before `loss_weight`.
 
         Args:
-            predictions: logits (R, `criterion.num_logits`) and deltas (R, 4 K) or (R, 4).
-            proposals: per image, with `proposal_boxes`, `gt_classes` (K is background) and,
-                where the image has objects, `gt_boxes`.
+            predictions: logits and deltas of the regions.
+            proposals: regions per image, with `proposal_boxes`, `gt_classes` (K is background) and,
+                if the image has objects, `gt_boxes`.
         """
         logits, deltas = predictions
         labels = torch.cat([p.gt_classes for p in proposals])
-        boxes = torch.cat([p.proposal_boxes.tensor for p in proposals])
-        # Where an image has no object there is no foreground row either: any box will do.
-        gt_boxes = torch.cat([p.get(_gt_field(p)).tensor for p in proposals])
-        rows = ((labels >= 0) & (labels < self.num_classes)).nonzero().squeeze(1)
+        foreground = ((labels >= 0) & (labels < self.num_classes)).nonzero().squeeze(1)
+        if deltas.shape[1] == 4:
+            deltas = deltas[foreground]
+        else:  # those of the own class
+            deltas = deltas.view(-1, self.num_classes, 4)[foreground, labels[foreground]]
+        # An image without objects has no foreground either: any box will do.
+        gt_boxes = [p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes for p in proposals]
+        counts = [len(p) for p in proposals]
         matched = match_predictions(
             logits,
             labels,
-            self._deltas_of(deltas, rows, labels),
-            boxes[rows],
-            gt_boxes[rows],
+            foreground,
+            deltas,
+            torch.cat([p.proposal_boxes.tensor for p in proposals])[foreground],
+            torch.cat([x.tensor for x in gt_boxes])[foreground],
             transform=self.box2box_transform,
             num_classes=self.num_classes,
-            rows_per_image=[len(p) for p in proposals],
+            rows_per_image=counts,
         )
         output = self.criterion(matched)
         log_metrics("roi_head", output)
-        _hand_over(output, rows, matched.images, proposals)
+        weights = output.box_weights.new_zeros(len(labels))
+        weights = weights.index_copy(0, foreground, output.box_weights).split(counts)
+        totals = output.cls_total.expand(len(proposals))
+        for p, weight, total in zip(proposals, weights, totals, strict=True):
+            p.set("box_weights", weight)
+            p.set("cls_total", total.expand(len(p)))
         return {name: self.loss_weight * value for name, value in output.losses.items()}
 
-    def _deltas_of(self, deltas: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
-        """(P, 4): the deltas of the foreground `rows`, for their own class."""
-        if deltas.shape[1] == 4:
-            return deltas[rows]
-        return deltas.view(-1, self.num_classes, 4)[rows, labels[rows]]
-
-    def predict_probs(self, predictions: Predictions, proposals: list[Instances]) -> list[Tensor]:
-        """Per image (R_i, K + 1) probabilities; the base expects a background column, here 0."""
+    def predict_probs(
+        self, predictions: BoxPredictions, proposals: list[Instances]
+    ) -> list[Tensor]:
+        """Return (R_i, K + 1) probabilities per image; the background column, last, is 0."""
         probs = self.criterion.predict_probs(predictions[0].float())
         padded = nn.functional.pad(probs, (0, 1))
         return list(padded.split([len(p) for p in proposals]))
-
-
-def _gt_field(proposals: Instances) -> str:
-    return "gt_boxes" if proposals.has("gt_boxes") else "proposal_boxes"
-
-
-def _hand_over(
-    output: CriterionOutput, rows: Tensor, images: Tensor, proposals: list[Instances]
-) -> None:
-    """Spread weights and totals over all regions, whose fields stay together when some are chosen.
-
-    Args:
-        output: of the criterion.
-        rows: (P,) the foreground among the R regions.
-        images: (R,) the image of each.
-        proposals: per image, altered.
-    """
-    weights = output.box_weights.new_zeros(len(images)).index_copy(0, rows, output.box_weights)
-    totals = output.cls_total.expand(len(proposals))[images]
-    counts = [len(p) for p in proposals]
-    for p, weight, total in zip(
-        proposals, weights.split(counts), totals.split(counts), strict=True
-    ):
-        p.set("box_weights", weight)
-        p.set("cls_total", total)

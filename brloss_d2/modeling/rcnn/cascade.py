@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
 from brloss_d2.errors import InputError
-from brloss_d2.modeling.rcnn.box_predictor import CriterionBoxPredictor, Predictions
+from brloss_d2.modeling.rcnn.box_predictor import BoxPredictions, CriterionBoxPredictor
 from brloss_d2.modeling.rcnn.roi_heads import CriterionROIHeads
 
 
@@ -90,7 +90,7 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
 
     def _run_stage(
         self, features: list[Tensor], proposals: list[Instances], stage: int
-    ) -> Predictions:
+    ) -> BoxPredictions:
         """Logits and deltas of one stage; unlike detectron2's without scaling of gradients."""
         regions = self.box_pooler(features, [x.proposal_boxes for x in proposals])
         return self.box_predictor[stage](self.box_head[stage](regions))
@@ -98,7 +98,7 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
     @torch.no_grad()
     def _refine(
         self,
-        predictions: Predictions,
+        predictions: BoxPredictions,
         proposals: list[Instances],
         targets: list[Instances] | None,
         stage: int,

@@ -12,8 +12,9 @@ from detectron2.structures import BitMasks, Instances, PolygonMasks
 from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor
 
-from brloss_d2.criteria import MaskCriterion, mask_criterion
-from brloss_d2.modeling.matching import image_of_rows, log_metrics, match_masks
+from brloss_d2.criteria import MaskCriterion
+from brloss_d2.modeling.matching import log_metrics, match_masks
+from brloss_d2.modeling.yaml import build_criterion
 
 
 @ROI_MASK_HEAD_REGISTRY.register()
@@ -35,8 +36,7 @@ class CriterionMaskHead(MaskRCNNConvUpsampleHead):
 
     @classmethod
     def from_config(cls, cfg, input_shape):
-        parts = super().from_config(cfg, input_shape)
-        return {"criterion": mask_criterion(cfg.MODEL.BRLOSS.CRITERION), **parts}
+        return {"criterion": build_criterion(cfg, "mask"), **super().from_config(cfg, input_shape)}
 
     def layers(self, x: Tensor) -> Tensor:
         """(P, C, H, W) features of regions to (P, K, 2 H, 2 W) mask logits."""
@@ -48,11 +48,8 @@ class CriterionMaskHead(MaskRCNNConvUpsampleHead):
     def sample(self, foreground: list[Instances]) -> list[Instances]:
         """The foreground regions of each image to train on, as the criterion chooses them."""
         counts = [len(x) for x in foreground]
-        images = image_of_rows(counts, foreground[0].gt_classes.device)
-        chosen = self.criterion.sample(images, len(foreground))
-        kept = torch.zeros_like(images, dtype=torch.bool)
-        kept[chosen] = True
-        return [x[rows] for x, rows in zip(foreground, kept.split(counts), strict=True)]
+        kept = self.criterion.sample(counts, foreground[0].gt_classes.device).split(counts)
+        return [x[rows] for x, rows in zip(foreground, kept, strict=True)]
 
     def forward(self, x: Tensor, instances: list[Instances]) -> dict[str, Tensor] | list[Instances]:
         """Losses in training; the instances with their `pred_masks` otherwise.

@@ -10,13 +10,14 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
 
-from brloss_d2.criteria import Criterion, rpn_criterion
+from brloss_d2.criteria import Criterion
 from brloss_d2.modeling.matching import (
     MaxIoUMatcher,
     inside_padded_image,
     log_metrics,
     match_predictions,
 )
+from brloss_d2.modeling.yaml import build_criterion, is_ranking
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -64,9 +65,9 @@ class CriterionRPN(RPN):
         for unused in ("box_reg_loss_type", "smooth_l1_beta"):
             del parts[unused]
         options = cfg.MODEL.BRLOSS
-        sampled = options.CRITERION == "ce"
+        sampled = not is_ranking(options.CRITERION)
         parts.update(
-            criterion=rpn_criterion(options.CRITERION, epoch_steps=options.EPOCH_STEPS),
+            criterion=build_criterion(cfg, "rpn"),
             anchor_matcher=MaxIoUMatcher(
                 cfg.MODEL.RPN.IOU_THRESHOLDS,
                 cfg.MODEL.RPN.IOU_LABELS,
@@ -125,19 +126,20 @@ class CriterionRPN(RPN):
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
         """The criterion's losses over all levels and images at once; arguments as detectron2's."""
-        labels = torch.stack(gt_labels)
-        image, anchor = (labels == 1).nonzero(as_tuple=True)
-        # The criterion counts classes from 0, with the background after the last: 0 object, 1 not.
-        classes = torch.where(labels < 0, -1, 1 - labels.long())
+        labels = torch.cat(gt_labels)
+        foreground = (labels == 1).nonzero().squeeze(1)
+        num_anchors = len(gt_labels[0])
         matched = match_predictions(
             torch.cat(pred_objectness_logits, 1).reshape(-1, 1),
-            classes.flatten(),
-            torch.cat(pred_anchor_deltas, 1)[image, anchor],
-            Boxes.cat(anchors).tensor[anchor],
-            torch.stack(gt_boxes)[image, anchor],
+            # A criterion counts classes from 0, the background last: 0 is object, 1 is not.
+            torch.where(labels < 0, -1, 1 - labels.long()),
+            foreground,
+            torch.cat(pred_anchor_deltas, 1).flatten(0, 1)[foreground],
+            Boxes.cat(anchors).tensor[foreground % num_anchors],
+            torch.cat(gt_boxes)[foreground],
             transform=self.box2box_transform,
             num_classes=1,
-            rows_per_image=[labels.shape[1]] * len(labels),
+            rows_per_image=[num_anchors] * len(gt_labels),
         )
         output = self.criterion(matched)
         log_metrics("rpn", output)

@@ -12,7 +12,7 @@ from torchvision.ops import box_convert
 
 from brloss_d2.criteria import Criterion, CriterionOutput, MatchedPredictions
 from brloss_d2.errors import InputError
-from brloss_d2.modeling.matching import image_of_rows, log_metrics
+from brloss_d2.modeling.matching import log_metrics
 from brloss_d2.projects.co_detr.modeling.boxes import assigned_targets, image_scales
 from brloss_d2.projects.co_detr.modeling.custom_queries import CustomQueries
 from brloss_d2.projects.co_detr.modeling.hungarian import HungarianMatcher
@@ -168,17 +168,19 @@ def match_queries(
         image_sizes: (height, width) of each image in pixels.
     """
     num_images, num_queries, num_classes = logits.shape
-    image, query = ((labels >= 0) & (labels < num_classes)).nonzero(as_tuple=True)
-    pred, target = boxes[image, query].float(), gt_boxes[image, query].float()
-    scales = image_scales(image_sizes, pred)[image]
+    labels = labels.flatten()
+    foreground = ((labels >= 0) & (labels < num_classes)).nonzero().squeeze(1)
+    pred = boxes.flatten(0, 1)[foreground].float()
+    target = gt_boxes.flatten(0, 1)[foreground].float()
+    scales = image_scales(image_sizes, pred)[foreground // num_queries]
     return MatchedPredictions(
         logits=logits.flatten(0, 1),
-        labels=labels.flatten(),
+        labels=labels,
         pred_boxes=box_convert(pred, "cxcywh", "xyxy") * scales,
         gt_boxes=target,
         num_classes=num_classes,
+        foreground=foreground,
+        rows_per_image=[num_queries] * num_images,
         pred_deltas=pred,
         gt_deltas=box_convert(target / scales, "xyxy", "cxcywh"),
-        images=image_of_rows([num_queries] * num_images, labels.device),
-        num_images=num_images,
     )
