@@ -8,13 +8,14 @@ COMPAT := $(shell find compat -type f ! -path '*/__pycache__/*')
 SHAPES := datasets/shapes
 DEMO := output/demo
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test lint docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      train Faster R-CNN with BRS loss on colored shapes, evaluate and draw it"
-	@echo "make test      lint and pytest"
+	@echo "make test      lint, docs and pytest"
 	@echo "make lint      ruff, mypy and codespell"
+	@echo "make docs      the documents and API pages as a website, in site/"
 	@echo "make install   fill $(VENV) (the targets above do it when needed)"
 	@echo "make clean     remove $(VENV), caches and what the demo wrote"
 	@echo "PYTHON=...     the Python to use ($(PYTHON)); a detectron2 installed there is used"
@@ -41,10 +42,14 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/codespell
 
+# Warnings, such as an argument that does not exist, fail. Links are checked by tests/docs.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 # One thread a worker: more of both are slower than either. Tests of a file share its fixtures.
-test: lint
+test: lint docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 clean:
-	rm -rf $(VENV) $(SHAPES) $(DEMO) .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(SHAPES) $(DEMO) site .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from detectron2.config import LazyConfig
+from PIL import Image
 
 import brloss_d2
 from brloss_d2 import model_zoo
+from brloss_d2.checkpoint import Checkpointer
+from tests.helpers.golden_models import load
+from tests.helpers.golden_rcnn import detector, small_faster_rcnn
 
 PACKAGE = Path(brloss_d2.__file__).parent
 MODULES = [
@@ -24,8 +29,23 @@ PUBLIC = {
 WITHOUT_EXAMPLE = {"__version__", "model_zoo", "InputError"}
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run and the photos that examples refer to."""
+    folder = tmp_path_factory.mktemp("examples")
+    (folder / "photos").mkdir()
+    Image.fromarray(load("faster_brs").tensor("in/raw0").numpy()).save(folder / "photos/a.jpg")
+    cfg = small_faster_rcnn("brs")
+    cfg.dataloader.test.mapper.augmentations[0].short_edge_length = 96
+    (folder / "output/a").mkdir(parents=True)
+    LazyConfig.save(cfg, str(folder / "output/a/config.yaml"))
+    Checkpointer(detector(load("faster_brs")), str(folder / "output/a")).save("model_final")
+    return folder
+
+
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_of(name: str) -> None:
+def test_examples_of(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
     failed, count = doctest.testmod(
         import_module(name), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     )

@@ -174,7 +174,7 @@ def _one_stage(state: list[str], published: str) -> Iterator[Pair]:
     """Yield the names of a one-stage detector.
 
     Args:
-        state: as in `Architecture.table`.
+        state: names in a state dict, published or ours.
         published: prefix of the output layers: "atss" (also PAA), "retina" or "fovea". Only the
             first one has normalized towers, scales and possibly a quality branch.
     """

@@ -12,13 +12,11 @@ bit for bit.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from brloss_d2.cli.common import find_config, make_parser, run_program
-from brloss_d2.errors import InputError
 
 if TYPE_CHECKING:
     from brloss_d2.checkpoint import Conversion
@@ -46,14 +44,12 @@ def _convert(args: argparse.Namespace) -> int:
     import torch
 
     from brloss_d2.checkpoint import convert_file
-    from brloss_d2.utils.files import replacing
+    from brloss_d2.utils.files import check_folder_of, replacing
 
     conversion = convert_file(args.source, args.architecture)
     if args.config_file:
         _check_shapes(conversion, args.config_file)
-    folder, name = os.path.split(os.path.abspath(args.target))
-    if not os.path.isdir(folder):
-        raise InputError(f"There is no folder {folder} to write {name} to.")
+    check_folder_of(args.target)
     with replacing(args.target) as temporary:
         torch.save(conversion.checkpoint(), temporary)
     for warning in conversion.warnings:

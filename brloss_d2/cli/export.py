@@ -1,6 +1,6 @@
-"""Write a detector as TorchScript or ONNX, and check that its detections stay the same.
+r"""Write a detector as TorchScript or ONNX, and check that its detections stay the same.
 
-    %(prog)s --config-file output/a/config.yaml --weights output/a/model_final.pth \\
+    %(prog)s --config-file output/a/config.yaml --weights output/a/model_final.pth \
         --sample photo.jpg --format torchscript --output detector.ts
 
 The sample is any image in which the detector finds something. docs/prediction.md describes the

@@ -1,6 +1,6 @@
-"""Detect objects in images; write pictures and predictions in COCO format.
+r"""Detect objects in images; write pictures and predictions in COCO format.
 
-    %(prog)s --config-file output/a/config.yaml --weights output/a/model_final.pth \\
+    %(prog)s --config-file output/a/config.yaml --weights output/a/model_final.pth \
         --input photo.jpg 'more/*.png' folder/ --output output/predictions
 
 Writes pictures/*.png, predictions.json (COCO results) and images.json (images and categories that

@@ -1,6 +1,6 @@
 """Draw what was found in one image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,7 +14,10 @@ _DPI = (100, 250)
 
 
 def draw_detections(
-    image: np.ndarray, objects: LabeledBoxes, class_names: Sequence[str], path: str
+    image: np.ndarray,
+    objects: LabeledBoxes,
+    class_names: Sequence[str] | Mapping[int, str],
+    path: str,
 ) -> None:
     """Write an image with boxes, masks, class names and scores, the best object on top.
 

@@ -1,10 +1,9 @@
 """Detection in images with a trained model; export of models."""
 
-from brloss_d2.prediction.api import predict
 from brloss_d2.prediction.categories import Categories
 from brloss_d2.prediction.export import export_onnx, export_torchscript
 from brloss_d2.prediction.images import find_images, read_rgb
-from brloss_d2.prediction.predictor import Predictor
+from brloss_d2.prediction.predictor import Predictor, predict
 from brloss_d2.prediction.results import OutputFolder, Prediction
 
 __all__ = [

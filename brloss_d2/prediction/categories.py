@@ -1,7 +1,7 @@
-"""The names of the classes of a model, and their ids in COCO files."""
+"""Class names of a model, and their ids in COCO files."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -13,11 +13,11 @@ from brloss_d2.errors import InputError
 
 @dataclass(frozen=True)
 class Categories:
-    """What a model calls its labels 0..K-1.
+    """Names of the labels 0..K-1 of a model.
 
     Attributes:
-        names: (K,).
-        ids: (K,) `category_id` in COCO files.
+        names: K class names.
+        ids: K values of `category_id` in COCO files.
     """
 
     names: tuple[str, ...]
@@ -25,32 +25,34 @@ class Categories:
 
     @classmethod
     def of(cls, by_id: Mapping[int, str]) -> "Categories":
-        """From id -> name; labels are in the order of the ids, as in training."""
+        """Build them from id -> name; labels are in the order of the ids, as in training."""
         ids = sorted(by_id)
         return cls(tuple(by_id[i] for i in ids), tuple(ids))
 
     @classmethod
     def unnamed(cls, count: int) -> "Categories":
-        """For a model of which nothing is known: `class 0` with the id 1, ..."""
+        """Build them for a model with unknown classes: `class 0` with the id 1, and so on."""
         return cls(tuple(f"class {i}" for i in range(count)), tuple(range(1, count + 1)))
 
     @classmethod
     def find(cls, cfg: DictConfig, folder: str, annotations: str | None) -> "Categories":
         """Find the classes of a model.
 
-        Looked for in `annotations`; `categories.json`, which a training on own data leaves in its
-        folder; the annotation file of the test data of the config; and what detectron2 knows of
-        that data set.
+        The sources are, in this order: `annotations`; `categories.json`, which a training on a
+        custom dataset leaves in its folder; the annotation file of the config's test dataset; and
+        detectron2's metadata of that dataset.
 
         Args:
-            cfg: the config of the model.
-            folder: where its weights lie.
-            annotations: a COCO file, or None.
+            cfg: config of the model.
+            folder: folder of its weights.
+            annotations: COCO file, or None.
 
         Raises:
-            InputError: `annotations` cannot be read or is of another number of classes.
+            InputError: `annotations` cannot be read, or has another number of classes.
         """
-        count = num_classes(cfg.model)
+        counts = {node.get("num_classes") for node in walk_nodes(cfg.model)}
+        counts = {count for count in counts if isinstance(count, int)}
+        count = counts.pop() if len(counts) == 1 else None
         if annotations is not None:
             found = cls.of(read_categories(annotations))
             if count not in (None, len(found.names)):
@@ -63,23 +65,16 @@ class Categories:
                 return found
         return cls.unnamed(count or 0)
 
-    def name(self, label: int) -> str:
-        """The name of a label, also of one beyond the known ones."""
-        return self.names[label] if label < len(self.names) else f"class {label}"
-
-    def category_id(self, label: int) -> int:
-        """The id of a label in COCO files."""
-        return self.ids[label] if label < len(self.ids) else label + 1
-
-
-def num_classes(model: DictConfig) -> int | None:
-    """The number of foreground classes that the config of a model names; None if it does not."""
-    named = [node.get("num_classes") for node in walk_nodes(model) if "num_classes" in node]
-    counts = {count for count in named if isinstance(count, int)}
-    return counts.pop() if len(counts) == 1 else None
+    def look_up(self, labels: Sequence[int]) -> tuple[list[str], list[int]]:
+        """Return the names and ids of labels, also of labels beyond the known ones."""
+        missing = range(len(self.names), max(labels, default=-1) + 1)
+        names = (*self.names, *(f"class {label}" for label in missing))
+        ids = (*self.ids, *(label + 1 for label in missing))
+        return [names[label] for label in labels], [ids[label] for label in labels]
 
 
 def _known(cfg: DictConfig, folder: str) -> Iterator[Categories]:
+    """Yield the categories that the files and the metadata of a config name."""
     saved = os.path.join(folder, CATEGORIES_FILE)
     if os.path.isfile(saved):
         yield Categories.of(read_categories(saved))
@@ -91,14 +86,12 @@ def _known(cfg: DictConfig, folder: str) -> Iterator[Categories]:
         yield Categories.of(read_categories(json_file))
     names = node.get("names")
     name = names if isinstance(names, str) or not names else names[0]
-    if name and name in DatasetCatalog:
-        yield from _registered(name)
-
-
-def _registered(name: str) -> Iterator[Categories]:
+    if not name or name not in DatasetCatalog:
+        return
     metadata = MetadataCatalog.get(name)
-    names = metadata.get("thing_classes")
-    if names:
-        labels = metadata.get("thing_dataset_id_to_contiguous_id")
-        by_label = {label: i for i, label in labels.items()} if labels else {}
-        yield Categories(tuple(names), tuple(by_label.get(i, i + 1) for i in range(len(names))))
+    classes = metadata.get("thing_classes")
+    if classes:
+        label_of_id = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+        id_of_label = {label: i for i, label in label_of_id.items()}
+        ids = tuple(id_of_label.get(label, label + 1) for label in range(len(classes)))
+        yield Categories(tuple(classes), ids)

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -17,20 +16,20 @@ from torch.nn import functional as F
 
 from brloss_d2.errors import InputError
 from brloss_d2.prediction.predictor import Predictor
-from brloss_d2.utils.files import replacing
+from brloss_d2.utils.files import check_folder_of, replacing
 
 Outputs = dict[str, Tensor]
 _RESCALED = (0.75, 1.25)
 _OPSET = 17
-# Pixels, classes, probabilities.
+# In pixels, classes and probabilities.
 _TOLERANCE = {"boxes": 1e-2, "labels": 1e-6, "masks": 1e-3, "scores": 1e-5}
-# Where the number of objects goes through Python's len(), which would fix it.
+# Module that counts objects with Python's len(), which a trace would keep as a constant.
 _COUNTING = "brloss_d2.modeling.rcnn.box_predictor"
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings of a trace, since its result is compared with the detector."""
+    """Suppress the warnings of a trace: its result is compared with the detector anyway."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -41,22 +40,23 @@ def export_torchscript(predictor: Predictor, image: np.ndarray, path: str) -> li
     """Write a TorchScript file and return the names of its outputs, in order.
 
     Its input is an image of any size as the network takes it: (3, H, W) uint8, resized, in the
-    order of colors of the config; see `Predictor.resized`. Outputs are those of `detections`.
+    order of colors of the config; see `Predictor.resized`. Its outputs are those of `detections`.
 
     Args:
-        predictor: on the device that the file is for.
-        image: (H, W, 3) uint8, RGB, with objects that the detector finds: what does not happen in
-            the trace, the file cannot do.
-        path: the file to write.
+        predictor: detector on the device that the file is for.
+        image: (H, W, 3) uint8, RGB, in which the detector finds objects: the file can only do
+            what happens in the trace.
+        path: file to write.
 
     Raises:
         InputError: nothing is found in the image, the file cannot be written, or the trace differs
             from the detector on the same image at other sizes.
     """
+    check_folder_of(path)
     adapter, example = _adapter(predictor, image)
     traced = torch.jit.trace(adapter, (example,), check_trace=False)
     _compare(predictor.model, example, lambda x: adapter.outputs_schema(traced(x)))
-    with _writing(path) as temporary:
+    with replacing(path) as temporary:
         traced.save(temporary)
     return adapter.outputs_schema.keys
 
@@ -65,16 +65,17 @@ def export_torchscript(predictor: Predictor, image: np.ndarray, path: str) -> li
 def export_onnx(predictor: Predictor, image: np.ndarray, path: str) -> list[str]:
     """Write an ONNX file and return the names of its outputs; see `export_torchscript`.
 
-    Its input is called `image`. Needs the package onnx; if onnxruntime is there too, the file is
-    compared with the detector.
+    Its input is called `image`. This needs the package onnx; if onnxruntime is installed too, the
+    file is compared with the detector.
 
     Raises:
-        InputError: as there, or the package is missing.
+        InputError: as for TorchScript, or the package is missing.
     """
+    check_folder_of(path)
     adapter, example = _adapter(predictor, image)
     adapter(example)
     names = adapter.outputs_schema.keys
-    with _writing(path) as temporary:
+    with replacing(path) as temporary:
         _to_onnx(adapter, example, names, temporary)
         run = _onnx_runner(temporary, names)
         if run is not None:
@@ -83,19 +84,19 @@ def export_onnx(predictor: Predictor, image: np.ndarray, path: str) -> list[str]
 
 
 def detections(model: nn.Module, image: Tensor) -> Outputs:
-    """What an exported detector returns for one image; N detections.
+    """Return the N detections of one image as an exported detector does.
 
     Args:
-        model: a detector in evaluation mode.
+        model: detector in evaluation mode.
         image: (3, H, W), resized.
 
     Returns:
-        `boxes` (N, 4), XYXY in pixels of `image`; `scores` (N,); `labels` (N,), 0..K-1; of a model
-        with masks also `masks` (N, 1, 28, 28), probabilities over the area of each box.
+        `boxes` (N, 4), XYXY in pixels of `image`; `scores` (N,); `labels` (N,), 0..K-1; for a
+        model with masks also `masks` (N, 1, 28, 28), probabilities over the area of each box.
     """
     inputs = [{"image": image}]
     if isinstance(model, GeneralizedRCNN):
-        # Without detectron2's pasting of masks, which is no part of the graph.
+        # Without pasting masks into the image, which is not part of the graph.
         found: Instances = model.inference(inputs, do_postprocess=False)[0]
     else:
         found = model(inputs)[0]["instances"]
@@ -110,7 +111,7 @@ def detections(model: nn.Module, image: Tensor) -> Outputs:
 
 
 def _adapter(predictor: Predictor, image: np.ndarray) -> tuple[TracingAdapter, Tensor]:
-    """The detector as a function of one tensor, and such a tensor."""
+    """Return the detector as a function of one tensor, and such a tensor."""
     example = predictor.resized(image).to(next(predictor.model.parameters()).device)
     with torch.no_grad():
         found = len(detections(predictor.model, example)["boxes"])
@@ -119,12 +120,8 @@ def _adapter(predictor: Predictor, image: np.ndarray) -> tuple[TracingAdapter, T
             "The detector finds nothing in the sample image: export needs one with objects, or a "
             "lower score threshold."
         )
-    return TracingAdapter(predictor.model, example, _countable).eval(), example
-
-
-def _countable(model: nn.Module, image: Tensor) -> Outputs:
-    with patch_builtin_len([_COUNTING]):
-        return detections(model, image)
+    inference = patch_builtin_len([_COUNTING])(detections)
+    return TracingAdapter(predictor.model, example, inference).eval(), example
 
 
 def _to_onnx(adapter: TracingAdapter, example: Tensor, names: list[str], path: str) -> None:
@@ -166,7 +163,7 @@ def _onnx_runner(path: str, names: list[str]) -> Callable[[Tensor], Outputs] | N
 
 
 def _compare(model: nn.Module, example: Tensor, exported: Callable[[Tensor], Outputs]) -> None:
-    """Run detector and export on the example at other sizes."""
+    """Compare detector and exported graph on the example at several sizes."""
     for scale in (1.0, *_RESCALED):
         image = example
         if scale != 1.0:
@@ -182,7 +179,7 @@ def _compare(model: nn.Module, example: Tensor, exported: Callable[[Tensor], Out
 
 
 def _difference(expected: Outputs, found: Outputs) -> str:
-    """What differs, "" if nothing does. Detections are compared as sets: equal scores may swap."""
+    """Return what differs, "" if nothing does; detections with equal scores may be swapped."""
     found = {name: tensor.to(expected["boxes"].device) for name, tensor in found.items()}
     if len(expected["boxes"]) != len(found["boxes"]):
         return f"{len(found['boxes'])} detections instead of {len(expected['boxes'])}"
@@ -194,20 +191,11 @@ def _difference(expected: Outputs, found: Outputs) -> str:
         error = (found[name][nearest] - tensor).abs().max().item()
         if error > _TOLERANCE[name]:
             return f"{name} by up to {error:.3g}"
-    return "detections too many" if apart.amin(0).max() > 1 else ""
+    return "too many detections" if apart.amin(0).max() > 1 else ""
 
 
 def _rows(outputs: Outputs) -> Tensor:
-    """(N, 6) boxes, labels and scores in units of what is tolerated."""
+    """Return (N, 6) boxes, labels and scores in units of the tolerance."""
     columns = ("boxes", "labels", "scores")
     scaled = [outputs[name].double() / _TOLERANCE[name] for name in columns]
     return torch.cat([column.reshape(len(column), -1) for column in scaled], 1)
-
-
-@contextlib.contextmanager
-def _writing(path: str) -> Iterator[str]:
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise InputError(f"There is no folder {folder} to write {os.path.basename(path)} to.")
-    with replacing(path) as temporary:
-        yield temporary

@@ -1,27 +1,28 @@
-"""Find images, and read all kinds of them as RGB."""
+"""Find image files, and read all kinds of them as RGB."""
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from brloss_d2.errors import InputError
 
-# What a folder is searched for; a file that is named may be of any format that Pillow reads.
+# Searched for in folders; a file given by its name may have any format that Pillow reads.
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def find_images(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Return the image files that paths mean, each once, in the order of the paths.
+    """Return the image files that paths stand for, each once, in the order of the paths.
 
     Args:
         inputs: files, which need not exist (reading them fails later, one by one); folders, which
-            stand for the images in them and below, by name; patterns like `a/**/*.png`.
+            stand for all images in them and below, sorted by name; patterns such as
+            `a/**/*.png`.
 
     Raises:
-        InputError: there is no image in a folder or no file for a pattern, or no path at all.
+        InputError: a folder has no image, a pattern matches no file, or there is no path.
     """
     found = dict.fromkeys(file for path in inputs for file in _files_of(os.fspath(path)))
     if not found:
@@ -30,12 +31,12 @@ def find_images(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 
 def read_rgb(file: str) -> np.ndarray:
-    """Read an image as (H, W, 3) uint8, RGB, turned as its EXIF orientation says.
+    """Read an image as (H, W, 3) uint8, RGB, rotated according to its EXIF orientation.
 
     Gray is repeated, transparency is dropped; 16 bits are scaled to 8 (65535 becomes 255).
 
     Raises:
-        InputError: the file is missing or no image, or its pixels are of an unknown range.
+        InputError: the file is missing or no image, or its pixels have an unknown range.
     """
     if not os.path.isfile(file):
         raise InputError(f"Image file missing: {file}")
@@ -50,37 +51,36 @@ def read_rgb(file: str) -> np.ndarray:
         ) from error
 
 
-def _files_of(path: str) -> Iterator[str]:
+def _files_of(path: str) -> list[str]:
     if os.path.isdir(path):
-        files = sorted(_below(path))
+        files = [
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(path)
+            for name in names
+            if name.lower().endswith(SUFFIXES)
+        ]
         if not files:
             raise InputError(
-                f"There are no images in the folder {path} or below: looked for "
+                f"There are no images in the folder {path} or below: expected files that end with "
                 f"{', '.join(SUFFIXES)}."
             )
-        yield from files
-    elif glob.has_magic(path) and not os.path.exists(path):
-        files = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
+        return sorted(files)
+    if glob.has_magic(path) and not os.path.exists(path):
+        files = list(filter(os.path.isfile, glob.glob(path, recursive=True)))
         if not files:
             raise InputError(f"No file matches the pattern {path}.")
-        yield from files
-    else:
-        yield path
-
-
-def _below(folder: str) -> Iterator[str]:
-    for parent, _, names in os.walk(folder):
-        yield from (os.path.join(parent, n) for n in names if n.lower().endswith(SUFFIXES))
+        return sorted(files)
+    return [path]
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8; Pillow alone would clip deep gray images at 255."""
+    """Return (H, W, 3) uint8; Pillow's own conversion would clip 16-bit gray at 255."""
     if image.mode == "F" or image.mode.startswith("I"):
         pixels = np.asarray(image)
         if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
             raise InputError(
                 f"its pixels are numbers from {pixels.min()} to {pixels.max()}: expected 8 or 16 "
-                "bits without sign. Convert it first."
+                "unsigned bits. Convert it first."
             )
         image = Image.fromarray((pixels / 257).round().astype(np.uint8))
     return np.array(image.convert("RGB"))

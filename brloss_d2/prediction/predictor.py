@@ -2,10 +2,12 @@
 
 import copy
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -21,21 +23,94 @@ from brloss_d2.data import DetectionMapper, walk_nodes
 from brloss_d2.engine import apply_overrides, choose_device, load_config
 from brloss_d2.errors import InputError
 from brloss_d2.prediction.categories import Categories
-from brloss_d2.prediction.images import read_rgb
-from brloss_d2.prediction.results import Prediction
+from brloss_d2.prediction.images import find_images, read_rgb
+from brloss_d2.prediction.results import OutputFolder, Prediction
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION_FILE = "calibration.json"
 _THRESHOLD_KEYS = ("score_thresh", "test_score_thresh")
 
+Input = str | os.PathLike[str] | np.ndarray
 
-class Predictor:
-    """A detector with its preprocessing and the names of its classes.
+
+def predict(
+    config: str | os.PathLike[str] | DictConfig,
+    weights: str | os.PathLike[str],
+    images: Input | Iterable[Input],
+    *,
+    output: str | None = None,
+    score_threshold: float | None = None,
+    batch_size: int = 1,
+    annotations: str | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+) -> list[Prediction]:
+    """Detect objects in images.
+
+    To call a detector many times, build a `brloss_d2.prediction.Predictor` once.
 
     Args:
-        model: in evaluation mode; takes and returns what detectron2's detectors do.
-        mapper: how test images are resized, and the order of their colors.
-        categories: of the model.
-        score_threshold: detections below it are dropped, beside those that the model drops.
+        config: config file, `config.yaml` of a run, or loaded config. All three are code: use them
+            only from people you trust.
+        weights: checkpoint; code in it does not run.
+        images: files, folders or patterns; or arrays (H, W, 3) of uint8, RGB; not both.
+        output: folder for pictures and COCO files, see `OutputFolder`; None writes nothing.
+        score_threshold: lowest score that is kept, 0..1, see `Predictor.load`.
+        batch_size: number of images per batch.
+        annotations: COCO file with the class names; None finds them.
+        overrides: changes to the config, each `key=value`.
+        device: "auto", "cpu" or "cuda".
+
+    Returns:
+        One prediction per image, in order. A file that cannot be read is logged as a warning and
+        left out.
+
+    Raises:
+        InputError: an argument is wrong, see `Predictor.load`, or there are no images.
+
+    Example:
+        >>> from brloss_d2 import predict
+        >>> found = predict("output/a/config.yaml", "output/a/model_final.pth", "photos/*.jpg")
+        >>> all(len(image.boxes) == len(image.class_names) for image in found)
+        True
+    """
+    if batch_size < 1:
+        raise InputError(f"The batch size is {batch_size}: expected at least 1.")
+    inputs = [images] if isinstance(images, str | os.PathLike | np.ndarray) else list(images)
+    arrays = [image for image in inputs if isinstance(image, np.ndarray)]
+    paths = [image for image in inputs if not isinstance(image, np.ndarray)]
+    if arrays and paths:
+        raise InputError("Images are arrays and paths: expected one or the other.")
+    readable: list[str] | list[np.ndarray] = arrays or find_images(paths)
+    predictor = Predictor.load(
+        config,
+        weights,
+        score_threshold=score_threshold,
+        annotations=annotations,
+        overrides=overrides,
+        device=device,
+    )
+    folder = None if output is None else OutputFolder(output, predictor.categories)
+    found = predictor.stream(readable, batch_size=batch_size, on_error=logger.warning)
+    predictions = []
+    for prediction, image in found:
+        predictions.append(prediction)
+        if folder is not None:
+            folder.add(prediction, image)
+    if folder is not None:
+        folder.write()
+    return predictions
+
+
+class Predictor:
+    """Detector with its preprocessing and the names of its classes.
+
+    Args:
+        model: detector of detectron2 in evaluation mode.
+        mapper: mapper of the test images, which defines their size and the order of their colors.
+        categories: classes of the model.
+        score_threshold: lowest score that is kept, 0..1, in addition to thresholds of the model.
     """
 
     def __init__(
@@ -63,40 +138,47 @@ class Predictor:
         """Build the detector of a config with the weights of a training.
 
         Args:
-            config: a config file, the `config.yaml` of a run, or a loaded config. All three are
-                code: take them from people you trust.
-            weights: a checkpoint, loaded without running code of it.
-            score_threshold: 0..1; thresholds of the model above it give way to it. None takes that
-                of `calibration.json` beside the weights, or leaves it to the model.
-            annotations: a COCO file with the categories; None finds them, see `Categories.find`.
-            overrides: `key=value` for the config.
+            config: config file, `config.yaml` of a run, or loaded config. All three are code: use
+                them only from people you trust.
+            weights: checkpoint; code in it does not run.
+            score_threshold: lowest score that is kept, 0..1; higher thresholds of the model are
+                lowered to it. None takes the one in `calibration.json` next to the weights, or
+                leaves it to the model.
+            annotations: COCO file with the categories; None finds them, see `Categories.find`.
+            overrides: changes to the config, each `key=value`.
             device: "auto", "cpu" or "cuda".
 
         Raises:
             InputError: config, weights, annotations or threshold are missing or wrong.
         """
-        cfg = _load(config, overrides)
+        if isinstance(config, DictConfig):
+            cfg = copy.deepcopy(config)
+            apply_overrides(cfg, overrides)
+        else:
+            cfg, _ = load_config(os.fspath(config), overrides)
         folder = os.path.dirname(os.path.abspath(os.fspath(weights)))
-        if score_threshold is None:
-            score_threshold = _calibrated_threshold(folder)
-        if score_threshold is not None:
-            _check_threshold(score_threshold, "The score threshold")
-            _lower_thresholds(cfg.model, score_threshold)
+        threshold = _find_threshold(score_threshold, folder)
+        if threshold is not None:
+            _lower_thresholds(cfg.model, threshold)
         categories = Categories.find(cfg, folder, annotations)
         mapper = _test_mapper(cfg)
-        local_file(os.fspath(weights))  # before the time it takes to build the model
+        local_file(os.fspath(weights))  # an error comes before the time it takes to build the model
         model = instantiate(cfg.model).to(choose_device(device)).eval()
         Checkpointer(model, strict=True).load(os.fspath(weights))
-        return cls(model, mapper, categories, score_threshold=score_threshold or 0.0)
+        return cls(model, mapper, categories, score_threshold=threshold or 0.0)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Prediction]:
-        """Detect in a batch of images, (H, W, 3) uint8, RGB.
+        """Detect objects in a batch of images, (H, W, 3) uint8, RGB.
 
-        Images of a batch are padded to a common size, of which the detections of a network with
-        normalization over the image may depend a little.
+        Images of a batch are padded to a common size. The detections of a network that normalizes
+        over the image depend a little on it.
         """
+        inputs = [
+            {"image": self.resized(image), "height": image.shape[0], "width": image.shape[1]}
+            for image in images
+        ]
         with torch.inference_mode():
-            outputs = self.model([self._input(image) for image in images])
+            outputs = self.model(inputs)
         return [
             Prediction.of(output["instances"], self.categories, self.score_threshold)
             for output in outputs
@@ -104,17 +186,17 @@ class Predictor:
 
     def stream(
         self,
-        images: Iterable[str | np.ndarray],
+        images: Iterable[str] | Iterable[np.ndarray],
         *,
         batch_size: int = 1,
         on_error: Callable[[InputError], object],
     ) -> Iterator[tuple[Prediction, np.ndarray]]:
-        """Yield the detections of images, and the images as arrays, one after the other.
+        """Yield the detections of one image after the other, each with the image as an array.
 
         Args:
-            images: files, or arrays as for a call. What cannot be read is left out.
-            batch_size: images that go through the model together.
-            on_error: is called with what is wrong with an image.
+            images: files, or arrays as for a call. Unreadable ones are left out.
+            batch_size: number of images per batch.
+            on_error: function that is called with the error of an unreadable image.
         """
         readable = _read(images, on_error)
         while batch := list(islice(readable, batch_size)):
@@ -123,23 +205,41 @@ class Predictor:
                 yield replace(found, file_name=name), image
 
     def resized(self, image: np.ndarray) -> Tensor:
-        """The input of the network, (3, H', W') of 0..255, for an image (H, W, 3) uint8, RGB."""
+        """Return the input of the network, (3, H', W') of 0..255, for (H, W, 3) uint8, RGB."""
         pixels = convert_PIL_to_numpy(Image.fromarray(_checked(image)), self.mapper.image_format)
         augmented = T.AugInput(pixels)
         self.mapper.augmentations(augmented)
         return torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
 
-    def _input(self, image: np.ndarray) -> dict[str, object]:
-        height, width = image.shape[:2]
-        return {"image": self.resized(image), "height": height, "width": width}
+
+def _find_threshold(given: float | None, folder: str) -> float | None:
+    """Return the given threshold, or the one in `calibration.json`; None if there is neither."""
+    threshold: Any = given
+    what = "The score threshold"
+    if given is None:
+        file_name = os.path.join(folder, CALIBRATION_FILE)
+        try:
+            with open(file_name, encoding="utf-8") as file:
+                content = json.load(file)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"Cannot read {file_name}: {error}") from error
+        threshold = content.get("score_threshold") if isinstance(content, dict) else None
+        what = f"{file_name}: score_threshold"
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not is_number or not 0 <= threshold <= 1:
+        raise InputError(f"{what} is {threshold!r}: expected a number from 0 to 1.")
+    return threshold
 
 
-def _load(config: str | os.PathLike[str] | DictConfig, overrides: Sequence[str]) -> DictConfig:
-    if not isinstance(config, DictConfig):
-        return load_config(os.fspath(config), overrides)[0]
-    cfg = copy.deepcopy(config)
-    apply_overrides(cfg, overrides)
-    return cfg
+def _lower_thresholds(model: DictConfig, threshold: float) -> None:
+    """Lower the model's own thresholds, which are exclusive, so that this score passes too."""
+    below = threshold * (1 - 1e-6)
+    for node in walk_nodes(model):
+        for key in _THRESHOLD_KEYS:
+            if key in node and not OmegaConf.is_interpolation(node, key):
+                node[key] = min(node[key], below)
 
 
 def _test_mapper(cfg: DictConfig) -> DetectionMapper:
@@ -147,39 +247,10 @@ def _test_mapper(cfg: DictConfig) -> DetectionMapper:
     mapper = None if node is None else instantiate(node)
     if not isinstance(mapper, DetectionMapper):
         raise InputError(
-            "The config has no dataloader.test.mapper of the type DetectionMapper, which says how "
-            "images are resized."
+            "The config has no dataloader.test.mapper of the type DetectionMapper, which defines "
+            "how images are resized."
         )
     return mapper
-
-
-def _calibrated_threshold(folder: str) -> float | None:
-    file_name = os.path.join(folder, CALIBRATION_FILE)
-    try:
-        with open(file_name, encoding="utf-8") as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"Cannot read {file_name}: {error}") from error
-    threshold = content.get("score_threshold") if isinstance(content, dict) else None
-    _check_threshold(threshold, f"{file_name}: score_threshold")
-    return threshold
-
-
-def _check_threshold(value: object, what: str) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= 1:
-        raise InputError(f"{what} is {value!r}: expected a number from 0 to 1.")
-
-
-def _lower_thresholds(model: DictConfig, threshold: float) -> None:
-    """Let the model pass on what has exactly this score, too: its own thresholds are exclusive."""
-    below = threshold * (1 - 1e-6)
-    for node in walk_nodes(model):
-        for key in _THRESHOLD_KEYS:
-            if key in node and not OmegaConf.is_interpolation(node, key):
-                node[key] = min(node[key], below)
 
 
 def _checked(image: np.ndarray) -> np.ndarray:
@@ -191,8 +262,9 @@ def _checked(image: np.ndarray) -> np.ndarray:
 
 
 def _read(
-    images: Iterable[str | np.ndarray], on_error: Callable[[InputError], object]
+    images: Iterable[str] | Iterable[np.ndarray], on_error: Callable[[InputError], object]
 ) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the file name, "" for an array, and the pixels of each image that can be read."""
     for image in images:
         try:
             if isinstance(image, np.ndarray):

@@ -1,9 +1,9 @@
-"""What was found in an image, and how it is kept: COCO files and pictures."""
+"""Detections of an image, and how they are stored: COCO files and pictures."""
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,19 @@ PICTURES_FOLDER = "pictures"
 
 @dataclass(frozen=True)
 class Prediction:
-    """The detections in one image, best first; N of them.
+    """The N detections of an image, best first.
 
     Attributes:
-        file_name: of the image; "" for one that was given as an array.
-        width, height: of the image, in pixels, after a rotation that its EXIF data ask for.
-        boxes: (N, 4), XYXY in pixels.
-        scores: (N,), 0..1.
-        labels: (N,), 0..K-1.
+        file_name: path of the image; "" if it was given as an array.
+        width: width of the image in pixels, after the rotation that its EXIF data ask for.
+        height: height of the image in pixels, after that rotation.
+        boxes: (N, 4) XYXY in pixels.
+        scores: (N,) probabilities.
+        labels: (N,) class indices 0..K-1.
         class_names: N names.
-        category_ids: N ids of COCO files.
-        rles: N run-length encoded masks of the size of the image, as pycocotools has them; None
-            for a model without masks.
+        category_ids: N ids in COCO files.
+        rles: N run-length encoded masks of the size of the image, in the format of pycocotools;
+            None for a model without masks.
     """
 
     file_name: str
@@ -49,12 +50,23 @@ class Prediction:
 
     @classmethod
     def of(cls, found: Instances, categories: Categories, threshold: float) -> "Prediction":
-        """From the output of a detector for one image, without scores below the threshold."""
+        """Build it from the output of a detector for one image.
+
+        Args:
+            found: detections of detectron2.
+            categories: classes of the model.
+            threshold: lowest score that is kept, 0..1.
+        """
         found = found.to("cpu")
         found = found[found.scores >= threshold]
         found = found[found.scores.argsort(descending=True, stable=True)]
         labels = found.pred_classes.numpy()
+        names, ids = categories.look_up(labels.tolist())
         height, width = found.image_size
+        rles = None
+        if found.has("pred_masks"):
+            masks = found.pred_masks.numpy().transpose(1, 2, 0)
+            rles = rle.encode(np.asfortranarray(masks, dtype=np.uint8)) if len(found) else []
         return cls(
             file_name="",
             width=width,
@@ -62,12 +74,13 @@ class Prediction:
             boxes=found.pred_boxes.tensor.numpy(),
             scores=found.scores.numpy(),
             labels=labels,
-            class_names=[categories.name(label) for label in labels.tolist()],
-            category_ids=[categories.category_id(label) for label in labels.tolist()],
-            rles=_encode(found.pred_masks.numpy()) if found.has("pred_masks") else None,
+            class_names=names,
+            category_ids=ids,
+            rles=rles,
         )
 
     def __len__(self) -> int:
+        """Return the number of detections."""
         return len(self.scores)
 
     @property
@@ -79,14 +92,13 @@ class Prediction:
         return np.array(masks, dtype=bool).reshape(-1, self.height, self.width)
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """The detections in COCO's results format: boxes XYWH, masks as RLE."""
-        corners = self.boxes.astype(float)
-        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1).tolist()
+        """Return the detections in COCO's results format: boxes XYWH, masks as RLE."""
+        boxes = self.boxes.astype(float)
+        boxes[:, 2:] -= boxes[:, :2]
+        columns = zip(self.category_ids, boxes.tolist(), self.scores.tolist(), strict=True)
         results = [
             {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
-            for category, box, score in zip(
-                self.category_ids, boxes, self.scores.tolist(), strict=True
-            )
+            for category, box, score in columns
         ]
         for result, mask in zip(results, self.rles or (), strict=bool(self.rles)):
             result["segmentation"] = {**mask, "counts": mask["counts"].decode("ascii")}
@@ -94,84 +106,74 @@ class Prediction:
 
 
 class OutputFolder:
-    """Writes predictions: `pictures/*.png`, `predictions.json` and `images.json`.
+    """Folder of predictions: `pictures/*.png`, `predictions.json` and `images.json`.
 
-    `predictions.json` is a list in COCO's results format, `images.json` a COCO file without
-    annotations whose image ids and categories it refers to, so that
-    `COCO("images.json").loadRes("predictions.json")` has both.
+    `predictions.json` is a list in COCO's results format. `images.json` is a COCO file without
+    annotations, with the images and categories that the list refers to, so that
+    `COCO("images.json").loadRes("predictions.json")` combines both.
 
     Args:
-        path: made if need be; files of these names in it are replaced.
-        categories: of the model.
+        path: path of the folder, created if necessary; files of these names are replaced.
+        categories: classes of the model.
         pictures: whether to draw.
 
     Raises:
-        InputError: the folder cannot be made or written to.
+        InputError: the folder cannot be created or written to.
     """
 
     def __init__(self, path: str, categories: Categories, *, pictures: bool = True):
         self.path, self.categories, self.pictures = path, categories, pictures
         self._images: list[dict[str, Any]] = []
         self._results: list[dict[str, Any]] = []
-        self._names: set[str] = set()
+        self._picture_names: set[str] = set()
         try:
             os.makedirs(path, exist_ok=True)
         except OSError as error:
-            raise InputError(f"Cannot make the folder {path}: {error.strerror}.") from error
+            raise InputError(f"Cannot create the folder {path}: {error.strerror}.") from error
 
     def add(self, prediction: Prediction, image: np.ndarray) -> None:
-        """Draw an image, (H, W, 3) RGB, and take its detections to the files."""
+        """Draw the detections of an image, and keep them for the JSON files.
+
+        Args:
+            prediction: detections of the image.
+            image: (H, W, 3) uint8, RGB.
+        """
         number = len(self._images) + 1
-        record = {
+        record: dict[str, Any] = {
             "id": number,
             "file_name": prediction.file_name,
             "width": prediction.width,
             "height": prediction.height,
         }
         if self.pictures:
-            record["picture"] = os.path.join(PICTURES_FOLDER, self._picture_name(prediction))
-            _draw(prediction, image, os.path.join(self.path, record["picture"]))
+            record["picture"] = self._unused_picture(prediction.file_name)
+            # One name per label in the legend.
+            labels, names = prediction.labels.tolist(), prediction.class_names
+            objects = LabeledBoxes(
+                prediction.boxes, prediction.labels, prediction.scores, prediction.masks
+            )
+            path = os.path.join(self.path, record["picture"])
+            draw_detections(image, objects, dict(zip(labels, names, strict=True)), path)
         self._images.append(record)
         self._results.extend(prediction.to_coco(number))
 
     def write(self) -> None:
-        """Write the two JSON files with all that was added."""
-        categories = [
-            {"id": id_, "name": name}
-            for id_, name in zip(self.categories.ids, self.categories.names, strict=True)
-        ]
-        self._write(PREDICTIONS_FILE, self._results)
+        """Write the two JSON files with everything that was added."""
+        pairs = zip(self.categories.ids, self.categories.names, strict=True)
+        categories = [{"id": id_, "name": name} for id_, name in pairs]
         images = {"images": self._images, "categories": categories, "annotations": []}
-        self._write(IMAGES_FILE, images)
+        for name, content in ((PREDICTIONS_FILE, self._results), (IMAGES_FILE, images)):
+            path = os.path.join(self.path, name)
+            try:
+                with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+                    json.dump(content, file)
+            except OSError as error:
+                raise InputError(f"Cannot write {path}: {error.strerror}.") from error
 
-    def _picture_name(self, prediction: Prediction) -> str:
-        """A name of its own: `a.jpg` and `b/a.png` become `a.png` and `a_2.png`."""
-        stem = Path(prediction.file_name).stem or "image"
-        names = (f"{stem}_{i}.png" if i > 1 else f"{stem}.png" for i in range(1, 10**9))
-        name = next(name for name in names if name not in self._names)
-        self._names.add(name)
-        return name
-
-    def _write(self, name: str, content: object) -> None:
-        file_name = os.path.join(self.path, name)
-        try:
-            with (
-                replacing(file_name) as temporary,
-                open(temporary, "w", encoding="utf-8") as file,
-            ):
-                json.dump(content, file)
-        except OSError as error:
-            raise InputError(f"Cannot write {file_name}: {error.strerror}.") from error
-
-
-def _draw(prediction: Prediction, image: np.ndarray, path: str) -> None:
-    # One color for each label, one name for each detection: names by label, where they occur.
-    names = {int(k): n for k, n in zip(prediction.labels, prediction.class_names, strict=True)}
-    objects = LabeledBoxes(prediction.boxes, prediction.labels, prediction.scores, prediction.masks)
-    draw_detections(image, objects, names, path)
-
-
-def _encode(masks: np.ndarray) -> Sequence[dict[str, Any]]:
-    if not len(masks):
-        return []
-    return rle.encode(np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8))
+    def _unused_picture(self, file_name: str) -> str:
+        """Return a new relative path: `a.jpg` and `b/a.png` become `a.png` and `a_2.png`."""
+        stem = Path(file_name).stem or "image"
+        names = (f"{stem}_{i}.png" if i > 1 else f"{stem}.png" for i in count(1))
+        name = next(name for name in names if name not in self._picture_names)
+        self._picture_names.add(name)
+        return os.path.join(PICTURES_FOLDER, name)

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from brloss_d2.errors import InputError
+
 
 @contextmanager
 def replacing(file: str) -> Iterator[str]:
@@ -18,3 +20,10 @@ def replacing(file: str) -> Iterator[str]:
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def check_folder_of(file: str) -> None:
+    """Raise an `InputError` if the folder that a file is to be written to does not exist."""
+    folder, name = os.path.split(os.path.abspath(file))
+    if not os.path.isdir(folder):
+        raise InputError(f"There is no folder {folder} to write {name} to.")

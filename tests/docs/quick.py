@@ -30,6 +30,7 @@ OWN_DATA = [
 NOT_RUN = [
     (r"^(python -m )?pip install ", "downloads"),
     (r"^python3 -m venv ", "the test has its own environment"),
+    (r"^\.venv/bin/pre-commit ", "changes the hooks of a clone"),
     (r"^source ", "there is no virtual environment in the folder of the test"),
     (r"^make\b", "fills a virtual environment"),
     (r"^python train_net\.py .*train\.wandb=", "needs an account"),

@@ -5,12 +5,13 @@ import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     str(path.relative_to(ROOT))
-    for pattern in ("README.md", "docs/**/*.md", "projects/*/README.md")
+    for pattern in ("*.md", "docs/**/*.md", "projects/*/README.md")
     for path in ROOT.glob(pattern)
 )
 SHELL, PYTHON = "sh", "python"
@@ -90,18 +91,22 @@ def read_commands(blocks: list[Block], variables: Mapping[str, str]) -> list[Com
     """Let bash expand the shell blocks of a document, one after the other, and run nothing.
 
     Args:
-        blocks: of any language.
-        variables: set beforehand, such as one that stands for the reader's data.
+        blocks: blocks in any language.
+        variables: values set beforehand, such as the folder of the reader's dataset.
     """
     shell = [f"LINE={b.line}\n{b.text}" for b in blocks if b.language == SHELL]
-    script = "\n".join([_RECORDER, *(f"{k}={v!r}" for k, v in variables.items()), *shell])
+    # Bash would run a program given by its path, if it found one in the folder.
+    paths = sorted(set(re.findall(r"\.venv/bin/[\w-]+", "".join(shell))))
+    functions = [f'function {path} {{ note {path} "$@"; }}' for path in paths]
+    settings = [f"{k}={v!r}" for k, v in variables.items()]
+    script = "\n".join([_RECORDER, *functions, *settings, *shell])
     read, write = os.pipe()
-    with os.fdopen(read, "rb") as pipe:
+    with os.fdopen(read, "rb") as pipe, TemporaryDirectory() as empty:
         done = subprocess.Popen(
             ["bash", "-c", f"exec 3>&{write}\n{script}"],
             pass_fds=[write],
             env={},
-            cwd=ROOT,
+            cwd=empty,
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -41,6 +41,9 @@ def test_bash_takes_the_commands_apart() -> None:
     assert words("```sh\nRUN='python a'\n```\ntext\n```sh\n${RUN}_b.py $BCCD/x\n```\n") == [
         ["python", "a_b.py", "datasets/shapes/x"]
     ]
+    assert words("```sh\n.venv/bin/python -c 'open(1)'\n```\n") == [
+        [".venv/bin/python", "-c", "open(1)"]
+    ]
     (command,) = commands("```sh\nA=1 python b.py\n```\n")
     assert command.environment["A"] == "1"
 

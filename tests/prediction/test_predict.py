@@ -218,7 +218,7 @@ def test_mistakes(run_folder: Path, square: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no dataloader\.test\.mapper"):
         predict(run_folder, square, overrides=["dataloader.test.mapper=null"])
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="Cannot make the folder"):
+    with pytest.raises(InputError, match="Cannot create the folder"):
         predict(run_folder, square, output=str(tmp_path / "file"))
 
 
