@@ -7,7 +7,7 @@ import griffe
 
 
 class Examples(griffe.Extension):
-    """Read `Example:`, as in Google's style guide, like `Examples:`, whose doctests Griffe knows."""
+    """Read `Example:` like `Examples:`, whose doctests Griffe knows."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Rename the section of an object that was loaded."""
