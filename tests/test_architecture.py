@@ -15,7 +15,8 @@ ALLOWED = {
     "ops": set(),
     "losses": {"ops"},
     "criteria": {"losses", "ops"},
-    "modeling": {"criteria", "losses"},
+    # The configs by name, for YAML users: `modeling.yaml`.
+    "modeling": {"criteria", "losses", "model_zoo"},
     "data": set(),
     "evaluation": {"data"},
     # Projects register the names of their weights.

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from brloss_d2.data import OwnDataSummary, check_coco_json, write_shapes
+from brloss_d2.data import CustomDataSummary, check_coco_json, write_shapes
 from brloss_d2.errors import InputError
 
 
@@ -41,12 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _counts(output: str) -> OwnDataSummary:
+def _counts(output: str) -> CustomDataSummary:
     train, val = (
         check_coco_json(f"{output}/annotations/instances_{split}.json", f"{output}/{split}")
         for split in ("train", "val")
     )
-    return OwnDataSummary(train=train, val=val)
+    return CustomDataSummary(train=train, val=val)
 
 
 if __name__ == "__main__":

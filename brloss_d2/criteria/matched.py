@@ -164,6 +164,12 @@ class CriterionOutput:
         cls_total: detached sum of the classification terms, to balance other losses against: () if
             all images are ranked together, else (N,), that of the pool of each image.
         metrics: detached numbers for the log, not to be summed.
+
+    Example:
+        >>> total = torch.tensor(1.5)
+        >>> output = CriterionOutput({"loss_rank": total}, torch.ones(2), total)
+        >>> sum(output.losses.values())
+        tensor(1.5000)
     """
 
     losses: dict[str, Tensor]
@@ -177,6 +183,15 @@ class Criterion(ConfiguredModule, ABC):
 
     A head knows no more of losses than this. Its outputs are sigmoids without a background class
     unless a subclass says otherwise.
+
+    Example:
+        >>> class MeanLogit(Criterion):
+        ...     def forward(self, matched):
+        ...         loss = matched.logits.mean()
+        ...         weights = torch.ones(len(matched.foreground))
+        ...         return CriterionOutput({"loss_cls": loss}, weights, loss.detach())
+        >>> MeanLogit().num_logits(80)
+        80
     """
 
     def num_logits(self, num_classes: int) -> int:

@@ -1,4 +1,4 @@
-"""Data sets in COCO format: checks before training, loading, reading of images."""
+"""Datasets in COCO format: checks before training, loading, reading of images."""
 
 from brloss_d2.data.augmentation import (
     BoxAwareMapper,
@@ -10,7 +10,7 @@ from brloss_d2.data.catalog import check_registered_dataset
 from brloss_d2.data.categories import CATEGORIES_FILE, read_categories, write_categories
 from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
-from brloss_d2.data.custom import OwnData, OwnDataSummary, apply_own_data, walk_nodes
+from brloss_d2.data.custom import CustomData, CustomDataSummary, apply_custom_data, walk_nodes
 from brloss_d2.data.mapper import DetectionMapper
 from brloss_d2.data.repeat_factors import ceil_repeat_factors
 from brloss_d2.data.synthetic.miniatures import write_miniatures
@@ -20,13 +20,13 @@ __all__ = [
     "CATEGORIES_FILE",
     "BoxAwareMapper",
     "CocoSummary",
+    "CustomData",
+    "CustomDataSummary",
     "DetectionMapper",
     "Expand",
     "MinIoUCrop",
-    "OwnData",
-    "OwnDataSummary",
     "PhotometricDistortion",
-    "apply_own_data",
+    "apply_custom_data",
     "ceil_repeat_factors",
     "check_coco_json",
     "check_registered_dataset",

@@ -12,39 +12,42 @@ from brloss_d2.data.mapper import DetectionMapper
 
 
 class PhotometricDistortion(T.Augmentation):
-    """Brightness, contrast, saturation and hue change at random (Liu et al., ECCV 2016).
+    """Random changes of brightness, contrast, saturation and hue (Liu et al., "SSD", ECCV 2016).
 
     detectron2's `ColorAugSSDTransform`, which needs OpenCV. It draws its numbers when the image is
     changed, rounds to 8 bits after every step and does not permute the channels.
-
-    Args:
-        img_format: order of the channels, "RGB" or "BGR".
-        hue_delta: largest turn of the hue, in steps of 2 degrees.
     """
 
     def __init__(self, img_format: str = "RGB", hue_delta: int = 9):
+        """Set the order of the channels and the strength.
+
+        Args:
+            img_format: order of the channels, "RGB" or "BGR".
+            hue_delta: largest change of the hue, in steps of 2 degrees.
+        """
         super().__init__()
         self.img_format, self.hue_delta = img_format, hue_delta
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        # Loads all of PointRend and OpenCV: only for those who train with it.
+        # Imports all of PointRend and OpenCV: only for those who train with it.
         from detectron2.projects.point_rend import ColorAugSSDTransform
 
         return ColorAugSSDTransform(img_format=self.img_format, hue_delta=self.hue_delta)
 
 
 class Expand(T.Augmentation):
-    """Puts the image somewhere on a larger canvas, so that objects become smaller.
-
-    Args:
-        max_ratio: largest side of the canvas in sides of the image, >= 1.
-        prob: how often, in [0, 1].
-        fill: color of the canvas, one number a channel, in the order of the image.
-    """
+    """Placement of the image on a larger canvas, so that objects become smaller."""
 
     def __init__(
         self, *, max_ratio: float = 4.0, prob: float = 0.5, fill: Sequence[float] = (124, 116, 104)
     ):
+        """Set size, frequency and color of the canvas.
+
+        Args:
+            max_ratio: largest ratio of the sides of canvas and image, >= 1.
+            prob: probability of an expansion, 0..1.
+            fill: color of the canvas, one number per channel of the image.
+        """
         super().__init__()
         self.max_ratio, self.prob, self.fill = max_ratio, prob, tuple(fill)
 
@@ -55,33 +58,19 @@ class Expand(T.Augmentation):
         ratio = self._rand_range(1.0, self.max_ratio)
         more_h, more_w = (int(side * ratio) - side for side in (height, width))
         top, left = (int(self._rand_range(0, more + 1)) for more in (more_h, more_w))
-        return ColorPadTransform(
-            left, top, more_w - left, more_h - top, width, height, fill=self.fill
-        )
+        pad = ColorPadTransform(left, top, more_w - left, more_h - top, width, height)
+        pad.fill = self.fill
+        return pad
 
 
 class ColorPadTransform(PadTransform):
     """fvcore's `PadTransform` with a color instead of a gray value.
 
-    Args:
-        x0, y0, x1, y1: pixels added at the left, top, right and bottom.
-        orig_w, orig_h: size of the image.
-        fill: one number a channel.
+    Attributes:
+        fill: color of the padding, one number per channel.
     """
 
-    def __init__(
-        self,
-        x0: int,
-        y0: int,
-        x1: int,
-        y1: int,
-        orig_w: int,
-        orig_h: int,
-        *,
-        fill: tuple[float, ...],
-    ):
-        super().__init__(x0, y0, x1, y1, orig_w, orig_h)
-        self.fill = fill
+    fill: tuple[float, ...] = (0, 0, 0)
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         height, width = img.shape[:2]
@@ -94,7 +83,7 @@ class ColorPadTransform(PadTransform):
 
 
 class MinIoUCrop(T.MinIoURandomCrop):
-    """detectron2's `MinIoURandomCrop` that gives up objects whose center is cut off.
+    """detectron2's `MinIoURandomCrop`, but objects with their center cut off are dropped.
 
     It needs the boxes of the image, which `BoxAwareMapper` provides.
     """
@@ -120,24 +109,30 @@ class CenterCropTransform(CropTransform):
 
 
 class BoxAwareMapper(DetectionMapper):
-    """`DetectionMapper` whose augmentations may look at the boxes of the image.
-
-    Args:
-        mapper: see detectron2's `DatasetMapper`.
-    """
+    """`DetectionMapper` whose augmentations may read the boxes of the image."""
 
     def __init__(self, **mapper: Any):
+        """Hand all arguments to detectron2's `DatasetMapper`.
+
+        Args:
+            **mapper: arguments of `DatasetMapper`.
+        """
         super().__init__(**mapper)
         self.augmentations = _WithBoxes(self.augmentations)
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Map one dict; see `DetectionMapper`."""
-        self.augmentations.boxes = _boxes(dataset_dict.get("annotations", ()))
+        boxes = [
+            BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS)
+            for a in dataset_dict.get("annotations", ())
+            if not a.get("iscrowd", 0)
+        ]
+        self.augmentations.boxes = np.asarray(boxes, dtype=float).reshape(-1, 4)
         return super().__call__(dataset_dict)
 
 
 class _WithBoxes:
-    """Hands the boxes of the current image to augmentations."""
+    """Augmentations that get the boxes of the current image, (G, 4) XYXY in pixels, too."""
 
     def __init__(self, augmentations: T.AugmentationList):
         self.augmentations = augmentations
@@ -146,13 +141,3 @@ class _WithBoxes:
     def __call__(self, aug_input: T.AugInput) -> Transform:
         aug_input.boxes = self.boxes
         return self.augmentations(aug_input)
-
-
-def _boxes(annotations: Sequence[dict[str, Any]]) -> np.ndarray:
-    """(G, 4) XYXY in pixels, without crowds."""
-    boxes = [
-        BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS)
-        for a in annotations
-        if not a.get("iscrowd", 0)
-    ]
-    return np.asarray(boxes, dtype=float).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""Check the data sets that detectron2 registers under built-in names."""
+"""Checks of the datasets that detectron2 registers under built-in names."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,39 +8,59 @@ from importlib.util import find_spec
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 
-from brloss_d2.data.cityscapes import check_cityscapes_files
 from brloss_d2.errors import InputError
 
-# What loading and evaluating needs, by the evaluator type in the metadata.
+# Packages that loading and evaluation need, by the evaluator type in the metadata.
 _PACKAGES = {
     "lvis": ("lvis",),
     "cityscapes_instance": ("cityscapesscripts", "pyquaternion", "shapely"),
 }
+_IMAGE = "leftImg8bit.png"
+_TRUTH = ("gtFine_polygons.json", "gtFine_instanceIds.png", "gtFine_labelIds.png")
+_HOW_TO_USE_CUSTOM_DATA = (
+    "For a custom dataset in COCO format give data.train=FILE.json data.train_images=FOLDER "
+    "data.val=FILE.json data.val_images=FOLDER."
+)
 
 
 def check_registered_dataset(name: str) -> None:
-    """Check that a registered data set can be loaded: its name, its files and folders.
+    """Check that a registered dataset can be loaded: its name, files, folders and packages.
 
     Raises:
-        InputError: the name is not registered, its files are not there, or a package that reads
-            them is not; the message says which path was looked for and how to point elsewhere.
+        InputError: the name is not registered, a file is missing, or a package that reads the
+            files is not installed; the message says which path was looked for and how to point
+            elsewhere.
     """
     if name not in DatasetCatalog:
         close = get_close_matches(name, DatasetCatalog.keys(), n=3)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise InputError(f"There is no data set named {name!r}.{hint} {_how_to_use_own_data()}")
+        raise InputError(f"There is no dataset named {name!r}.{hint} {_HOW_TO_USE_CUSTOM_DATA}")
     metadata = MetadataCatalog.get(name)
-    evaluator = metadata.get("evaluator_type")
-    for what, path, exists in _wanted(name, metadata):
+    for what, path, exists in _required_paths(name, metadata):
         if not exists(path):
-            raise InputError(_missing(name, what, path))
-    _check_packages(name, _PACKAGES.get(evaluator, ()))
+            root = os.environ.get("DETECTRON2_DATASETS")
+            setting = f"it is {root}" if root else "it is not set, so ./datasets was taken"
+            raise InputError(
+                f"The {what} of dataset {name} are missing: looked for {os.path.abspath(path)}. "
+                "Set the environment variable DETECTRON2_DATASETS to the folder with detectron2's "
+                f"datasets ({setting}). {_HOW_TO_USE_CUSTOM_DATA}"
+            )
+    evaluator = metadata.get("evaluator_type")
+    missing = [package for package in _PACKAGES.get(evaluator, ()) if find_spec(package) is None]
+    if missing:
+        # Without dependencies: they ask for a second OpenCV and for a typing of Python 2.
+        raise InputError(
+            f"Dataset {name} needs {' and '.join(missing)}: "
+            f"python -m pip install --no-deps {' '.join(missing)}"
+        )
     if evaluator == "cityscapes_instance":
-        check_cityscapes_files(metadata.image_dir, metadata.gt_dir)
+        _check_cityscapes_files(metadata.image_dir, metadata.gt_dir)
 
 
-def _wanted(name: str, metadata: Metadata) -> Iterator[tuple[str, str, Callable[[str], bool]]]:
-    """Yield what a data set has to have: a name for it, its path, and how to look for it."""
+def _required_paths(
+    name: str, metadata: Metadata
+) -> Iterator[tuple[str, str, Callable[[str], bool]]]:
+    """Yield the parts of a dataset: what it is, its path, and a test of the path."""
     for key, what, exists in (
         ("json_file", "annotations", os.path.isfile),
         ("image_root", "image folder", os.path.isdir),
@@ -55,28 +75,31 @@ def _wanted(name: str, metadata: Metadata) -> Iterator[tuple[str, str, Callable[
             yield "images", os.path.join(metadata.image_root, folder), os.path.isdir
 
 
-def _check_packages(name: str, packages: tuple[str, ...]) -> None:
-    missing = [package for package in packages if find_spec(package) is None]
+def _check_cityscapes_files(image_dir: str, gt_dir: str) -> None:
+    """Check that each image has its ground truth, without which detectron2 fails an assertion.
+
+    Args:
+        image_dir: folder of a split, `leftImg8bit/<split>`, with one folder per city.
+        gt_dir: folder of its ground truth, `gtFine/<split>`.
+
+    Raises:
+        InputError: there are no images, other files among them, or ground truth is missing.
+    """
+    images = 0
+    missing = []
+    for city in sorted(os.listdir(image_dir)):
+        folder, truth = os.path.join(image_dir, city), os.path.join(gt_dir, city)
+        known = set(os.listdir(truth)) if os.path.isdir(truth) else set()
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            if not name.endswith(_IMAGE):
+                raise InputError(f"{os.path.join(folder, name)} is no *_{_IMAGE}.")
+            images += 1
+            wanted = (name.removesuffix(_IMAGE) + suffix for suffix in _TRUTH)
+            missing += [os.path.join(truth, file) for file in wanted if file not in known]
+    if not images:
+        raise InputError(f"There are no images in {os.path.abspath(image_dir)}.")
     if missing:
-        # Without dependencies: they ask for a second OpenCV and for a typing of Python 2.
         raise InputError(
-            f"Data set {name} needs {' and '.join(missing)}: "
-            f"python -m pip install --no-deps {' '.join(missing)}"
+            f"{len(missing)} files of the ground truth of {images} images are missing, first "
+            f"{os.path.abspath(missing[0])}. They come in gtFine_trainvaltest.zip."
         )
-
-
-def _missing(name: str, what: str, path: str) -> str:
-    root = os.environ.get("DETECTRON2_DATASETS")
-    setting = f"it is {root}" if root else "it is not set, so ./datasets was taken"
-    return (
-        f"The {what} of data set {name} are missing: looked for {os.path.abspath(path)}. Set the "
-        f"environment variable DETECTRON2_DATASETS to the folder with detectron2's data sets "
-        f"({setting}). {_how_to_use_own_data()}"
-    )
-
-
-def _how_to_use_own_data() -> str:
-    return (
-        "For own data in COCO format give data.train=FILE.json data.train_images=FOLDER "
-        "data.val=FILE.json data.val_images=FOLDER."
-    )

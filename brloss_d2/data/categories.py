@@ -1,4 +1,4 @@
-"""The categories of own data, kept beside the weights of its training."""
+"""Categories of a custom dataset, saved next to the weights of its training."""
 
 import json
 import os
@@ -10,11 +10,11 @@ CATEGORIES_FILE = "categories.json"
 
 
 def write_categories(folder: str, categories: Mapping[int, str]) -> None:
-    """Leave `categories.json` in a folder, so that its weights can be used without the data.
+    """Write `categories.json`, so that weights can be used without their dataset.
 
     Args:
-        folder: exists.
-        categories: id -> name. The file has them as a COCO file does.
+        folder: existing folder of the weights.
+        categories: category id -> name.
     """
     content = {"categories": [{"id": id_, "name": name} for id_, name in categories.items()]}
     with open(os.path.join(folder, CATEGORIES_FILE), "w", encoding="utf-8") as file:
@@ -22,7 +22,7 @@ def write_categories(folder: str, categories: Mapping[int, str]) -> None:
 
 
 def read_categories(json_file: str) -> dict[int, str]:
-    """Read id -> name from `categories.json`, or from any COCO annotation file.
+    """Return category id -> name of `categories.json` or of any COCO annotation file.
 
     Raises:
         InputError: the file is missing, damaged or without categories.

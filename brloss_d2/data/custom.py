@@ -1,7 +1,7 @@
-"""Own data from the command line: `data.train=FILE.json data.train_images=FOLDER ...`."""
+"""Custom datasets from the command line: `data.train=FILE.json data.train_images=FOLDER ...`."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
@@ -18,8 +18,15 @@ _PREFIX = "data."
 
 
 @dataclass(frozen=True)
-class OwnData:
-    """The data.* keys of a command line; an image folder defaults to the folder of its JSON."""
+class CustomData:
+    """The `data.*` keys of a command line.
+
+    Attributes:
+        train: path of the training annotations in COCO format.
+        train_images: folder of the training images; the folder of `train` by default.
+        val: path of the validation annotations in COCO format.
+        val_images: folder of the validation images; the folder of `val` by default.
+    """
 
     train: str | None = None
     train_images: str | None = None
@@ -27,12 +34,13 @@ class OwnData:
     val_images: str | None = None
 
     @classmethod
-    def from_overrides(cls, overrides: Sequence[str]) -> tuple["OwnData", list[str]]:
-        """Split `key=value` overrides into the data.* keys and all the others.
+    def from_overrides(cls, overrides: Sequence[str]) -> tuple["CustomData", list[str]]:
+        """Split `key=value` overrides into the `data.*` keys and all others.
 
         Raises:
-            InputError: an unknown data.* key, one without a value, or one given twice.
+            InputError: a `data.*` key is unknown, has no value or is given twice.
         """
+        known = [field.name for field in fields(cls)]
         values: dict[str, str] = {}
         others = []
         for override in overrides:
@@ -40,45 +48,66 @@ class OwnData:
                 others.append(override)
                 continue
             key, _, value = override[len(_PREFIX) :].partition("=")
-            _check_key(key, value, values)
+            if key not in known:
+                close = get_close_matches(key, known, n=1, cutoff=0.3)
+                hint = f"Did you mean {_PREFIX}{close[0]}? " if close else ""
+                keys = ", ".join(_PREFIX + name for name in known)
+                raise InputError(f"There is no key {_PREFIX}{key}. {hint}Known keys: {keys}.")
+            if not value:
+                raise InputError(f"{_PREFIX}{key} has no value: expected {_PREFIX}{key}=PATH.")
+            if key in values:
+                raise InputError(f"{_PREFIX}{key} is given twice.")
             values[key] = os.path.abspath(os.path.expanduser(value))  # no shell expands data.x=~
         return cls(**values), others
 
     def __bool__(self) -> bool:
-        """Whether any of the keys was given."""
+        """Whether any of the keys is given."""
         return any(getattr(self, field.name) is not None for field in fields(self))
 
 
 @dataclass(frozen=True)
-class OwnDataSummary:
-    """What was found in the files of an `OwnData`; `str()` gives a table for the log."""
+class CustomDataSummary:
+    """Contents of the files of a `CustomData`; `str()` returns a table for the log.
+
+    Attributes:
+        train: contents of the training data; None for evaluation only.
+        val: contents of the validation data.
+    """
 
     train: CocoSummary | None
     val: CocoSummary
 
     @property
     def num_classes(self) -> int:
+        """Number of classes, at least 1."""
         return self.val.num_classes
 
     def __str__(self) -> str:
         splits = {"train": self.train, "val": self.val}
-        columns = {name: _column(split) for name, split in splits.items() if split is not None}
+        columns = {name: _counts(split) for name, split in splits.items() if split is not None}
         rows = [
-            [label, *(column[label] for column in columns.values())] for label in _column(self.val)
+            [label, *(column[label] for column in columns.values())] for label in _counts(self.val)
         ]
-        table = tabulate(rows, headers=["", *columns])
-        return "\n".join([table, *(f"Note: {note}" for note in _notes(self))])
+        lines = [tabulate(rows, headers=["", *columns])]
+        if self.train is None:
+            lines.append("Note: data.train is not given: evaluation only.")
+        if self.val.boxes_without_area:
+            lines.append(
+                "Note: COCO evaluation reads data.val itself: its boxes without area, which "
+                "nothing can match, count as missed objects."
+            )
+        return "\n".join(lines)
 
 
-def apply_own_data(cfg: DictConfig, data: OwnData) -> OwnDataSummary:
-    """Check own data and make a config use it: loaders, evaluator and numbers of classes.
+def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
+    """Check custom data and make a config use it: loaders, evaluator and numbers of classes.
 
-    Nothing is changed before all checks have passed. `data.val` alone serves evaluation.
+    Nothing is changed before all checks have passed. `data.val` alone is enough for evaluation.
 
     Args:
-        cfg: a config with the keys `model` and `dataloader`; changed in place. Every
-            `num_classes` below `cfg.model` that is no interpolation gets the JSON's number.
-        data: the files.
+        cfg: config with the keys `model` and `dataloader`, changed in place. Every `num_classes`
+            below `cfg.model` that is not an interpolation gets the number of the JSON.
+        data: files of the dataset.
 
     Returns:
         Counts for the log.
@@ -89,127 +118,29 @@ def apply_own_data(cfg: DictConfig, data: OwnData) -> OwnDataSummary:
     """
     summary = _check(data)
     if (cfg.dataloader.train.get("mapper") or {}).get("use_instance_mask"):
-        _check_masks(summary)
+        for key, split in (("data.train", summary.train), ("data.val", summary.val)):
+            if split is not None and split.boxes_without_mask:
+                raise InputError(
+                    f"{key}={split.json_file}: {split.boxes_without_mask} of {split.boxes} boxes "
+                    "have no 'segmentation', and this config learns masks: use one without, such "
+                    "as faster_rcnn."
+                )
     _set_num_classes(cfg.model, summary.num_classes)
-    cfg.dataloader.test.dataset = _dataset_node("own_val", summary.val)
+    cfg.dataloader.test.dataset = _dataset_node("custom_val", summary.val)
     if summary.train is None:
         cfg.dataloader.train.dataset = L(refuse_missing_dataset)(key="data.train")
     else:
-        cfg.dataloader.train.dataset = _dataset_node("own_train", summary.train)
+        cfg.dataloader.train.dataset = _dataset_node("custom_train", summary.train)
     return summary
 
 
 def refuse_missing_dataset(key: str) -> None:
-    """Stand in for a data set that was not given.
+    """Stand in for a dataset that was not given.
 
     Raises:
         InputError: always.
     """
     raise InputError(f"{key} is not given: training needs {key}=FILE.json {key}_images=FOLDER.")
-
-
-def _check_key(key: str, value: str, seen: Mapping[str, str]) -> None:
-    known = [field.name for field in fields(OwnData)]
-    if key not in known:
-        close = get_close_matches(key, known, n=1, cutoff=0.3)
-        hint = f"Did you mean {_PREFIX}{close[0]}? " if close else ""
-        keys = ", ".join(_PREFIX + name for name in known)
-        raise InputError(f"There is no key {_PREFIX}{key}. {hint}Known keys: {keys}.")
-    if not value:
-        raise InputError(f"{_PREFIX}{key} has no value: expected {_PREFIX}{key}=PATH.")
-    if key in seen:
-        raise InputError(f"{_PREFIX}{key} is given twice.")
-
-
-def _check(data: OwnData) -> OwnDataSummary:
-    val = _check_split(data.val, data.val_images, "data.val")
-    train = _check_split(data.train, data.train_images, "data.train")
-    if val is None:
-        raise InputError(
-            "data.val is not given: evaluation needs data.val=FILE.json data.val_images=FOLDER."
-        )
-    _check_evaluable(val)
-    if train is not None:
-        _check_same_categories(train, val)
-        if not train.boxes:
-            raise InputError(f"data.train={train.json_file}: it has no boxes to learn from.")
-    return OwnDataSummary(train=train, val=val)
-
-
-def _check_split(json_file: str | None, image_root: str | None, key: str) -> CocoSummary | None:
-    if json_file is not None:
-        image_root = image_root or os.path.dirname(os.path.abspath(json_file))
-        return check_coco_json(json_file, image_root, key=key)
-    if image_root is not None:
-        raise InputError(f"{key}_images is given without {key}=FILE.json.")
-    return None
-
-
-def _check_same_categories(train: CocoSummary, val: CocoSummary) -> None:
-    if train.categories == val.categories:
-        return
-    only = {
-        name: ", ".join(f"{id_} {label!r}" for id_, label in sorted(difference)) or "none"
-        for name, difference in (
-            ("data.train", train.categories.items() - val.categories.items()),
-            ("data.val", val.categories.items() - train.categories.items()),
-        )
-    }
-    details = "".join(f"\n  only in {name}: {labels}" for name, labels in only.items())
-    raise InputError(f"The categories of data.train and data.val differ (id and name):{details}")
-
-
-def _check_evaluable(val: CocoSummary) -> None:
-    if val.not_evaluable:
-        raise InputError(
-            f"data.val={val.json_file}: {val.not_evaluable} annotations have no 'area' or no "
-            "'iscrowd', which COCO evaluation reads. Add both: the area in pixels (width times "
-            "height for boxes) and iscrowd 0."
-        )
-
-
-def _check_masks(summary: OwnDataSummary) -> None:
-    for key, split in (("data.train", summary.train), ("data.val", summary.val)):
-        if split is not None and split.boxes_without_mask:
-            raise InputError(
-                f"{key}={split.json_file}: {split.boxes_without_mask} of {split.boxes} boxes have "
-                "no 'segmentation', and this config learns masks: use one without, such as "
-                "faster_rcnn."
-            )
-
-
-def _notes(summary: OwnDataSummary) -> Iterator[str]:
-    """Yield what is odd about the data but no reason to refuse it, a line each."""
-    if summary.train is None:
-        yield "data.train is not given: evaluation only."
-    if summary.val.boxes_without_area:
-        yield (
-            "COCO evaluation reads data.val itself: its boxes without area, which nothing can "
-            "match, count as missed objects."
-        )
-    if summary.val.has_annotation_id_zero:
-        yield (
-            "data.val has an annotation with id 0: pycocotools counts detections of that one "
-            "object as false alarms. Number annotations from 1."
-        )
-
-
-def _dataset_node(name: str, summary: CocoSummary) -> DictConfig:
-    # Registered here too, so that the evaluator does not depend on the loader being built first.
-    register_coco_metadata(name, summary.json_file, summary.image_root)
-    return L(load_coco_dataset)(
-        names=name, json_file=summary.json_file, image_root=summary.image_root
-    )
-
-
-def _set_num_classes(model: DictConfig, num_classes: int) -> None:
-    nodes = [node for node in walk_nodes(model) if "num_classes" in node]
-    # An interpolation follows the number it refers to; writing into it would cut the link.
-    owners = [node for node in nodes if not OmegaConf.is_interpolation(node, "num_classes")]
-    if not owners:
-        raise InputError("The config has no num_classes below `model`: it cannot use own data.")
-    for node in owners:
-        node.num_classes = num_classes
 
 
 def walk_nodes(node: object) -> Iterator[DictConfig]:
@@ -226,7 +157,67 @@ def walk_nodes(node: object) -> Iterator[DictConfig]:
             yield from walk_nodes(node[key])
 
 
-def _column(split: CocoSummary) -> dict[str, int]:
+def _check(data: CustomData) -> CustomDataSummary:
+    val = _check_split(data.val, data.val_images, "data.val")
+    train = _check_split(data.train, data.train_images, "data.train")
+    if val is None:
+        raise InputError(
+            "data.val is not given: evaluation needs data.val=FILE.json data.val_images=FOLDER."
+        )
+    if val.not_evaluable:
+        raise InputError(
+            f"data.val={val.json_file}: {val.not_evaluable} annotations have no 'area' or no "
+            "'iscrowd', which COCO evaluation reads. Add both: the area in pixels (width times "
+            "height for boxes) and iscrowd 0."
+        )
+    if train is not None:
+        _check_same_categories(train.categories, val.categories)
+        if not train.boxes:
+            raise InputError(f"data.train={train.json_file}: it has no boxes to learn from.")
+    return CustomDataSummary(train=train, val=val)
+
+
+def _check_split(json_file: str | None, image_root: str | None, key: str) -> CocoSummary | None:
+    if json_file is not None:
+        image_root = image_root or os.path.dirname(os.path.abspath(json_file))
+        return check_coco_json(json_file, image_root, key=key)
+    if image_root is not None:
+        raise InputError(f"{key}_images is given without {key}=FILE.json.")
+    return None
+
+
+def _check_same_categories(train: dict[int, str], val: dict[int, str]) -> None:
+    if train == val:
+        return
+    details = ""
+    for name, own, other in (("data.train", train, val), ("data.val", val, train)):
+        difference = sorted(own.items() - other.items())
+        labels = ", ".join(f"{id_} {label!r}" for id_, label in difference) or "none"
+        details += f"\n  only in {name}: {labels}"
+    raise InputError(f"The categories of data.train and data.val differ (id and name):{details}")
+
+
+def _dataset_node(name: str, summary: CocoSummary) -> DictConfig:
+    # Registered here too, so that the evaluator does not depend on the loader being built first.
+    register_coco_metadata(name, summary.json_file, summary.image_root)
+    return L(load_coco_dataset)(
+        names=name, json_file=summary.json_file, image_root=summary.image_root
+    )
+
+
+def _set_num_classes(model: DictConfig, num_classes: int) -> None:
+    nodes = [node for node in walk_nodes(model) if "num_classes" in node]
+    # An interpolation follows the number it refers to; writing into it would cut the link.
+    owners = [node for node in nodes if not OmegaConf.is_interpolation(node, "num_classes")]
+    if not owners:
+        raise InputError(
+            "The config has no num_classes below `model`: it cannot use a custom dataset."
+        )
+    for node in owners:
+        node.num_classes = num_classes
+
+
+def _counts(split: CocoSummary) -> dict[str, int]:
     return {
         **{
             f"boxes of {name} (id {id_})": split.objects[id_]

@@ -1,4 +1,4 @@
-"""Read and augment one image for the model; say which file is at fault if that fails."""
+"""Reading and augmentation of one image, with errors that name the file."""
 
 import os
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
-from detectron2.structures import BitMasks, Instances, PolygonMasks
+from detectron2.structures import BitMasks, PolygonMasks
 
 from brloss_d2.errors import InputError
 
@@ -20,7 +20,7 @@ class DetectionMapper(DatasetMapper):
     """
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Map one dict of detectron2's data set format to one of its model input format.
+        """Map one dict of detectron2's dataset format to one of its model input format.
 
         Raises:
             InputError: the image is missing, unreadable, or not as large as the JSON says.
@@ -28,8 +28,8 @@ class DetectionMapper(DatasetMapper):
         try:
             return super().__call__(dataset_dict)
         except Exception as error:
-            # Pillow raises almost anything for a damaged file, ValueError included. Reading it
-            # once more tells its faults from those of an augmentation.
+            # Pillow raises almost anything for a damaged file, ValueError included. Reading the
+            # file once more separates its faults from those of an augmentation.
             problem = _problem_with_file(dataset_dict, self.image_format)
             if problem is None:
                 raise
@@ -42,7 +42,9 @@ class DetectionMapper(DatasetMapper):
         instances = dataset_dict["instances"]
         # detectron2 creates the field from the first object, so that an empty image has none.
         if self.use_instance_mask and not len(instances):
-            instances.gt_masks = _no_masks(instances, self.instance_mask_format)
+            polygons = self.instance_mask_format == "polygon"
+            empty = torch.zeros((0, *instances.image_size), dtype=torch.bool)
+            instances.gt_masks = PolygonMasks([]) if polygons else BitMasks(empty)
 
 
 def _problem_with_file(dataset_dict: dict[str, Any], image_format: str) -> str | None:
@@ -62,9 +64,3 @@ def _problem_with_file(dataset_dict: dict[str, Any], image_format: str) -> str |
             "or remove it from the annotations."
         )
     return None
-
-
-def _no_masks(instances: Instances, mask_format: str) -> PolygonMasks | BitMasks:
-    if mask_format == "polygon":
-        return PolygonMasks([])
-    return BitMasks(torch.zeros((0, *instances.image_size), dtype=torch.bool))

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig
 
 from brloss_d2.checkpoint import is_backbone_only, local_file
-from brloss_d2.data import OwnDataSummary, check_registered_dataset
+from brloss_d2.data import CustomDataSummary, check_registered_dataset
 from brloss_d2.data.custom import refuse_missing_dataset
 from brloss_d2.engine.config.load import load_config
 from brloss_d2.engine.config.overrides import target_of
@@ -33,7 +33,7 @@ class Job:
     """
 
     cfg: DictConfig
-    own_data: OwnDataSummary | None
+    own_data: CustomDataSummary | None
     checkpoint: str
     resume: bool
     device: torch.device

@@ -75,6 +75,13 @@ class BoxLoss(ConfiguredModule, ABC):
 
     Attributes:
         on_deltas: whether encoded deltas (no unit) are compared instead of decoded boxes (pixels).
+
+    Example:
+        >>> class SquaredError(BoxLoss):
+        ...     def forward(self, pred, target):
+        ...         return (pred - target).square().sum(1)
+        >>> SquaredError()(torch.ones(1, 4), torch.zeros(1, 4))
+        tensor([4.])
     """
 
     on_deltas = False

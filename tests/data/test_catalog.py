@@ -27,7 +27,9 @@ def register():
 def test_unknown_name_gets_a_suggestion():
     with pytest.raises(InputError, match=r"'coco_2017_vall'\. Did you mean coco_2017_val or"):
         check_registered_dataset("coco_2017_vall")
-    with pytest.raises(InputError, match=r"'zzzz'\. For own data .* data\.train=FILE\.json"):
+    with pytest.raises(
+        InputError, match=r"'zzzz'\. For a custom dataset .* data\.train=FILE\.json"
+    ):
         check_registered_dataset("zzzz")
 
 
@@ -82,7 +84,7 @@ def test_cityscapes_without_ground_truth(cityscapes):
     with pytest.raises(InputError, match="3 files of the ground truth of 1 images"):
         check_registered_dataset("test_city")
     shutil.rmtree(gt_dir)
-    with pytest.raises(InputError, match=rf"ground truth of data set .*looked for {gt_dir}"):
+    with pytest.raises(InputError, match=rf"ground truth of dataset .*looked for {gt_dir}"):
         check_registered_dataset("test_city")
 
 
@@ -95,7 +97,7 @@ def test_cityscapes_without_images_or_with_other_files(cityscapes):
     with pytest.raises(InputError, match=f"no images in {image_dir}"):
         check_registered_dataset("test_city")
     shutil.rmtree(image_dir)
-    with pytest.raises(InputError, match=f"The images of data set .*looked for {image_dir}"):
+    with pytest.raises(InputError, match=f"The images of dataset .*looked for {image_dir}"):
         check_registered_dataset("test_city")
 
 

@@ -54,5 +54,5 @@ def test_a_name_can_be_used_again_for_other_data(tmp_path):
 def test_refuses_missing_file_and_built_in_name(tmp_path):
     with pytest.raises(InputError, match=r"'x' are missing: /nowhere/x\.json"):
         load_coco_dataset("x", "/nowhere/x.json", "/nowhere")
-    with pytest.raises(InputError, match="'coco_2017_val' belongs to a registered data set"):
+    with pytest.raises(InputError, match="'coco_2017_val' belongs to a registered dataset"):
         load(tmp_path, files.content(), name="coco_2017_val")

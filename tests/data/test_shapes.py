@@ -27,7 +27,8 @@ def test_writes_a_data_set_that_passes_the_check(tmp_path):
         assert tuple(summary.categories.values()) == CLASSES
         assert summary.boxes > 0
         assert summary.boxes_without_area == summary.not_evaluable == 0
-        assert not summary.has_annotation_id_zero
+        ids = [record["id"] for record in json.loads(path.read_text())["annotations"]]
+        assert min(ids) == 1, "pycocotools takes a match with annotation 0 for none"
     assert Image.open(output / "train" / "000001.jpg").size == (64, 48)
     assert [path.name for path in output.parent.iterdir()] == ["shapes"]  # no temporary folders
 
@@ -101,7 +102,7 @@ def test_never_replaces_other_folders(tmp_path):
     output = tmp_path / "precious"
     output.mkdir()
     (output / "thesis.txt").write_text("x")
-    with pytest.raises(InputError, match="is not a shapes data set"):
+    with pytest.raises(InputError, match="is not a shapes dataset"):
         write(output, overwrite=True)
     assert [path.name for path in output.iterdir()] == ["thesis.txt"]
 

@@ -162,6 +162,6 @@ def test_own_data_is_evaluated_in_coco_style(config: Path, coco: list[str], data
     cfg, _ = load_config(str(config), coco)
     evaluator = instantiate(cfg.dataloader.evaluator)
     assert isinstance(evaluator, COCOEvaluator)
-    assert evaluator._metadata.name == "own_val"
+    assert evaluator._metadata.name == "custom_val"
     cfg, _ = load_config(str(config))
     assert cfg.dataloader.evaluator._target_ in (LVISEvaluator, CityscapesEvaluator)

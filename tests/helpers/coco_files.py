@@ -1,4 +1,4 @@
-"""Small COCO-format data sets for tests; each test spoils one thing."""
+"""Small COCO-format datasets for tests; each test spoils one thing."""
 
 import json
 from pathlib import Path

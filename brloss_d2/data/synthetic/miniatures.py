@@ -1,7 +1,7 @@
-"""Write miniatures of COCO, LVIS v1 and Cityscapes, laid out on disk as the published ones are.
+"""Miniatures of COCO, LVIS v1 and Cityscapes, with the file layout of the published datasets.
 
-A handful of images of colored shapes lets a whole recipe run in seconds under detectron2's
-built-in names: `DETECTRON2_DATASETS=<root> python train_net.py ...`. Numbers mean nothing there.
+With a few images of colored shapes a whole recipe runs in seconds under detectron2's built-in
+names: `DETECTRON2_DATASETS=<root> python train_net.py ...`. The metrics mean nothing.
 """
 
 import json
@@ -18,17 +18,18 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 from PIL import Image
 
-from brloss_d2.data.synthetic.miniature_cityscapes import write_cityscapes
 from brloss_d2.data.synthetic.shape_images import CLASSES, Shape, draw_image
 from brloss_d2.data.synthetic.shapes import coco_annotation
 from brloss_d2.errors import InputError
 
+_CITIES = {"train": "aachen", "val": "frankfurt"}
+_CITY_LABELS = ("person", "rider", "car")  # for circle, rectangle and triangle
 _COCO_THINGS = [category for category in COCO_CATEGORIES if category["isthing"]]
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """An image of `<root>/coco`, which COCO and LVIS annotate each in their way."""
+    """An image of `<root>/coco`, which COCO and LVIS annotate differently."""
 
     image_id: int
     split: str
@@ -49,35 +50,37 @@ def write_miniatures(
 ) -> None:
     """Write `<root>/coco`, `<root>/lvis` and `<root>/cityscapes`; needs `cityscapesscripts`.
 
-    The three shapes play three of the official categories; for LVIS one of each frequency. What
-    loaders and evaluators have to cope with is there: a crowd (COCO, Cityscapes), an LVIS
-    validation image that lies in train2017, negative and not exhaustively annotated categories.
-    Equal arguments give equal files.
+    The three shapes stand for three of the official categories; for LVIS one of each frequency.
+    The difficulties for loaders and evaluators are there: a crowd (COCO, Cityscapes), an LVIS
+    validation image in train2017, negative and not exhaustively annotated categories. Equal
+    arguments give equal files.
 
     Args:
-        root: a folder that does not exist or is empty, so that no data set is ever overwritten.
-        train: training images in each data set.
-        val: validation images in each data set.
-        size: height and width of every image, pixels.
-        seed: seed of the generator.
+        root: folder that does not exist or is empty, so that no dataset is ever overwritten.
+        train: number of training images per dataset, at least 2.
+        val: number of validation images per dataset, at least 2.
+        size: height and width of every image, pixels, at least 64.
+        seed: seed of the generator, at least 0.
 
     Raises:
         InputError: a number is out of range, `root` is in use, or it cannot be written.
     """
     if min(train, val) < 2 or min(size) < 64 or seed < 0:
-        raise InputError("Expected at least 2 images a split, sides of 64 pixels and a seed >= 0.")
+        raise InputError(
+            "Expected at least 2 images per split, sides of 64 pixels and a seed >= 0."
+        )
     root = Path(os.path.abspath(root))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} is in use; choose a folder that does not exist or is empty.")
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        # All of it appears at once: an interruption leaves no incomplete data set behind.
+        # The folder appears complete or not at all.
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
             new = Path(folder) / "new"
             scenes = _write_images(new / "coco", {"train": train, "val": val}, size, seed)
             _write_coco(new / "coco", scenes)
             _write_lvis(new / "lvis", scenes)
-            write_cityscapes(new / "cityscapes", {"train": train, "val": val}, size, seed)
+            _write_cityscapes(new / "cityscapes", {"train": train, "val": val}, size, seed)
             new.rename(root)
     except OSError as error:
         raise InputError(f"Cannot write to {root}: {error.strerror}.") from error
@@ -141,7 +144,7 @@ def _annotations(scenes: Iterable[_Scene], category_ids: Sequence[int]) -> list[
 
 
 def _crowd(scene: _Scene, category_id: int, id_: int) -> dict[str, Any]:
-    """The upper left ninth of an image as a crowd, encoded as in COCO: run lengths by columns."""
+    """Return the upper left ninth as a crowd, encoded as in COCO: run lengths by columns."""
     height, width = (side // 3 for side in scene.size)
     mask = np.zeros(scene.size, dtype=bool)
     mask[:height, :width] = True
@@ -180,3 +183,66 @@ def _lvis_categories(annotations: Sequence[dict[str, Any]]) -> list[dict[str, An
         {**c, "image_count": images[c["id"]], "instance_count": instances[c["id"]]}
         for c in LVIS_CATEGORIES
     ]
+
+
+def _write_cityscapes(
+    folder: Path, counts: dict[str, int], size: tuple[int, int], seed: int
+) -> None:
+    """Write `leftImg8bit/<split>/<city>/*` and `gtFine/<split>/<city>/*` below `folder`.
+
+    The id images are drawn from the polygons by the scripts of Cityscapes. The second image of each
+    split has a `cargroup`: cars that the annotators did not tell apart.
+
+    Raises:
+        InputError: these scripts are not installed.
+    """
+    for stream, (split, count) in enumerate(counts.items()):
+        city = _CITIES[split]
+        images, truth = (folder / kind / split / city for kind in ("leftImg8bit", "gtFine"))
+        images.mkdir(parents=True)
+        truth.mkdir(parents=True)
+        for number in range(count):
+            rng = np.random.default_rng([seed, stream, number])
+            pixels, shapes = draw_image(rng, *size)
+            name = f"{city}_{number:06d}_000019"
+            Image.fromarray(pixels).save(images / f"{name}_leftImg8bit.png")
+            objects = _objects(shapes, size, with_group=number == 1)
+            content = {"imgHeight": size[0], "imgWidth": size[1], "objects": objects}
+            (truth / f"{name}_gtFine_polygons.json").write_text(json.dumps(content))
+            _write_id_images(truth, name)
+
+
+def _objects(
+    shapes: list[Shape], size: tuple[int, int], *, with_group: bool
+) -> list[dict[str, Any]]:
+    """Return the objects from back to front; a later one hides the earlier ones."""
+    height, width = size
+    corners = [[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]
+    objects: list[dict[str, Any]] = [{"label": "road", "polygon": corners}]
+    if with_group:
+        corner = [[0, 0], [width // 3, 0], [width // 3, height // 3], [0, height // 3]]
+        objects.append({"label": "cargroup", "polygon": corner})
+    for shape in shapes:
+        polygon = shape.polygon.round().astype(int).tolist()  # Cityscapes has whole pixels
+        objects.append({"label": _CITY_LABELS[shape.label], "polygon": polygon})
+    return objects
+
+
+def _write_id_images(folder: Path, name: str) -> None:
+    try:
+        from cityscapesscripts.helpers.annotation import Annotation
+        from cityscapesscripts.preparation.json2instanceImg import createInstanceImage
+        from cityscapesscripts.preparation.json2labelImg import createLabelImage
+    except ImportError as error:
+        raise InputError(
+            f"A miniature of Cityscapes needs {error.name}: "
+            "python -m pip install --no-deps cityscapesscripts pyquaternion"
+        ) from error
+
+    annotation = Annotation()
+    annotation.fromJsonFile(str(folder / f"{name}_gtFine_polygons.json"))
+    # 16 bits, as published: Pillow writes no 32-bit PNG.
+    instances = np.asarray(createInstanceImage(annotation, "ids")).astype(np.uint16)
+    Image.fromarray(instances).save(folder / f"{name}_gtFine_instanceIds.png")
+    for kind, encoding in (("labelIds", "ids"), ("color", "color")):
+        createLabelImage(annotation, encoding).save(folder / f"{name}_gtFine_{kind}.png")

@@ -1,4 +1,4 @@
-"""Draw one image of colored shapes: circles, rectangles and triangles on a noisy background.
+"""Images of colored shapes: circles, rectangles and triangles on a noisy background.
 
 A detector has to learn outlines: color and texture say nothing about the class, sizes and
 contrasts vary, and shapes overlap.
@@ -11,36 +11,46 @@ from PIL import Image, ImageDraw
 
 CLASSES = ("circle", "rectangle", "triangle")
 
-_EMPTY_FRACTION = 0.05  # images without shapes
+_EMPTY_FRACTION = 0.05  # share of images without shapes
 _MAX_SHAPES = 8
-_RADII = (0.09, 0.25)  # of the shorter image side
+_RADII = (0.09, 0.25)  # fraction of the shorter image side
 _MAX_ROTATION = 0.2  # radians
-_MAX_OVERLAP = 0.3  # of the smaller of two boxes
+_MAX_OVERLAP = 0.3  # fraction of the smaller of two boxes
 _MIN_CONTRAST = 90.0  # distance of RGB colors, 0..255 each
 _SUPERSAMPLING = 4
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One object: `label` indexes `CLASSES`, `polygon` is (V, 2), x and y in pixels."""
+    """One object.
+
+    Attributes:
+        label: index of the class in `CLASSES`.
+        polygon: x and y of the vertices in pixels, (V, 2).
+    """
 
     label: int
     polygon: np.ndarray
 
     @property
     def box(self) -> np.ndarray:
-        """The bounding box of the polygon, (4,), XYXY in pixels."""
+        """Bounding box of the polygon, (4,), XYXY in pixels."""
         return np.concatenate([self.polygon.min(axis=0), self.polygon.max(axis=0)])
 
     @property
     def area(self) -> float:
-        """The area of the polygon in square pixels (shoelace formula)."""
+        """Area of the polygon in square pixels, by the shoelace formula."""
         x, y = self.polygon.T
         return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
 
 
 def draw_image(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, list[Shape]]:
     """Draw one image; equal generators give equal images.
+
+    Args:
+        rng: source of all random numbers.
+        height: height of the image, pixels.
+        width: width of the image, pixels.
 
     Returns:
         The image, (height, width, 3), uint8, RGB, and its shapes from back to front.
@@ -71,37 +81,35 @@ def _place_shapes(rng: np.random.Generator, height: int, width: int) -> list[Sha
 def _random_shape(rng: np.random.Generator, height: int, width: int) -> Shape:
     label = int(rng.integers(len(CLASSES)))
     outline = _unit_outline(rng, CLASSES[label])
-    # Uniform in the logarithm: as many small shapes as large ones.
+    # Uniform in the logarithm, so that small and large shapes are equally frequent.
     radius = min(height, width) * np.exp(rng.uniform(*np.log(_RADII)))
-    polygon = _rotation(rng.uniform(-_MAX_ROTATION, _MAX_ROTATION)) @ (radius * outline).T
+    angle = rng.uniform(-_MAX_ROTATION, _MAX_ROTATION)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    polygon = rotation @ (radius * outline).T
     low, high = -polygon.min(axis=1), np.array([width, height]) - polygon.max(axis=1)
     return Shape(label, (polygon.T + rng.uniform(low, high)).round(2))
 
 
 def _unit_outline(rng: np.random.Generator, name: str) -> np.ndarray:
-    """Vertices, (V, 2), of a shape within about the unit circle."""
+    """Return the vertices, (V, 2), of a shape within about the unit circle."""
     if name == "circle":
         angles = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     elif name == "rectangle":
-        half = np.arctan(rng.uniform(0.5, 1.0))  # the diagonal's angle: aspect 1:2 to 1:1
+        half = np.arctan(rng.uniform(0.5, 1.0))  # angle of the diagonal: aspect 1:2 to 1:1
         angles = np.array([half, np.pi - half, np.pi + half, -half])
     else:
         angles = np.array([-3, 1, 5]) * np.pi / 6 + rng.uniform(-0.15, 0.15, size=3)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _rotation(angle: float) -> np.ndarray:
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-
-
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """The intersection of two XYXY boxes as a fraction of the smaller one."""
+    """Return the intersection of two XYXY boxes as a fraction of the smaller one."""
     sides = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).clip(min=0)
     return float(sides.prod() / min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
 
 
 def _coverage(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The fraction of each pixel that a polygon covers, (height, width)."""
+    """Return the fraction of each pixel that a polygon covers, (height, width)."""
     large = Image.new("L", (width * _SUPERSAMPLING, height * _SUPERSAMPLING))
     ImageDraw.Draw(large).polygon([tuple(p) for p in polygon * _SUPERSAMPLING], fill=255)
     return np.asarray(large.resize((width, height), Image.Resampling.BOX)) / 255.0
@@ -115,7 +123,7 @@ def _contrasting_color(rng: np.random.Generator, background: np.ndarray) -> np.n
 
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Stripes or clouds, (height, width, 1 or 3), around 0."""
+    """Return stripes or clouds around 0, (height, width, 1 or 3)."""
     if rng.random() < 0.5:
         return _smooth_noise(rng, height, width, amplitude=12.0)
     y, x = np.mgrid[:height, :width]
@@ -127,7 +135,7 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 def _smooth_noise(
     rng: np.random.Generator, height: int, width: int, *, amplitude: float
 ) -> np.ndarray:
-    """Clouds of a random size, (height, width, 3), within -amplitude..amplitude."""
+    """Return clouds of a random size, (height, width, 3), within -amplitude..amplitude."""
     cells = int(rng.integers(2, 9))
     coarse = rng.uniform(-amplitude, amplitude, size=(3, cells, cells)).astype(np.float32)
     planes = (Image.fromarray(c).resize((width, height), Image.Resampling.BILINEAR) for c in coarse)

@@ -1,4 +1,4 @@
-"""Write a small data set of colored shapes in COCO format, with boxes and polygons."""
+"""A small dataset of colored shapes in COCO format, with boxes and polygons."""
 
 import json
 import os
@@ -27,16 +27,15 @@ def write_shapes(
 ) -> bool:
     """Write `<output>/{train,val}/*.jpg` and `<output>/annotations/instances_{train,val}.json`.
 
-    Each image depends on the seed and its number alone. All of it appears at once: whatever
-    interrupts the writing leaves no incomplete data set behind.
+    Each image depends on the seed and its number alone. The folder appears complete or not at all.
 
     Args:
-        output: the folder to create.
-        train: number of training images.
-        val: number of validation images.
-        size: height and width of every image, pixels.
-        seed: seed of the generator.
-        overwrite: replace a data set that this function wrote with other parameters.
+        output: folder to create.
+        train: number of training images, at least 1.
+        val: number of validation images, at least 1.
+        size: height and width of every image, pixels, at least 32.
+        seed: seed of the generator, at least 0.
+        overwrite: whether to replace a dataset that this function wrote with other parameters.
 
     Returns:
         Whether anything was written: False if `output` has these parameters already.
@@ -45,59 +44,57 @@ def write_shapes(
         InputError: a number is out of range, the folder is in use, or it cannot be written.
     """
     parameters = {"train": train, "val": val, "size": list(size), "seed": seed}
-    _check_parameters(parameters)
+    if min(train, val) < 1 or seed < 0:
+        raise InputError("Expected at least 1 training and validation image and a seed >= 0.")
+    if min(size) < _MIN_SIDE:
+        raise InputError(f"Expected height and width of at least {_MIN_SIDE} pixels.")
     output = Path(os.path.abspath(output))
     if _is_up_to_date(output, parameters, overwrite):
         return False
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as folder:
-            _write(Path(folder) / "new", parameters)
+            new = Path(folder) / "new"
+            (new / "annotations").mkdir(parents=True)
+            for number, split in enumerate(("train", "val")):
+                (new / split).mkdir()
+                content = _write_split(new / split, parameters[split], parameters, number)
+                _annotation_file(new, split).write_text(json.dumps(content))
             if output.exists():
                 output.rename(Path(folder) / "old")
-            (Path(folder) / "new").rename(output)
+            new.rename(output)
     except OSError as error:
         raise InputError(f"Cannot write to {output}: {error.strerror}.") from error
     return True
 
 
-def _check_parameters(parameters: dict[str, Any]) -> None:
-    if min(parameters["train"], parameters["val"]) < 1 or parameters["seed"] < 0:
-        raise InputError("Expected at least 1 training and validation image and a seed >= 0.")
-    if min(parameters["size"]) < _MIN_SIDE:
-        raise InputError(f"Expected height and width of at least {_MIN_SIDE} pixels.")
+def coco_annotation(shape: Shape) -> dict[str, Any]:
+    """Return the annotation of a shape in COCO format, without its ids."""
+    x0, y0, x1, y1 = shape.box.tolist()
+    return {
+        "bbox": [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)],
+        "area": round(shape.area, 2),
+        "segmentation": [shape.polygon.ravel().tolist()],
+        "iscrowd": 0,
+    }
 
 
 def _is_up_to_date(output: Path, parameters: dict[str, Any], overwrite: bool) -> bool:
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False
-    info = _read_info(output)
-    if info.get("description") != _DESCRIPTION:
-        raise InputError(f"{output} exists and is not a shapes data set; choose another folder.")
-    if info["parameters"] == parameters:
-        return True
-    if not overwrite:
-        raise InputError(
-            f"{output} has other parameters: {info['parameters']} instead of {parameters}. "
-            "Choose another folder, or overwrite it."
-        )
-    return False
-
-
-def _read_info(output: Path) -> dict[str, Any]:
     try:
-        content = json.loads(_annotation_file(output, "train").read_text())
-        return content["info"]
+        info = json.loads(_annotation_file(output, "train").read_text())["info"]
+        known = info["parameters"] if info["description"] == _DESCRIPTION else None
     except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _write(folder: Path, parameters: dict[str, Any]) -> None:
-    (folder / "annotations").mkdir(parents=True)
-    for number, split in enumerate(("train", "val")):
-        (folder / split).mkdir()
-        content = _write_split(folder / split, parameters[split], parameters, number)
-        _annotation_file(folder, split).write_text(json.dumps(content))
+        known = None
+    if known is None:
+        raise InputError(f"{output} exists and is not a shapes dataset; choose another folder.")
+    if known != parameters and not overwrite:
+        raise InputError(
+            f"{output} has other parameters: {known} instead of {parameters}. Choose another "
+            "folder, or overwrite it."
+        )
+    return known == parameters
 
 
 def _annotation_file(folder: Path, split: str) -> Path:
@@ -124,15 +121,4 @@ def _write_split(
         "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)],
         "images": images,
         "annotations": annotations,
-    }
-
-
-def coco_annotation(shape: Shape) -> dict[str, Any]:
-    """Return what an annotation in COCO format says of one shape, all but its ids."""
-    x0, y0, x1, y1 = shape.box.tolist()
-    return {
-        "bbox": [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)],
-        "area": round(shape.area, 2),
-        "segmentation": [shape.polygon.ravel().tolist()],
-        "iscrowd": 0,
     }

