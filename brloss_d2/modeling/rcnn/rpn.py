@@ -24,17 +24,18 @@ from brloss_d2.modeling.yaml import build_criterion, is_ranking
 class CriterionRPN(RPN):
     """detectron2's `RPN` with its losses from a criterion.
 
-    Anchors in the padding of the batch, or outside the image if `anchor_boundary_thresh` says so,
-    are left out before matching and ignored.
+    Anchors in the padding of the batch (and outside the image if `anchor_boundary_thresh` >= 0) are
+    left out before matching and ignored.
 
     Args:
         criterion: losses of one class, objectness.
-        loss_weight: of all terms.
-        batch_size_per_image: anchors sampled an image; None trains on all, as ranking losses do.
-        positive_fraction: of the sample, at most.
+        loss_weight: factor of all terms.
+        batch_size_per_image: number of anchors sampled per image; None trains on all, as ranking
+            losses do.
+        positive_fraction: largest share of positives in the sample.
         prior_prob: objectness at the start of training, in (0, 1); None leaves the bias at 0.
-        padding_divisor: images count as padded to multiples of this many pixels.
-        rpn: see detectron2's `RPN`.
+        padding_divisor: number of pixels to whose multiples an image itself is padded.
+        rpn: arguments of detectron2's `RPN`.
     """
 
     @configurable
@@ -80,10 +81,10 @@ class CriterionRPN(RPN):
         return parts
 
     def forward(self, images, features, gt_instances=None):
-        """Proposals and losses; see detectron2's `RPN`.
+        """Return proposals and losses; see detectron2's `RPN`.
 
         Raises:
-            FloatingPointError: in training, where the outputs are not finite.
+            FloatingPointError: If the outputs are not finite, in training.
         """
         try:
             return super().forward(images, features, gt_instances)
@@ -94,7 +95,7 @@ class CriterionRPN(RPN):
     def label_and_sample_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Label all anchors of every image; see detectron2's method for shapes."""
+        """Label all anchors of every image; shapes as in detectron2's method."""
         every = Boxes.cat(anchors)
         pairs = [self._label_image(every, x.gt_boxes, x.image_size) for x in gt_instances]
         return [labels for labels, _ in pairs], [boxes for _, boxes in pairs]
@@ -125,7 +126,10 @@ class CriterionRPN(RPN):
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
-        """The criterion's losses over all levels and images at once; arguments as detectron2's."""
+        """Compute the criterion's losses over all levels and images at once.
+
+        Arguments as in detectron2's method.
+        """
         labels = torch.cat(gt_labels)
         foreground = (labels == 1).nonzero().squeeze(1)
         num_anchors = len(gt_labels[0])
