@@ -1,4 +1,4 @@
-"""The two command lines, from writing a data set to the picture of its predictions."""
+"""The two command lines, from writing a dataset to the picture of its predictions."""
 
 import importlib.util
 import json
