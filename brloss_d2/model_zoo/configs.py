@@ -50,6 +50,11 @@ def config_file(name: str) -> str:
 
     Raises:
         InputError: there is no such config; the message names similar ones.
+
+    Example:
+        >>> from brloss_d2 import model_zoo
+        >>> model_zoo.config_file("quick/atss_R_18_FPN_brs_300it")
+        '.../configs/quick/atss_R_18_FPN_brs_300it.py'
     """
     files = config_files()
     name = name.removesuffix(".py")
