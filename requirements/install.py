@@ -1,9 +1,9 @@
-"""Fill a virtual environment with all that brloss_d2 needs: `python requirements/install.py .venv`.
+"""Install all requirements of brloss_d2: `python requirements/install.py .venv`.
 
-detectron2 is not on PyPI. One that is installed is used, be it in the virtual environment or where
-the running Python finds its packages, together with the torch it was built for: then only what is
-missing is installed, in any version that fits. Otherwise everything is installed in the versions
-of lock.txt, with the detectron2 of compat/. Needs the standard library alone.
+detectron2 is not on PyPI. If the virtual environment or the running Python has one, it is used
+together with the torch that it was built for, and only what is missing is installed, in any version
+that fits. Otherwise everything is installed in the versions of lock.txt, with the detectron2 of
+compat/. This program needs the standard library only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPAT = ROOT / "compat" / "detectron2"
-LINK = "brloss_d2_detectron2.pth"  # makes the packages of another environment visible
+LINK = "brloss_d2_detectron2.pth"  # makes the packages of another environment importable
 
 # Prints the version of a distribution if its module can be imported, without importing it.
 _VERSION_OF = """
@@ -46,7 +46,7 @@ def main(folder: str) -> None:
 
 
 def make_environment(folder: Path) -> Path:
-    """Return the Python of the virtual environment, which is created if it has no working pip."""
+    """Return the Python of the virtual environment; create it if it has no working pip."""
     python = folder / "bin" / "python"
     if not python.exists() or not version_of(python, "pip"):
         say(f"Creating {folder} with Python {sys.version.split()[0]}")
@@ -57,7 +57,7 @@ def make_environment(folder: Path) -> Path:
 
 
 def find_foreign_detectron2(python: Path) -> bool:
-    """Say whether a detectron2 other than that of compat/ can be used; make it visible if so."""
+    """Return whether there is a detectron2 other than that of compat/; make it importable."""
     link = Path(ask(python, _SITE_PACKAGES)) / LINK
     inside = version_of(python, "detectron2")
     if inside:
@@ -72,7 +72,7 @@ def find_foreign_detectron2(python: Path) -> bool:
 
 
 def use_detectron2(python: Path) -> None:
-    """Install what is missing beside a detectron2 of the user; never touch its torch."""
+    """Install what is missing next to the detectron2 of the user; keep its torch."""
     say("Using the detectron2 that is installed; installing what else is missing.")
     versions = {name: version_of(python, name) for name in ("torch", "torchvision")}
     kept = [f"{name}=={version}\n" for name, version in versions.items() if version]
@@ -84,7 +84,7 @@ def use_detectron2(python: Path) -> None:
 
 
 def compat_version() -> str:
-    """Return the version that the detectron2 of compat/ has."""
+    """Return the version of the detectron2 in compat/."""
     text = (COMPAT / "build_backend" / "metadata.py").read_text(encoding="utf-8")
     return "0.6+" + re.search(r'^COMMIT = "(\w+)"', text, re.MULTILINE).group(1)
 
@@ -95,9 +95,9 @@ def version_of(python: Path, name: str) -> str:
 
 
 def ask(python: Path, program: str, *arguments: str) -> str:
-    """Return what a short program prints in another Python."""
+    """Return the output of a short program in another Python."""
     command = [str(python), "-c", program, *arguments]
-    here = Path(__file__).parent  # Python looks here for modules first, and finds none
+    here = Path(__file__).parent  # no module here shadows an installed one
     return subprocess.run(command, cwd=here, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
@@ -105,7 +105,7 @@ def pip_install(python: Path, *arguments: str) -> None:
     """Run `pip install`, showing only the downloads of several megabytes; exit if it fails."""
     options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     command = [str(python), "-m", "pip", "install", *options, *arguments]
-    quieter = {**os.environ, "PIP_USE_PEP517": "1"}  # or the pip of Python 3.10 warns thrice
+    quieter = {**os.environ, "PIP_USE_PEP517": "1"}  # the pip of Python 3.10 warns otherwise
     last_lines: deque[str] = deque(maxlen=12)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quieter) as process:
         for line in process.stdout:
@@ -117,7 +117,7 @@ def pip_install(python: Path, *arguments: str) -> None:
 
 
 def show(line: str) -> None:
-    """Print the lines of pip's output that tell how far it is."""
+    """Print the lines of pip's output that show its progress."""
     if re.match(r"Downloading .* \([0-9.]+ [MG]B\)", line):
         say("  " + line)
     elif line.startswith("Installing collected packages"):
@@ -125,7 +125,7 @@ def show(line: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print at once, also into a pipe."""
+    """Print without buffering, also into a pipe."""
     print(text, flush=True)
 
 

@@ -7,11 +7,11 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
-from support.machine import ROOT
 
 from brloss_d2.engine import load_config
 from brloss_d2.engine.config.overrides import target_of
 from brloss_d2.errors import InputError
+from brloss_d2.model_zoo import get_criterion, list_criteria
 from brloss_d2.modeling import (
     ATSSAssigner,
     FoveaAssigner,
@@ -20,10 +20,11 @@ from brloss_d2.modeling import (
     PAAAssigner,
 )
 from comparison.notes import plain, walk
+from support.machine import ROOT
 
 DETECTORS = ("atss", "paa", "retinanet", "fovea", "faster_rcnn")
-ONE_STAGE_LOSSES = ("ce", "focal", "qfl", "vfl", "mal", "ap", "bap", "alrp", "rs", "brs")
-RCNN_LOSSES = ("ce", "ap", "bap", "alrp", "rs", "brs")
+ONE_STAGE_LOSSES = list_criteria("atss")
+RCNN_LOSSES = list_criteria("roi")
 _COMMON = ROOT / "configs" / "common"
 _ARCHITECTURES = {
     ATSSAssigner: "atss",
@@ -93,9 +94,8 @@ def losses_of(cfg: DictConfig) -> Sequence[str]:
 
 def _use_in_one_stage(model: DictConfig, loss: str) -> None:
     architecture = _ARCHITECTURES[target_of(model.assigner)]
-    criteria = LazyConfig.load(str(_COMMON / "one_stage_criteria.py"))[architecture]
-    model.criterion = criteria[loss]
-    model.head.has_quality = criteria[loss].get("quality") is not None
+    model.criterion = get_criterion(loss, architecture)
+    model.head.has_quality = model.criterion.get("quality") is not None
     if architecture == "retinanet":
         # L1 on deltas goes with deltas in units of the anchor, as published.
         plain = loss in ("ce", "focal")
@@ -111,11 +111,10 @@ def _use_in_rcnn(model: DictConfig, loss: str) -> None:
         if proposals <= heads.batch_size_per_image:  # a slim detector
             heads.batch_size_per_image = max(proposals // 2, 1)
     else:
-        criteria = LazyConfig.load(str(_COMMON / "criteria.py"))[loss]
-        model.proposal_generator.criterion = criteria.rpn
+        model.proposal_generator.criterion = get_criterion(loss, "rpn")
         for predictor in predictors:
-            predictor.criterion = criteria.roi
+            predictor.criterion = get_criterion(loss, "roi")
         if "mask_head" in heads:
-            heads.mask_head.criterion = criteria.mask
+            heads.mask_head.criterion = get_criterion(loss, "mask")
     for predictor in predictors:
         predictor.test_score_thresh = _RCNN_SCORE_THRESH

@@ -36,13 +36,12 @@ _MOST = 10  # rows of the list of confusions
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    from brloss_d2.evaluation.analysis import TASKS
-    from brloss_d2.evaluation.calibration import KINDS
-
     parser = make_parser(__doc__)
     parser.add_argument("--output-dir", required=True, help="train.output_dir of the run")
-    parser.add_argument("--task", choices=TASKS, default="bbox", help="default: bbox")
-    parser.add_argument("--calibration", choices=KINDS, help="map to fit and save as well")
+    parser.add_argument("--task", choices=("bbox", "segm"), default="bbox", help="default: bbox")
+    parser.add_argument(
+        "--calibration", choices=("temperature", "isotonic"), help="map to fit and save as well"
+    )
     parser.add_argument("--per-class", action="store_true", help="draw each class as well")
     parser.add_argument(
         "--max-dets",

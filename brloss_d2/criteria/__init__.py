@@ -3,18 +3,7 @@
 from brloss_d2.criteria.alrp import ALRPCriterion
 from brloss_d2.criteria.mask import MaskCriterion, MatchedMasks
 from brloss_d2.criteria.matched import Criterion, CriterionOutput, MatchedPredictions
-from brloss_d2.criteria.one_stage_presets import (
-    ONE_STAGE_ARCHITECTURES,
-    ONE_STAGE_CRITERION_NAMES,
-    one_stage_criterion,
-)
 from brloss_d2.criteria.pooling import PooledCriterion
-from brloss_d2.criteria.presets import (
-    CRITERION_NAMES,
-    mask_criterion,
-    roi_criterion,
-    rpn_criterion,
-)
 from brloss_d2.criteria.quality import (
     Centerness,
     PositiveQuality,
@@ -26,9 +15,6 @@ from brloss_d2.criteria.ranking import RankingCriterion
 from brloss_d2.criteria.score import SigmoidCriterion, SoftmaxCriterion
 
 __all__ = [
-    "CRITERION_NAMES",
-    "ONE_STAGE_ARCHITECTURES",
-    "ONE_STAGE_CRITERION_NAMES",
     "ALRPCriterion",
     "Centerness",
     "Criterion",
@@ -44,8 +30,4 @@ __all__ = [
     "SigmoidCriterion",
     "SoftmaxCriterion",
     "TopScore",
-    "mask_criterion",
-    "one_stage_criterion",
-    "roi_criterion",
-    "rpn_criterion",
 ]

@@ -1,6 +1,16 @@
-"""The configs that come with the package, by name."""
+"""The configs that come with the package, by name, with their criteria and published numbers."""
 
-from brloss_d2.model_zoo.configs import config_file, get_config
-from brloss_d2.model_zoo.table import ConfigEntry, list_configs, summary
+from brloss_d2.model_zoo.card import describe
+from brloss_d2.model_zoo.configs import config_file, get_config, get_criterion, list_criteria
+from brloss_d2.model_zoo.entries import ConfigEntry, list_configs, summary
 
-__all__ = ["ConfigEntry", "config_file", "get_config", "list_configs", "summary"]
+__all__ = [
+    "ConfigEntry",
+    "config_file",
+    "describe",
+    "get_config",
+    "get_criterion",
+    "list_configs",
+    "list_criteria",
+    "summary",
+]

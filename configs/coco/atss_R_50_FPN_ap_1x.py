@@ -1,6 +1,6 @@
 """ATSS R50-FPN with AP Loss, 12 epochs."""
 
 from ..common.atss_R_50_FPN_1x import dataloader, lr_multiplier, model, optimizer, train
-from ..common.one_stage_criteria import atss as _criteria
+from ..common.criteria import ap as _ap
 
-model.criterion = _criteria.ap
+model.criterion = _ap.atss

@@ -1,6 +1,6 @@
 """ATSS R50-FPN with Bucketed Rank & Sort Loss, 12 epochs."""
 
 from ..common.atss_R_50_FPN_1x import dataloader, lr_multiplier, model, optimizer, train
-from ..common.one_stage_criteria import atss as _criteria
+from ..common.criteria import brs as _brs
 
-model.criterion = _criteria.brs
+model.criterion = _brs.atss

@@ -1,6 +1,6 @@
 """ATSS R50-FPN with Rank & Sort Loss, 12 epochs."""
 
 from ..common.atss_R_50_FPN_1x import dataloader, lr_multiplier, model, optimizer, train
-from ..common.one_stage_criteria import atss as _criteria
+from ..common.criteria import rs as _rs
 
-model.criterion = _criteria.rs
+model.criterion = _rs.atss

@@ -1,6 +1,6 @@
 """PAA R50-FPN with AP Loss, 12 epochs."""
 
-from ..common.one_stage_criteria import paa as _criteria
+from ..common.criteria import ap as _ap
 from ..common.paa_R_50_FPN_1x import dataloader, lr_multiplier, model, optimizer, train
 
-model.criterion = _criteria.ap
+model.criterion = _ap.paa

@@ -1,6 +1,6 @@
 """PAA R50-FPN with Bucketed Rank & Sort Loss, 12 epochs."""
 
-from ..common.one_stage_criteria import paa as _criteria
+from ..common.criteria import brs as _brs
 from ..common.paa_R_50_FPN_1x import dataloader, lr_multiplier, model, optimizer, train
 
-model.criterion = _criteria.brs
+model.criterion = _brs.paa

@@ -1,11 +1,11 @@
 """PAA R50-FPN with Focal Loss and an IoU branch, 12 epochs: the score-based baseline."""
 
-from ..common.one_stage_criteria import paa as _criteria
+from ..common.criteria import focal as _focal
 from ..common.paa_R_50_FPN_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.merge_with(
     dict(
-        criterion=_criteria.focal,
+        criterion=_focal.paa,
         head=dict(num_anchors=1, has_quality=True),
         anchor_generator=dict(sizes=[[64], [128], [256], [512], [1024]]),
         assigner=dict(box_weight=1.3),

@@ -1,6 +1,6 @@
 """PAA R50-FPN with Rank & Sort Loss, 12 epochs."""
 
-from ..common.one_stage_criteria import paa as _criteria
+from ..common.criteria import rs as _rs
 from ..common.paa_R_50_FPN_1x import dataloader, lr_multiplier, model, optimizer, train
 
-model.criterion = _criteria.rs
+model.criterion = _rs.paa

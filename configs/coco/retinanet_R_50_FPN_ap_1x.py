@@ -3,8 +3,8 @@
 Not published: the rate for an image is that of the published 100 epochs at 512 x 512 pixels.
 """
 
-from ..common.one_stage_criteria import retinanet as _criteria
+from ..common.criteria import ap as _ap
 from ..common.retinanet_R_50_FPN_1x import dataloader, lr_multiplier, model, optimizer, train
 
-model.criterion = _criteria.ap
+model.criterion = _ap.retinanet
 optimizer.lr = 0.001

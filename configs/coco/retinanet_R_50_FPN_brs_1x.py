@@ -3,7 +3,7 @@
 The result was published, the recipe was not: the rate is that of ATSS.
 """
 
-from ..common.one_stage_criteria import retinanet as _criteria
+from ..common.criteria import brs as _brs
 from ..common.retinanet_R_50_FPN_1x import dataloader, lr_multiplier, model, optimizer, train
 
-model.criterion = _criteria.brs
+model.criterion = _brs.retinanet

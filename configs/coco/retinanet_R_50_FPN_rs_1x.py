@@ -1,6 +1,6 @@
 """RetinaNet R50-FPN with Rank & Sort Loss, 12 epochs. Not published: the rate is that of ATSS."""
 
-from ..common.one_stage_criteria import retinanet as _criteria
+from ..common.criteria import rs as _rs
 from ..common.retinanet_R_50_FPN_1x import dataloader, lr_multiplier, model, optimizer, train
 
-model.criterion = _criteria.rs
+model.criterion = _rs.retinanet

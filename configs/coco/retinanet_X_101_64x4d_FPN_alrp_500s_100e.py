@@ -1,9 +1,9 @@
 """RetinaNet X101-64x4d-FPN with ATSS assignment and aLRP Loss, 100 epochs at 512 x 512 pixels."""
 
+from ..common.criteria import alrp as _alrp
 from ..common.models.resnext import x_101_64x4d_stages as _stages
-from ..common.one_stage_criteria import retinanet as _criteria
 from ..common.retinanet_R_50_FPN_500s_100e import dataloader, lr_multiplier, model, optimizer, train
 
-model.criterion = _criteria.alrp_500s
+model.criterion = _alrp.retinanet_500s
 model.backbone.bottom_up.stages = _stages
 train.init_checkpoint = "torchvision://resnext101_64x4d"

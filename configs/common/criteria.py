@@ -1,16 +1,27 @@
-"""Criteria by name: for each loss a node for the RPN, one for the box head and one for the masks.
+"""All criteria by name: `NAME.SITE` trains one site of a detector with a loss.
 
-`brloss_d2.criteria.presets` holds the same for YAML users.
+The names are the loss tokens of the config names, and `brloss_d2.model_zoo.list_criteria` lists
+them. The sites are
+
+* `rpn`, `roi`, `mask`: the heads of Faster, Cascade and Mask R-CNN;
+* `atss`, `paa`, `retinanet`, `fovea`: one-stage detectors, 16 images per iteration;
+* `retinanet_500s`, `fovea_500s`: the same at 512 x 512 pixels, 32 images per iteration.
+
+A new ranking loss is one line below, `NAME = _ranking(L(MyLoss)(...))`.
 """
 
 from detectron2.config import LazyCall as L
 
 from brloss_d2.criteria import (
     ALRPCriterion,
+    Centerness,
     MaskCriterion,
+    PredictedIoU,
+    QualityBranch,
     RankingCriterion,
     SigmoidCriterion,
     SoftmaxCriterion,
+    TopScore,
 )
 from brloss_d2.losses import (
     ALRPLoss,
@@ -23,13 +34,30 @@ from brloss_d2.losses import (
     EpochSelfBalancer,
     GIoULoss,
     MaskCrossEntropyLoss,
+    MatchabilityAwareLoss,
+    QualityFocalLoss,
     RankSortLoss,
     SelfBalancer,
+    SigmoidFocalLoss,
     SmoothL1Loss,
+    VarifocalLoss,
 )
 
-# As on each GPU of the published setting; the losses depend on it.
+# As on each GPU of the published settings; the losses depend on it.
 _IMAGES_PER_POOL = 4
+_IMAGES_PER_POOL_500S = 8
+# Ranking pools per epoch of COCO: 16 images in pools of 4 on 4 GPUs, 32 in pools of 8.
+_POOLS_PER_EPOCH = 7330
+_POOLS_PER_EPOCH_500S = 3665
+
+
+def _self_balanced(cls_loss, images=_IMAGES_PER_POOL):
+    return L(RankingCriterion)(
+        cls_loss=cls_loss,
+        box_loss=L(GIoULoss)(),
+        balancer=L(SelfBalancer)(),
+        images_per_pool=images,
+    )
 
 
 def _dice():
@@ -42,34 +70,110 @@ def _dice():
 
 
 def _ranking(cls_loss):
-    def node():
-        return L(RankingCriterion)(
-            cls_loss=cls_loss,
-            box_loss=L(GIoULoss)(),
-            balancer=L(SelfBalancer)(),
-            images_per_pool=_IMAGES_PER_POOL,
-        )
-
-    return dict(rpn=node(), roi=node(), mask=_dice())
-
-
-def _alrp(error_scale):
-    return L(ALRPCriterion)(
-        cls_loss=L(ALRPLoss)(delta=1.0),
-        box_loss=L(GIoULoss)(),
-        # Ranking pools in an epoch: COCO with 16 images, 4 on each GPU.
-        balancer=L(EpochSelfBalancer)(pools_per_epoch=7330, initial=50.0),
-        error_scale=error_scale,
-        images_per_pool=_IMAGES_PER_POOL,
+    """All sites of a ranking loss, self-balanced, with Dice loss for the masks."""
+    detectors = ("rpn", "roi", "atss", "paa", "retinanet", "fovea")
+    return dict(
+        {site: _self_balanced(cls_loss) for site in detectors},
+        mask=_dice(),
+        retinanet_500s=_self_balanced(cls_loss, _IMAGES_PER_POOL_500S),
+        fovea_500s=_self_balanced(cls_loss, _IMAGES_PER_POOL_500S),
     )
 
 
-ap = _ranking(L(APLoss)(delta=1.0))
-bap = _ranking(L(BucketedAPLoss)(delta=1.0))
-rs = _ranking(L(RankSortLoss)(delta=0.5))
-brs = _ranking(L(BucketedRankSortLoss)(delta=0.5))
-alrp = dict(rpn=_alrp(error_scale=1 / 0.6), roi=_alrp(error_scale=1.0), mask=_dice())
+def _weighted(cls_loss, box_weight):
+    criterion = _self_balanced(cls_loss)
+    criterion.balancer = L(ConstantBalancer)(weight=box_weight)
+    return criterion
+
+
+def _on_deltas(cls_loss, beta, images=_IMAGES_PER_POOL):
+    return L(RankingCriterion)(
+        cls_loss=cls_loss,
+        box_loss=L(SmoothL1Loss)(beta=beta),
+        # The mean over positives and coordinates.
+        balancer=L(ConstantBalancer)(weight=0.25),
+        score_weighted=False,
+        images_per_pool=images,
+    )
+
+
+def _average_precision(loss):
+    """Self-balanced in the R-CNN; constant box weights, as published, in one-stage detectors."""
+    one, half = (L(loss)(delta=delta) for delta in (1.0, 0.5))
+    return dict(
+        _ranking(one),
+        atss=_weighted(one, 2.0),
+        paa=_weighted(half, 1.0),
+        retinanet=_on_deltas(one, beta=1.0),
+        fovea=_on_deltas(one, beta=0.11),
+        retinanet_500s=_on_deltas(one, beta=1.0, images=_IMAGES_PER_POOL_500S),
+        fovea_500s=_on_deltas(one, beta=0.11, images=_IMAGES_PER_POOL_500S),
+    )
+
+
+def _alrp(pools_per_epoch=_POOLS_PER_EPOCH, images=_IMAGES_PER_POOL, **options):
+    return L(ALRPCriterion)(
+        cls_loss=L(ALRPLoss)(delta=1.0),
+        box_loss=L(GIoULoss)(),
+        balancer=L(EpochSelfBalancer)(pools_per_epoch=pools_per_epoch, initial=50.0),
+        **options,
+        images_per_pool=images,
+    )
+
+
+def _soft_targets(cls_loss, box_weight, box_weighting):
+    """All one-stage detectors train alike with quality-aware scores."""
+    return {
+        site: L(SigmoidCriterion)(
+            cls_loss=cls_loss,
+            box_loss=L(GIoULoss)(),
+            box_weight=box_weight,
+            box_weighting=L(box_weighting)(),
+            sync_normalizer=True,
+        )
+        for site in ("atss", "paa", "retinanet", "fovea", "retinanet_500s", "fovea_500s")
+    }
+
+
+def _hard_targets(cls_loss, fovea_cls_loss):
+    """The published baselines of the one-stage detectors, with focal loss or another loss."""
+    fovea = L(SigmoidCriterion)(
+        cls_loss=fovea_cls_loss,
+        box_loss=L(SmoothL1Loss)(beta=0.11),
+        normalizer="positives_and_images",
+        box_normalizer="positives",
+    )
+    retinanet = L(SigmoidCriterion)(
+        cls_loss=cls_loss, box_loss=L(SmoothL1Loss)(beta=0.0), normalizer="positives_per_image"
+    )
+    return dict(
+        atss=L(SigmoidCriterion)(
+            cls_loss=cls_loss,
+            box_loss=L(GIoULoss)(),
+            box_weight=2.0,
+            normalizer="positives_per_image",
+            box_weighting=L(Centerness)(),
+            quality=L(QualityBranch)(target=L(Centerness)(), loss_weight=1.0),
+            sync_normalizer=True,
+        ),
+        paa=L(SigmoidCriterion)(
+            cls_loss=cls_loss,
+            box_loss=L(GIoULoss)(),
+            box_weight=1.3,
+            normalizer="positives_or_images",
+            box_normalizer="positives",
+            box_weighting=L(PredictedIoU)(),
+            quality=L(QualityBranch)(target=L(PredictedIoU)(), loss_weight=0.5),
+        ),
+        retinanet=retinanet,
+        fovea=fovea,
+        retinanet_500s=retinanet,
+        fovea_500s=fovea,
+    )
+
+
 ce = dict(
+    _hard_targets(L(BinaryCrossEntropyLoss)(), L(BinaryCrossEntropyLoss)()),
     rpn=L(SigmoidCriterion)(
         cls_loss=L(BinaryCrossEntropyLoss)(), box_loss=L(SmoothL1Loss)(beta=0.0), normalizer="rows"
     ),
@@ -77,4 +181,26 @@ ce = dict(
     mask=L(MaskCriterion)(
         mask_loss=L(MaskCrossEntropyLoss)(), balancer=L(ConstantBalancer)(weight=1.0)
     ),
+)
+focal = _hard_targets(
+    L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0), L(SigmoidFocalLoss)(alpha=0.4, gamma=1.5)
+)
+qfl = _soft_targets(L(QualityFocalLoss)(beta=2.0), 2.0, TopScore)
+vfl = _soft_targets(L(VarifocalLoss)(alpha=0.75, gamma=2.0), 1.5, PredictedIoU)
+# Published for a DETR; the boxes are those of varifocal loss.
+mal = _soft_targets(L(MatchabilityAwareLoss)(gamma=1.5), 1.5, PredictedIoU)
+ap = _average_precision(APLoss)
+bap = _average_precision(BucketedAPLoss)
+rs = _ranking(L(RankSortLoss)(delta=0.5))
+brs = _ranking(L(BucketedRankSortLoss)(delta=0.5))
+alrp = dict(
+    rpn=_alrp(error_scale=1 / 0.6),
+    roi=_alrp(error_scale=1.0),
+    mask=_dice(),
+    atss=_alrp(),
+    paa=_alrp(),
+    retinanet=_alrp(),
+    fovea=_alrp(),
+    retinanet_500s=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S),
+    fovea_500s=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S),
 )

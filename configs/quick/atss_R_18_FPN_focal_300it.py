@@ -5,11 +5,11 @@ from detectron2.config import LazyCall as _L
 from brloss_d2.modeling import TopPairs as _TopPairs
 
 from ..common.atss_R_18_FPN_300it import dataloader, lr_multiplier, model, optimizer, train
-from ..common.one_stage_criteria import atss as _criteria
+from ..common.criteria import focal as _focal
 
 model.merge_with(
     dict(
-        criterion=_criteria.focal,
+        criterion=_focal.atss,
         head=dict(num_anchors=1, has_quality=True),
         anchor_generator=dict(sizes=[[64], [128], [256], [512], [1024]]),
         postprocessor=dict(select=_L(_TopPairs)(topk=1000, score_thresh=0.001)),

@@ -1,6 +1,6 @@
 """Slim FoveaBox R18-FPN with Bucketed Rank & Sort Loss: 300 iterations on small images."""
 
+from ..common.criteria import brs as _brs
 from ..common.fovea_R_18_FPN_300it import dataloader, lr_multiplier, model, optimizer, train
-from ..common.one_stage_criteria import fovea as _criteria
 
-model.criterion = _criteria.brs
+model.criterion = _brs.fovea

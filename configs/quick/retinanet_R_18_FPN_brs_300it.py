@@ -1,6 +1,6 @@
 """Slim RetinaNet R18-FPN with Bucketed Rank & Sort Loss: 300 iterations on small images."""
 
-from ..common.one_stage_criteria import retinanet as _criteria
+from ..common.criteria import brs as _brs
 from ..common.retinanet_R_18_FPN_300it import dataloader, lr_multiplier, model, optimizer, train
 
-model.criterion = _criteria.brs
+model.criterion = _brs.retinanet

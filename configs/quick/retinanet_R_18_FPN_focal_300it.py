@@ -4,12 +4,12 @@ from detectron2.config import LazyCall as _L
 
 from brloss_d2.modeling import TopPairs as _TopPairs
 
-from ..common.one_stage_criteria import retinanet as _criteria
+from ..common.criteria import focal as _focal
 from ..common.retinanet_R_18_FPN_300it import dataloader, lr_multiplier, model, optimizer, train
 
 model.merge_with(
     dict(
-        criterion=_criteria.focal,
+        criterion=_focal.retinanet,
         box_transform=dict(weights=[1.0, 1.0, 1.0, 1.0]),
         postprocessor=dict(select=_L(_TopPairs)(topk=1000, score_thresh=0.001)),
     )

@@ -3,10 +3,11 @@
 import json
 
 import pytest
-import record_scores
 import torch
 
-from brloss_d2.criteria import MatchedPredictions, roi_criterion, rpn_criterion
+import record_scores
+from brloss_d2.criteria import MatchedPredictions
+from tests.helpers.criteria import build_criterion
 
 
 def matched(num_classes: int, offset: float) -> MatchedPredictions:
@@ -21,7 +22,7 @@ def matched(num_classes: int, offset: float) -> MatchedPredictions:
 
 def test_recorder_keeps_three_windows_of_each_head():
     recorder = record_scores.ScoreRecorder(iterations=9, window=1)
-    heads = {1: rpn_criterion("rs", epoch_steps=1), 3: roi_criterion("rs", epoch_steps=1)}
+    heads = {1: build_criterion("rs", "rpn"), 3: build_criterion("rs", "roi")}
     hook = torch.nn.modules.module.register_module_forward_pre_hook(recorder)
     try:
         for iteration in range(9):

@@ -13,7 +13,7 @@ import build_backend
 import pytest
 from build_backend import metadata, origin, source
 from build_backend.errors import BuildError
-from build_backend.mends import MENDS, Mend, mend
+from build_backend.patches import PATCHES, Patch, apply_patch
 
 FILES = {
     "LabGym/__init__.py": b"a file of the other package",
@@ -23,7 +23,7 @@ FILES = {
     "LabGym/detectron2/configs/x.yaml": b"_BASE_: y.yaml\n",
     "labgym-3.1.2.dist-info/METADATA": b"Name: LabGym\n",
 }
-MEND = Mend("detectron2/a.py", "old(", "new(", "old is gone")
+PATCH = Patch("detectron2/a.py", "old(", "new(", "old is gone")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def own_wheel(make_wheel, monkeypatch):
     path = make_wheel()
     monkeypatch.setenv(origin.FOLDER_VARIABLE, str(path.parent))
     monkeypatch.setattr(origin, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-    monkeypatch.setattr(source.detectron2_files, "__defaults__", ((MEND,),))
+    monkeypatch.setattr(source.detectron2_files, "__defaults__", ((PATCH,),))
     return path
 
 
@@ -70,26 +70,26 @@ def test_refuses_a_wheel_without_detectron2(tmp_path):
         source.detectron2_files(tmp_path / "other.whl")
 
 
-def test_mends_and_says_so_once(make_wheel):
-    again = Mend(MEND.path, "b = ", "c = ", MEND.why)
-    text = source.detectron2_files(make_wheel(), (MEND, again))["detectron2/a.py"].decode()
+def test_patches_and_says_so_once(make_wheel):
+    again = Patch(PATCH.path, "b = ", "c = ", PATCH.why)
+    text = source.detectron2_files(make_wheel(), (PATCH, again))["detectron2/a.py"].decode()
     assert text.startswith("import detectron2.config as c\nc = new(1)\n")
     assert text.count("# Changed at install") == 1 and text.endswith("old is gone.\n")
 
 
 @pytest.mark.parametrize(("text", "found"), [("x = 1", 0), ("old(old(1))", 2)])
-def test_a_mend_whose_place_is_not_found_once_fails(text, found):
+def test_a_patch_whose_place_is_not_found_once_fails(text, found):
     with pytest.raises(BuildError, match=rf"'old\(' {found} times, expected 1 \(old is gone\)"):
-        mend(text, MEND)
+        apply_patch(text, PATCH)
 
 
-def test_a_mend_of_a_missing_file_fails(make_wheel):
-    with pytest.raises(BuildError, match=r"no detectron2/gone\.py to mend"):
-        source.detectron2_files(make_wheel(), (Mend("detectron2/gone.py", "a", "b", "c"),))
+def test_a_patch_of_a_missing_file_fails(make_wheel):
+    with pytest.raises(BuildError, match=r"no detectron2/gone\.py to patch"):
+        source.detectron2_files(make_wheel(), (Patch("detectron2/gone.py", "a", "b", "c"),))
 
 
-def test_the_real_mends_change_something_and_stay_valid_python():
-    for item in MENDS:
+def test_the_real_patches_change_something_and_stay_valid_python():
+    for item in PATCHES:
         assert item.old != item.new
         compile(item.new.strip(), item.path, "exec")
 

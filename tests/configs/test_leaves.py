@@ -8,16 +8,10 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-from brloss_d2.criteria import (
-    ONE_STAGE_ARCHITECTURES,
-    mask_criterion,
-    one_stage_criterion,
-    roi_criterion,
-    rpn_criterion,
-)
 from brloss_d2.engine import load_config
 from brloss_d2.errors import InputError
 from brloss_d2.modeling import DeformableBottleneckBlock
+from tests.helpers.criteria import ONE_STAGE, build_criterion
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -103,35 +97,35 @@ def test_name_equals_content(leaf, cfg, tokens):
     assert deformable == ([False, True, True, True] if tokens["dcn"] else [False] * 4)
     assert type(model.backbone).__name__ == tokens["neck"]
     assert getattr(model, "roi_heads", model).num_classes == CLASSES[leaf.parent.name]
-    if tokens["arch"] in ONE_STAGE_ARCHITECTURES:
+    if tokens["arch"] in ONE_STAGE:
         assert_one_stage(cfg, model, tokens)
     else:
         assert_rcnn(cfg, model, tokens)
 
 
 def assert_rcnn(cfg, model, tokens):
-    # The YAML presets and the configs are the same criteria.
-    expected = repr(rpn_criterion(tokens["loss"], epoch_steps=7330))
+    expected = repr(build_criterion(tokens["loss"], "rpn"))
     assert repr(model.proposal_generator.criterion) == expected
     box_predictors = predictors(model.roi_heads)
     for head in box_predictors:
-        assert repr(head.criterion) == repr(roi_criterion(tokens["loss"], epoch_steps=7330))
+        assert repr(head.criterion) == repr(build_criterion(tokens["loss"], "roi"))
     assert len(box_predictors) == (3 if tokens["arch"] == "cascade_rcnn" else 1)
     assert model.roi_heads.mask_on == (tokens["arch"] == "mask_rcnn")
     mapper = cfg.dataloader.train.mapper
     assert mapper.get("use_instance_mask", False) == model.roi_heads.mask_on
     if model.roi_heads.mask_on:
-        assert repr(model.roi_heads.mask_head.criterion) == repr(mask_criterion(tokens["loss"]))
+        assert repr(model.roi_heads.mask_head.criterion) == repr(
+            build_criterion(tokens["loss"], "mask")
+        )
 
 
 def assert_one_stage(cfg, model, tokens):
     long = tokens["schedule"] == "500s_100e"  # 32 images an iteration, 8 a GPU
-    expected = one_stage_criterion(
-        tokens["arch"], tokens["loss"], epoch_steps=3665 if long else 7330
+    expected = build_criterion(
+        tokens["loss"], tokens["arch"], pools_per_epoch=3665 if long else 7330
     )
     if long and tokens["loss"] != "focal":
         expected.images_per_pool = 8
-    # The YAML presets and the configs are the same criteria.
     assert repr(model.criterion) == repr(expected)
     assert len(model.head_in_features) == 5
     groups = model.backbone.bottom_up.res2[0].conv2.groups
@@ -182,7 +176,7 @@ def test_yaml_round_trip(cfg, tmp_path):
 
 
 def test_sampling_goes_with_the_loss(cfg, tokens):
-    if tokens["arch"] in ONE_STAGE_ARCHITECTURES:
+    if tokens["arch"] in ONE_STAGE:
         return  # they never sample
     sampled = tokens["loss"] in ("ce", "focal")
     for part in (cfg.model.proposal_generator, cfg.model.roi_heads):

@@ -5,12 +5,6 @@ from pathlib import Path
 import pytest
 from detectron2.config import LazyConfig, instantiate
 
-from brloss_d2.criteria import (
-    ONE_STAGE_ARCHITECTURES,
-    ONE_STAGE_CRITERION_NAMES,
-    one_stage_criterion,
-)
-
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
@@ -68,11 +62,3 @@ def test_parameters_of_one_stage_heads_and_pyramids():
         backbone = sum(p.numel() for p in model.backbone.parameters())
         pyramid = backbone - sum(p.numel() for p in model.backbone.bottom_up.parameters())
         assert (head, pyramid) == counts, leaf
-
-
-@pytest.mark.parametrize("name", ONE_STAGE_CRITERION_NAMES)
-@pytest.mark.parametrize("architecture", ONE_STAGE_ARCHITECTURES)
-def test_the_yaml_presets_and_the_configs_are_the_same_criteria(architecture, name):
-    nodes = LazyConfig.load(str(CONFIGS / "common/one_stage_criteria.py"))
-    expected = one_stage_criterion(architecture, name, epoch_steps=7330)
-    assert repr(instantiate(nodes[architecture][name])) == repr(expected)

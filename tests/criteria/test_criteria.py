@@ -6,15 +6,13 @@ import pytest
 import torch
 
 from brloss_d2.criteria import (
-    CRITERION_NAMES,
     Criterion,
     MatchedPredictions,
     RankingCriterion,
     SigmoidCriterion,
     SoftmaxCriterion,
-    roi_criterion,
-    rpn_criterion,
 )
+from brloss_d2.errors import InputError
 from brloss_d2.losses import (
     BinaryCrossEntropyLoss,
     ConstantBalancer,
@@ -28,6 +26,7 @@ from brloss_d2.losses import (
 )
 from tests.helpers.batches import CLASSES
 from tests.helpers.batches import random_batch as batch
+from tests.helpers.criteria import RCNN_CRITERIA, build_criterion
 
 # One image done by hand with the published functions: the box head of RS and BRS Loss.
 LOGITS = [[0.6, -0.2, 0.1], [-0.3, 0.2, 0.4], [0, -0.1, 0.3], [0.5, 0.05, -0.4], [0.2, 0.35, -0.6]]
@@ -50,14 +49,14 @@ def step(criterion: Criterion, matched: MatchedPredictions):
     return output, torch.autograd.grad(sum(output.losses.values()), leaves)
 
 
-@pytest.mark.parametrize("make", [rpn_criterion, roi_criterion])
-@pytest.mark.parametrize("name", CRITERION_NAMES)
+@pytest.mark.parametrize("site", ["rpn", "roi"])
+@pytest.mark.parametrize("name", RCNN_CRITERIA)
 class TestEveryCriterion:
     @pytest.mark.parametrize(
         "labels", [[0, 3, 1, 3, -1, 2, 2], [3, 3, 3], [-1, -1], [0, 1], []], ids=str
     )
-    def test_finite_attached_and_of_the_same_names(self, make, name, labels):
-        criterion = make(name, epoch_steps=10)
+    def test_finite_attached_and_of_the_same_names(self, site, name, labels):
+        criterion = build_criterion(name, site, pools_per_epoch=10)
         columns = criterion.num_logits(CLASSES)
         names = criterion(batch([0, 3], columns=columns)).losses.keys()
         output, gradients = step(criterion, batch(labels, columns=columns))
@@ -70,35 +69,34 @@ class TestEveryCriterion:
         assert not output.box_weights.requires_grad
         assert not output.cls_total.requires_grad
 
-    def test_learns(self, make, name):
-        criterion = make(name, epoch_steps=10)
+    def test_learns(self, site, name):
+        criterion = build_criterion(name, site, pools_per_epoch=10)
         matched = batch([0, 3, 1, 3, -1], columns=criterion.num_logits(CLASSES))
         _, (logits, deltas) = step(criterion, matched)
         assert logits[0, 0] < 0
         assert logits[4].abs().max() == 0  # ignored
         assert deltas.abs().max() > 0
 
-    def test_probabilities(self, make, name):
-        criterion = make(name, epoch_steps=10)
+    def test_probabilities(self, site, name):
+        criterion = build_criterion(name, site, pools_per_epoch=10)
         logits = torch.randn(6, criterion.num_logits(CLASSES))
         probs = criterion.predict_probs(logits)
         assert probs.shape == (6, CLASSES)
         assert ((probs > 0) & (probs < 1)).all()
 
-    def test_half_precision_logits(self, make, name):
-        criterion = make(name, epoch_steps=10)
+    def test_half_precision_logits(self, site, name):
+        criterion = build_criterion(name, site, pools_per_epoch=10)
         matched = batch([0, 3, 1, 3, -1], columns=criterion.num_logits(CLASSES))
         half = MatchedPredictions(**{**vars(matched), "logits": matched.logits.bfloat16()})
         total = sum(criterion(half).losses.values())
         assert total.dtype == torch.float32
-        torch.testing.assert_close(
-            total, sum(make(name, epoch_steps=10)(matched).losses.values()), rtol=0.05, atol=0.05
-        )
+        expected = build_criterion(name, site, pools_per_epoch=10)(matched).losses
+        torch.testing.assert_close(total, sum(expected.values()), rtol=0.05, atol=0.05)
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="unknown criterion 'lovasz'"):
-        roi_criterion("lovasz", epoch_steps=1)
+    with pytest.raises(InputError, match="no criterion 'lovasz'"):
+        build_criterion("lovasz", "roi", pools_per_epoch=1)
 
 
 def hand_batch(monkeypatch) -> MatchedPredictions:
@@ -115,7 +113,7 @@ def hand_batch(monkeypatch) -> MatchedPredictions:
     ("name", "rank", "balance"), [("rs", 0.662714, 3.792824), ("brs", 0.649995, 3.721344)]
 )
 def test_box_head_done_with_the_published_functions(name, rank, balance, monkeypatch):
-    criterion = roi_criterion(name, epoch_steps=1)
+    criterion = build_criterion(name, "roi", pools_per_epoch=1)
     criterion.box_losses["loss_box_reg"] = StoredBoxLoss()
     output = criterion(hand_batch(monkeypatch))
     torch.testing.assert_close(output.losses["loss_rank"].item(), rank, rtol=0, atol=1e-6)

@@ -9,8 +9,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 
-from brloss_d2.criteria import CRITERION_NAMES, MaskCriterion, MatchedMasks, mask_criterion
+from brloss_d2.criteria import MaskCriterion, MatchedMasks
+from brloss_d2.errors import InputError
 from brloss_d2.losses import DiceLoss, SelfBalancer
+from tests.helpers.criteria import RCNN_CRITERIA, build_criterion
 
 LOGITS = torch.tensor([[[0.5, -1], [2, 0]], [[1, 1], [-1, -1]], [[0, 0.3], [-0.3, 2]]])
 TARGETS = torch.tensor([[[1, 0], [1, 0]], [[1, 1], [1, 0]], [[0, 0], [0, 1]]]).bool()
@@ -34,7 +36,7 @@ def dice(**options) -> MaskCriterion:
 
 def test_published_values():
     matched = masks()
-    output = mask_criterion("brs")(matched)
+    output = build_criterion("brs", "mask")(matched)
     loss = output.losses["loss_mask"]
     assert loss.item() == pytest.approx(0.662145, rel=1e-5)
     assert output.metrics["mask_unbalanced"].item() == pytest.approx(0.204020, abs=1e-6)
@@ -44,7 +46,8 @@ def test_published_values():
 
 
 def test_cross_entropy_is_the_mean_over_pixels():
-    loss = mask_criterion("ce")(replace(masks(), weights=torch.ones(3))).losses["loss_mask"]
+    matched = replace(masks(), weights=torch.ones(3))
+    loss = build_criterion("ce", "mask")(matched).losses["loss_mask"]
     torch.testing.assert_close(
         loss, F.binary_cross_entropy_with_logits(LOGITS, TARGETS.float()), rtol=1e-6, atol=0
     )
@@ -67,11 +70,11 @@ def test_pools_are_balanced_one_by_one():
     torch.testing.assert_close(together.logits.grad, parts)
 
 
-@pytest.mark.parametrize("name", CRITERION_NAMES)
+@pytest.mark.parametrize("name", RCNN_CRITERIA)
 @pytest.mark.parametrize("rows", [slice(0, 0), slice(2, 3)])
 def test_images_without_masks(name, rows):
     matched = masks((0, len(WEIGHTS[rows])), rows=rows)
-    output = mask_criterion(name)(matched)
+    output = build_criterion(name, "mask")(matched)
     assert output.losses.keys() == {"loss_mask"}
     (gradient,) = torch.autograd.grad(output.losses["loss_mask"], matched.logits)
     assert gradient.isfinite().all()
@@ -110,8 +113,8 @@ def test_arguments_are_checked(options, message):
 
 
 def test_names_are_checked():
-    with pytest.raises(ValueError, match="unknown criterion 'focal'"):
-        mask_criterion("focal")
+    with pytest.raises(InputError, match="no criterion 'focal'"):
+        build_criterion("focal", "mask")
 
 
 def global_step(rank: int, port: int, folder: str) -> None:

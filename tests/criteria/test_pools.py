@@ -7,8 +7,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from brloss_d2.criteria import MatchedPredictions, RankingCriterion, roi_criterion
+from brloss_d2.criteria import MatchedPredictions, RankingCriterion
 from brloss_d2.losses import GIoULoss, RankSortLoss, SelfBalancer
+from tests.helpers.criteria import build_criterion
 
 LOSSES = ("ap", "bap", "rs", "brs", "alrp")
 IMAGES = 8
@@ -43,7 +44,7 @@ def batch(first: int = 0, last: int = IMAGES) -> MatchedPredictions:
 
 
 def criterion(loss: str, **pools):
-    made = roi_criterion(loss, epoch_steps=100)
+    made = build_criterion(loss, "roi", pools_per_epoch=100)
     made.images_per_pool, made.pool = pools.get("images_per_pool"), pools.get("pool", "local")
     return made
 

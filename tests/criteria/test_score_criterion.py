@@ -7,16 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from brloss_d2.criteria import (
-    ONE_STAGE_ARCHITECTURES,
-    ONE_STAGE_CRITERION_NAMES,
     Centerness,
     MatchedPredictions,
     PredictedIoU,
     QualityBranch,
     SigmoidCriterion,
     TopScore,
-    one_stage_criterion,
 )
+from brloss_d2.errors import InputError
 from brloss_d2.losses import (
     BinaryCrossEntropyLoss,
     GIoULoss,
@@ -25,6 +23,7 @@ from brloss_d2.losses import (
     paired_box_iou,
 )
 from tests.helpers.batches import CLASSES, random_batch
+from tests.helpers.criteria import ONE_STAGE, ONE_STAGE_CRITERIA, build_criterion
 
 # Image 0 has two positives, image 1 one, image 2 none.
 LABELS = [0, 3, 1, 3, 2, -1, 3, 3]
@@ -144,11 +143,11 @@ def test_a_part_of_a_batch_keeps_its_references_and_quality():
     assert third.references.shape == (0, 4)
 
 
-@pytest.mark.parametrize("architecture", ONE_STAGE_ARCHITECTURES)
-@pytest.mark.parametrize("name", ONE_STAGE_CRITERION_NAMES)
+@pytest.mark.parametrize("architecture", ONE_STAGE)
+@pytest.mark.parametrize("name", ONE_STAGE_CRITERIA)
 @pytest.mark.parametrize("labels", [LABELS, [3] * 8, [-1] * 8], ids=["some", "none", "ignored"])
 def test_finite_attached_and_of_the_same_names(architecture, name, labels):
-    criterion = one_stage_criterion(architecture, name, epoch_steps=10)
+    criterion = build_criterion(name, architecture, pools_per_epoch=10)
     names = criterion(batch()).losses.keys()
     matched = batch(labels)
     losses = criterion(matched).losses
@@ -163,8 +162,8 @@ def test_finite_attached_and_of_the_same_names(architecture, name, labels):
 
 @pytest.mark.parametrize(("architecture", "name"), [("ssd", "rs"), ("atss", "softmax")])
 def test_unknown_names(architecture, name):
-    with pytest.raises(ValueError, match="expected one of"):
-        one_stage_criterion(architecture, name, epoch_steps=1)
+    with pytest.raises(InputError, match="expected one of"):
+        build_criterion(name, architecture, pools_per_epoch=1)
 
 
 class TwoProcesses:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from brloss_d2.criteria import MatchedPredictions, roi_criterion
+from brloss_d2.criteria import MatchedPredictions
+from tests.helpers.criteria import build_criterion
 
 NUM_CLASSES = 3
 RANKING = ("ap", "bap", "alrp", "rs", "brs")
@@ -15,7 +16,7 @@ class SmallHead(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
-        self.criterion = roi_criterion(name, epoch_steps=100)
+        self.criterion = build_criterion(name, "roi", pools_per_epoch=100)
         self.scores = nn.Linear(8, self.criterion.num_logits(NUM_CLASSES))
         self.offsets = nn.Linear(8, 4)
 

@@ -8,7 +8,7 @@ import pytest
 
 from brloss_d2 import model_zoo
 from brloss_d2.errors import InputError
-from brloss_d2.model_zoo import configs, table
+from brloss_d2.model_zoo import configs, entries
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = "coco/mask_rcnn_R_50_FPN_rs_1x"
@@ -61,7 +61,7 @@ def test_published_numbers() -> None:
     assert entry.source.startswith("paper")
     (dcn,) = model_zoo.list_configs(backbone="R_101_DCN", loss="brs")
     assert (dcn.box_ap, dcn.mask_ap, dcn.schedule) == ("47.7", "-", "3x")
-    quick = model_zoo.list_configs(data="own data")
+    quick = model_zoo.list_configs(data="custom")
     assert quick and all(entry.box_ap == "-" for entry in quick if "quick" in entry.name)
 
 
@@ -85,14 +85,14 @@ def test_projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "configs" / "common").mkdir(parents=True)
     for name in ("co_deformable_detr_R_50_brs_1x", "co_deformable_detr_swin_l_brs_1x", "common/x"):
         (folder / "configs" / f"{name}.py").write_text("train = dict(max_iter=3)")
-    row = "| config | box AP |\n|---|---|\n| `co_deformable_detr_R_50_brs_1x` | 50.1 |\n"
-    (folder / "README.md").write_text(row)
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "model_zoo.md").write_text("nothing")
+    row = "results:\n  co_detr/co_deformable_detr_R_50_brs_1x: {box_ap: 50.1}\n"
+    (folder / "configs" / "zoo.yaml").write_text(row)
+    (tmp_path / "configs" / "common").mkdir(parents=True)
+    (tmp_path / "configs" / "common" / "criteria.py").write_text("brs = dict(rpn=dict())")
     monkeypatch.setattr(configs, "_WORKING_COPY", tmp_path)
-    table._published.cache_clear()
+    entries.published.cache_clear()
     first, second = model_zoo.list_configs()
-    table._published.cache_clear()
+    entries.published.cache_clear()
     assert first.name == "co_detr/co_deformable_detr_R_50_brs_1x"
     assert (first.detector, first.backbone, first.box_ap) == ("co_deformable_detr", "R_50", "50.1")
     assert (second.backbone, second.loss, second.box_ap) == ("swin_l", "brs", "-")

@@ -12,10 +12,10 @@ from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
-from brloss_d2.criteria import CRITERION_NAMES, mask_criterion, roi_criterion, rpn_criterion
 from brloss_d2.errors import InputError
 from brloss_d2.modeling import CriterionCascadeROIHeads, CriterionMaskHead, add_brloss_config
 from brloss_d2.modeling.rcnn.mask_head import IndexedMasks
+from tests.helpers.criteria import RCNN_CRITERIA, build_criterion
 from tests.helpers.golden_rcnn import CLASSES, CONFIGS, shrink
 from tests.helpers.yaml_configs import small_rcnn
 
@@ -58,11 +58,11 @@ def detector(architecture: str, name: str):
     heads = cfg.roi_heads
     for part in [cfg.proposal_generator, *box_predictors(heads)]:
         del part.criterion
-    cfg.proposal_generator.criterion = rpn_criterion(name, epoch_steps=2)
+    cfg.proposal_generator.criterion = build_criterion(name, "rpn", pools_per_epoch=2)
     for predictor in box_predictors(heads):
-        predictor.criterion = roi_criterion(name, epoch_steps=2)
+        predictor.criterion = build_criterion(name, "roi", pools_per_epoch=2)
     if "mask_head" in heads:
-        heads.mask_head.criterion = mask_criterion(name)
+        heads.mask_head.criterion = build_criterion(name, "mask")
     torch.manual_seed(0)
     return instantiate(cfg).train()
 
@@ -79,7 +79,7 @@ def step(model, batch) -> dict[str, torch.Tensor]:
     return losses
 
 
-@pytest.mark.parametrize("name", CRITERION_NAMES)
+@pytest.mark.parametrize("name", RCNN_CRITERIA)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_one_step_of_any_batch(architecture, name):
     model = detector(architecture, name)
@@ -352,7 +352,7 @@ def test_yaml_users(architecture, name):
     model = build_model(cfg).train()
     heads = model.roi_heads
     assert isinstance(heads.mask_head, CriterionMaskHead)
-    assert repr(heads.mask_head.criterion) == repr(mask_criterion(name))
+    assert repr(heads.mask_head.criterion) == repr(build_criterion(name, "mask"))
     if architecture == "cascade":
         assert isinstance(heads, CriterionCascadeROIHeads)
         expected = [1, 0.5, 0.25] if name == "ce" else [1, 1, 1]

@@ -9,8 +9,9 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from brloss_d2.criteria import CRITERION_NAMES, roi_criterion, rpn_criterion
+from brloss_d2.errors import InputError
 from brloss_d2.modeling import CriterionROIHeads, CriterionRPN, add_brloss_config
+from tests.helpers.criteria import RCNN_CRITERIA, build_criterion
 from tests.helpers.random_inputs import random_inputs
 from tests.helpers.yaml_configs import small_rcnn
 
@@ -37,12 +38,12 @@ def slim(name: str):
 
 
 def instantiate_with(cfg, name: str):
-    cfg.proposal_generator.criterion = rpn_criterion(name, epoch_steps=2)
-    cfg.roi_heads.box_predictor.criterion = roi_criterion(name, epoch_steps=2)
+    cfg.proposal_generator.criterion = build_criterion(name, "rpn", pools_per_epoch=2)
+    cfg.roi_heads.box_predictor.criterion = build_criterion(name, "roi", pools_per_epoch=2)
     return instantiate(cfg)
 
 
-@pytest.mark.parametrize("name", CRITERION_NAMES)
+@pytest.mark.parametrize("name", RCNN_CRITERIA)
 def test_one_step_of_any_batch(name):
     model = slim(name)
     keys = set()
@@ -167,14 +168,14 @@ def test_inference():
     assert set(instances.pred_classes.tolist()) <= set(range(CLASSES))
 
 
-@pytest.mark.parametrize("name", CRITERION_NAMES)
+@pytest.mark.parametrize("name", RCNN_CRITERIA)
 def test_yaml_users(name):
     cfg = small_rcnn(CLASSES)
     add_brloss_config(cfg, name)
     model = build_model(cfg).train()
     assert isinstance(model.proposal_generator, CriterionRPN)
     assert isinstance(model.roi_heads, CriterionROIHeads)
-    assert repr(model.proposal_generator.criterion) == repr(rpn_criterion(name, epoch_steps=7330))
+    assert repr(model.proposal_generator.criterion) == repr(build_criterion(name, "rpn"))
     sampled = None if name != "ce" else 512
     assert model.roi_heads.batch_size_per_image == sampled
     with EventStorage():
@@ -183,5 +184,5 @@ def test_yaml_users(name):
 
 
 def test_yaml_name_is_checked():
-    with pytest.raises(ValueError, match="unknown criterion 'giou'"):
+    with pytest.raises(InputError, match="unknown criterion 'giou'"):
         add_brloss_config(get_cfg(), "giou")

@@ -7,15 +7,12 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
-from brloss_d2.criteria import (
-    ONE_STAGE_ARCHITECTURES,
-    ONE_STAGE_CRITERION_NAMES,
-    SoftmaxCriterion,
-    one_stage_criterion,
-)
+from brloss_d2.criteria import SoftmaxCriterion
 from brloss_d2.errors import InputError
 from brloss_d2.losses import GIoULoss
+from brloss_d2.model_zoo import get_config
 from brloss_d2.modeling import OneStageDetector, add_brloss_config
+from tests.helpers.criteria import ONE_STAGE, ONE_STAGE_CRITERIA, build_criterion
 from tests.helpers.random_inputs import random_inputs
 from tests.helpers.small_one_stage import CLASSES, small_config
 
@@ -28,14 +25,14 @@ def detector(architecture: str, name: str) -> OneStageDetector:
     """A small detector that starts with the criterion of that name."""
     leaves = {"fovea": "fovea_R_50_FPN_alrp_500s_100e"}
     cfg = small_config(leaves.get(architecture, f"{architecture}_R_50_FPN_rs_1x"), tower=64)
-    criterion = one_stage_criterion(architecture, name, epoch_steps=2)
+    criterion = build_criterion(name, architecture, pools_per_epoch=2)
     cfg.head.has_quality = getattr(criterion, "quality", None) is not None
     cfg.criterion = criterion
     torch.manual_seed(0)
     return instantiate(cfg).train()
 
 
-ALL = [(a, n) for a in ONE_STAGE_ARCHITECTURES for n in ONE_STAGE_CRITERION_NAMES]
+ALL = [(a, n) for a in ONE_STAGE for n in ONE_STAGE_CRITERIA]
 
 
 @pytest.mark.parametrize(("architecture", "name"), ALL)
@@ -55,7 +52,7 @@ def test_one_step_of_any_batch(architecture, name):
     assert len(keys) == 1  # the same names whatever the batch
 
 
-@pytest.mark.parametrize("architecture", ONE_STAGE_ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ONE_STAGE)
 @pytest.mark.parametrize("objects", [("tiny", 1), ("many", 500)])
 def test_one_tiny_object_and_five_hundred(architecture, objects):
     kind, count = objects
@@ -133,7 +130,7 @@ def test_pools_of_images():
         torch.testing.assert_close(value, mean, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("architecture", ONE_STAGE_ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ONE_STAGE)
 def test_inference(architecture):
     model = detector(architecture, "focal" if architecture != "fovea" else "brs").eval()
     model.postprocessor.select.score_thresh = 0.0
@@ -156,18 +153,11 @@ def test_nothing_above_the_threshold():
 
 
 def yaml_config(architecture: str, name: str):
+    """The slim recipe laid out for that criterion, with the criterion of that name."""
+    layout = "focal" if name in ("ce", "focal") else "brs"
     cfg = get_cfg()
-    add_brloss_config(cfg, name)
-    cfg.MODEL.META_ARCHITECTURE = "OneStageDetector"
-    cfg.MODEL.BRLOSS.ARCHITECTURE = architecture
-    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_p6p7_backbone"
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.OUT_CHANNELS = 32
+    add_brloss_config(cfg, name, recipe=f"quick/{architecture}_R_18_FPN_{layout}_300it")
     cfg.MODEL.RETINANET.NUM_CLASSES = CLASSES
-    cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.DEVICE = "cpu"
     return cfg
 
@@ -176,8 +166,7 @@ def yaml_config(architecture: str, name: str):
 def test_yaml_users(architecture, name):
     model = build_model(yaml_config(architecture, name)).train()
     assert isinstance(model, OneStageDetector)
-    expected = one_stage_criterion(architecture, name, epoch_steps=7330)
-    assert repr(model.criterion) == repr(expected)
+    assert repr(model.criterion) == repr(build_criterion(name, architecture))
     with EventStorage():
         losses = model(inputs(2, 1))
     assert all(v.isfinite() for v in losses.values())
@@ -193,19 +182,22 @@ def test_yaml_users(architecture, name):
     ],
 )
 def test_yaml_and_lazy_users_get_the_same_detector(leaf):
-    """Everything but the backbone, as its state and settings show."""
-    architecture, _, _, _, name, *_ = leaf.split("_")
-    lazy = instantiate(small_config(leaf, tower=32))
-    yaml = build_model(yaml_config(architecture, name))
-    assert repr(lazy.head) == repr(yaml.head)
-    assert lazy.backbone.top_block.in_feature == yaml.backbone.top_block.in_feature
-    for part in ("matcher", "postprocessor"):
-        assert settings(getattr(lazy, part)) == settings(getattr(yaml, part))
-    for ours, theirs in zip(
-        lazy.anchor_generator.cell_anchors, yaml.anchor_generator.cell_anchors, strict=True
-    ):
-        torch.testing.assert_close(ours, theirs)
-    assert lazy.anchor_generator.offset == yaml.anchor_generator.offset
+    """Everything, as its state and settings show."""
+    lazy = instantiate(get_config(f"coco/{leaf}").model)
+    cfg = get_cfg()
+    add_brloss_config(cfg, recipe=f"coco/{leaf}")
+    cfg.MODEL.DEVICE = "cpu"
+    for architecture in ("build_recipe_model", "OneStageDetector"):
+        cfg.MODEL.META_ARCHITECTURE = architecture
+        yaml = build_model(cfg)
+        assert repr(lazy) == repr(yaml)
+        for part in ("matcher", "postprocessor"):
+            assert settings(getattr(lazy, part)) == settings(getattr(yaml, part))
+        for ours, theirs in zip(
+            lazy.anchor_generator.cell_anchors, yaml.anchor_generator.cell_anchors, strict=True
+        ):
+            torch.testing.assert_close(ours, theirs)
+        assert lazy.anchor_generator.offset == yaml.anchor_generator.offset
 
 
 def settings(part) -> object:
@@ -217,6 +209,6 @@ def settings(part) -> object:
     return repr(part) if "object at" not in repr(part) else type(part).__name__
 
 
-def test_yaml_architecture_is_checked():
-    with pytest.raises(ValueError, match="ARCHITECTURE is 'ssd', expected one of"):
-        build_model(yaml_config("ssd", "brs"))
+def test_yaml_recipe_is_checked():
+    with pytest.raises(InputError, match="no config 'coco/ssd_R_50_FPN_brs_1x'"):
+        add_brloss_config(get_cfg(), recipe="coco/ssd_R_50_FPN_brs_1x")

@@ -16,7 +16,7 @@ from brloss_d2.modeling.one_stage.box_coding import DeltaTransform, LogDistanceT
 from brloss_d2.modeling.one_stage.head import DenseOutputs
 from brloss_d2.modeling.one_stage.matching import DenseMatcher
 from brloss_d2.modeling.one_stage.postprocessing import DensePostprocessor
-from brloss_d2.modeling.one_stage.presets import one_stage_parts
+from brloss_d2.modeling.yaml import recipe_parts
 
 
 @META_ARCH_REGISTRY.register()
@@ -35,7 +35,8 @@ class OneStageDetector(DenseDetector):
         criterion: losses, and the meaning of the logits.
         postprocessor: step from outputs to detections.
         num_classes: number of foreground classes.
-        pixel_mean, pixel_std: normalization of the pixels, in the order of `input_format`.
+        pixel_mean: mean of the pixels, in the order of `input_format`.
+        pixel_std: standard deviation of the pixels, in the order of `input_format`.
         padding_divisor: number of pixels to whose multiples an image itself is padded; None trains
             on the padding of the batch as well.
         input_format: order of the colors.
@@ -83,7 +84,7 @@ class OneStageDetector(DenseDetector):
 
     @classmethod
     def from_config(cls, cfg):
-        return one_stage_parts(cfg)
+        return recipe_parts(cfg)
 
     def forward_training(
         self,

@@ -10,8 +10,9 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from brloss_d2.criteria import Criterion, roi_criterion
+from brloss_d2.criteria import Criterion
 from brloss_d2.modeling.matching import log_metrics, match_predictions
+from brloss_d2.modeling.yaml import build_criterion
 
 
 class BoxPredictions(NamedTuple):
@@ -84,9 +85,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
             "test_topk_per_image",
             "cls_agnostic_bbox_reg",
         )
-        options = cfg.MODEL.BRLOSS
-        criterion = roi_criterion(options.CRITERION, epoch_steps=options.EPOCH_STEPS)
-        return {"criterion": criterion, **{key: parts[key] for key in known}}
+        return {"criterion": build_criterion(cfg, "roi"), **{key: parts[key] for key in known}}
 
     def forward(self, x: Tensor) -> BoxPredictions:
         """Predict from features (R, C) of regions."""

@@ -12,8 +12,9 @@ from detectron2.structures import BitMasks, Instances, PolygonMasks
 from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor
 
-from brloss_d2.criteria import MaskCriterion, mask_criterion
+from brloss_d2.criteria import MaskCriterion
 from brloss_d2.modeling.matching import log_metrics, match_masks
+from brloss_d2.modeling.yaml import build_criterion
 
 
 @ROI_MASK_HEAD_REGISTRY.register()
@@ -35,8 +36,7 @@ class CriterionMaskHead(MaskRCNNConvUpsampleHead):
 
     @classmethod
     def from_config(cls, cfg, input_shape):
-        parts = super().from_config(cfg, input_shape)
-        return {"criterion": mask_criterion(cfg.MODEL.BRLOSS.CRITERION), **parts}
+        return {"criterion": build_criterion(cfg, "mask"), **super().from_config(cfg, input_shape)}
 
     def layers(self, x: Tensor) -> Tensor:
         """(P, C, H, W) features of regions to (P, K, 2 H, 2 W) mask logits."""

@@ -11,9 +11,11 @@ from detectron2.modeling.roi_heads import (
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
+from brloss_d2.errors import InputError
 from brloss_d2.modeling.matching import MaxIoUMatcher
 from brloss_d2.modeling.rcnn.box_predictor import CriterionBoxPredictor
 from brloss_d2.modeling.rcnn.mask_head import CriterionMaskHead, IndexedMasks
+from brloss_d2.modeling.yaml import check_config, is_ranking
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -47,6 +49,12 @@ class CriterionROIHeads(StandardROIHeads):
 
     @classmethod
     def from_config(cls, cfg, input_shape):
+        check_config(cfg)
+        if not cfg.MODEL.ROI_BOX_HEAD.NAME:
+            raise InputError(
+                "MODEL.ROI_BOX_HEAD.NAME is empty: the RoI heads of this package take a feature "
+                "pyramid and a box head, as detectron2's *_FPN_* configurations have them."
+            )
         parts = super().from_config(cfg, input_shape)
         options = cfg.MODEL.BRLOSS
         if "proposal_matcher" in parts:
@@ -55,7 +63,7 @@ class CriterionROIHeads(StandardROIHeads):
                 cfg.MODEL.ROI_HEADS.IOU_LABELS,
                 min_low_quality_iou=options.MASK_MIN_LOW_QUALITY_IOU if cfg.MODEL.MASK_ON else None,
             )
-        if options.CRITERION != "ce":
+        if is_ranking(options.CRITERION):
             parts["batch_size_per_image"] = None
         return parts
 

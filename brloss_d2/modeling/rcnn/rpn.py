@@ -10,13 +10,14 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
 
-from brloss_d2.criteria import Criterion, rpn_criterion
+from brloss_d2.criteria import Criterion
 from brloss_d2.modeling.matching import (
     MaxIoUMatcher,
     inside_padded_image,
     log_metrics,
     match_predictions,
 )
+from brloss_d2.modeling.yaml import build_criterion, is_ranking
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -64,9 +65,9 @@ class CriterionRPN(RPN):
         for unused in ("box_reg_loss_type", "smooth_l1_beta"):
             del parts[unused]
         options = cfg.MODEL.BRLOSS
-        sampled = options.CRITERION == "ce"
+        sampled = not is_ranking(options.CRITERION)
         parts.update(
-            criterion=rpn_criterion(options.CRITERION, epoch_steps=options.EPOCH_STEPS),
+            criterion=build_criterion(cfg, "rpn"),
             anchor_matcher=MaxIoUMatcher(
                 cfg.MODEL.RPN.IOU_THRESHOLDS,
                 cfg.MODEL.RPN.IOU_LABELS,

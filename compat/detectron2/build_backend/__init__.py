@@ -1,8 +1,8 @@
 """PEP 517 build backend that makes an ordinary `detectron2` wheel from a pinned PyPI wheel.
 
 No file of detectron2 is kept here. `build_wheel` fetches the wheel named in `origin`, checks its
-hash, takes detectron2's files out of it, renames their imports (`source`), mends what current
-releases of Python and NumPy break (`mends`) and writes the result with its metadata (`wheel`).
+hash, takes detectron2's files out of it, renames their imports (`source`), patches what current
+releases of Python and NumPy break (`patches`) and writes the result with its metadata (`wheel`).
 """
 
 import sys
@@ -36,7 +36,7 @@ def build_wheel(
 def prepare_metadata_for_build_wheel(
     metadata_directory: str, config_settings: dict | None = None
 ) -> str:
-    """Write the .dist-info folder alone, which needs no download; return its name."""
+    """Write the .dist-info folder only, which needs no download; return its name."""
     for name, content in metadata.dist_info(ROOT).items():
         path = Path(metadata_directory) / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The error that ends a build with a message instead of a traceback."""
+"""Error that ends a build with a message instead of a traceback."""
 
 
 class BuildError(Exception):

@@ -8,7 +8,7 @@ DIST_INFO = f"{STEM}.dist-info"
 WHEEL_NAME = f"{STEM}-py3-none-any.whl"
 LICENSE_FILES = ("LICENSE", "NOTICE")
 
-# detectron2 names torch and torchvision nowhere: whoever installs it has chosen a build of them.
+# detectron2 does not require torch and torchvision: users choose their build of them.
 # OpenCV is optional upstream, but detectron2.engine imports it.
 REQUIREMENTS = (
     "Pillow>=7.1",
@@ -57,7 +57,7 @@ def core_metadata(root: Path) -> bytes:
 
 
 def dist_info(root: Path) -> dict[str, bytes]:
-    """Return the .dist-info files but for RECORD, which needs all the others."""
+    """Return the .dist-info files except RECORD, which depends on all others."""
     files = {"METADATA": core_metadata(root), "WHEEL": _WHEEL.encode()}
     files |= {f"licenses/{name}": (root / name).read_bytes() for name in LICENSE_FILES}
     return {f"{DIST_INFO}/{name}": content for name, content in files.items()}

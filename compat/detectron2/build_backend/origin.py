@@ -1,4 +1,4 @@
-"""Where detectron2's files come from: one wheel on PyPI, known by its hash."""
+"""Origin of detectron2's files: one wheel on PyPI, identified by its hash."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ def fetch(scratch: Path) -> Path:
     """Return the path of the wheel, from the folder of the user if one is set, else from PyPI.
 
     Raises:
-        BuildError: the wheel cannot be had, or it is not the one known here.
+        BuildError: the wheel is not available, or has another hash.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     path = Path(folder) / WHEEL if folder else _download(scratch)

@@ -1,25 +1,25 @@
-"""From the files of the upstream wheel to those of detectron2."""
+"""Files of detectron2 from those of the upstream wheel."""
 
 from pathlib import Path
 from zipfile import ZipFile
 
 from build_backend.errors import BuildError
-from build_backend.mends import MENDS, Mend, mend
+from build_backend.patches import PATCHES, Patch, apply_patch
 
 PREFIX = "LabGym/detectron2/"
 
 
-def detectron2_files(path: Path, mends: tuple[Mend, ...] = MENDS) -> dict[str, bytes]:
-    """Return `{"detectron2/...": content}` of the wheel at `path`: renamed and mended.
+def detectron2_files(path: Path, patches: tuple[Patch, ...] = PATCHES) -> dict[str, bytes]:
+    """Return `{"detectron2/...": content}` of the wheel at `path`: renamed and patched.
 
     Raises:
-        BuildError: the wheel has no such files, or they are not those the mends were made for.
+        BuildError: the wheel has no such files, or they are not those the patches were made for.
     """
     files = {name: rename(name, content) for name, content in _read(path).items()}
-    for item in mends:
+    for item in patches:
         if item.path not in files:
-            raise BuildError(f"there is no {item.path} to mend ({item.why}).")
-        files[item.path] = mend(files[item.path].decode(), item).encode()
+            raise BuildError(f"there is no {item.path} to patch ({item.why}).")
+        files[item.path] = apply_patch(files[item.path].decode(), item).encode()
     return files
 
 
@@ -27,7 +27,7 @@ def rename(name: str, content: bytes) -> bytes:
     """Undo the renaming `detectron2` -> `LabGym.detectron2` in one file.
 
     Raises:
-        BuildError: the other package's name is left somewhere.
+        BuildError: the name of the other package is left somewhere.
     """
     content = content.replace(b"LabGym.detectron2", b"detectron2")
     if b"labgym" in content.lower():

@@ -1,4 +1,4 @@
-"""Archive writing: the same files always give the same bytes."""
+"""Reproducible archives: the same files always give the same bytes."""
 
 import csv
 import hashlib
@@ -23,7 +23,7 @@ def write(path: Path, files: dict[str, bytes]) -> None:
 
 
 def record(files: dict[str, bytes], record_name: str) -> bytes:
-    """Return RECORD: name, hash and size of every file; RECORD itself has neither."""
+    """Return RECORD: name, hash and size of each file; RECORD itself has no hash and no size."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     for name, content in files.items():

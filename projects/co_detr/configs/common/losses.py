@@ -15,7 +15,7 @@ from brloss_d2.losses import (
 )
 from brloss_d2.projects.co_detr.modeling.unit_frame import UnitFrameCriterion
 
-from .....configs.common.one_stage_criteria import atss as _atss
+from .....configs.common.criteria import focal as _focal_loss
 
 # As on each GPU of the published setting; the losses depend on it.
 _IMAGES_PER_POOL = 4
@@ -60,7 +60,7 @@ def use_focal(model):
         criterion=L(SoftmaxCriterion)(box_loss=L(GIoULoss)(), box_weight=10.0),
         loss_weight=_AUXILIARY_WEIGHT,
     )
-    model.dense_head.update(criterion=_atss.focal, loss_weight=_AUXILIARY_WEIGHT)
+    model.dense_head.update(criterion=_focal_loss.atss, loss_weight=_AUXILIARY_WEIGHT)
     model.dense_head.head.has_quality = True
 
 

@@ -1,4 +1,4 @@
-"""The statements of detectron2 that fail with current releases, and what replaces them."""
+"""Statements of detectron2 that fail with current releases, and their replacements."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ from build_backend.errors import BuildError
 
 
 @dataclass(frozen=True)
-class Mend:
-    """Replace `old` by `new`, exactly `count` times, in the file `path` of the wheel."""
+class Patch:
+    """Replacement of `old` by `new`, exactly `count` times, in the file `path` of the wheel."""
 
     path: str
     old: str
@@ -16,35 +16,35 @@ class Mend:
     count: int = 1
 
 
-_COPY = "numpy 2 reads copy=False as 'never copy' and fails where it must"
+_COPY = "numpy 2 takes copy=False for 'never copy' and fails if a copy is needed"
 _PKG_RESOURCES = "setuptools 82 has no pkg_resources"
 
-MENDS = (
-    Mend(
+PATCHES = (
+    Patch(
         "detectron2/layers/mask_ops.py",
         "np.array(mask, copy=False)",
         "np.asarray(mask)",
         _COPY,
     ),
-    Mend(
+    Patch(
         "detectron2/evaluation/sem_seg_evaluation.py",
         "np.array(Image.open(f), copy=copy, dtype=dtype)",
         "(np.array if copy else np.asarray)(Image.open(f), dtype=dtype)",
         _COPY,
     ),
-    Mend(
+    Patch(
         "detectron2/data/common.py",
         "self._rng.sample(self._fallback_candidates, k=1)",
         "self._rng.sample(tuple(self._fallback_candidates), k=1)",
-        "random.sample takes no sets since Python 3.11",
+        "random.sample accepts no sets since Python 3.11",
     ),
-    Mend(
+    Patch(
         "detectron2/model_zoo/model_zoo.py",
         "import pkg_resources\n",
         "from importlib.resources import files\n",
         _PKG_RESOURCES,
     ),
-    Mend(
+    Patch(
         "detectron2/model_zoo/model_zoo.py",
         'pkg_resources.resource_filename(\n        "detectron2.model_zoo", '
         'os.path.join("configs", config_path)\n    )',
@@ -54,8 +54,8 @@ MENDS = (
 )
 
 
-def mend(text: str, item: Mend) -> str:
-    """Return `text` mended, with a comment at its end that says so (Apache-2.0, section 4b).
+def apply_patch(text: str, item: Patch) -> str:
+    """Return `text` patched, with a comment at its end that says so (Apache-2.0, section 4b).
 
     Raises:
         BuildError: `item.old` does not occur exactly `item.count` times.

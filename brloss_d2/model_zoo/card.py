@@ -1,0 +1,297 @@
+"""Recipe cards: everything that a config trains, resolved, on one page."""
+
+import textwrap
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from brloss_d2.model_zoo.configs import config_file, get_config
+from brloss_d2.model_zoo.entries import cell, published
+from brloss_d2.utils.config_nodes import walk_nodes
+
+_WIDTH = 100
+_LABEL = 13
+_NUMBERS = {
+    "box_ap": "box AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_small": "small",
+    "ap_medium": "medium",
+    "ap_large": "large",
+    "mask_ap": "mask AP",
+    "olrp": "oLRP",
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a config trains.
+
+    Attributes:
+        optimizer: class name of the optimizer.
+        lr: learning rate after the warm-up, before the first drop.
+        images_per_iteration: images per step of the optimizer, over all processes.
+        iterations: steps of the optimizer.
+        milestones: iterations at which the learning rate drops; empty if it decays all the time.
+        factor: what the learning rate is multiplied by at each milestone; 0 if there is none.
+        warmup_iterations: iterations of linear rise at the start; 0 if there are none.
+        warmup_factor: what the learning rate starts with, as a fraction of `lr`.
+    """
+
+    optimizer: str
+    lr: float
+    images_per_iteration: int
+    iterations: int
+    milestones: tuple[int, ...]
+    factor: float
+    warmup_iterations: int
+    warmup_factor: float
+
+
+def schedule_of(cfg: DictConfig) -> Schedule:
+    """Return how a config trains, from its resolved values."""
+    total, node = cfg.train.max_iter, cfg.lr_multiplier
+    steps = node.get("scheduler", node)
+    milestones = list(steps.get("milestones", []))
+    return Schedule(
+        optimizer=_name(cfg.optimizer),
+        lr=cfg.optimizer.lr,
+        images_per_iteration=cfg.dataloader.train.total_batch_size * cfg.train.accumulate,
+        iterations=total,
+        # The last one is the end of the training, in the same unit as the others.
+        milestones=tuple(round(m / milestones[-1] * total) for m in milestones[:-1]),
+        factor=steps["values"][1] / steps["values"][0] if milestones else 0.0,
+        warmup_iterations=round(node.get("warmup_length", 0.0) * total),
+        warmup_factor=node.get("warmup_factor", 1.0),
+    )
+
+
+def training_sizes(cfg: DictConfig) -> str:
+    """Return the sizes of the training images: short sides in pixels, or the side of a square."""
+    for node in walk_nodes(cfg.dataloader.train.mapper):
+        if "short_edge_length" in node:
+            sides = node.short_edge_length
+            return str(sides[0]) if len(sides) == 1 else f"{min(sides)} to {max(sides)}"
+        if "shape" in node:
+            return str(node.shape[0])
+    raise ValueError("the training images are not resized")
+
+
+def score_threshold(cfg: DictConfig) -> float | None:
+    """Return the score that detections must exceed, None if all of them are kept."""
+    for node in walk_nodes(cfg.model):
+        for key in ("test_score_thresh", "score_thresh"):
+            if key in node:
+                return node[key]
+    return None
+
+
+def drop_epochs(schedule: Schedule, epochs: int) -> list[str]:
+    """Return the epochs after which the learning rate drops, of so many epochs."""
+    return [f"{m * epochs / schedule.iterations:g}" for m in schedule.milestones]
+
+
+def describe(name: str) -> str:
+    """Return the recipe card of a config, resolved, in lines of at most 100 columns.
+
+    Args:
+        name: name of the config as in `list_configs()`.
+
+    Raises:
+        InputError: there is no such config.
+
+    Example:
+        >>> from brloss_d2 import model_zoo
+        >>> card = model_zoo.describe("coco/atss_R_50_FPN_brs_1x")
+        >>> [line for line in card.splitlines() if line.startswith("Optimizer")]
+        ['Optimizer    SGD, lr 0.008, momentum 0.9, weight decay 0.0001']
+    """
+    name = name.removesuffix(".py")
+    cfg, row = get_config(name), published()["results"].get(name, {})
+    sections = [
+        ("Published", list(_published(name, row))),
+        ("Train with", [_command(name)]),
+        ("Losses", list(_losses(cfg.model))),
+        ("Optimizer", [_optimizer(cfg)]),
+        ("Schedule", [_schedule(cfg, row.get("epochs"))]),
+        ("Data", list(_data(cfg))),
+        ("Model", list(_model(cfg))),
+    ]
+    lines = [name, "=" * len(name)]
+    for title, texts in sections:
+        lines.append("")
+        for i, text in enumerate(texts):
+            label = f"{title if i == 0 else '':{_LABEL}}"
+            indent = len(text) - len(text.lstrip())
+            lines += textwrap.wrap(
+                text.lstrip(),
+                _WIDTH,
+                initial_indent=label + " " * indent,
+                subsequent_indent=" " * (_LABEL + indent + 4),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines)
+
+
+def _command(name: str) -> str:
+    file = Path(config_file(name))
+    if file.is_relative_to(Path.cwd()):  # a working copy
+        return f"python train_net.py --config-file {file.relative_to(Path.cwd())}"
+    return f"brloss-train --config {name}"
+
+
+def _model(cfg: DictConfig) -> Iterator[str]:
+    parts = {str(key): value for key, value in cfg.model.items() if _is_part(value)}
+    parameters = ""
+    try:  # without memory or time for weights
+        with torch.device("meta"):
+            model = instantiate(cfg.model)
+        count = sum(x.numel() for x in model.parameters())
+        parameters = f"{count / 1e6:.1f} million parameters, "
+    except RuntimeError:  # a model that reads values while it is built
+        pass
+    yield f"{parameters}starts from {cfg.train.init_checkpoint or 'random weights'}"
+    yield _text(cfg.model, omit=set(parts))
+    for key, value in parts.items():
+        if not _is_criterion(value):
+            yield from _part(key, value)
+
+
+def _part(key: str, value: Any, indent: int = 2) -> Iterator[str]:
+    """Yield one line of text per part of a model; what is too long gives its parts one by one."""
+    if isinstance(value, ListConfig) and _is_part(value) and len({_text(x) for x in value}) > 1:
+        for i, item in enumerate(value):
+            yield from _part(f"{key}[{i}]", item, indent)
+        return
+    text = " " * indent + f"{key}: {_text(value)}"
+    nodes = value.items() if isinstance(value, DictConfig) else ()
+    parts = {str(k): v for k, v in nodes if _is_part(v)}
+    if len(text) <= 2 * (_WIDTH - _LABEL) or not parts:
+        yield text
+        return
+    yield " " * indent + f"{key}: {_text(value, omit=set(parts))}"
+    for k, v in parts.items():
+        if not _is_criterion(v):
+            yield from _part(k, v, indent + 2)
+
+
+def _is_part(value: Any) -> bool:
+    """Return whether a value is built: a node with `_target_`, or a list of such nodes."""
+    if isinstance(value, ListConfig):
+        return bool(len(value)) and _is_part(value[0])
+    return isinstance(value, DictConfig) and "_target_" in value
+
+
+def _is_criterion(value: Any) -> bool:
+    return isinstance(value, DictConfig) and _name(value).endswith("Criterion")
+
+
+def _losses(model: DictConfig) -> Iterator[str]:
+    """Yield each criterion with the parts that it trains and the weight of their losses."""
+    sites: dict[str, list[str]] = {}
+    for owner in walk_nodes(model):
+        for key in owner if not _is_criterion(owner) else ():
+            if not (isinstance(owner[key], DictConfig) and _is_criterion(owner[key])):
+                continue
+            path = owner._get_full_key(key).removeprefix("model.").removesuffix("criterion")
+            weight = owner.get("loss_weight", owner.get("weight", 1.0))
+            site = (path.rstrip(".") or "model") + (f" x {weight:g}" if weight != 1 else "")
+            sites.setdefault(_text(owner[key]), []).append(site)
+    for criterion, owners in sites.items():
+        yield f"{', '.join(owners)}:"
+        yield f"  {criterion}"
+
+
+def _optimizer(cfg: DictConfig) -> str:
+    optimizer = cfg.optimizer
+    texts = [_name(optimizer), f"lr {optimizer.lr:g}"]
+    for key, label in (
+        ("momentum", "momentum"),
+        ("betas", "betas"),
+        ("weight_decay", "weight decay"),
+    ):
+        if key in optimizer:
+            texts.append(f"{label} {_text(optimizer[key])}")
+    for key, factor in optimizer.params.get("lr_factors", {}).items():
+        texts.append(f"lr of {key} x {factor:g}")
+    if cfg.train.clip_grad_norm:
+        texts.append(f"gradients clipped to norm {cfg.train.clip_grad_norm:g}")
+    return ", ".join(texts)
+
+
+def _schedule(cfg: DictConfig, epochs: int | None) -> str:
+    schedule = schedule_of(cfg)
+    length = f"{schedule.iterations:,} iterations" + (f" ({epochs} epochs)" if epochs else "")
+    texts = [f"{length} of {schedule.images_per_iteration} images"]
+    if schedule.milestones:
+        drops = " and ".join(f"{m:,}" for m in schedule.milestones)
+        if epochs:
+            drops += f" (after epochs {', '.join(drop_epochs(schedule, epochs))})"
+        texts.append(f"lr x {schedule.factor:g} at {drops}")
+    else:
+        texts.append("cosine decay of the lr")
+    if schedule.warmup_iterations:
+        texts.append(
+            f"linear warm-up from x {schedule.warmup_factor:g} in {schedule.warmup_iterations} "
+            "iterations"
+        )
+    if cfg.train.eval_period:
+        texts.append(f"evaluation every {cfg.train.eval_period:,}")
+    return "; ".join(texts)
+
+
+def _data(cfg: DictConfig) -> Iterator[str]:
+    loader = cfg.dataloader
+    train, test = loader.train, loader.test
+    yield f"{_text(train.dataset.names)} for training, {_text(test.dataset.names)} for testing"
+    masks = ", with masks" if train.mapper.get("use_instance_mask") else ""
+    yield f"  training: {_text(train.mapper.augmentations)}{masks}"
+    if "sampler" in train:
+        yield f"  sampler: {_name(train.sampler)} by {_name(train.sampler.repeat_factors)}"
+    yield f"  testing: {_text(test.mapper.augmentations)}, {_name(loader.evaluator)}"
+
+
+def _published(name: str, row: dict[str, Any]) -> Iterator[str]:
+    numbers = [f"{label} {cell(row, key)}" for key, label in _NUMBERS.items() if key in row]
+    if "seconds" in row:
+        numbers.append(f"{cell(row, 'seconds')} s per iteration on 4 A100 GPUs")
+    source = f" ({row['source']})" if "source" in row else ""
+    yield ", ".join(numbers) + source + "; not measured with this package" if numbers else "nothing"
+    for group in published()["deviations"].values():
+        for deviation in group:
+            if any(fnmatch(name, pattern) for pattern in deviation.get("configs", [])):
+                yield f"  deviation: {deviation['here']}; published: {deviation['published']}"
+
+
+def _name(node: DictConfig) -> str:
+    """Return the name of what a node builds, a class or a function, "" if it builds nothing."""
+    target = node.get("_target_", "")
+    return target.rpartition(".")[2] if isinstance(target, str) else target.__name__
+
+
+def _text(value: Any, omit: Collection[str] = ()) -> str:
+    """Return a value as one line of text, nodes as calls; criteria have lines of their own."""
+    if isinstance(value, DictConfig):
+        inside = _is_criterion(value)
+        arguments = []
+        for key in (str(k) for k in value if k != "_target_" and k not in omit):
+            if OmegaConf.is_missing(value, key) or (_is_criterion(value[key]) and not inside):
+                continue
+            plain = inside and key in ("cls_loss", "box_loss", "mask_loss", "balancer", "criterion")
+            arguments.append(_text(value[key]) if plain else f"{key}={_text(value[key])}")
+        return f"{_name(value)}({', '.join(arguments)})"
+    if isinstance(value, ListConfig | list | tuple):
+        texts = [_text(x) for x in value]
+        if len(texts) > 1 and len(set(texts)) == 1 and _is_part(value):
+            return f"{len(texts)} x {texts[0]}"
+        return f"[{', '.join(texts)}]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return getattr(value, "__name__", str(value))

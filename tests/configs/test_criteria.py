@@ -1,0 +1,104 @@
+"""The criteria of configs/common/criteria.py: names, sites, and what the papers say of each."""
+
+import pytest
+
+from brloss_d2.errors import InputError
+from brloss_d2.model_zoo import get_criterion, list_criteria
+from tests.helpers.criteria import ONE_STAGE, RCNN_CRITERIA, build_criterion
+
+# Of all sites, but for the exceptions below.
+CLS_LOSSES = {
+    "ce": "BinaryCrossEntropyLoss()",
+    "focal": "SigmoidFocalLoss(alpha=0.25, gamma=2.0)",
+    "qfl": "QualityFocalLoss(beta=2.0)",
+    "vfl": "VarifocalLoss(alpha=0.75, gamma=2.0)",
+    "mal": "MatchabilityAwareLoss(gamma=1.5)",
+    "ap": "APLoss(delta=1.0)",
+    "bap": "BucketedAPLoss(delta=1.0)",
+    "rs": "RankSortLoss(delta=0.5)",
+    "brs": "BucketedRankSortLoss(delta=0.5)",
+    "alrp": "ALRPLoss(delta=1.0)",
+}
+EXCEPTIONS = {
+    ("focal", "fovea"): "SigmoidFocalLoss(alpha=0.4, gamma=1.5)",
+    ("ap", "paa"): "APLoss(delta=0.5)",
+    ("bap", "paa"): "BucketedAPLoss(delta=0.5)",
+}
+# Box loss and its weight with AP Loss (None: self-balanced), then the same with hard targets.
+BOX_LOSSES = {
+    "rpn": ("GIoULoss()", None, "SmoothL1Loss(beta=0.0)", 1.0),
+    "atss": ("GIoULoss()", 2.0, "GIoULoss()", 2.0),
+    "paa": ("GIoULoss()", 1.0, "GIoULoss()", 1.3),
+    "retinanet": ("SmoothL1Loss(beta=1.0)", 0.25, "SmoothL1Loss(beta=0.0)", 1.0),
+    "fovea": ("SmoothL1Loss(beta=0.11)", 0.25, "SmoothL1Loss(beta=0.11)", 1.0),
+}
+SOFT_TARGETS = {"qfl": 2.0, "vfl": 1.5, "mal": 1.5}
+
+
+def test_names_of_the_criteria() -> None:
+    assert set(list_criteria()) == set(CLS_LOSSES) == set(list_criteria("atss"))
+    assert set(RCNN_CRITERIA) == set(CLS_LOSSES) - {"focal", *SOFT_TARGETS}
+    for site in (*ONE_STAGE, "retinanet_500s", "fovea_500s"):
+        assert list_criteria(site) == list_criteria()
+    assert list_criteria("mask") == list_criteria("rpn") == RCNN_CRITERIA
+
+
+@pytest.mark.parametrize(
+    ("name", "site"),
+    [(n, s) for s in BOX_LOSSES for n in CLS_LOSSES if s != "rpn" or n in RCNN_CRITERIA],
+)
+def test_content(name: str, site: str) -> None:
+    criterion = build_criterion(name, site)
+    assert repr(criterion.cls_loss) == EXCEPTIONS.get((name, site), CLS_LOSSES[name])
+    of_ap, weight_of_ap, of_hard, weight_of_hard = BOX_LOSSES[site]
+    if name == "alrp":
+        assert repr(criterion.box_loss) == "GIoULoss()"
+        assert criterion.error_scale == pytest.approx(1 / 0.6 if site == "rpn" else 1)
+        assert criterion.balancer.weight == 50
+        return
+    box_loss = repr(criterion.box_losses["loss_box_reg"])
+    if name in ("ce", "focal"):
+        assert (box_loss, criterion.box_weight) == (of_hard, {"loss_box_reg": weight_of_hard})
+    elif name in SOFT_TARGETS:
+        assert (box_loss, criterion.box_weight) == (
+            "GIoULoss()",
+            {"loss_box_reg": SOFT_TARGETS[name]},
+        )
+    else:
+        constant = weight_of_ap if name in ("ap", "bap") else None
+        assert box_loss == (of_ap if name in ("ap", "bap") else "GIoULoss()")
+        balancer = f"ConstantBalancer(weight={constant})" if constant else "SelfBalancer()"
+        assert repr(criterion.balancer) == balancer
+        assert criterion.images_per_pool == 4
+
+
+def test_pools_of_the_hundred_epochs() -> None:
+    for name in ("ap", "bap", "rs", "brs", "alrp"):
+        for detector in ("retinanet", "fovea"):
+            expected = build_criterion(name, detector, pools_per_epoch=3665)
+            expected.images_per_pool = 8
+            assert repr(build_criterion(name, f"{detector}_500s", pools_per_epoch=3665)) == repr(
+                expected
+            )
+            node = get_criterion(name, f"{detector}_500s")
+            assert node.images_per_pool == 8
+    assert get_criterion("alrp", "fovea_500s").balancer.pools_per_epoch == 3665
+
+
+def test_a_node_may_be_changed() -> None:
+    node = get_criterion("brs", "roi")
+    node.images_per_pool = 1
+    assert get_criterion("brs", "roi").images_per_pool == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "message"),
+    [
+        ("brz", "atss", "no criterion 'brz' for 'atss': expected one of ce, focal, .*brs"),
+        ("focal", "roi", "no criterion 'focal' for 'roi': expected one of ce, ap"),
+        ("brs", "ssd", "no site 'ssd': expected one of atss, fovea"),
+    ],
+)
+def test_unknown_names(name: str, site: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        get_criterion(name, site)
