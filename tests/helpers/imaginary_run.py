@@ -1,4 +1,4 @@
-"""The output folder of a run that never was: a data set of shapes, detections, metrics."""
+"""The output folder of a run that never was: a dataset of shapes, detections, metrics."""
 
 import json
 from pathlib import Path

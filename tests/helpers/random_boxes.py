@@ -13,7 +13,7 @@ HEIGHT, WIDTH = 120, 160
 def ground_truth(
     rng: np.random.Generator, *, images: int, categories: int, objects: int, crowds: bool
 ) -> dict[str, Any]:
-    """A data set with polygons in which the last category has no object and one image is empty."""
+    """A dataset with polygons in which the last category has no object and one image is empty."""
     records = [{"id": 3 * i + 1, "height": HEIGHT, "width": WIDTH} for i in range(images)]
     annotations: list[dict[str, Any]] = []
     for image in records[1:]:
@@ -41,7 +41,7 @@ def ground_truth(
 
 
 def federated(rng: np.random.Generator, data: dict[str, Any]) -> dict[str, Any]:
-    """The same as an LVIS data set: nobody looked for every category in every image."""
+    """The same as an LVIS dataset: nobody looked for every category in every image."""
     ids = [category["id"] for category in data["categories"]]
     images = [
         {
