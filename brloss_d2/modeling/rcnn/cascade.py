@@ -109,6 +109,4 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
             refined.append(Instances(before.image_size, proposal_boxes=clipped))
         if not self.training:
             return refined
-        matcher = self.proposal_matchers[stage + 1]
-        pairs = zip(refined, targets, strict=True)
-        return [self._label_image(p.proposal_boxes, t, matcher) for p, t in pairs]
+        return self._label_and_sample(refined, targets, self.proposal_matchers[stage + 1])

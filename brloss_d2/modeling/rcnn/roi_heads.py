@@ -89,8 +89,13 @@ class CriterionROIHeads(StandardROIHeads):
             other `gt_*` fields of the matched objects. Added boxes come first, then foreground,
             then background.
         """
+        return self._label_and_sample(proposals, targets, self.proposal_matcher)
+
+    def _label_and_sample(
+        self, proposals: list[Instances], targets: list[Instances], matcher: Matcher
+    ) -> list[Instances]:
         pairs = zip(proposals, targets, strict=True)
-        return [self._label_image(p.proposal_boxes, t, self.proposal_matcher) for p, t in pairs]
+        return [self._label_image(p.proposal_boxes, t, matcher) for p, t in pairs]
 
     def _label_image(self, boxes: Boxes, targets: Instances, matcher: Matcher) -> Instances:
         matches, labels = matcher(pairwise_iou(targets.gt_boxes, boxes))
