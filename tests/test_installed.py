@@ -14,8 +14,8 @@ import pytest
 
 Run = Callable[..., str]
 ROOT = Path(__file__).parents[1]
-SOURCES = ("brloss_d2", "configs", "projects", "pyproject.toml", "setup.py", "MANIFEST.in")
-DOCUMENTS = ("README.md", "LICENSE", "docs/model_zoo.md")
+FOLDERS = ("brloss_d2", "configs", "projects")
+FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +27,11 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("installed")
     source = folder / "source"
-    for name in (*SOURCES, *DOCUMENTS):
-        target = source / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, target)
+    for name in FOLDERS:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name in FILES:
+        shutil.copy(ROOT / name, source / name)
     build = "import setuptools.build_meta as b; b.build_sdist('..')"
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
     shutil.rmtree(source)
