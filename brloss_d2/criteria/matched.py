@@ -125,21 +125,23 @@ class MatchedPredictions:
         if self.rows_per_image is None:
             raise ValueError("pools of images need rows_per_image, the number of rows per image")
         counts = self.positives_per_image.tolist()
-        per_positive = ("pred_boxes", "gt_boxes", "pred_deltas", "gt_deltas", "references")
+        optional = ("pred_deltas", "gt_deltas", "references", "quality_logits")
+        given = {n: getattr(self, n) for n in optional if getattr(self, n) is not None}
         parts, row, positive = [], 0, 0
         for first in range(0, self.num_images, images_per_pool):
             rows_per_image = self.rows_per_image[first : first + images_per_pool]
             rows = slice(row, row + sum(rows_per_image))
             kept = slice(positive, positive + sum(counts[first : first + images_per_pool]))
-            values = {n: getattr(self, n) for n in (*per_positive, "quality_logits")}
             parts.append(
                 replace(
                     self,
                     logits=self.logits[rows],
                     labels=self.labels[rows],
+                    pred_boxes=self.pred_boxes[kept],
+                    gt_boxes=self.gt_boxes[kept],
                     foreground=self.foreground[kept] - row,
                     rows_per_image=rows_per_image,
-                    **{name: None if x is None else x[kept] for name, x in values.items()},
+                    **{name: x[kept] for name, x in given.items()},
                 )
             )
             row, positive = rows.stop, kept.stop

@@ -31,7 +31,7 @@ def config_files() -> dict[str, Path]:
     """Return the files of all configs by name, sorted.
 
     A name is the path below `configs` without its suffix, `coco/atss_R_50_FPN_rs_1x`. The names of
-    a project start with the name of the project, `co_detr/...`.
+    a project start with the name of the project and a slash.
     """
     found = {
         prefix + path.relative_to(folder).with_suffix("").as_posix(): path

@@ -144,7 +144,7 @@ def test_threshold_against_every_choice(tmp_path):
         (lambda f: (f / "truth.json").unlink(), "'test_run' are missing"),
         (
             lambda f: save_config(f, L(get_detection_dataset_dicts)(names="coco_2017_vall")),
-            "no data set named 'coco_2017_vall'",
+            "no dataset named 'coco_2017_vall'",
         ),
     ],
 )
