@@ -44,7 +44,7 @@ lint: $(INSTALLED)
 
 # Warnings, such as an argument that does not exist, fail. Links are checked by tests/docs.
 docs: $(INSTALLED)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # One thread a worker: more of both are slower than either. Tests of a file share its fixtures.
 test: lint docs

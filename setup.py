@@ -12,7 +12,7 @@ PROJECTS = {
     for path in ROOT.glob("projects/*/*/__init__.py")
 }
 # What brloss_d2.model_zoo reads; without a working copy, from brloss_d2/model_zoo/files.
-MODEL_ZOO = ("configs/**/*", "projects/*/configs/**/*", "projects/*/README.md", "docs/model_zoo.md")
+MODEL_ZOO = ("configs/**/*", "projects/*/configs/**/*")
 
 
 class BuildWithModelZoo(build_py):
@@ -23,7 +23,7 @@ class BuildWithModelZoo(build_py):
         if self.editable_mode:
             return
         for path in sorted(path for pattern in MODEL_ZOO for path in ROOT.glob(pattern)):
-            if path.is_file() and path.suffix in (".py", ".md", ".json", ".yaml"):
+            if path.is_file() and path.suffix in (".py", ".yaml"):
                 target = Path(self.build_lib, "brloss_d2/model_zoo/files", path.relative_to(ROOT))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self.copy_file(str(path), str(target))

@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import matplotlib
 import torch
+from tabulate import tabulate
+
+from brloss_d2.losses import BucketedRankSortLoss, RankSortLoss
 from support.contenders import CONTENDERS
 from support.machine import ROOT, commit, describe, versions
 from support.problems import SYNTHETIC, Problem, draw
 from support.timing import time_in_turn
-from tabulate import tabulate
-
-from brloss_d2.losses import BucketedRankSortLoss, RankSortLoss
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -24,9 +24,10 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
-from support.machine import MIB, ROOT, commit, describe, synchronize, versions
 from tabulate import tabulate
 from torch import Tensor, nn
+
+from support.machine import MIB, ROOT, commit, describe, synchronize, versions
 
 Batch = list[dict[str, Any]]
 Call = tuple[nn.Module, Any]
@@ -136,7 +137,7 @@ def call_before(modules: Iterable[nn.Module], hook: Callable[..., None]) -> Iter
             handle.remove()
 
 
-def _use_statistics_of_input(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+def _use_statistics_of_input(norm: Any, inputs: tuple[Tensor]) -> None:
     variance, mean = torch.var_mean(inputs[0], (0, 2, 3))
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)

@@ -1,12 +1,12 @@
-"""All that is to be checked and measured on a GPU, in one command.
+"""Run all checks and measurements that need a GPU, in one command.
 
     python tools/gpu_report.py --output output/gpu
 
-Runs the tests of the losses and their kernels, times the losses with both back-ends beside focal
+Runs the tests of the losses and their kernels, times the losses with both back-ends next to focal
 loss and the published algorithms, times iterations of detectors, and trains the small detector of
-`make demo` with several losses. Every step is a command with a log of its own in the output
-folder, where its CSV files, tables and pictures are left too; one that fails does not stop the
-others. Give the same command again to go on: steps that succeeded are not repeated.
+`make demo` with several losses. Each step is a command with its own log in the output folder,
+which also gets its CSV files, tables and pictures; a step that fails does not stop the others.
+Repeat the command to continue: steps that succeeded are not run again.
 """
 
 import argparse
@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from support.machine import ROOT, commit, describe, versions
 from tabulate import tabulate
 
-LOSSES = ("focal", "ap", "bap", "alrp", "rs", "brs")
-PUBLISHED = ("ap_loop", "rs_loop", "brs_matrices")
+from support.machine import ROOT, commit, describe, versions
+
+LOSSES: tuple[str, ...] = ("focal", "ap", "bap", "alrp", "rs", "brs")
+PUBLISHED: tuple[str, ...] = ("ap_loop", "rs_loop", "brs_matrices")
 _CO_DETR = "projects/co_detr/configs/co_deformable_detr_R_50_{}_1x.py"
 FAMILIES = {
     "faster": ("configs/coco/faster_rcnn_R_50_FPN_{}_1x.py", ("ce", "rs", "brs")),
@@ -33,11 +34,18 @@ FAMILIES = {
     "atss": ("configs/coco/atss_R_50_FPN_{}_1x.py", ("focal", "rs", "brs")),
     "co_detr": (_CO_DETR, ("focal", "brs")),
 }
+QUICK = "configs/quick/faster_rcnn_R_18_FPN_{}_300it.py"
 KERNELS = ("tests/ops/triton_cases.py", "tests/projects/co_detr/ms_deform_triton_cases.py")
 
 
 class Step(NamedTuple):
-    """A command, and the seconds after which it is stopped. Its name is that of its log."""
+    """A command with a time limit.
+
+    Attributes:
+        name: name of the step and of its log.
+        command: program and arguments.
+        limit: seconds after which the command is stopped.
+    """
 
     name: str
     command: list[str]
@@ -45,12 +53,15 @@ class Step(NamedTuple):
 
 
 def steps(output: Path, python: str, minutes: float) -> list[Step]:
-    """What there is to do, the most important first.
+    """List the steps, the most important first.
 
     Args:
-        output: folder for what the steps write.
-        python: the interpreter.
-        minutes: for everything; the long steps share them.
+        output: folder for the results of the steps.
+        python: path of the interpreter.
+        minutes: time for all steps together.
+
+    Returns:
+        The steps, with limits in proportion to `minutes`.
     """
     shapes = output / "shapes"
     share = 60 * minutes
@@ -60,8 +71,9 @@ def steps(output: Path, python: str, minutes: float) -> list[Step]:
         Step("tests", [python, "-m", "pytest", "-W", "ignore", *tests], 0.15 * share),
     ]
     for backend in ("triton", "torch"):
-        losses = LOSSES + PUBLISHED if backend == "triton" else LOSSES  # these once
-        command = [python, "benchmarks/losses.py", "--backend", backend, "--losses", *losses]
+        # The published algorithms have one back-end: they are timed once.
+        names = LOSSES + PUBLISHED if backend == "triton" else LOSSES
+        command = [python, "benchmarks/losses.py", "--backend", backend, "--losses", *names]
         command += ["--scores", "synthetic", "rpn_late", "--rounds", "15", "--limit", "5"]
         command += ["--output", str(output), "--name", f"losses_{backend}"]
         found.append(Step(f"losses_{backend}", command, 0.2 * share))
@@ -74,28 +86,17 @@ def steps(output: Path, python: str, minutes: float) -> list[Step]:
         Step("shapes", [python, "tools/make_shapes.py", "--output", str(shapes)], 0.05 * share)
     )
     for loss in ("brs", "rs", "ce"):
-        found.append(Step(f"train_{loss}", _training(python, shapes, output, loss), 0.1 * share))
+        command = [python, "train_net.py", "--config-file", QUICK.format(loss), "train.device=cuda"]
+        for split in ("train", "val"):
+            command.append(f"data.{split}={shapes}/annotations/instances_{split}.json")
+            command.append(f"data.{split}_images={shapes}/{split}")
+        command.append(f"train.output_dir={output}/train_{loss}")
+        found.append(Step(f"train_{loss}", command, 0.1 * share))
     return found
 
 
-def _training(python: str, shapes: Path, output: Path, loss: str) -> list[str]:
-    annotations = shapes / "annotations"
-    return [
-        python,
-        "train_net.py",
-        "--config-file",
-        f"configs/quick/faster_rcnn_R_18_FPN_{loss}_300it.py",
-        "train.device=cuda",
-        f"data.train={annotations / 'instances_train.json'}",
-        f"data.train_images={shapes / 'train'}",
-        f"data.val={annotations / 'instances_val.json'}",
-        f"data.val_images={shapes / 'val'}",
-        f"train.output_dir={output / f'train_{loss}'}",
-    ]
-
-
 def run(step: Step, output: Path) -> str:
-    """Run one step; return what became of it."""
+    """Run a step that has not succeeded before; return its result in one line."""
     log, done = output / f"{step.name}.log", output / f"{step.name}.done"
     if done.exists():
         return done.read_text()
@@ -115,7 +116,7 @@ def run(step: Step, output: Path) -> str:
 
 
 def _gist(log: Path) -> str:
-    """The line of a log that tells most: counts of tests, an AP, or the last one."""
+    """Return the most informative line of a log: counts of tests, an AP, or the last line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     for line in reversed(lines):
         if re.search(r"\d+ passed|\d+ failed|Average Precision .*0\.50:0\.95 \| area=   all", line):
@@ -127,9 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "gpu", help="folder")
-    parser.add_argument("--minutes", type=float, default=25, help="for everything (%(default)s)")
-    parser.add_argument("--steps", nargs="+", help="these alone, by name")
-    parser.add_argument("--list", action="store_true", help="say what would be run, and end")
+    parser.add_argument(
+        "--minutes", type=float, default=25, help="time for all steps (%(default)s)"
+    )
+    parser.add_argument("--steps", nargs="+", help="names of the steps to run (default: all)")
+    parser.add_argument("--list", action="store_true", help="print the commands and exit")
     args = parser.parse_args(argv)
     output = args.output.absolute()
     todo = steps(output, sys.executable, args.minutes)

@@ -1,9 +1,9 @@
-"""Train a detector for a while and keep how its scores were distributed, for the benchmark.
+"""Train a detector for a while and record how its scores are distributed, for the benchmark.
 
     python tools/make_shapes.py --output datasets/shapes
     python benchmarks/record_scores.py --shapes datasets/shapes --iterations 300
 
-Three snapshots (early, mid, late: the first, middle and last `--window` iterations) of each head,
+Each head gets three snapshots (early, mid, late: the first, middle and last `--window` iterations),
 as quantiles of the logits of negatives and positives and of the quality of the positives.
 """
 
@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.engine import default_argument_parser
-from support.problems import RECORDED, STAGES
 from torch import nn
 
 from brloss_d2.criteria import Criterion, MatchedPredictions
 from brloss_d2.engine import main as train
 from brloss_d2.engine import run
 from brloss_d2.losses import paired_box_iou
+from support.problems import RECORDED, STAGES
 
 CONFIG = "configs/quick/faster_rcnn_R_18_FPN_brs_300it.py"
 TAILS = (0.0001, 0.001, 0.005)
@@ -32,9 +32,14 @@ LEVELS = (0.0, *TAILS, *np.linspace(0.01, 0.99, 99).tolist(), *(1 - t for t in T
 
 
 class ScoreRecorder:
-    """Collects the scores that criteria are called with; a hook before every forward pass."""
+    """Forward pre-hook for all modules that collects the scores given to criteria.
 
-    def __init__(self, iterations: int, window: int):
+    Args:
+        iterations: number of iterations of the training.
+        window: number of iterations per snapshot.
+    """
+
+    def __init__(self, iterations: int, window: int) -> None:
         middle = (iterations - window) // 2
         starts = dict(zip(STAGES, (0, middle, iterations - window), strict=True))
         self.windows = {stage: range(start, start + window) for stage, start in starts.items()}
@@ -42,71 +47,65 @@ class ScoreRecorder:
         self.parts: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
 
     def __call__(self, module: nn.Module, inputs: tuple) -> None:
-        """To be registered with `register_module_forward_pre_hook`."""
+        """Collect the scores if the module is a criterion and the iteration in a snapshot."""
         if not isinstance(module, Criterion):
             return
         (matched,) = inputs
         head = "rpn" if matched.num_classes == 1 else "roi"
         for stage, window in self.windows.items():
             if self.seen[head] in window:
-                self._add(self.parts[f"{head}_{stage}"], matched)
+                add_scores(self.parts[f"{head}_{stage}"], matched)
         self.seen[head] += 1
 
-    @torch.no_grad()
-    def _add(self, parts: dict[str, list], matched: MatchedPredictions) -> None:
-        labels, logits = matched.binary_labels(), matched.logits.float()
-        parts["negatives"].append(logits[labels == 0].cpu().numpy())
-        parts["positives"].append(logits[labels == 1].cpu().numpy())
-        parts["quality"].append(paired_box_iou(matched.pred_boxes, matched.gt_boxes).cpu().numpy())
-
     def snapshots(self) -> dict[str, dict]:
-        """Per head and stage: number and quantiles of negatives, positives, quality."""
+        """Return numbers and quantiles of negatives, positives and quality, by head and stage."""
         found = {}
         for name, parts in sorted(self.parts.items()):
             joined = {what: np.concatenate(arrays) for what, arrays in parts.items()}
             counts = {f"num_{what}": len(joined[what]) for what in ("negatives", "positives")}
-            quantiles = {what: _quantiles(values) for what, values in joined.items()}
+            quantiles = {
+                what: [float(f"{v:.6g}") for v in np.quantile(values.astype(np.float64), LEVELS)]
+                for what, values in joined.items()
+            }
             found[name] = {**counts, **quantiles}
         return found
 
 
-def _quantiles(values: np.ndarray) -> list[float]:
-    return [float(f"{v:.6g}") for v in np.quantile(values.astype(np.float64), LEVELS)]
+@torch.no_grad()
+def add_scores(parts: dict[str, list], matched: MatchedPredictions) -> None:
+    """Append the logits of negatives and positives, and the IoUs of the positives, to `parts`."""
+    labels, logits = matched.binary_labels(), matched.logits.float()
+    parts["negatives"].append(logits[labels == 0].cpu().numpy())
+    parts["positives"].append(logits[labels == 1].cpu().numpy())
+    parts["quality"].append(paired_box_iou(matched.pred_boxes, matched.gt_boxes).cpu().numpy())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    args = _parser().parse_args(argv)
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=formatter)
+    option = parser.add_argument
+    option("--shapes", default="datasets/shapes", help="folder made by tools/make_shapes.py")
+    option("--config-file", default=CONFIG, help="config with a ranking loss")
+    option("--iterations", type=int, default=300, help="iterations of training")
+    option("--window", type=int, default=5, help="iterations per snapshot")
+    option("--output", type=Path, default=RECORDED, help="JSON file")
+    args = parser.parse_args(argv)
+    command = ["--config-file", args.config_file, f"train.max_iter={args.iterations}"]
+    for split in ("train", "val"):
+        command.append(f"data.{split}={args.shapes}/annotations/instances_{split}.json")
+        command.append(f"data.{split}_images={args.shapes}/{split}")
     recorder = ScoreRecorder(args.iterations, args.window)
     handle = nn.modules.module.register_module_forward_pre_hook(recorder)
     with tempfile.TemporaryDirectory() as folder:
-        run(train, default_argument_parser().parse_args(_command(args, folder)))
+        command.append(f"train.output_dir={folder}")
+        run(train, default_argument_parser().parse_args(command))
     handle.remove()
     how = {"config": args.config_file, "iterations": args.iterations, "window": args.window}
     content = {"recorded": how, "levels": LEVELS, "snapshots": recorder.snapshots()}
     args.output.write_text(json.dumps(content).replace('"rpn', '\n"rpn').replace('"roi', '\n"roi'))
     print(f"Wrote {args.output}")
     return 0
-
-
-def _command(args: argparse.Namespace, folder: str) -> list[str]:
-    data = [f"data.train={args.shapes}/annotations/instances_train.json"]
-    data += [f"data.train_images={args.shapes}/train"]
-    data += [f"data.val={args.shapes}/annotations/instances_val.json"]
-    data += [f"data.val_images={args.shapes}/val"]
-    options = [f"train.max_iter={args.iterations}", f"train.output_dir={folder}"]
-    return ["--config-file", args.config_file, *data, *options]
-
-
-def _parser() -> argparse.ArgumentParser:
-    formatter = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=formatter)
-    parser.add_argument("--shapes", default="datasets/shapes", help="made by tools/make_shapes.py")
-    parser.add_argument("--config-file", default=CONFIG, help="one with a ranking loss")
-    parser.add_argument("--iterations", type=int, default=300, help="of training")
-    parser.add_argument("--window", type=int, default=5, help="iterations in a snapshot")
-    parser.add_argument("--output", type=Path, default=RECORDED, help="JSON file")
-    return parser
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "brloss_d2"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "brloss_d2"
 
 # Which sub-packages each may import. `errors` and `utils` are free for all.
 ALLOWED = {
@@ -31,6 +32,12 @@ ALLOWED = {
     "projects": set(),
 }
 TORCH_ONLY = ("ops", "losses", "criteria")
+FOLDERS = {
+    *("benchmarks", "brloss_d2", "compat", "configs", "demo", "docs", "projects", "requirements"),
+    *("tests", "tools"),
+}
+# Folders of tests that are not named after a part of the package.
+OTHER_TESTS = {"benchmarks", "compat", "configs", "docs", "tools"}
 
 
 def modules(part: str) -> list[Path]:
@@ -51,9 +58,50 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def parts() -> set[str]:
+    return {p.name for p in PACKAGE.iterdir() if p.is_dir() and any(p.rglob("*.py"))}
+
+
 def test_every_part_is_known():
-    parts = {p.name for p in PACKAGE.iterdir() if p.is_dir() and any(p.rglob("*.py"))}
-    assert parts <= set(ALLOWED)
+    assert parts() == set(ALLOWED)
+
+
+def test_every_folder_is_known():
+    """A new one belongs into CONTRIBUTING.md, too."""
+    found = {p.name for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith(".")}
+    assert found >= FOLDERS
+    command = ["git", "ls-files", "--", *sorted(found - FOLDERS)]
+    if found > FOLDERS and (ROOT / ".git").exists():
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.stdout == "", "folders under version control that FOLDERS does not name"
+
+
+def test_tests_mirror_the_package():
+    folders = {p.name for p in (ROOT / "tests").iterdir() if any(p.glob("**/test_*.py"))}
+    assert folders - OTHER_TESTS <= parts()
+    assert folders >= OTHER_TESTS
+
+
+def test_every_folder_of_tests_is_a_package():
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert (path.parent / "__init__.py").exists(), path.parent
+
+
+def test_nothing_edits_the_path_of_imports():
+    """Tests and programs find each other by their place: `pythonpath` in pyproject.toml."""
+    for folder in ("benchmarks", "brloss_d2", "demo", "tests", "tools"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    assert not ast.unparse(node.func).startswith("sys.path."), (path, node.lineno)
+
+
+def test_the_package_names_no_project():
+    projects = [p.name for p in (ROOT / "projects").iterdir() if p.is_dir()]
+    assert projects
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text()
+        assert not [name for name in projects if name in text], path
 
 
 @pytest.mark.parametrize("part", ALLOWED)
@@ -61,7 +109,7 @@ def test_imports_run_one_way(part):
     allowed = ALLOWED[part] | {part, "errors", "utils"}
     for path in modules(part):
         own = {n.split(".")[1] for n in imports(path) if n.startswith("brloss_d2.")}
-        assert own & {p.name for p in PACKAGE.iterdir() if p.is_dir()} <= allowed, path
+        assert own & parts() <= allowed, path
 
 
 @pytest.mark.parametrize("part", TORCH_ONLY)

@@ -60,11 +60,13 @@ STYLE = {
     "hatch.linewidth": 0.8,
 }
 RANGE = (-2.9, 2.9)
-WIDTH = 0.12  # of a bar, in logits
+WIDTH = 0.12  # width of a bar, in logits
+STEPS, RATE = 200, 0.15  # of the descents in the picture of RS
+BAP_DELTA = 1.0  # half width of the ramp of BAP, in logits
 
 
 def stacked(rows: int, height: float = 2.5) -> tuple[Figure, list[Axes]]:
-    """Axes below each other over one axis of logits."""
+    """Create axes below each other with a common axis of logits."""
     figure, axes = plt.subplots(
         rows, 1, figsize=(7.6, height * rows), sharex=True, layout="constrained"
     )
@@ -73,28 +75,26 @@ def stacked(rows: int, height: float = 2.5) -> tuple[Figure, list[Axes]]:
 
 
 def gradient(loss: Callable[..., dict[str, Tensor]], term: str, *arguments: Tensor) -> Tensor:
-    """Gradient of one term of a loss with respect to the logits, (M,)."""
+    """Return the gradient of one term of a loss with respect to the logits, (M,)."""
     logits = arguments[0].clone().requires_grad_()
-    loss(logits, *arguments[1:])[term].backward()
-    assert logits.grad is not None
-    return logits.grad
+    return torch.autograd.grad(loss(logits, *arguments[1:])[term], logits)[0]
 
 
 def mark_decisions(axes: Axes, y: float = 0.0) -> None:
-    """The positives as blue dots, the negatives as orange squares, at a height."""
+    """Draw the positives as blue dots and the negatives as orange squares, at height `y`."""
     style = {"zorder": 5, "clip_on": False, "linestyle": ""}
     axes.plot(POSITIVES, [y] * len(POSITIVES), "o", color=BLUE, label="positive", ms=8, **style)
     axes.plot(NEGATIVES, [y] * len(NEGATIVES), "s", color=ORANGE, label="negative", ms=6, **style)
 
 
 def movement(axes: Axes, title: str, solid: Tensor, hatched: Tensor | None = None) -> None:
-    """Show how a step of gradient descent moves the decisions, upwards where a score is raised.
+    """Draw how a step of gradient descent moves the logits: upward bars raise a score.
 
     Args:
-        axes: where; they get labels for the legend only by `compared`.
-        title: of the axes.
-        solid: gradients (M,).
-        hatched: others (M,) to compare them with, to the left of them.
+        axes: axes to draw into; `compared` makes their legend.
+        title: title of the axes.
+        solid: gradients (M,), drawn as solid bars.
+        hatched: gradients (M,) to compare with, drawn as hatched bars to the left.
     """
     colors = [BLUE if label else ORANGE for label in LABELS]
     offset = 0.0 if hatched is None else WIDTH / 2
@@ -108,50 +108,45 @@ def movement(axes: Axes, title: str, solid: Tensor, hatched: Tensor | None = Non
 
 
 def legend(axes: Axes, **options: object) -> None:
-    """Put the legend to the right of the axes, where it hides nothing."""
+    """Put the legend to the right of the axes, so that it hides nothing."""
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), **options)
 
 
 def compared(hatched: str, solid: str) -> list[Patch]:
-    """Entries of a legend for the two kinds of bars, whatever their color."""
+    """Return legend entries for the hatched and the solid bars."""
     return [
         Patch(facecolor="white", edgecolor=GRAY, hatch="/////", label=hatched),
         Patch(facecolor=GRAY, edgecolor=GRAY, label=solid),
     ]
 
 
-STEPS, RATE = 200, 0.15  # of the descents in the picture of RS
-
-
 def draw_ap() -> Figure:
-    """Which negatives a positive counts, and how AP Loss moves all scores."""
+    """Draw which negatives a positive counts, and how AP Loss moves all scores."""
     figure, (top, bottom) = stacked(2)
-    _false_positives(top, 1, delta=1.0)
+    i, delta = 1, 1.0
+    above = ramp(NEGATIVES - POSITIVES[i], delta)
+    others = ramp(POSITIVES - POSITIVES[i], delta)
+    others[i] = 1.0
+    fp, rank = float(above.sum()), float(above.sum() + others.sum())
+    s = torch.linspace(*RANGE, 400, dtype=torch.float64)
+    top.plot(s, ramp(s - POSITIVES[i], delta), color=BLACK, label="$H(s - s_i)$")
+    style = {"color": ORANGE, "linewidth": 5, "alpha": 0.5}
+    top.vlines(NEGATIVES, 0, above, label="counted of it", **style)
+    mark_decisions(top)
+    top.annotate("$i$", (POSITIVES[i], 0), (0, 9), textcoords="offset points", ha="center")
+    text = f"FP$(i)$ = {fp:.2f}\nrank$(i)$ = {rank:.2f}\nerror = FP / rank = {fp / rank:.2f}"
+    top.text(-2.7, 0.98, text, va="top", linespacing=1.5)
+    tidy(
+        top, title="Positive $i$ counts the negatives above it, those nearby in part", ylabel="$H$"
+    )
     legend(top)
     title = "Positives rise by their error; negatives fall by their share in the errors"
     movement(bottom, title, gradient(ap_loss, "loss_rank", LOGITS, LABELS))
     return figure
 
 
-def _false_positives(axes: Axes, i: int, delta: float) -> None:
-    above = ramp(NEGATIVES - POSITIVES[i], delta)
-    others = ramp(POSITIVES - POSITIVES[i], delta)
-    others[i] = 1.0
-    fp, rank = float(above.sum()), float(above.sum() + others.sum())
-    s = torch.linspace(*RANGE, 400, dtype=torch.float64)
-    axes.plot(s, ramp(s - POSITIVES[i], delta), color=BLACK, label="$H(s - s_i)$")
-    style = {"color": ORANGE, "linewidth": 5, "alpha": 0.5}
-    axes.vlines(NEGATIVES, 0, above, label="counted of it", **style)
-    mark_decisions(axes)
-    axes.annotate("$i$", (POSITIVES[i], 0), (0, 9), textcoords="offset points", ha="center")
-    text = f"FP$(i)$ = {fp:.2f}\nrank$(i)$ = {rank:.2f}\nerror = FP / rank = {fp / rank:.2f}"
-    axes.text(-2.7, 0.98, text, va="top", linespacing=1.5)
-    title = "Positive $i$ counts the negatives above it, those nearby in part"
-    tidy(axes, title=title, ylabel="$H$")
-
-
 def draw_alrp() -> Figure:
-    """What localization errors do to the ranking and how the boxes are weighted."""
+    """Draw how localization errors change the ranking and how the boxes are weighted."""
     figure, (top, bottom) = stacked(2)
     errors = 1 - IOU
     _box_weights(top, errors)
@@ -183,7 +178,7 @@ def _box_weights(axes: Axes, errors: Tensor) -> None:
 
 
 def draw_rs() -> Figure:
-    """The two terms of RS, and what becomes of the scores by following it, and AP Loss."""
+    """Draw the two terms of RS Loss, and gradient descent on RS and on AP Loss."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 5.8), layout="constrained")
     _sorting(axes[0, 0])
     rank, sort = (
@@ -223,7 +218,7 @@ def _descent(axes: Axes, title: str, loss: Callable[..., dict[str, Tensor]]) -> 
 
 
 def descend(loss: Callable[..., dict[str, Tensor]]) -> Tensor:
-    """Logits after each of `STEPS` steps of gradient descent, (STEPS + 1, M)."""
+    """Return the logits before and after each step of gradient descent, (STEPS + 1, M)."""
     path = [LOGITS]
     for _ in range(STEPS):
         logits = path[-1]
@@ -233,18 +228,12 @@ def descend(loss: Callable[..., dict[str, Tensor]]) -> Tensor:
     return torch.stack(path)
 
 
-DELTA = 1.0  # of BAP
-
-
 def draw_bap() -> Figure:
-    """The buckets with their prototypes, and the gradients with and without them."""
+    """Draw the buckets with their prototypes, and the gradients with and without buckets."""
     figure, (top, bottom) = stacked(2)
     _buckets(top)
     legend(top)
-
-    def exact(*arguments: Tensor) -> dict[str, Tensor]:
-        return rank_sort_loss(*arguments, delta=DELTA)
-
+    exact = partial(rank_sort_loss, delta=BAP_DELTA)
     without = gradient(exact, "loss_rank", LOGITS, LABELS, torch.ones_like(POSITIVES))
     bap = gradient(bucketed_ap_loss, "loss_rank", LOGITS, LABELS)
     movement(bottom, "The negatives of a bucket all fall alike", bap, without)
@@ -253,7 +242,7 @@ def draw_bap() -> Figure:
 
 
 def _buckets(axes: Axes) -> None:
-    reach = float(POSITIVES.min()) - DELTA
+    reach = float(POSITIVES.min()) - BAP_DELTA
     edges = sorted([reach, *POSITIVES.tolist(), RANGE[1]])
     for k, (low, high) in enumerate(pairwise(edges)):
         axes.axvspan(low, high, color=GRAY, alpha=0.12 if k % 2 else 0.25, linewidth=0)
@@ -270,7 +259,7 @@ def _buckets(axes: Axes) -> None:
 
 
 def draw_brs() -> Figure:
-    """The negatives' gradient of RS and BRS with few and many positives."""
+    """Draw the gradients of the negatives under RS and BRS Loss, with few and many positives."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, layout="constrained")
     for ax, count in zip(axes, (3, 10, 100), strict=True):
         _staircase(ax, count)
@@ -279,14 +268,12 @@ def draw_brs() -> Figure:
     return figure
 
 
-def _normal(count: int, mean: float) -> Tensor:
-    """Evenly spaced quantiles of N(mean, 1), ascending."""
-    levels = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    return mean + torch.special.ndtri(levels)
-
-
 def _staircase(axes: Axes, count: int) -> None:
-    negatives, positives = _normal(2000, 0.0), _normal(count, 1.0)
+    """Draw the gradients with `count` positives from N(1, 1) and 2000 negatives from N(0, 1)."""
+    negatives, positives = (
+        mean + torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)
+        for n, mean in ((2000, 0.0), (count, 1.0))
+    )
     logits = torch.cat([negatives, positives])
     labels = torch.tensor([0] * len(negatives) + [1] * count)
     quality = torch.ones(count, dtype=torch.float64)
@@ -311,14 +298,16 @@ SOFT = {
 }
 
 
-def draw(name: str, loss: ScoreLoss) -> Figure:
-    """Loss and gradient against the score, for a negative and for positives."""
+def draw_score_based(name: str, loss: ScoreLoss) -> Figure:
+    """Draw loss and gradient against the score, for a negative and for positives."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.3), layout="constrained")
     scores = torch.linspace(0.002, 0.998, 499, dtype=torch.float64)
     for label, (target, color, line) in (SOFT if loss.soft_targets else HARD).items():
-        value, step = _curves(loss, scores, target)
-        left.plot(scores, value, line, color=color, label=label)
-        right.plot(scores, step, line, color=color, label=label)
+        logits = scores.logit().requires_grad_()
+        value = loss(logits, torch.full_like(scores, target))
+        (slope,) = torch.autograd.grad(value.sum(), logits)
+        left.plot(scores, value.detach(), line, color=color, label=label)
+        right.plot(scores, -slope, line, color=color, label=label)
     right.axhline(0, color=BLACK, linewidth=0.8)
     tidy(left, title=name, xlabel="score", ylabel="loss", ylim=(-0.05, 3), xlim=(0, 1))
     title = "What becomes of a score depends on itself alone"
@@ -328,15 +317,8 @@ def draw(name: str, loss: ScoreLoss) -> Figure:
     return figure
 
 
-def _curves(loss: ScoreLoss, scores: Tensor, target: float) -> tuple[Tensor, Tensor]:
-    logits = scores.logit().requires_grad_()
-    value = loss(logits, torch.full_like(scores, target))
-    (gradient,) = torch.autograd.grad(value.sum(), logits)
-    return value.detach(), -gradient
-
-
 SCORE_BASED: dict[str, Callable[[], Figure]] = {
-    file: partial(draw, name, loss)
+    file: partial(draw_score_based, name, loss)
     for file, (name, loss) in {
         "ce": ("Cross-entropy", BinaryCrossEntropyLoss()),
         "focal": ("Focal Loss", SigmoidFocalLoss()),

@@ -1,4 +1,4 @@
-"""The user's data: a folder or four paths, and a cut of it for a quick look."""
+"""Data to compare on: a folder or four paths, and the first images for a quick look."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from brloss_d2.data import CocoSummary, check_coco_json
 from brloss_d2.errors import InputError
 
-_LAYOUTS = ("", "2017", "2014")  # what COCO appends to its splits
+_SUFFIXES = ("", "2017", "2014")  # of COCO's splits
 
 
 class Data(NamedTuple):
@@ -23,7 +23,7 @@ class Data(NamedTuple):
         """Read `train.json,train_images,val.json,val_images`, or a folder with both splits.
 
         Raises:
-            InputError: neither.
+            InputError: the text is neither.
         """
         parts = [Path(part).expanduser() for part in text.split(",")]
         if len(parts) == len(cls._fields):
@@ -33,8 +33,12 @@ class Data(NamedTuple):
                 f"--data has {len(parts)} parts: expected train.json,train_images,val.json,"
                 "val_images or one folder."
             )
-        for suffix in _LAYOUTS:
-            found = cls._in_folder(parts[0], suffix)
+        (folder,) = parts
+        for suffix in _SUFFIXES:
+            paths = []
+            for split in (f"train{suffix}", f"val{suffix}"):
+                paths += [folder / "annotations" / f"instances_{split}.json", folder / split]
+            found = cls(*paths)
             if found.train.is_file() and found.val.is_file():
                 return found
         raise InputError(
@@ -43,45 +47,42 @@ class Data(NamedTuple):
             "train.json,train_images,val.json,val_images."
         )
 
-    @classmethod
-    def _in_folder(cls, folder: Path, suffix: str) -> "Data":
-        files = []
-        for split in (f"train{suffix}", f"val{suffix}"):
-            files += [folder / "annotations" / f"instances_{split}.json", folder / split]
-        return cls(*files)
-
     @property
     def overrides(self) -> list[str]:
-        """The `data.*` keys of train_net.py."""
+        """Overrides of train_net.py that select the data."""
         return [f"data.{key}={path}" for key, path in self._asdict().items()]
 
     def check_train(self) -> CocoSummary:
         """Check the training split.
 
         Raises:
-            InputError: something is wrong with it.
+            InputError: the split has mistakes.
         """
         return check_coco_json(str(self.train), str(self.train_images))
 
     def first(self, count: int, folder: Path) -> "Data":
-        """The first images of both splits: writes two JSON files to `folder`.
+        """Select the first images of both splits.
+
+        Args:
+            count: number of images per split.
+            folder: folder for the two JSON files of the selection.
+
+        Returns:
+            Data with these files.
 
         Raises:
-            InputError: a file is no COCO-format JSON.
+            InputError: an annotation file has mistakes.
         """
         self.check_train()
         check_coco_json(str(self.val), str(self.val_images), key="data.val")
         folder.mkdir(parents=True, exist_ok=True)
         cut = {}
-        for split in ("train", "val"):
-            content = json.loads(getattr(self, split).read_text(encoding="utf-8"))
+        for split, path in (("train", self.train), ("val", self.val)):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            images = sorted(content["images"], key=lambda image: image["id"])[:count]
+            kept = {image["id"] for image in images}
+            annotations = [a for a in content["annotations"] if a["image_id"] in kept]
+            content |= {"images": images, "annotations": annotations}
             cut[split] = folder / f"first_{count}_{split}.json"
-            cut[split].write_text(json.dumps(_first_images(content, count)), encoding="utf-8")
+            cut[split].write_text(json.dumps(content), encoding="utf-8")
         return self._replace(**cut)
-
-
-def _first_images(content: dict, count: int) -> dict:
-    images = sorted(content["images"], key=lambda image: image["id"])[:count]
-    kept = {image["id"] for image in images}
-    annotations = [a for a in content["annotations"] if a["image_id"] in kept]
-    return {**content, "images": images, "annotations": annotations}

@@ -1,11 +1,12 @@
-"""What differs between the configs of several losses, in words."""
+"""Differences between the configs of several losses, in words."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-_OWN = ("optimizer.lr", "train.output_dir")  # told otherwise
+# Keys that the notes mention elsewhere or that say nothing.
+_SKIPPED = ("optimizer.lr", "train.output_dir")
 _MEANING = {
     "model.head.has_quality": "a branch that predicts how good a box is, for its score",
     "model.box_transform.weights": "units of the encoded boxes",
@@ -15,7 +16,7 @@ _MEANING = {
 
 
 def notes(configs: Mapping[str, DictConfig]) -> list[str]:
-    """What differs between the configs of the losses, in words."""
+    """Describe the differences between configs, by the name of the loss, one line each."""
     rates = {loss: cfg.optimizer.lr for loss, cfg in configs.items()}
     if len(set(rates.values())) == 1:
         found = [
@@ -25,16 +26,16 @@ def notes(configs: Mapping[str, DictConfig]) -> list[str]:
     else:
         found = [f"learning rates: {_by_value(rates)}"]
     for key, values in differences(configs).items():
-        if key not in _OWN:
+        if key not in _SKIPPED:
             meaning = f" ({_MEANING[key]})" if key in _MEANING else ""
             found.append(f"`{key}`{meaning}: {_by_value(values)}")
     for loss, cfg in configs.items():
-        for key, text in criteria_of(cfg).items():
-            found.append(f"{loss}, `{key}`: `{text}`")
+        found += [f"{loss}, `{key}`: `{text}`" for key, text in criteria_of(cfg).items()]
     return found
 
 
-def _by_value(values: dict[str, object]) -> str:
+def _by_value(values: Mapping[str, object]) -> str:
+    """List each value with the names that have it."""
     groups: dict[str, list[str]] = {}
     for loss, value in values.items():
         groups.setdefault(str(value), []).append(loss)
@@ -42,7 +43,7 @@ def _by_value(values: dict[str, object]) -> str:
 
 
 def describe(node: Any) -> str:
-    """A plain config node as the call it stands for: `GIoULoss()`."""
+    """Write a plain config node as the call that it stands for, such as `GIoULoss()`."""
     if isinstance(node, dict) and "_target_" in node:
         target = node["_target_"]
         name = target.rpartition(".")[2] if isinstance(target, str) else target.__name__
@@ -52,7 +53,7 @@ def describe(node: Any) -> str:
 
 
 def criteria_of(cfg: DictConfig) -> dict[str, str]:
-    """Every criterion of a config in words, by its key."""
+    """Describe the criteria of a config, by key."""
     return {
         key: describe(node)
         for key, node in walk(plain(cfg))
@@ -61,7 +62,14 @@ def criteria_of(cfg: DictConfig) -> dict[str, str]:
 
 
 def differences(configs: Mapping[str, DictConfig]) -> dict[str, dict[str, str]]:
-    """Keys in which configs differ -> name of the config -> value; without the criteria."""
+    """Find the keys in which configs differ, except inside of criteria.
+
+    Args:
+        configs: configs by name.
+
+    Returns:
+        For each such key, the values by name of the config.
+    """
     flat = {
         name: {key: describe(x) for key, x in walk(plain(cfg)) if not isinstance(x, dict | list)}
         for name, cfg in configs.items()
@@ -75,16 +83,14 @@ def differences(configs: Mapping[str, DictConfig]) -> dict[str, dict[str, str]]:
 
 
 def plain(cfg: DictConfig) -> Any:
-    """A config as dicts and lists, interpolations as they are written."""
+    """Convert a config to dicts and lists, without resolving interpolations."""
     return OmegaConf.to_container(cfg, resolve=False)
 
 
 def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Everything below a plain config node with its key."""
-    children: Iterable[tuple[Any, Any]] = ()
-    if isinstance(node, dict):
-        children = node.items()
-    elif isinstance(node, list):
+    """Yield the dotted key and value of everything below a plain config node."""
+    children = node.items() if isinstance(node, dict) else ()
+    if isinstance(node, list):
         children = enumerate(node)
     for key, child in children:
         below = f"{path}.{key}" if path else str(key)

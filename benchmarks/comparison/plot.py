@@ -1,4 +1,4 @@
-"""The picture of a comparison: AP of each loss with every seed, and the way there."""
+"""Picture of a comparison: AP of each loss with each seed, and AP during training."""
 
 import statistics
 from pathlib import Path
@@ -8,16 +8,16 @@ from matplotlib.figure import Figure
 
 from comparison.report import Study, mean_and_spread
 
-# Okabe and Ito: can be told apart by the color-blind; markers and names tell as well.
+# Colors of Okabe and Ito, which color-blind readers can distinguish; markers and names help too.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000", "#D55E00", "#8C8C8C")
 _MARKERS = "osD^vPX*<>"
 _DPI = 130
-_TICKS = 8  # evaluations up to which each has one
-_LABEL_HEIGHT = 0.045  # of an axis, that neighboring labels need
+_TICKS = 8  # largest number of evaluations with a tick each
+_LABEL_HEIGHT = 0.045  # distance of neighboring labels, as share of the axis
 
 
 def plot(study: Study, path: Path) -> None:
-    """Write the picture; nothing where no run has finished."""
+    """Write the picture if a run has finished."""
     if not study.outcomes:
         return
     curves = {loss: mean_curve(study, loss) for loss in study.losses}
@@ -33,7 +33,7 @@ def plot(study: Study, path: Path) -> None:
 
 
 def mean_curve(study: Study, loss: str) -> dict[int, float]:
-    """Iterations -> mean AP, where all finished runs of a loss have been evaluated."""
+    """Return the mean AP by iteration, at iterations at which all runs were evaluated."""
     curves = [outcome.curve for run, outcome in study.outcomes.items() if run.loss == loss]
     shared = set.intersection(*(set(curve) for curve in curves)) if curves else set()
     return {i: statistics.fmean(curve[i] for curve in curves) for i in sorted(shared)}
@@ -78,22 +78,22 @@ def _draw_curves(ax: Axes, curves: dict[str, dict[int, float]]) -> None:
 
 
 def _label_ends(ax: Axes, curves: dict[str, dict[int, float]], last: int) -> None:
-    """Name the curves on the right, each beside its marker."""
+    """Write the names of the curves to the right of the axes, each next to its marker."""
     ends = {loss: curve[last] for loss, curve in curves.items() if last in curve}
     low, high = ax.get_ylim()
     heights = spread_labels(ends, (high - low) * _LABEL_HEIGHT)
-    beside = ax.get_yaxis_transform()
+    to_the_right = ax.get_yaxis_transform()
     for number, loss in enumerate(curves):
         if loss in heights:
             color, marker = _style(number)
-            options = dict(transform=beside, clip_on=False)
+            options = dict(transform=to_the_right, clip_on=False)
             ax.plot(1.025, heights[loss], marker=marker, color=color, markersize=6, **options)
             ax.text(1.045, heights[loss], loss, fontsize=9, va="center", **options)
     ax.set_ylim(low, high)
 
 
 def spread_labels(heights: dict[str, float], gap: float) -> dict[str, float]:
-    """Move heights apart until neighbors are `gap` from each other; their order stays."""
+    """Move heights apart until neighbors have distance `gap`; the order is kept."""
     order = sorted(heights, key=lambda name: heights[name])
     moved: list[float] = []
     for name in order:

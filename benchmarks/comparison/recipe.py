@@ -7,7 +7,6 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
-from support.machine import ROOT
 
 from brloss_d2.engine import load_config
 from brloss_d2.engine.config.overrides import target_of
@@ -21,6 +20,7 @@ from brloss_d2.modeling import (
     PAAAssigner,
 )
 from comparison.notes import plain, walk
+from support.machine import ROOT
 
 DETECTORS = ("atss", "paa", "retinanet", "fovea", "faster_rcnn")
 ONE_STAGE_LOSSES = list_criteria("atss")

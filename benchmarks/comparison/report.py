@@ -1,8 +1,8 @@
-"""Tables of a comparison: mean and spread of each loss, every run, and what to know of them."""
+"""Tables of a comparison: mean and spread of each loss, each run, and how to read them."""
 
 import csv
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,15 +25,16 @@ and evaluation."""
 
 @dataclass(frozen=True)
 class Study:
-    """A comparison as far as it got.
+    """Results of a comparison so far.
 
     Attributes:
-        losses: in the order of the table; the first is the one to compare with.
-        outcomes: of the runs that have finished.
-        failures: what went wrong, by the name of the run.
-        planned: runs of each loss.
-        setting: what was run on what, a line each.
-        notes: what differs between the losses by design, a line each.
+        title: title of the report.
+        losses: names of the losses in the order of the table; the first is the reference.
+        outcomes: outcomes of the runs that have finished.
+        failures: reasons of failure by name of the run.
+        planned: number of runs per loss.
+        setting: facts about detector, data and machine, a line each.
+        notes: differences between the losses that belong to them, a line each.
     """
 
     title: str
@@ -46,12 +47,12 @@ class Study:
 
     @property
     def metrics(self) -> list[str]:
-        """Those of `METRICS` that every evaluation has reported."""
+        """Names from `METRICS` that all evaluations have reported."""
         found = [outcome.metrics for outcome in self.outcomes.values()]
         return [name for name in METRICS if all(name in metrics for metrics in found)]
 
     def values(self, loss: str, metric: str) -> dict[int, float]:
-        """A metric, or `SECONDS`, by seed."""
+        """Return a metric, or `SECONDS`, by seed."""
         return {
             run.seed: outcome.seconds if metric == SECONDS else outcome.metrics[metric]
             for run, outcome in self.outcomes.items()
@@ -59,13 +60,13 @@ class Study:
         }
 
     def differences(self, loss: str) -> dict[int, float]:
-        """AP minus that of the first loss, of the seeds that both have."""
+        """Return AP minus AP of the first loss, by seed, for seeds that both have."""
         first, own = self.values(self.losses[0], "AP"), self.values(loss, "AP")
         return {seed: own[seed] - first[seed] for seed in own if seed in first}
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None] | None:
-    """Mean and sample standard deviation; that of one value is None, of none there is nothing."""
+    """Return mean and sample standard deviation (None of one value); None without values."""
     if not values:
         return None
     spread = statistics.stdev(values) if len(values) > 1 else None
@@ -73,7 +74,7 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None] | Non
 
 
 def summary_table(study: Study) -> str:
-    """A row for each loss, in Markdown."""
+    """Tabulate mean and spread of each loss, in Markdown."""
     metrics = study.metrics
     headers = ["loss", "seeds", *metrics, f"AP − {study.losses[0]}, paired", SECONDS]
     rows = []
@@ -87,7 +88,7 @@ def summary_table(study: Study) -> str:
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
-def _cell(values: Sequence[float], *, digits: int = 1, sign: str = "") -> str:
+def _cell(values: Iterable[float], *, digits: int = 1, sign: str = "") -> str:
     found = mean_and_spread(list(values))
     if found is None:
         return "–"
@@ -96,8 +97,8 @@ def _cell(values: Sequence[float], *, digits: int = 1, sign: str = "") -> str:
     return text if spread is None else f"{text} ± {spread:.{digits}f}"
 
 
-def runs_table(study: Study) -> str:
-    """AP of every run, in Markdown."""
+def write_markdown(study: Study, path: Path, picture: str) -> None:
+    """Write the report in Markdown, with a link to the picture."""
     seeds = sorted({run.seed for run in study.outcomes})
     values = {loss: study.values(loss, "AP") for loss in study.losses}
     rows = [
@@ -105,16 +106,12 @@ def runs_table(study: Study) -> str:
         for loss, own in values.items()
     ]
     headers = ["AP", *(f"seed {seed}" for seed in seeds)]
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
-
-
-def write_markdown(study: Study, path: Path, picture: str) -> None:
-    """Write all that is known, for people."""
+    runs_table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
     parts = [f"# {study.title}", _bullets(study.setting), summary_table(study)]
     if study.failures:
         failed = [f"{name}: {reason}" for name, reason in study.failures.items()]
         parts += ["Runs that failed and are in no mean:", _bullets(failed)]
-    parts += [f"![AP of each loss, and on the way]({picture})", "## Every run", runs_table(study)]
+    parts += [f"![AP of each loss, and on the way]({picture})", "## Every run", runs_table]
     parts += ["## What differs between the losses", _bullets(study.notes)]
     parts += ["## How to read it", READING]
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -125,7 +122,7 @@ def _bullets(lines: Sequence[str]) -> str:
 
 
 def write_csv(study: Study, path: Path) -> None:
-    """Write every run, and mean and standard deviation of each loss, a row each."""
+    """Write a row for each run, and for mean and standard deviation of each loss."""
     metrics = [*study.metrics, SECONDS]
     difference = f"AP minus {study.losses[0]}"
     with path.open("w", newline="", encoding="utf-8") as file:

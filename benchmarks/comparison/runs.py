@@ -1,4 +1,4 @@
-"""Trainings as separate processes, and what they have left."""
+"""Trainings as separate processes, and their outcomes."""
 
 import json
 import math
@@ -15,20 +15,20 @@ from pathlib import Path
 
 from brloss_d2.errors import InputError
 
-# What detectron2 reports where nothing was found at all is NaN.
+# Metrics of a detector that finds nothing; detectron2 reports NaN.
 _NOTHING_FOUND = {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, "oLRP": 100.0}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training with an evaluation.
+    """One training with its evaluations.
 
     Attributes:
         loss: name of the loss.
-        seed: of initialization and data.
-        config: the config file.
-        output: the folder it writes to.
-        arguments: of train_net.py.
+        seed: seed of initial weights and data.
+        config: path of the config file.
+        output: output folder.
+        arguments: arguments of train_net.py.
     """
 
     loss: str
@@ -39,54 +39,52 @@ class Run:
 
     @property
     def name(self) -> str:
+        """Name for messages."""
         return f"{self.loss} seed {self.seed}"
 
     @property
     def settings(self) -> dict[str, object]:
-        """What decides on the outcome."""
+        """Settings that determine the outcome."""
         text = self.config.read_bytes()
         return {"arguments": list(self.arguments), "config_sha256": sha256(text).hexdigest()}
 
     def is_done(self) -> bool:
-        """Whether the run has finished before.
+        """Return whether the run has finished.
 
         Raises:
-            InputError: it has, with other settings.
+            InputError: a run with other settings has finished in the same folder.
         """
         if not self.has_ended():
             return False
-        if json.loads(self._record.read_text()) != self.settings:
+        if json.loads(self.record.read_text()) != self.settings:
             raise self.other_settings()
         return True
 
     def has_ended(self) -> bool:
-        """Whether it has finished before, with whatever settings."""
-        return self._record.is_file()
-
-    def record(self) -> None:
-        """Note that it has finished."""
-        self._record.write_text(json.dumps(self.settings, indent=1))
+        """Return whether a run with any settings has finished in the folder."""
+        return self.record.is_file()
 
     def other_settings(self) -> InputError:
-        """What to tell the user whose run was another one."""
+        """Return the error for a finished run with other settings."""
         return InputError(
             f"{self.output} is a finished run with other settings: give another --output, or "
             "remove that folder."
         )
 
     @property
-    def _record(self) -> Path:
+    def record(self) -> Path:
+        """File with the settings of a finished run."""
         return self.output / "done.json"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run has measured.
+    """Results of a finished run.
 
     Attributes:
-        metrics: of the last evaluation, in percent.
-        seconds: of training, without evaluation and start: the sum over the iterations.
-        curve: iterations trained -> AP, of every evaluation.
+        metrics: metrics of the last evaluation, in percent.
+        seconds: seconds of all iterations together, without start and evaluation.
+        curve: AP by number of iterations, for each evaluation.
     """
 
     metrics: dict[str, float]
@@ -95,13 +93,13 @@ class Outcome:
 
 
 def command(run: Run, python: str = "python") -> list[str]:
-    """The command line of a run, from the working directory."""
+    """Return the command of a run, with paths relative to the working directory."""
     script = os.path.relpath(Path(__file__).parents[2] / "train_net.py")
     return [python, script, *run.arguments]
 
 
 def threads(jobs: int) -> int:
-    """CPU threads of each of `jobs` runs: OMP_NUM_THREADS, or a share of the cores."""
+    """Return the CPU threads per run: OMP_NUM_THREADS, or a share of the cores."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     if given.isdigit():
         return int(given)
@@ -113,15 +111,15 @@ def threads(jobs: int) -> int:
 def execute(
     runs: Sequence[Run], jobs: int, prefix: str = ""
 ) -> Iterator[tuple[Run, str | None, float]]:
-    """Train what has not finished yet.
+    """Train in separate processes.
 
     Args:
-        runs: in the order in which to start them.
-        jobs: so many at a time; they share the cores.
-        prefix: put before every command, such as `taskset -c 0`.
+        runs: runs in the order in which they start.
+        jobs: number of runs at a time, which share the cores.
+        prefix: words before each command, such as `taskset -c 0`.
 
     Yields:
-        A run that has ended, None or what went wrong, and the seconds it took in all.
+        A run that has ended, the reason of its failure or None, and its seconds.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads(jobs))}
     children: set[subprocess.Popen] = set()
@@ -144,7 +142,7 @@ def _execute(
     run: Run, prefix: list[str], environment: dict[str, str], children: set[subprocess.Popen]
 ) -> tuple[str | None, float]:
     run.output.mkdir(parents=True, exist_ok=True)
-    (run.output / "metrics.json").unlink(missing_ok=True)  # of an attempt that was cut short
+    (run.output / "metrics.json").unlink(missing_ok=True)  # of an interrupted attempt
     console = run.output / "console.txt"
     start = time.perf_counter()
     with console.open("w") as file:
@@ -159,20 +157,18 @@ def _execute(
         children.discard(child)
     seconds = time.perf_counter() - start
     if status != 0:
-        return f"exit status {status}: {_gist(console)}; see {console}", seconds
-    run.record()
+        # The line of the error says most, if there is one; otherwise the last line.
+        text = console.read_text(errors="replace")
+        lines = [line for line in text.splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("error: ")]
+        gist = (errors or lines or ["no output"])[-1]
+        return f"exit status {status}: {gist}; see {console}", seconds
+    run.record.write_text(json.dumps(run.settings, indent=1))
     return None, seconds
 
 
-def _gist(console: Path) -> str:
-    """The line that says most: the error, or the last one."""
-    lines = [line for line in console.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["no output"])[-1]
-
-
 def outcome(run: Run) -> Outcome:
-    """Read what a finished run has left in its metrics.json.
+    """Read the metrics.json of a finished run.
 
     Raises:
         InputError: the file has no evaluation of boxes.
@@ -185,13 +181,13 @@ def outcome(run: Run) -> Outcome:
         raise InputError(f"{path} has no evaluation of boxes: remove the folder to train again.")
     iterations = max(line["iteration"] for line in lines)
     curve = {min(e["iteration"] + 1, iterations): _metrics(e)["AP"] for e in evaluations}
-    # Each is the median of the last 20 iterations; the first three of a run are not timed.
+    # Each time is the median of the last 20 iterations; the first three of a run are not timed.
     seconds = sum(times) / len(times) * iterations if times else math.nan
     return Outcome(_metrics(evaluations[-1]), seconds, curve)
 
 
 def _metrics(line: dict[str, float]) -> dict[str, float]:
-    """The metrics of boxes over all classes."""
+    """Select the metrics of boxes over all classes, with numbers for NaN."""
     found = {k.removeprefix("bbox/"): v for k, v in line.items() if k.startswith("bbox/")}
     return {
         k: _NOTHING_FOUND.get(k, v) if math.isnan(v) else v

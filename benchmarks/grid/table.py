@@ -1,4 +1,4 @@
-"""The CSV file: one row a cell, kept from run to run."""
+"""CSV file of the measured cells, one row per cell, kept from run to run."""
 
 import csv
 import dataclasses
@@ -10,16 +10,27 @@ OK, TIME, MEMORY = "ok", "skipped: time", "skipped: memory"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One loss on one problem. Times in ms: median, 20 % and 80 % quantile; None if skipped.
+    """One loss on one problem. Numbers that were not measured are None.
 
     Attributes:
-        share: of positives among the logits, as asked for; `positives` is their number.
-        status: `OK`, or why there are no numbers.
-        rounds: samples behind the quantiles.
-        x_focal: median of `both` over that of focal loss, timed in turn with it.
-        extra_mib: peak memory of a pass beyond what is in use before; None if not measured.
-        limit_ms: 12 bytes a logit over the copy bandwidth of the device.
-        limit_s: the time limit of the cell.
+        device: name of the device.
+        versions: versions of Python and torch.
+        commit: commit of the working copy.
+        scores: name of the score distribution.
+        logits: number of logits.
+        share: share of positives that was asked for.
+        positives: number of positives.
+        loss: name of the contender.
+        status: `OK`, or the reason why there are no numbers.
+        rounds: number of samples.
+        forward_ms: median time of a forward pass in ms; `p20` and `p80` are its 20 % and 80 %
+            quantiles.
+        backward_ms: median time of a backward pass in ms.
+        both_ms: median time of a forward and a backward pass in ms, without synchronization.
+        x_focal: `both_ms` divided by that of focal loss, which is timed in turn with it.
+        extra_mib: peak memory of a pass in MiB, without what was allocated before.
+        limit_ms: time in ms that the device needs to copy 12 bytes per logit.
+        limit_s: time limit of the cell in seconds.
     """
 
     device: str
@@ -48,6 +59,7 @@ class Row:
 
     @property
     def cell(self) -> tuple[str, int, float, str]:
+        """Key of the cell: scores, logits, share and loss."""
         return self.scores, self.logits, self.share, self.loss
 
 
@@ -57,7 +69,7 @@ _WHOLE = ("logits", "positives", "rounds")
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file; none if there is no file.
+    """Read the rows of a file, none if it does not exist.
 
     Raises:
         ValueError: the file has other columns.
@@ -71,18 +83,7 @@ def read(path: Path) -> list[Row]:
         return [Row(**{name: _parse(name, text) for name, text in r.items()}) for r in reader]
 
 
-def append(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows to a file, which is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if is_new:
-            writer.writerow(COLUMNS)
-        writer.writerows([_format(value) for value in dataclasses.astuple(row)] for row in rows)
-
-
-def _parse(name: str, text: str):
+def _parse(name: str, text: str) -> str | float | None:
     if name in _TEXT:
         return text
     if text == "":
@@ -90,7 +91,15 @@ def _parse(name: str, text: str):
     return int(text) if name in _WHOLE else float(text)
 
 
-def _format(value) -> str:
-    if value is None:
-        return ""
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+def append(path: Path, rows: Iterable[Row]) -> None:
+    """Append rows to a file, which is created if it does not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if is_new:
+            writer.writerow(COLUMNS)
+        for row in rows:
+            # The csv module writes None as an empty cell.
+            values = dataclasses.astuple(row)
+            writer.writerow([f"{x:.5g}" if isinstance(x, float) else x for x in values])

@@ -40,16 +40,16 @@ def versions() -> str:
 
 def commit() -> str:
     """Return the commit of the working copy, with `+` if tracked files of the package changed."""
-    status = ("status", "--porcelain", "--untracked-files=no", "brloss_d2")
-    return _git("rev-parse", "--short=10", "HEAD") + "+" * bool(_git(*status))
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip()
+    outputs = []
+    for command in ("rev-parse --short=10 HEAD", "status --porcelain -uno brloss_d2"):
+        try:
+            done = subprocess.run(
+                ["git", *command.split()], cwd=ROOT, capture_output=True, text=True
+            )
+        except FileNotFoundError:
+            return ""
+        outputs.append(done.stdout.strip())
+    return outputs[0] + "+" * bool(outputs[1])
 
 
 def synchronize(device: str) -> None:

@@ -1,9 +1,9 @@
-"""Ranking problems to measure: scores from a formula, or as they were met in real training."""
+"""Ranking problems to measure, with synthetic scores or scores recorded in a training."""
 
 import json
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ RECORDED = Path(__file__).with_name("recorded_scores.json")
 SYNTHETIC = "synthetic"
 STAGES = ("early", "mid", "late")
 HEADS = ("rpn", "roi")
-# The first four are the default: the RPN has the largest pools, like the one-stage detectors.
+# The first four are the default: the pools of the RPN are large, like those of one-stage detectors.
 SOURCES = (SYNTHETIC, *(f"{head}_{stage}" for head in HEADS for stage in STAGES))
 
 
@@ -26,15 +26,19 @@ class Problem(NamedTuple):
 
 
 def draw(source: str, size: int, share: float, *, device: str = "cpu", seed: int = 0) -> Problem:
-    """A problem of `size` logits, of which `share` (at least one) are positive, in random order.
+    """Draw a problem, with the positives at random places.
 
     Args:
         source: one of `SOURCES`. Synthetic: negatives N(0, 1), positives N(1, 1), quality uniform
-            in [0, 1]. Recorded: each drawn by itself from the quantiles of that snapshot.
-        size: M.
-        share: of positives, in (0, 1].
-        device: to put it on; it is drawn on the CPU, so that all devices get the same.
-        seed: other seeds give other problems.
+            in [0, 1]. Recorded: logits and qualities drawn independently from the quantiles of
+            that snapshot.
+        size: number of logits M.
+        share: share of positives, in (0, 1]; at least one logit is positive.
+        device: device of the tensors; the numbers are drawn on the CPU and the same on all devices.
+        seed: seed of the random numbers.
+
+    Returns:
+        The problem.
     """
     generator = torch.Generator().manual_seed(seed)
     count = max(1, round(size * share))
@@ -60,6 +64,6 @@ def _from_quantiles(source: str, what: str, count: int, generator: torch.Generat
 
 
 @cache
-def load_recording(path: Path = RECORDED) -> dict:
-    """What benchmarks/record_scores.py has written."""
+def load_recording(path: Path = RECORDED) -> dict[str, Any]:
+    """Load a file written by benchmarks/record_scores.py."""
     return json.loads(path.read_text())

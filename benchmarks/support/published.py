@@ -1,8 +1,8 @@
-"""The published algorithms, written anew from their description: what the losses are timed beside.
+"""The published algorithms, written again from their description, as reference for the times.
 
-They compute the same numbers (tests/benchmarks/test_published.py): the loops visit the
-positives one by one and touch all relevant negatives each time, O(P (P + N)); the bucketed form
-sorts everything, averages runs of negatives one by one, and compares positives with buckets and
+They compute the same numbers as our losses (tests/benchmarks/test_published.py). The loops visit
+the positives one by one and touch all relevant negatives each time, O(P (P + N)). The bucketed form
+sorts all logits, averages each run of negatives in a loop, and compares positives with buckets and
 with each other in full matrices, O((P + N) log(P + N) + P^2) time and O(P^2) memory.
 
 Like the published code they return one gradient for both terms of RS and BRS: it belongs to
@@ -18,27 +18,28 @@ _EPS = 1e-10
 
 
 class _Stored(torch.autograd.Function):
-    """Values and one gradient that were computed in the forward pass."""
+    """Values together with a gradient that was computed in the forward pass."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, gradient: Tensor, *values: Tensor):
+    def forward(ctx: Any, logits: Tensor, gradient: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(gradient)
         return values
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor):
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return (gradient * upstream[0], *[None] * len(upstream), None)
 
 
 def _ramp(x: Tensor, delta: float) -> Tensor:
+    """Return H(x), from 0 at -delta to 1 at delta."""
     if delta == 0:
         return (x >= 0).to(x.dtype)
     return (x / (2 * delta) + 0.5).clamp(0, 1)
 
 
 def _split(logits: Tensor, labels: Tensor, delta: float) -> tuple[Tensor, ...]:
-    """Scores and positions of the positives and of the negatives that some ramp reaches."""
+    """Return the logits of the positives and of the negatives in reach of one, and the indices."""
     scores = logits.detach()
     positives = (labels == 1).nonzero().squeeze(1)
     p = scores[positives]
@@ -46,7 +47,10 @@ def _split(logits: Tensor, labels: Tensor, delta: float) -> tuple[Tensor, ...]:
     return p, scores[negatives], positives, negatives
 
 
-def _attach(logits: Tensor, parts: tuple[tuple[Tensor, Tensor], ...], *values: Tensor):
+def _attach(
+    logits: Tensor, parts: tuple[tuple[Tensor, Tensor], ...], *values: Tensor
+) -> tuple[Tensor, ...]:
+    """Return the values with a gradient that is given by pairs of indices and elements."""
     gradient = torch.zeros_like(logits)
     for where, part in parts:
         gradient[where] = part
@@ -56,7 +60,7 @@ def _attach(logits: Tensor, parts: tuple[tuple[Tensor, Tensor], ...], *values: T
 def rank_sort_loop(
     logits: Tensor, labels: Tensor, quality: Tensor, *, delta: float = 0.5
 ) -> dict[str, Tensor]:
-    """RS Loss (Oksuz et al., ICCV 2021), a loop over the positives; at least one is needed."""
+    """Compute RS Loss (Oksuz et al., ICCV 2021) in a loop over the positives, at least one."""
     p, n, positives, negatives = _split(logits, labels, delta)
     p_gradient, n_gradient = torch.zeros_like(p), torch.zeros_like(n)
     rank_errors, sort_errors = torch.zeros_like(p), torch.zeros_like(p)
@@ -83,7 +87,7 @@ def rank_sort_loop(
 def average_precision_loop(
     logits: Tensor, labels: Tensor, quality: Tensor | None = None, *, delta: float = 1.0
 ) -> dict[str, Tensor]:
-    """AP Loss (Chen et al., CVPR 2019), a loop over the positives from the lowest score up."""
+    """Compute AP Loss (Chen et al., CVPR 2019) in a loop over the positives, lowest score first."""
     p, n, positives, negatives = _split(logits, labels, delta)
     precisions, n_gradient = torch.zeros_like(p), torch.zeros_like(n)
     best = p.new_zeros(())
@@ -108,9 +112,9 @@ def average_precision_loop(
 def bucketed_rank_sort_matrices(
     logits: Tensor, labels: Tensor, quality: Tensor, *, delta: float = 0.5
 ) -> dict[str, Tensor]:
-    """BRS Loss (Yavuz et al., ECCV 2024): one sort, a mean per bucket, full matrices.
+    """Compute BRS Loss (Yavuz et al., ECCV 2024) by one sort, a mean per bucket and full matrices.
 
-    Which side of a tie a negative falls on is up to the sort, as published.
+    As published, the sort decides on which side of an equal positive a negative falls.
     """
     p, n, positives, negatives = _split(logits, labels, delta)
     mean, size, order, bucket_of = _buckets(p, n)
@@ -121,7 +125,14 @@ def bucketed_rank_sort_matrices(
     share = torch.where(false_positives > _EPS, rank_error / false_positives, 0.0)
     n_gradient = torch.zeros_like(n)
     n_gradient[order] = (share[:, None] * h_bucket).sum(0)[bucket_of]
-    sort_error, sort_gradient = _sorting_matrices(h_pos, position, quality)
+    # Sorting error of each positive, which is shared among the worse positives above it.
+    not_worse = h_pos * (quality[None, :] >= quality[:, None])
+    worse = h_pos * (quality[None, :] < quality[:, None])
+    target = not_worse @ (1 - quality) / not_worse.sum(1)
+    sort_error = h_pos @ (1 - quality) / position - target
+    mass = worse.sum(1)
+    share = torch.where(mass > _EPS, sort_error / mass, 0.0)
+    sort_gradient = (share[:, None] * worse).sum(0) - torch.where(mass > _EPS, sort_error, 0.0)
     p_gradient = (sort_gradient - rank_error) / len(p)
     parts = ((positives, p_gradient), (negatives, n_gradient / len(p)))
     rank, sort = _attach(logits, parts, rank_error.mean(), sort_error.mean())
@@ -129,11 +140,11 @@ def bucketed_rank_sort_matrices(
 
 
 def _buckets(p: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Runs of negatives between positives, from the highest score down.
+    """Find the runs of negatives between positives, highest score first.
 
     Returns:
-        `(mean (B,), size (B,), order (N,), bucket (N,))`: the negatives in descending order, and
-        the bucket of each of them.
+        Mean (B,) and size (B,) of each bucket, indices of the negatives in descending order (N,),
+        and the bucket of each of these (N,).
     """
     ranked, order = torch.cat([p, n]).sort(descending=True)
     is_negative = order >= len(p)
@@ -142,14 +153,3 @@ def _buckets(p: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     runs = ranked[is_negative].split(size.tolist())
     mean = torch.stack([run.mean() for run in runs]) if len(n) else n
     return mean, size.to(n.dtype), order[is_negative] - len(p), bucket
-
-
-def _sorting_matrices(h: Tensor, position: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorting errors (P,) and their gradient (P,), not yet averaged, from H (P, P)."""
-    not_worse = h * (quality[None, :] >= quality[:, None])
-    worse = h * (quality[None, :] < quality[:, None])
-    error = h @ (1 - quality) / position - not_worse @ (1 - quality) / not_worse.sum(1)
-    mass = worse.sum(1)
-    share = torch.where(mass > _EPS, error / mass, 0.0)
-    gradient = (share[:, None] * worse).sum(0) - torch.where(mass > _EPS, error, 0.0)
-    return error, gradient

@@ -15,11 +15,11 @@ from support.machine import MIB, synchronize
 
 
 class TimeLimitError(Exception):
-    """A measurement took longer than it may."""
+    """A measurement took longer than allowed."""
 
 
 class Sample(NamedTuple):
-    """Milliseconds of one forward pass, one backward pass, and both without a pause."""
+    """Milliseconds of a forward pass, a backward pass, and both without a pause in between."""
 
     forward: float
     backward: float
@@ -28,15 +28,15 @@ class Sample(NamedTuple):
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeLimitError` once the body has run this long, at its next Python instruction.
+    """Raise `TimeLimitError` at the next Python instruction after `seconds` in the body.
 
-    Without effect where there are no signals to do it with (outside the main thread, on Windows).
+    Without effect outside the main thread and on Windows, where there is no alarm signal.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
         yield
         return
 
-    def stop(*_) -> None:
+    def stop(*_: object) -> None:
         raise TimeLimitError
 
     previous = signal.signal(signal.SIGALRM, stop)
@@ -49,21 +49,29 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def sample(forward: Callable[[], Tensor], logits: Tensor, device: str) -> Sample:
-    """Time one pass; `forward` makes a loss of `logits`."""
+    """Time one pass.
+
+    Args:
+        forward: function that computes a loss of `logits`, ().
+        logits: (M,) leaf tensor.
+        device: "cpu" or "cuda".
+
+    Returns:
+        Times of the pass.
+    """
     logits.grad = None
     start = _now(device)
     loss = forward()
     middle = _now(device)
     loss.backward()
     end = _now(device)
+    both = end - start
     if device != "cpu":
-        # Once more without waiting in between, where that counts.
+        # Synchronizing between forward and backward costs time there: measure without.
         logits.grad = None
         start_both = _now(device)
         forward().backward()
         both = _now(device) - start_both
-    else:
-        both = end - start
     return Sample(1e3 * (middle - start), 1e3 * (end - middle), 1e3 * both)
 
 
@@ -80,18 +88,18 @@ def time_in_turn(
     rounds: int,
     limit: float,
 ) -> dict[str, list[Sample] | None]:
-    """Samples by name, taken in turn within each round, so that disturbances hit all alike.
+    """Time several forward passes in turn, so that disturbances affect all of them alike.
 
     Args:
-        forwards: forward passes by name.
-        logits: (M,) the leaf they all begin with.
+        forwards: functions by name, each computing a loss of `logits`, ().
+        logits: (M,) leaf tensor.
         device: "cpu" or "cuda".
-        rounds: samples of each, at most, after one to warm up.
-        limit: seconds for each, the one to warm up included. Where no other fits into it, that one
-            is the only sample.
+        rounds: largest number of samples of each, after one to warm up.
+        limit: seconds for each, warm-up included. If only the warm-up fits into it, that is the
+            only sample.
 
     Returns:
-        None where a single pass takes longer than the limit.
+        Samples by name, None if a single pass takes longer than the limit.
     """
     found: dict[str, list[Sample] | None] = {}
     left: dict[str, int] = {}
@@ -113,9 +121,15 @@ def time_in_turn(
 
 
 def peak_memory(forward: Callable[[], Tensor], logits: Tensor, device: str) -> float:
-    """MiB that torch's allocator hands out at the peak of a pass, beyond what is in use before.
+    """Measure the peak memory of a pass, the gradient of the logits included.
 
-    The gradient of the logits is part of it.
+    Args:
+        forward: function that computes a loss of `logits`, ().
+        logits: (M,) leaf tensor.
+        device: "cpu" or "cuda".
+
+    Returns:
+        MiB from torch's allocator at the peak, without what was allocated before.
     """
     logits.grad = None
     if device == "cuda":
@@ -128,14 +142,10 @@ def peak_memory(forward: Callable[[], Tensor], logits: Tensor, device: str) -> f
         warnings.filterwarnings("ignore", message=".*Profiler clears events")
         with torch.profiler.profile(activities=[activity], profile_memory=True) as profile:
             forward().backward()
-    return _peak_of(profile) / MIB
-
-
-def _peak_of(profile: torch.profiler.profile) -> int:
-    """The CPU allocator keeps no statistics: replay what it did."""
+    # The CPU allocator has no statistics: add up its recorded events.
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     in_use = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         in_use += event.nbytes()
         peak = max(peak, in_use)
-    return peak
+    return peak / MIB

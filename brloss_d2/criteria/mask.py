@@ -24,6 +24,12 @@ class MatchedMasks:
         cls_total: (P,) detached sum of the classification terms of the ranking pool of the mask's
             region, `CriterionOutput.cls_total`.
         masks_per_image: number of masks of each image, in order.
+
+    Example:
+        >>> logits, ones = torch.zeros(3, 28, 28), torch.ones(3)
+        >>> masks = MatchedMasks(logits, logits.sigmoid(), ones, ones, masks_per_image=[2, 1])
+        >>> [len(pool.logits) for pool in masks.split(images_per_pool=1)]
+        [2, 1]
     """
 
     logits: Tensor

@@ -125,21 +125,23 @@ class MatchedPredictions:
         if self.rows_per_image is None:
             raise ValueError("pools of images need rows_per_image, the number of rows per image")
         counts = self.positives_per_image.tolist()
-        per_positive = ("pred_boxes", "gt_boxes", "pred_deltas", "gt_deltas", "references")
+        optional = ("pred_deltas", "gt_deltas", "references", "quality_logits")
+        given = {n: getattr(self, n) for n in optional if getattr(self, n) is not None}
         parts, row, positive = [], 0, 0
         for first in range(0, self.num_images, images_per_pool):
             rows_per_image = self.rows_per_image[first : first + images_per_pool]
             rows = slice(row, row + sum(rows_per_image))
             kept = slice(positive, positive + sum(counts[first : first + images_per_pool]))
-            values = {n: getattr(self, n) for n in (*per_positive, "quality_logits")}
             parts.append(
                 replace(
                     self,
                     logits=self.logits[rows],
                     labels=self.labels[rows],
+                    pred_boxes=self.pred_boxes[kept],
+                    gt_boxes=self.gt_boxes[kept],
                     foreground=self.foreground[kept] - row,
                     rows_per_image=rows_per_image,
-                    **{name: None if x is None else x[kept] for name, x in values.items()},
+                    **{name: x[kept] for name, x in given.items()},
                 )
             )
             row, positive = rows.stop, kept.stop
@@ -164,6 +166,12 @@ class CriterionOutput:
         cls_total: detached sum of the classification terms, to balance other losses against: () if
             all images are ranked together, else (N,), that of the pool of each image.
         metrics: detached numbers for the log, not to be summed.
+
+    Example:
+        >>> total = torch.tensor(1.5)
+        >>> output = CriterionOutput({"loss_rank": total}, torch.ones(2), total)
+        >>> sum(output.losses.values())
+        tensor(1.5000)
     """
 
     losses: dict[str, Tensor]
@@ -177,6 +185,15 @@ class Criterion(ConfiguredModule, ABC):
 
     A head knows no more of losses than this. Its outputs are sigmoids without a background class
     unless a subclass says otherwise.
+
+    Example:
+        >>> class MeanLogit(Criterion):
+        ...     def forward(self, matched):
+        ...         loss = matched.logits.mean()
+        ...         weights = torch.ones(len(matched.foreground))
+        ...         return CriterionOutput({"loss_cls": loss}, weights, loss.detach())
+        >>> MeanLogit().num_logits(80)
+        80
     """
 
     def num_logits(self, num_classes: int) -> int:

@@ -25,6 +25,13 @@ class PooledCriterion(Criterion):
 
     Raises:
         ValueError: If `pool` is neither, or `images_per_pool` is below 1 or does not go with it.
+
+    Example:
+        >>> from brloss_d2.criteria import RankingCriterion
+        >>> from brloss_d2.losses import GIoULoss, RankSortLoss, SelfBalancer
+        >>> loss = RankSortLoss(delta=0.5)
+        >>> RankingCriterion(loss, GIoULoss(), SelfBalancer(), images_per_pool=4).images_per_pool
+        4
     """
 
     def __init__(self, *, images_per_pool: int | None = None, pool: str = "local"):

@@ -15,7 +15,15 @@ from brloss_d2.losses.base import ConfiguredModule
 
 
 class PositiveQuality(ConfiguredModule, ABC):
-    """Base class of the qualities of the foreground rows."""
+    """Base class of the qualities of the foreground rows.
+
+    Example:
+        >>> class Constant(PositiveQuality):
+        ...     def forward(self, matched):
+        ...         return torch.ones(len(matched.foreground))
+        >>> Constant()
+        Constant()
+    """
 
     @abstractmethod
     def forward(self, matched: MatchedPredictions) -> Tensor:

@@ -1,7 +1,4 @@
-"""Evaluators of the published data sets: detectron2's, faster and with current package versions.
-
-And what follows from an evaluation: oLRP, score thresholds, calibration.
-"""
+"""Evaluation of detectors: COCO, LVIS and Cityscapes, oLRP, score thresholds, calibration."""
 
 from brloss_d2.evaluation.analysis import Analysis, ErrorKinds, analyze
 from brloss_d2.evaluation.calibration import (

@@ -12,12 +12,7 @@ from pycocotools.coco import COCO
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation.lrp import OptimalLRP, best_lrp_threshold, lrp_metrics
 from brloss_d2.evaluation.matches import Matches, match_detections
-from brloss_d2.evaluation.protocols import (
-    Evaluation,
-    HotcocoEvaluation,
-    evaluate_detections,
-    renumber_annotations,
-)
+from brloss_d2.evaluation.protocols import Evaluation, evaluate_detections, renumber_annotations
 
 TASKS = ("bbox", "segm")
 _KINDS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
@@ -53,7 +48,7 @@ class ErrorKinds:
             evaluation: result of `evaluate_detections`.
             score_threshold: lowest score of the detections in the confusion matrix, 0..1.
         """
-        if not isinstance(evaluation, HotcocoEvaluation):
+        if evaluation.package != "hotcoco":
             return None
         tide = evaluation.computed.tide_errors()
         confusion = evaluation.computed.confusion_matrix(min_score=score_threshold)

@@ -1,4 +1,4 @@
-"""Score thresholds and calibration of a model, kept beside its checkpoint in `calibration.json`."""
+"""Score thresholds and calibration of a model, saved next to its checkpoint."""
 
 import json
 import math
@@ -22,21 +22,21 @@ from brloss_d2.evaluation.score_maps import (
 
 FILE_NAME = "calibration.json"
 KINDS = ("temperature", "isotonic")
-_ENOUGH = 200  # detections of a class, and a tenth of it found objects, for a map of its own
+_ENOUGH = 200  # detections, a tenth of them correct, from which a class gets its own map
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What `calibration.json` says.
+    """Content of `calibration.json`.
 
     Attributes:
-        score_threshold: keep detections from this score on; it has the lowest LRP averaged over
-            classes. Thresholds are for the scores of the model, before calibration.
+        score_threshold: lowest score of the detections to keep, the one with the lowest LRP
+            averaged over classes. Thresholds are scores of the model, before calibration.
         per_class: class name -> threshold with the lowest LRP of the class.
-        best_f1_threshold: the threshold with the best F1 of all classes together.
+        best_f1_threshold: threshold with the best F1 of all classes together.
         calibration: None, or `kind` with the parameters of `TemperatureMap`, or `kind`, `default`
             and `per_class` with those of `IsotonicMap`.
-        computed_on: what the numbers were computed on, and how well the calibration does.
+        computed_on: data behind the numbers, and the errors of the calibration.
     """
 
     score_threshold: float
@@ -47,11 +47,12 @@ class Calibration:
 
 
 def suggest_thresholds(matches: Matches, class_names: Sequence[str]) -> Calibration:
-    """Return the thresholds that suit a model best, without a calibration.
+    """Return the best thresholds of a model, without a calibration.
 
     Args:
-        matches: at an IoU of 0.5.
-        class_names: (K,). A class of which nothing was found gets the threshold of the model.
+        matches: matches at IoU 0.5.
+        class_names: names of the classes, K of them. A class with no object found gets the
+            threshold of the model.
 
     Raises:
         InputError: no detection is correct.
@@ -71,16 +72,19 @@ def suggest_thresholds(matches: Matches, class_names: Sequence[str]) -> Calibrat
 
 
 def fit_calibration(matches: Matches, class_names: Sequence[str], kind: str) -> dict[str, Any]:
-    """Return a map from score to precision at the IoU of the matches, as the file holds it.
+    """Fit a map from score to precision at the IoU of the matches, and return its parameters.
 
     `temperature` is one map for all classes and keeps the order of all detections. `isotonic` is
-    a map for each class with enough detections and one for the others; it keeps the order within
-    a class.
+    one map per class with enough detections and one for the others; it keeps the order within
+    each class.
 
     Args:
-        matches: with true and false positives.
-        class_names: (K,).
-        kind: one of `KINDS`.
+        matches: matches with true and false positives.
+        class_names: names of the classes, K of them.
+        kind: `temperature` or `isotonic`.
+
+    Returns:
+        The content of `Calibration.calibration`.
 
     Raises:
         InputError: the detections cannot determine the map.
@@ -107,13 +111,13 @@ def calibrated(
     class_names: Sequence[str],
     calibration: Mapping[str, Any] | None,
 ) -> np.ndarray:
-    """Return probabilities (N,), 0..1, for the scores of a model.
+    """Return probabilities, (N,), 0..1, for the scores of a model.
 
     Args:
-        scores: (N,), 0..1.
-        labels: (N,), 0..K-1.
-        class_names: (K,).
-        calibration: see `Calibration.calibration`; None leaves the scores as they are.
+        scores: scores of the detections, (N,), 0..1.
+        labels: classes of the detections, (N,), 0..K-1.
+        class_names: names of the classes, K of them.
+        calibration: content of `Calibration.calibration`; None leaves the scores as they are.
     """
     scores = np.asarray(scores, dtype=float)
     if calibration is None:
@@ -129,7 +133,12 @@ def calibrated(
 
 
 def held_out(matches: Matches, class_names: Sequence[str], kind: str) -> np.ndarray:
-    """Return probabilities (D,), each from a map fitted on the other half of the images.
+    """Return probabilities, (D,), each from a map that was fitted on the other half of the images.
+
+    Args:
+        matches: matches with true and false positives, D detections.
+        class_names: names of the classes, K of them.
+        kind: `temperature` or `isotonic`.
 
     Raises:
         InputError: half of the images cannot determine the map.
@@ -145,7 +154,12 @@ def held_out(matches: Matches, class_names: Sequence[str], kind: str) -> np.ndar
 
 
 def held_out_errors(matches: Matches, class_names: Sequence[str], kind: str) -> dict[str, float]:
-    """Measure a calibration where it was not fitted.
+    """Measure the calibration error on images that the map was not fitted on.
+
+    Args:
+        matches: matches with true and false positives.
+        class_names: names of the classes, K of them.
+        kind: `temperature` or `isotonic`.
 
     Returns:
         The expected calibration error before and after, 0..1, over all detections
@@ -164,7 +178,7 @@ def held_out_errors(matches: Matches, class_names: Sequence[str], kind: str) -> 
 
 
 def save_calibration(calibration: Calibration, output_dir: str) -> str:
-    """Write `<output_dir>/calibration.json`; return its path. It appears complete or not at all."""
+    """Write `<output_dir>/calibration.json`, complete or not at all, and return its path."""
     path = os.path.join(output_dir, FILE_NAME)
     try:
         with open(f"{path}.incomplete", "w", encoding="utf-8") as file:
@@ -176,7 +190,7 @@ def save_calibration(calibration: Calibration, output_dir: str) -> str:
 
 
 def load_calibration(output_dir: str) -> Calibration | None:
-    """Read `<output_dir>/calibration.json`; None if there is none.
+    """Read `<output_dir>/calibration.json`; return None if there is none.
 
     Raises:
         InputError: the file is damaged.

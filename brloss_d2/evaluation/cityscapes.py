@@ -1,4 +1,4 @@
-"""Cityscapes: instance AP of its own benchmark, and COCO-style box and mask AP on the same run."""
+"""Cityscapes: instance AP of its own benchmark, and COCO-style box and mask AP and oLRP."""
 
 import json
 import os
@@ -18,21 +18,23 @@ from brloss_d2.evaluation.replace import numpy_with, replaced
 
 
 class CityscapesEvaluator(DatasetEvaluators):
-    """Both evaluations.
+    """COCO-style evaluation and that of the Cityscapes benchmark.
 
-    The results are `bbox` and `segm`, COCO-style, which the ranking-loss papers report, and
-    `segm_cityscapes`, the AP and AP50 of the Cityscapes benchmark.
+    The results are `bbox` and `segm`, COCO-style as in the ranking-loss papers, and
+    `segm_cityscapes`, the AP and AP50 of the benchmark.
     """
 
     def __init__(
         self, dataset_name: str, output_dir: str, *, tasks: Sequence[str] = ("bbox", "segm")
     ):
-        """
+        """Write the ground truth in COCO format.
+
         Args:
-            dataset_name: `cityscapes_fine_instance_seg_val` or another with `image_dir` and
-                `gt_dir` in its metadata.
-            output_dir: where the ground truth in COCO format and the predictions are written.
-            tasks: `("bbox",)` for a detector without masks, which Cityscapes does not evaluate.
+            dataset_name: name of a dataset with `image_dir` and `gt_dir` in its metadata, such as
+                `cityscapes_fine_instance_seg_val`.
+            output_dir: folder for the ground truth in COCO format and the predictions.
+            tasks: `bbox`, `segm` or both; `("bbox",)` for a detector without masks, which the
+                benchmark does not evaluate.
         """
         evaluators = [_COCOStyleEvaluator(dataset_name, output_dir, tasks)]
         if "segm" in tasks:
@@ -57,7 +59,7 @@ class _COCOStyleEvaluator(COCOEvaluator):
         self._ids = {image["file_name"]: image["id"] for image in self._coco_api.imgs.values()}
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        # detectron2 numbers these images by their file names; the COCO format wants numbers.
+        # detectron2 uses the file names as ids of these images; the COCO format needs numbers.
         inputs = [{**image, "image_id": self._ids[image["file_name"]]} for image in inputs]
         super().process(inputs, outputs)
 
@@ -74,7 +76,7 @@ class _BenchmarkEvaluator(CityscapesInstanceEvaluator):
     def evaluate(self) -> dict[str, Any] | None:
         from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as scripts
 
-        # numpy 2.4 has no in1d. The scripts would leave a matches.json in the current folder,
+        # numpy 2.4 has no in1d. The scripts would write a matches.json into the current folder,
         # which nothing reads and whose numpy numbers the json module refuses.
         with replaced(
             scripts,
@@ -88,12 +90,13 @@ class _BenchmarkEvaluator(CityscapesInstanceEvaluator):
 def coco_ground_truth(dataset_name: str) -> dict[str, Any]:
     """Return the ground truth of a Cityscapes split in COCO format.
 
-    The masks are the visible pixels of the id images, where the data set that detectron2 registers
-    for training has polygons without their holes. detectron2 leaves out objects that are a single
-    pixel wide or high.
+    The masks are the visible pixels of the id images, whereas the dataset that detectron2 registers
+    for training has polygons without holes. detectron2 leaves out objects that are one pixel wide
+    or high.
 
     Args:
-        dataset_name: has `image_dir`, `gt_dir` and `thing_classes` in its metadata.
+        dataset_name: name of a dataset with `image_dir`, `gt_dir` and `thing_classes` in its
+            metadata.
     """
     metadata = MetadataCatalog.get(dataset_name)
     records = load_cityscapes_instances(

@@ -2,7 +2,11 @@
 
 Oksuz et al., "Localization Recall Precision (LRP): A New Performance Metric for Object Detection",
 ECCV 2018, and "One Metric to Measure Them All: Localization Recall Precision (LRP) for Evaluating
-Visual Detection Tasks", TPAMI 2021. Lower is better. All numbers here are between 0 and 1.
+Visual Detection Tasks", TPAMI 2021. Lower is better. All values are between 0 and 1 unless they are
+said to be in percent.
+
+This is code of this package: hotcoco and pycocotools have no LRP. Every score is tried as a
+threshold, since the scores of a ranking loss can all lie within one step of a coarse grid.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,21 +17,21 @@ from tabulate import tabulate
 
 from brloss_d2.evaluation.matches import Matches
 
-TAU = 0.5  # IoU from which an object is found; the papers' choice
+TAU = 0.5  # IoU from which a detection matches, as in the papers
 
 
 @dataclass(frozen=True)
 class LRPCurve:
-    """LRP of one class, keeping the detections whose score reaches a threshold.
+    """LRP of one class as a function of the score threshold.
 
     LRP = (sum of (1 - IoU) / (1 - tau) over true positives + N_FP + N_FN) / (N_TP + N_FP + N_FN).
 
     Attributes:
-        thresholds: (S,), the different scores, falling.
-        lrp: (S,).
-        localization: (S,), mean 1 - IoU of the true positives; NaN without any.
-        false_positive: (S,), 1 - precision.
-        false_negative: (S,), 1 - recall.
+        thresholds: distinct scores, (S,), decreasing.
+        lrp: LRP per threshold, (S,).
+        localization: mean 1 - IoU of the true positives, (S,); NaN without any.
+        false_positive: 1 - precision, (S,).
+        false_negative: 1 - recall, (S,).
     """
 
     thresholds: np.ndarray
@@ -40,21 +44,20 @@ class LRPCurve:
     def of(
         cls, scores: np.ndarray, ious: np.ndarray, num_objects: int, *, tau: float = TAU
     ) -> "LRPCurve":
-        """Evaluate every threshold that makes a difference.
+        """Evaluate all distinct scores as thresholds.
 
         Args:
-            scores: (D,).
-            ious: (D,), overlap with the object found, at least `tau`; 0 for a false positive.
-            num_objects: at least 1.
-            tau: the IoU that the detections were matched with.
+            scores: scores of the detections, (D,).
+            ious: IoU with the matched object, (D,), at least `tau`; 0 for a false positive.
+            num_objects: number of objects to be found, at least 1.
+            tau: IoU from which detections were matched.
 
         Complexity:
             O(D log D).
         """
         order = np.argsort(-scores, kind="stable")
         scores, ious = scores[order], ious[order]
-        # Detections with equal scores pass together.
-        last = np.append(np.diff(scores) != 0, np.ones(min(1, len(scores)), bool))
+        last = _ends_of_ties(scores)
         tp = (ious > 0).cumsum()[last]
         error = np.where(ious > 0, 1 - ious, 0.0).cumsum()[last]
         passed = np.flatnonzero(last) + 1
@@ -71,10 +74,17 @@ class LRPCurve:
 
 @dataclass(frozen=True)
 class OptimalLRP:
-    """oLRP of each class, its parts, and the threshold it is reached at; each (K,).
+    """oLRP per class, its parts, and the best threshold.
 
-    A class without objects is NaN throughout. A class of which no object is found has an oLRP and
-    `false_negative` of 1, and NaN elsewhere: there is no best threshold.
+    A class without objects is NaN throughout. A class with no object found has an oLRP and a
+    `false_negative` of 1 and NaN elsewhere: there is no best threshold.
+
+    Attributes:
+        olrp: oLRP, (K,).
+        localization: mean 1 - IoU of the true positives at the best threshold, (K,).
+        false_positive: 1 - precision there, (K,).
+        false_negative: 1 - recall there, (K,).
+        thresholds: best score thresholds, (K,).
     """
 
     olrp: np.ndarray
@@ -88,8 +98,8 @@ class OptimalLRP:
         """Minimize LRP over the score thresholds, class by class.
 
         Args:
-            matches: matched with an IoU of `tau`.
-            tau: see `LRPCurve.of`.
+            matches: matches at the IoU `tau`.
+            tau: IoU from which detections were matched.
         """
         best = np.full((len(matches.num_objects), 5), np.nan)
         best[matches.num_objects > 0] = 1, np.nan, np.nan, 1, np.nan
@@ -101,16 +111,21 @@ class OptimalLRP:
         return cls(*best.T)
 
     def mean(self) -> "OptimalLRP":
-        """Average over the classes that have a value, as AP is averaged; every field is 0-d."""
+        """Return the means over the classes that have a value, as for AP; every field is 0-d."""
         return OptimalLRP(*(_mean(getattr(self, field.name)) for field in fields(self)))
 
     def rows(self) -> np.ndarray:
-        """(K, 5): oLRP, localization, false positives, false negatives, threshold."""
+        """Return oLRP, localization, false positives, false negatives and threshold, (K, 5)."""
         return np.stack([getattr(self, field.name) for field in fields(self)], axis=-1)
 
 
 def lrp_curves(matches: Matches, *, tau: float = TAU) -> dict[int, LRPCurve]:
-    """Return label -> curve for the classes with objects and detections."""
+    """Return label -> curve for the classes with objects and detections.
+
+    Args:
+        matches: matches at the IoU `tau`.
+        tau: IoU from which detections were matched.
+    """
     order = np.argsort(matches.labels, kind="stable")
     labels = np.arange(len(matches.num_objects))
     bounds = np.searchsorted(matches.labels[order], [labels, labels + 1])
@@ -123,25 +138,26 @@ def lrp_curves(matches: Matches, *, tau: float = TAU) -> dict[int, LRPCurve]:
 
 
 def mean_lrp_curve(matches: Matches, *, tau: float = TAU) -> tuple[np.ndarray, np.ndarray]:
-    """Return thresholds, falling, and LRP averaged over the classes with objects, both (S,).
+    """Return decreasing thresholds and LRP averaged over the classes with objects, both (S,).
 
     A class has an LRP of 1 above its highest score.
+
+    Args:
+        matches: matches at the IoU `tau`.
+        tau: IoU from which detections were matched.
     """
     curves = lrp_curves(matches, tau=tau).values()
     num_classes = np.count_nonzero(matches.num_objects)
-    thresholds = _joined([curve.thresholds for curve in curves])
-    steps = _joined([np.diff(curve.lrp, prepend=1.0) for curve in curves])
+    thresholds = np.concatenate([np.zeros(0), *(curve.thresholds for curve in curves)])
+    steps = np.concatenate([np.zeros(0), *(np.diff(c.lrp, prepend=1.0) for c in curves)])
     order = np.argsort(-thresholds, kind="stable")
     thresholds = thresholds[order]
-    last = np.append(np.diff(thresholds) != 0, np.ones(min(1, len(thresholds)), bool))
+    last = _ends_of_ties(thresholds)
     return thresholds[last], (1 + steps[order].cumsum() / max(num_classes, 1))[last]
 
 
 def best_lrp_threshold(matches: Matches, *, tau: float = TAU) -> float:
-    """Return the one score threshold with the lowest LRP averaged over classes.
-
-    NaN if no object is found.
-    """
+    """Return the common score threshold with the lowest mean LRP; NaN if no object is found."""
     if not matches.correct.any():
         return float("nan")
     thresholds, lrp = mean_lrp_curve(matches, tau=tau)
@@ -149,27 +165,23 @@ def best_lrp_threshold(matches: Matches, *, tau: float = TAU) -> float:
 
 
 def best_f1_threshold(matches: Matches) -> float:
-    """Return the one score threshold with the best F1 of all classes together.
-
-    NaN if no object is found.
-    """
+    """Return the score threshold with the best F1 of all classes together; NaN if none is found."""
     if not matches.correct.any():
         return float("nan")
     order = np.argsort(-matches.scores, kind="stable")
     scores = matches.scores[order]
     passed = np.arange(1, len(order) + 1)
     f1 = 2 * matches.correct[order].cumsum() / (passed + matches.num_objects.sum())
-    last = np.append(np.diff(scores) != 0, True)
-    return float(scores[np.argmax(np.where(last, f1, -1.0))])
+    return float(scores[np.argmax(np.where(_ends_of_ties(scores), f1, -1.0))])
 
 
 def lrp_metrics(matches: Matches, class_names: Sequence[str] | None) -> dict[str, float]:
-    """Return oLRP and its parts in percent, and the threshold that suits all classes best.
+    """Return oLRP and its parts in percent, and the best common threshold.
 
     Args:
-        matches: at the IoU of oLRP, 0.5.
-        class_names: of each label, for `oLRP-<name>`; left out, as in detectron2, where there is
-            one class or none has a name.
+        matches: matches at IoU 0.5.
+        class_names: names of the classes, for `oLRP-<name>`; as in detectron2 these are left out
+            if there is one class, or None.
 
     Returns:
         `oLRP`, `oLRP_Loc`, `oLRP_FP`, `oLRP_FN` and `oLRP-<name>`, all 0..100 and NaN where
@@ -204,7 +216,7 @@ def lrp_table(
         rows = np.column_stack([*columns.values(), rows])
         headers[1:1] = columns
     rows = np.vstack([rows, [_mean(column) for column in rows.T]])
-    rows[-1, -1] = np.nan  # nobody uses the mean of thresholds
+    rows[-1, -1] = np.nan  # a mean of thresholds has no use
     formats = [".2f"] * (rows.shape[1] - 1) + [".4f"]
     cells = [
         [name, *("-" if np.isnan(v) else format(v, f) for v, f in zip(row, formats, strict=True))]
@@ -219,5 +231,6 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return values.mean() if len(values) else np.array(np.nan)
 
 
-def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.zeros(0), *parts])
+def _ends_of_ties(scores: np.ndarray) -> np.ndarray:
+    """Return whether each sorted score is the last of its value: equal scores pass together."""
+    return np.append(np.diff(scores) != 0, np.ones(min(1, len(scores)), bool))

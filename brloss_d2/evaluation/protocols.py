@@ -7,7 +7,8 @@ time. Records that it refuses, such as negative image ids, are left to the offic
 import contextlib
 import io
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -31,32 +32,31 @@ _KEYS = {
     "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"),
     "categories": ("id", "name", "frequency"),
 }
+_COCO_CELL = ("dtIds", "dtMatches", "dtIgnore", "gtIds", "gtIgnore", "aRng")
+_LVIS_CELL = ("dt_ids", "dt_matches", "dt_ignore", "gt_ids", "gt_ignore", "area_rng")
 
 
+@dataclass(frozen=True)
 class Evaluation:
     """A finished evaluation in the COCO or LVIS protocol, with all values between 0 and 1.
 
     Attributes:
-        package: name of the package that evaluated.
+        package: name of the package that evaluated: `hotcoco`, `pycocotools` or `lvis`.
         task: `bbox` or `segm`.
         truth: dataset in COCO format.
         found: detection id -> detection.
-        computed: evaluation object of the package; its `params` hold the IoU thresholds, (T,).
+        computed: evaluation object of the package.
         summary: table of the package.
-        image_ids: sorted ids of the images.
-        class_ids: sorted ids of the classes, K of them.
         metrics: LVIS metrics by name, -1 if undefined; empty for COCO.
     """
 
     package: str
     task: str
-    truth: dict[str, Any]
+    truth: Mapping[str, Any]
     found: Mapping[int, Mapping[str, Any]]
     computed: Any
     summary: str
-    image_ids: list[int]
-    class_ids: list[int]
-    metrics: Mapping[str, float] = {}
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def stats(self) -> np.ndarray:
@@ -67,6 +67,18 @@ class Evaluation:
     def eval(self) -> Mapping[str, Any]:
         """`precision`, (T, R, K, areas, limits), and `recall`, (T, K, areas, limits)."""
         return self.computed.eval
+
+    @property
+    def image_ids(self) -> list[int]:
+        """Sorted ids of the images."""
+        params = self.computed.params
+        return sorted(params.img_ids if self.package == "lvis" else params.imgIds)
+
+    @property
+    def class_ids(self) -> list[int]:
+        """Sorted ids of the classes, K of them."""
+        params = self.computed.params
+        return sorted(params.cat_ids if self.package == "lvis" else params.catIds)
 
     def pairs(self, iou_threshold: float, area: str) -> tuple[dict[int, int], list[int]]:
         """Return which detection was matched with which object, without those that are ignored.
@@ -79,182 +91,35 @@ class Evaluation:
             Detection id -> object id, 0 for a false positive; ids of the objects to be found.
         """
         params = self.computed.params
-        wanted = list(params.areaRng[params.areaRngLbl.index(area)])
-        row = int(np.argmin(np.abs(np.asarray(params.iouThrs) - iou_threshold)))
-        keys = ("dtIds", "dtMatches", "dtIgnore", "gtIds", "gtIgnore")
-        cells = (cell for cell in self.computed.evalImgs if cell and list(cell["aRng"]) == wanted)
-        return _pairs(([cell[key] for key in keys] for cell in cells), row)
-
-
-class HotcocoEvaluation(Evaluation):
-    """An evaluation by hotcoco."""
-
-    package = "hotcoco"
-
-    def __init__(
-        self,
-        truth: dict[str, Any],
-        results: Sequence[Mapping[str, Any]],
-        task: str,
-        *,
-        limits: Sequence[int] = COCO_LIMITS,
-        image_ids: Sequence[int] | None = None,
-        lvis: bool = False,
-    ):
-        """Evaluate detections.
-
-        Args:
-            truth: dataset in COCO format, or LVIS format if `lvis`.
-            results: detections in COCO format, at least one.
-            task: `bbox` or `segm`.
-            limits: detections per image and class for each AR; the largest is that of AP. LVIS
-                takes one limit, per image.
-            image_ids: ids of the images to evaluate; all of them by default.
-            lvis: whether to follow the LVIS protocol.
-
-        Raises:
-            ValueError: hotcoco does not accept the records, or is known to differ on them.
-        """
-        if not np.isfinite([r["bbox"] for r in results if "bbox" in r]).all():
-            raise ValueError("a box is not finite, which pycocotools matches in its own way")
-        self.task, self.truth, self._lvis = task, truth, lvis
-        self.found = dict(enumerate(results, 1))
-        api = hotcoco.COCO(
-            {
-                part: [{key: r[key] for key in keys if key in r} for r in truth[part]]
-                for part, keys in _KEYS.items()
-            }
-        )
-        records = [dict(result) for result in results]
-        found = hotcoco.LVISResults(api, records, limits[-1]) if lvis else api.load_res(records)
-        self._data = api, found, task, lvis
-        self.computed = hotcoco.COCOeval(*self._data)
-        params = self.computed.params
-        if not lvis:
-            params.maxDets = list(limits)
-        if image_ids is not None:
-            params.imgIds = list(image_ids)
-        self.computed.evaluate()
-        self.computed.accumulate()
-        self.summary = "\n".join(self.computed.summary_lines())
-        self.image_ids, self.class_ids = sorted(params.imgIds), sorted(params.catIds)
-        if lvis:
-            self.metrics = self.computed.get_results()
-
-    def pairs(self, iou_threshold: float, area: str) -> tuple[dict[int, int], list[int]]:
-        """Match again, since the first evaluation does not give its matches at this size."""
-        again, params = hotcoco.COCOeval(*self._data), self.computed.params
-        again.params.imgIds, again.params.maxDets = params.imgIds, params.maxDets
-        again.params.iouThrs = [iou_threshold]
-        again.params.areaRng = [params.areaRng[params.areaRngLbl.index(area)]]
-        again.params.areaRngLbl = [area]
-        again.evaluate()
-        found = again.image_diagnostics(iou_thr=iou_threshold)
-        taken = found["dt_match"]
-        pairs = {
-            id_: taken[id_] if state == "tp" else 0 for id_, state in found["dt_status"].items()
-        }
-        return pairs, list(found["gt_status"])
-
-
-class OfficialCOCOEvaluation(Evaluation):
-    """An evaluation by pycocotools."""
-
-    package = "pycocotools"
-
-    def __init__(
-        self,
-        api: Any,
-        results: Sequence[Mapping[str, Any]],
-        task: str,
-        *,
-        limits: Sequence[int] = COCO_LIMITS,
-        image_ids: Sequence[int] | None = None,
-    ):
-        """Evaluate detections.
-
-        Args:
-            api: ground truth, `pycocotools.coco.COCO`.
-            results: see `HotcocoEvaluation`.
-            task: see `HotcocoEvaluation`.
-            limits: see `HotcocoEvaluation`.
-            image_ids: see `HotcocoEvaluation`.
-        """
-        self.task, self.truth = task, api.dataset
-        self.found = dict(enumerate(results, 1))
-        kind = COCOeval if limits[-1] == COCO_LIMITS[-1] else COCOevalMaxDets
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.computed = kind(api, api.loadRes([dict(result) for result in results]), task)
-            params = self.computed.params
-            params.maxDets = list(limits)
-            if image_ids is not None:
-                params.imgIds = list(image_ids)
-            self.computed.evaluate()
-            self.computed.accumulate()
-        with contextlib.redirect_stdout(io.StringIO()) as output:
-            self.computed.summarize()
-        self.summary = output.getvalue().rstrip()
-        self.image_ids, self.class_ids = sorted(params.imgIds), sorted(params.catIds)
-
-
-class OfficialLVISEvaluation(Evaluation):
-    """An evaluation by the `lvis` package."""
-
-    package = "lvis"
-
-    def __init__(
-        self, api: Any, results: Sequence[Mapping[str, Any]], task: str, *, limits: Sequence[int]
-    ):
-        """Evaluate detections.
-
-        Args:
-            api: ground truth, `lvis.LVIS`.
-            results: see `HotcocoEvaluation`.
-            task: see `HotcocoEvaluation`.
-            limits: one number of detections per image.
-        """
-        import lvis
-
-        self.task, self.truth = task, api.dataset
-        found = lvis.LVISResults(api, [dict(result) for result in results], max_dets=limits[-1])
-        self.found = found.anns
-        self.computed = lvis.LVISEval(api, found, task)
-        # numpy 1.24 dropped the alias that the package still uses.
-        with (
-            replaced(lvis.eval, np=numpy_with(float=np.float64)),
-            contextlib.redirect_stdout(io.StringIO()) as output,
-        ):
-            self.computed.run()
-            self.computed.print_results()
-        self.summary, self.metrics = output.getvalue().rstrip(), self.computed.get_results()
-        params = self.computed.params
-        self.image_ids, self.class_ids = sorted(params.img_ids), sorted(params.cat_ids)
-
-    def pairs(self, iou_threshold: float, area: str) -> tuple[dict[int, int], list[int]]:
-        """See `Evaluation.pairs`; the package spells its names in another way."""
-        params = self.computed.params
-        wanted = params.area_rng[params.area_rng_lbl.index(area)]
-        row = int(np.argmin(np.abs(params.iou_thrs - iou_threshold)))
-        keys = ("dt_ids", "dt_matches", "dt_ignore", "gt_ids", "gt_ignore")
-        cells = (cell for cell in self.computed.eval_imgs if cell and cell["area_rng"] == wanted)
-        return _pairs(([cell[key] for key in keys] for cell in cells), row)
-
-
-def _pairs(cells: Iterable[Sequence[Any]], row: int) -> tuple[dict[int, int], list[int]]:
-    """Return what `Evaluation.pairs` does from the cells of an official package.
-
-    Args:
-        cells: ids, matches and ignored matches of the detections, ids and ignored ones of the
-            objects, per image and class.
-        row: index of the IoU threshold in the matches.
-    """
-    pairs: dict[int, int] = {}
-    objects: list[int] = []
-    for found, matched, ignored, truth, truth_ignored in cells:
-        columns = zip(found, matched[row], ignored[row], strict=True)
-        pairs.update({id_: int(object_) for id_, object_, skip in columns if not skip})
-        objects += [id_ for id_, skip in zip(truth, truth_ignored, strict=True) if not skip]
-    return pairs, objects
+        if self.package == "hotcoco":
+            # Again with one threshold and one range: the first evaluation returns its matches only
+            # as Python objects of all thresholds and ranges, which takes longer than matching.
+            lvis = bool(self.metrics)
+            again = hotcoco.COCOeval(self.computed.coco_gt, self.computed.coco_dt, self.task, lvis)
+            again.params.imgIds, again.params.maxDets = params.imgIds, params.maxDets
+            again.params.areaRng = [params.areaRng[params.areaRngLbl.index(area)]]
+            again.params.areaRngLbl, again.params.iouThrs = [area], [iou_threshold]
+            again.evaluate()
+            result = again.image_diagnostics(iou_thr=iou_threshold)
+            states, taken = result["dt_status"].items(), result["dt_match"]
+            matched = {id_: taken[id_] if state == "tp" else 0 for id_, state in states}
+            return matched, list(result["gt_status"])
+        if self.package == "lvis":
+            cells, keys, thresholds = self.computed.eval_imgs, _LVIS_CELL, params.iou_thrs
+            wanted = params.area_rng[params.area_rng_lbl.index(area)]
+        else:
+            cells, keys, thresholds = self.computed.evalImgs, _COCO_CELL, params.iouThrs
+            wanted = params.areaRng[params.areaRngLbl.index(area)]
+        row = int(np.argmin(np.abs(np.asarray(thresholds) - iou_threshold)))
+        pairs: dict[int, int] = {}
+        objects: list[int] = []
+        for cell in filter(None, cells):
+            found, taken, ignored, truth, truth_ignored, area_range = (cell[key] for key in keys)
+            if list(area_range) == list(wanted):
+                columns = zip(found, taken[row], ignored[row], strict=True)
+                pairs.update({id_: int(object_) for id_, object_, skip in columns if not skip})
+                objects += [id_ for id_, skip in zip(truth, truth_ignored, strict=True) if not skip]
+        return pairs, objects
 
 
 def evaluate_detections(
@@ -273,28 +138,29 @@ def evaluate_detections(
 
     Args:
         api: ground truth, `pycocotools.coco.COCO` or `lvis.LVIS`, after `renumber_annotations`.
-        results: see `HotcocoEvaluation`; the area of a mask is its own only without `bbox`.
-        task: see `HotcocoEvaluation`.
-        limits: see `HotcocoEvaluation`.
-        image_ids: see `HotcocoEvaluation`; for COCO alone.
-        lvis: see `HotcocoEvaluation`.
+        results: detections in COCO format, at least one.
+        task: `bbox` or `segm`.
+        limits: detections per image and class for each AR; the largest is that of AP. LVIS takes
+            one limit, per image.
+        image_ids: ids of the images to evaluate, for COCO; all of them by default.
+        lvis: whether to follow the LVIS protocol.
         official: whether to insist on pycocotools or `lvis`.
     """
+    records = [dict(result) for result in results]
     if task == "segm":  # the packages would take the area of the box for that of the mask
-        results = [{k: v for k, v in result.items() if k != "bbox"} for result in results]
+        for record in records:
+            record.pop("bbox", None)
     limits = sorted(limits)  # as pycocotools does
-    evaluation: Evaluation | None = None
+    evaluation = None
     if hotcoco is not None and not official:
         try:
-            evaluation = HotcocoEvaluation(
-                api.dataset, results, task, limits=limits, image_ids=image_ids, lvis=lvis
-            )
+            evaluation = _by_hotcoco(api.dataset, records, task, limits, image_ids, lvis=lvis)
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             logger.warning("hotcoco cannot evaluate these detections: %s", error)
     if evaluation is None and lvis:
-        evaluation = OfficialLVISEvaluation(api, results, task, limits=limits)
+        evaluation = _by_lvis(api, records, task, limits[-1])
     elif evaluation is None:
-        evaluation = OfficialCOCOEvaluation(api, results, task, limits=limits, image_ids=image_ids)
+        evaluation = _by_pycocotools(api, records, task, limits, image_ids)
     package, protocol = evaluation.package, "LVIS" if lvis else "COCO-style"
     logger.info("%s evaluation by %s %s: %s", protocol, package, version(package), task)
     return evaluation
@@ -310,3 +176,68 @@ def renumber_annotations(api: Any) -> None:
         annotation["id"] = number
     with contextlib.redirect_stdout(io.StringIO()):
         (api.createIndex if hasattr(api, "createIndex") else api._create_index)()
+
+
+def _by_hotcoco(
+    truth: Mapping[str, Any],
+    results: list[dict[str, Any]],
+    task: str,
+    limits: Sequence[int],
+    image_ids: Sequence[int] | None,
+    *,
+    lvis: bool,
+) -> Evaluation:
+    if not np.isfinite([r["bbox"] for r in results if "bbox" in r]).all():
+        raise ValueError("a box is not finite, which pycocotools matches in another way")
+    sections = {
+        name: [{key: record[key] for key in keys if key in record} for record in truth[name]]
+        for name, keys in _KEYS.items()
+    }
+    api = hotcoco.COCO(sections)
+    found = hotcoco.LVISResults(api, results, limits[-1]) if lvis else api.load_res(results)
+    computed = hotcoco.COCOeval(api, found, task, lvis)
+    if not lvis:
+        computed.params.maxDets = limits
+    if image_ids is not None:
+        computed.params.imgIds = list(image_ids)
+    computed.evaluate()
+    computed.accumulate()
+    summary = "\n".join(computed.summary_lines())
+    metrics = computed.get_results() if lvis else {}
+    numbered = dict(enumerate(results, 1))
+    return Evaluation("hotcoco", task, truth, numbered, computed, summary, metrics)
+
+
+def _by_pycocotools(
+    api: Any,
+    results: list[dict[str, Any]],
+    task: str,
+    limits: Sequence[int],
+    image_ids: Sequence[int] | None,
+) -> Evaluation:
+    kind = COCOeval if limits[-1] == COCO_LIMITS[-1] else COCOevalMaxDets
+    with contextlib.redirect_stdout(io.StringIO()):
+        computed = kind(api, api.loadRes(results), task)
+        computed.params.maxDets = limits
+        if image_ids is not None:
+            computed.params.imgIds = list(image_ids)
+        computed.evaluate()
+        computed.accumulate()
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        computed.summarize()
+    found = dict(enumerate(results, 1))
+    return Evaluation("pycocotools", task, api.dataset, found, computed, output.getvalue().rstrip())
+
+
+def _by_lvis(api: Any, results: list[dict[str, Any]], task: str, limit: int) -> Evaluation:
+    import lvis
+
+    found = lvis.LVISResults(api, results, max_dets=limit)
+    computed = lvis.LVISEval(api, found, task)
+    # numpy 1.24 dropped the alias that the package still uses.
+    patch = replaced(lvis.eval, np=numpy_with(float=np.float64))
+    with patch, contextlib.redirect_stdout(io.StringIO()) as output:
+        computed.run()
+        computed.print_results()
+    summary, metrics = output.getvalue().rstrip(), computed.get_results()
+    return Evaluation("lvis", task, api.dataset, found.anns, computed, summary, metrics)

@@ -1,4 +1,4 @@
-"""Read what an evaluation left in its output folder: data set, ground truth, predictions."""
+"""An evaluated run, read from its output folder: dataset, ground truth, predictions."""
 
 import contextlib
 import io
@@ -24,7 +24,7 @@ from brloss_d2.evaluation.lrp import best_f1_threshold as best_f1_of_matches
 from brloss_d2.evaluation.matches import match_detections
 from brloss_d2.evaluation.protocols import evaluate_detections, renumber_annotations
 
-_DEFAULT_THRESHOLD = 0.5  # where there is nothing to choose a threshold by
+_DEFAULT_THRESHOLD = 0.5  # if no detection is correct
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class LabeledBoxes:
     """Objects of one image.
 
     Attributes:
-        boxes: (N, 4), XYXY in pixels.
-        labels: (N,), 0..K-1.
-        scores: (N,).
-        masks: (N, H, W) of booleans, as large as the image.
+        boxes: boxes, (N, 4), XYXY in pixels.
+        labels: classes, (N,), 0..K-1.
+        scores: scores, (N,), 0..1; None for ground truth.
+        masks: boolean masks, (N, H, W), of the size of the image; None for boxes alone.
     """
 
     boxes: np.ndarray
@@ -46,7 +46,13 @@ class LabeledBoxes:
 
 @dataclass(frozen=True)
 class ImagePair:
-    """One image with what is in it and what was found."""
+    """Ground truth and predictions of one image.
+
+    Attributes:
+        file_name: path of the image.
+        ground_truth: annotated objects.
+        predictions: detected objects.
+    """
 
     file_name: str
     ground_truth: LabeledBoxes
@@ -55,14 +61,15 @@ class ImagePair:
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """An evaluated data set.
+    """An evaluated dataset.
 
     Attributes:
-        records: detectron2's dicts of the images.
-        results: COCO-format detections: image_id, category_id (of the JSON), bbox XYWH, score.
-        json_file: the ground truth in COCO format.
-        class_names: name of each contiguous class id.
-        class_ids: category id of the JSON -> contiguous class id.
+        records: images as dicts of detectron2's dataset format.
+        results: detections in COCO format: image_id, category_id (that of the JSON), bbox XYWH,
+            score.
+        json_file: path of the ground truth in COCO format.
+        class_names: names of the classes, K of them.
+        class_ids: category id of the JSON -> class, 0..K-1.
     """
 
     records: list[dict[str, Any]]
@@ -76,7 +83,7 @@ class EvaluatedRun:
         """Load `<output_dir>/config.yaml` and `<output_dir>/inference/coco_instances_results.json`.
 
         Raises:
-            InputError: a file is missing or damaged, or the predictions are of other images.
+            InputError: a file is missing or damaged, or the predictions belong to other images.
         """
         node = _test_dataset_node(os.path.join(output_dir, "config.yaml"))
         results_file = os.path.join(output_dir, "inference", "coco_instances_results.json")
@@ -86,33 +93,31 @@ class EvaluatedRun:
             check_registered_dataset(name)
         records, metadata = instantiate(node), MetadataCatalog.get(name)
         if not hasattr(metadata, "json_file"):
-            raise InputError(f"Data set {name} is not in COCO format, and no other can be read.")
+            raise InputError(
+                f"Dataset {name} is not in COCO format, and no other format can be read."
+            )
         class_ids = metadata.thing_dataset_id_to_contiguous_id
-        run = cls(records, results, metadata.json_file, metadata.thing_classes, class_ids)
-        run._check_results(f"{results_file}: predictions", name)
-        return run
+        images = {r["image_id"] for r in results} - {r["image_id"] for r in records}
+        categories = {r["category_id"] for r in results} - set(class_ids)
+        for what, unknown in (("images", images), ("categories", categories)):
+            if unknown:
+                raise InputError(
+                    f"{results_file}: predictions for {len(unknown)} {what} that dataset {name} "
+                    "does not contain. Evaluate again."
+                )
+        return cls(records, results, metadata.json_file, metadata.thing_classes, class_ids)
 
     @property
     def category_names(self) -> dict[int, str]:
-        """Category id of the JSON -> name."""
+        """Names by category id of the JSON."""
         return {id_: self.class_names[number] for id_, number in self.class_ids.items()}
 
-    def _check_results(self, where: str, name: str) -> None:
-        images = {r["image_id"] for r in self.results} - {r["image_id"] for r in self.records}
-        categories = {r["category_id"] for r in self.results} - set(self.class_ids)
-        for what, strangers in (("images", images), ("categories", categories)):
-            if strangers:
-                raise InputError(
-                    f"{where} for {len(strangers)} {what} that data set {name} does not contain. "
-                    "Evaluate again."
-                )
-
     def pairs(self, count: int, threshold: float) -> list[ImagePair]:
-        """Return `count` images with objects (fewer if there are fewer), spread over the data set.
+        """Return images with objects, spread over the dataset.
 
         Args:
-            count: at least 1.
-            threshold: predictions with a lower score are left out.
+            count: number of images, at least 1; fewer are returned if there are fewer.
+            threshold: lowest score of the predictions to return, 0..1.
         """
         records = [r for r in self.records if r["annotations"]] or self.records
         chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
@@ -135,8 +140,8 @@ class EvaluatedRun:
 def best_f1_threshold(run: EvaluatedRun) -> float:
     """Return the score threshold with the best F1 over all classes, at IoU 0.5.
 
-    A ranking loss orders scores and does not calibrate them: under one loss the best threshold
-    is 0.3, under another 0.8, so that pictures with a fixed one compare nothing.
+    A ranking loss orders scores and does not calibrate them: with one loss the best threshold is
+    0.3, with another 0.8, so that pictures with a fixed threshold are not comparable.
     """
     if not run.results:
         return _DEFAULT_THRESHOLD
@@ -181,11 +186,9 @@ def _read_results(path: str) -> list[dict[str, Any]]:
             results = json.load(file)
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}. Evaluate again.") from error
-    if not isinstance(results, list) or not all(map(_is_detection, results)):
+    keys = {"image_id", "category_id", "bbox", "score"}
+    if not isinstance(results, list) or not all(
+        isinstance(r, dict) and keys <= r.keys() for r in results
+    ):
         raise InputError(f"{path} is not a list of COCO detections. Evaluate again.")
     return results
-
-
-def _is_detection(record: object) -> bool:
-    keys = {"image_id", "category_id", "bbox", "score"}
-    return isinstance(record, dict) and keys <= record.keys()

@@ -1,6 +1,6 @@
-"""Maps from scores to the probability of a true positive, and how far off they are.
+"""Maps from scores to the probability of a true positive, and their calibration error.
 
-They keep the order of scores: AP and oLRP stay what they are.
+They keep the order of scores, so that AP and oLRP do not change.
 """
 
 from collections.abc import Sequence
@@ -9,21 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import isotonic_regression
 
 _EDGE = 1e-6  # scores of exactly 0 and 1 have no finite logit
-_SLOPE = 1e-3  # share of the score itself in an isotonic map
+_SLOPE = 1e-3  # weight of the score itself in an isotonic map
 
 
 @dataclass(frozen=True)
 class TemperatureMap:
-    """sigmoid(logit(score) / temperature + bias), one for all classes (Platt scaling).
+    """sigmoid(logit(score) / temperature + bias), one map for all classes (Platt scaling).
 
-    A ranking loss does not see a shift of all logits, so that the bias says more than the
-    temperature, which cannot move a score of 0.5.
+    A ranking loss does not change if all logits are shifted, so that the bias matters more than
+    the temperature, which cannot move a score of 0.5.
 
     Attributes:
-        temperature: above 0; above 1 for an overconfident detector.
-        bias: in logits.
+        temperature: divisor of the logits, above 0; above 1 for an overconfident detector.
+        bias: shift of the logits.
     """
 
     temperature: float
@@ -39,8 +40,8 @@ def fit_temperature(scores: np.ndarray, correct: np.ndarray) -> TemperatureMap:
     """Minimize binary cross-entropy over temperature and bias, with LBFGS.
 
     Args:
-        scores: (N,), 0..1, not all of them equal.
-        correct: (N,), with true and false positives.
+        scores: scores of the detections, (N,), 0..1, not all of them equal.
+        correct: whether each is a true positive, (N,), with both kinds.
 
     Raises:
         ValueError: the detections cannot determine a map that keeps their order.
@@ -49,7 +50,7 @@ def fit_temperature(scores: np.ndarray, correct: np.ndarray) -> TemperatureMap:
         raise ValueError("expected different scores, and both true and false positives")
     logits, targets = torch.from_numpy(_logits(scores)), torch.from_numpy(correct).double()
     center, spread = logits.mean(), logits.std()
-    standard = (logits - center) / spread  # well conditioned wherever the scores lie
+    standard = (logits - center) / spread  # well conditioned for all scores
     parameters = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [parameters], max_iter=100, tolerance_change=1e-12, line_search_fn="strong_wolfe"
@@ -72,11 +73,11 @@ def fit_temperature(scores: np.ndarray, correct: np.ndarray) -> TemperatureMap:
 
 @dataclass(frozen=True)
 class IsotonicMap:
-    """Piecewise linear and strictly rising, from (0, 0) to (1, 1).
+    """A piecewise linear and strictly increasing map from (0, 0) to (1, 1).
 
     Attributes:
-        scores: (B,), rising, within 0..1.
-        probabilities: (B,), rising, within 0..1.
+        scores: scores of the nodes, (B,), increasing, 0..1.
+        probabilities: probabilities of the nodes, (B,), increasing, 0..1.
     """
 
     scores: Sequence[float]
@@ -86,33 +87,29 @@ class IsotonicMap:
         """Map scores (N,), 0..1, to probabilities (N,), 0..1."""
         scores = np.asarray(scores, dtype=float)
         isotonic = np.interp(scores, [0, *self.scores, 1], [0, *self.probabilities, 1])
-        # A level piece would make ties of an order.
+        # A constant piece would turn an order into ties.
         return (1 - _SLOPE) * isotonic + _SLOPE * scores
 
 
 def fit_isotonic(scores: np.ndarray, correct: np.ndarray) -> IsotonicMap:
-    """Fit the best non-falling step function (pool adjacent violators) and join its steps.
+    """Fit the best non-decreasing step function in least squares and join its steps.
 
-    Least squares; between the middles of two steps the map is linear.
+    Between the middles of two steps the map is linear.
 
     Args:
-        scores: (N,), 0..1.
-        correct: (N,).
+        scores: scores of the detections, (N,), 0..1.
+        correct: whether each is a true positive, (N,).
 
     Complexity:
         O(N log N).
     """
     unique, inverse = np.unique(scores, return_inverse=True)
-    weights = np.bincount(inverse, minlength=len(unique)).astype(float)
-    hits = np.bincount(inverse, weights=correct, minlength=len(unique))
-    blocks: list[list[float]] = []  # weight, hits, sum of scores
-    columns = (weights.tolist(), hits.tolist(), (weights * unique).tolist())
-    for weight, hit, total in zip(*columns, strict=True):
-        blocks.append([weight, hit, total])
-        while len(blocks) > 1 and blocks[-2][1] * blocks[-1][0] >= blocks[-1][1] * blocks[-2][0]:
-            last = blocks.pop()
-            blocks[-1] = [a + b for a, b in zip(blocks[-1], last, strict=True)]
-    return IsotonicMap([b[2] / b[0] for b in blocks], [b[1] / b[0] for b in blocks])
+    weights = np.bincount(inverse).astype(float)
+    precision = np.bincount(inverse, weights=correct) / weights
+    steps = isotonic_regression(precision, weights=weights).x
+    probabilities, step = np.unique(steps, return_inverse=True)
+    middles = np.bincount(step, weights * unique) / np.bincount(step, weights)
+    return IsotonicMap(middles.tolist(), probabilities.tolist())
 
 
 def expected_calibration_error(
@@ -123,9 +120,9 @@ def expected_calibration_error(
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
 
     Args:
-        probabilities: (N,), 0..1.
-        correct: (N,).
-        bins: how many.
+        probabilities: probabilities of the detections, (N,), 0..1.
+        correct: whether each is a true positive, (N,).
+        bins: number of bins, at least 1.
     """
     if not len(probabilities):
         return float("nan")

@@ -11,7 +11,15 @@ _TINY = 1e-12
 
 
 class Balancer(ConfiguredModule, ABC):
-    """Base class of the weights of a box (or mask) loss against the ranking terms."""
+    """Base class of the weights of a box (or mask) loss against the ranking terms.
+
+    Example:
+        >>> class HalfBalancer(Balancer):
+        ...     def forward(self, cls_total, box_loss, num_positives):
+        ...         return 0.5 * box_loss
+        >>> HalfBalancer()(torch.tensor(1.0), torch.tensor(0.5), 3)
+        tensor(0.2500)
+    """
 
     @abstractmethod
     def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: Tensor | int) -> Tensor:

@@ -35,6 +35,11 @@ class RankingLoss(ConfiguredModule):
 
     Raises:
         ValueError: If `delta` is negative or not a number.
+
+    Example:
+        >>> from brloss_d2.losses import APLoss, RankSortLoss
+        >>> [loss.needs_quality for loss in (APLoss(delta=1.0), RankSortLoss(delta=0.5))]
+        [False, True]
     """
 
     compute: ClassVar[Callable[..., LossDict]]

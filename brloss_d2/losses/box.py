@@ -19,7 +19,8 @@ def paired_box_iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of the i-th box of `a` with the i-th box of `b`.
 
     Args:
-        a, b: (P, 4) boxes, XYXY in pixels.
+        a: (P, 4) boxes, XYXY in pixels.
+        b: (P, 4) boxes, XYXY in pixels.
 
     Returns:
         (P,) IoU in [0, 1].
@@ -39,7 +40,8 @@ def paired_box_giou(a: Tensor, b: Tensor) -> Tensor:
     """Generalized IoU (Rezatofighi et al., CVPR 2019) of the i-th box of `a` with that of `b`.
 
     Args:
-        a, b: (P, 4) boxes, XYXY in pixels.
+        a: (P, 4) boxes, XYXY in pixels.
+        b: (P, 4) boxes, XYXY in pixels.
 
     Returns:
         (P,) GIoU in [-1, 1].
@@ -73,6 +75,13 @@ class BoxLoss(ConfiguredModule, ABC):
 
     Attributes:
         on_deltas: whether encoded deltas (no unit) are compared instead of decoded boxes (pixels).
+
+    Example:
+        >>> class SquaredError(BoxLoss):
+        ...     def forward(self, pred, target):
+        ...         return (pred - target).square().sum(1)
+        >>> SquaredError()(torch.ones(1, 4), torch.zeros(1, 4))
+        tensor([4.])
     """
 
     on_deltas = False

@@ -36,7 +36,15 @@ def dice_loss(logits: Tensor, targets: Tensor, *, eps: float = 1e-5) -> Tensor:
 
 
 class MaskLoss(ConfiguredModule, ABC):
-    """Base class of the losses per mask."""
+    """Base class of the losses per mask.
+
+    Example:
+        >>> class SquaredError(MaskLoss):
+        ...     def forward(self, logits, targets):
+        ...         return (logits.sigmoid() - targets).square().mean((1, 2))
+        >>> SquaredError()(torch.zeros(1, 28, 28), torch.ones(1, 28, 28))
+        tensor([0.2500])
+    """
 
     @abstractmethod
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:

@@ -15,6 +15,13 @@ class ScoreLoss(ConfiguredModule, ABC):
 
     Attributes:
         soft_targets: whether the target of a positive is the IoU of its box instead of 1.
+
+    Example:
+        >>> class SquaredError(ScoreLoss):
+        ...     def forward(self, logits, targets):
+        ...         return (logits.sigmoid() - targets).square()
+        >>> SquaredError()(torch.zeros(1, 1), torch.ones(1, 1))
+        tensor([[0.2500]])
     """
 
     soft_targets: ClassVar[bool] = False

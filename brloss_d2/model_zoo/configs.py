@@ -31,7 +31,7 @@ def config_files() -> dict[str, Path]:
     """Return the files of all configs by name, sorted.
 
     A name is the path below `configs` without its suffix, `coco/atss_R_50_FPN_rs_1x`. The names of
-    a project start with the name of the project, `co_detr/...`.
+    a project start with the name of the project and a slash.
     """
     found = {
         prefix + path.relative_to(folder).with_suffix("").as_posix(): path
@@ -50,6 +50,11 @@ def config_file(name: str) -> str:
 
     Raises:
         InputError: there is no such config; the message names similar ones.
+
+    Example:
+        >>> from brloss_d2 import model_zoo
+        >>> model_zoo.config_file("quick/atss_R_18_FPN_brs_300it")
+        '.../configs/quick/atss_R_18_FPN_brs_300it.py'
     """
     files = config_files()
     name = name.removesuffix(".py")

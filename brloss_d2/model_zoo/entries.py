@@ -33,6 +33,12 @@ class ConfigEntry:
         box_ap: published box AP in percent, not measured with this package; "-" if there is none.
         mask_ap: published mask AP in percent; "-" if there is none.
         source: who published the numbers.
+
+    Example:
+        >>> from brloss_d2 import model_zoo
+        >>> entry = model_zoo.list_configs(backbone="R_101_DCN", loss="brs")[0]
+        >>> entry.detector, entry.schedule
+        ('faster_rcnn', '3x')
     """
 
     name: str

@@ -1,8 +1,9 @@
 """The report on the error of bucketing."""
 
-import bucketing
 import pytest
 import torch
+
+import bucketing
 from bucketing import Cost
 from support.problems import SYNTHETIC, Problem, draw
 

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from compare_losses import main
-from comparison.comparison import learning_rates
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig, instantiate
+from detectron2.utils.env import seed_all_rng
+
+from brloss_d2.data import load_coco_dataset, write_shapes
+from brloss_d2.errors import InputError
+from compare_losses import learning_rates, main
 from comparison.data import Data
 from comparison.notes import criteria_of, differences, notes
 from comparison.plot import spread_labels
@@ -20,12 +25,6 @@ from comparison.recipe import (
 )
 from comparison.report import Study, mean_and_spread, summary_table, write_csv
 from comparison.runs import Outcome, Run, execute, outcome
-from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig, instantiate
-from detectron2.utils.env import seed_all_rng
-
-from brloss_d2.data import load_coco_dataset, write_shapes
-from brloss_d2.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CASES = [

@@ -2,16 +2,16 @@
 
 import csv
 
-import detectors
 import torch
-from detectors import Detector, outer_criteria, random_batch
 from detectron2.utils.events import EventStorage
-from support.machine import ROOT
 from torch import nn
 
+import detectors
 from brloss_d2.criteria import RankingCriterion
 from brloss_d2.losses import GIoULoss, RankSortLoss, SelfBalancer
 from brloss_d2.projects.co_detr.modeling.unit_frame import UnitFrameCriterion
+from detectors import Detector, outer_criteria, random_batch
+from support.machine import ROOT
 
 QUICK = ROOT / "configs" / "quick"
 CONFIGS = [QUICK / f"faster_rcnn_R_18_FPN_{loss}_300it.py" for loss in ("ce", "rs")]

@@ -2,8 +2,9 @@
 
 import sys
 
-import gpu_report
 import pytest
+
+import gpu_report
 from gpu_report import FAMILIES, LOSSES, PUBLISHED, ROOT, Step, run, steps
 from support.contenders import CONTENDERS
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from grid import measure, summary, table
 from grid.table import OK, Row
 from support import timing
@@ -154,7 +155,7 @@ def test_summary_finds_growth_and_ratios():
     ]
     assert summary.growth_in_logits(rows) == pytest.approx(1.5)
     assert summary.growth_in_positives(rows) == pytest.approx(0.5)
-    assert summary.bytes_a_logit(rows) == pytest.approx(8)
+    assert summary.bytes_per_logit(rows) == pytest.approx(8)
     loop = row("rs_loop", 10**5, 0.01, ms=1000.0)
     skipped = Row(**STAMP, logits=10**6, positives=1, loss="rs_loop", status=table.TIME, limit_s=5)
     text = summary.summarize([*rows, loop, skipped])

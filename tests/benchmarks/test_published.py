@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from support import published
-from support.problems import SOURCES, draw
 
 from brloss_d2 import losses
+from support import published
+from support.problems import SOURCES, draw
 
 PAIRS = {
     "ap_loop": (published.average_precision_loop, losses.ap_loss),

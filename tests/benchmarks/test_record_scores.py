@@ -3,9 +3,9 @@
 import json
 
 import pytest
-import record_scores
 import torch
 
+import record_scores
 from brloss_d2.criteria import MatchedPredictions
 from tests.helpers.criteria import build_criterion
 

@@ -45,7 +45,7 @@ def miniatures(tmp_path_factory):
 
 
 def train_net(folder, dataset, root, *overrides, options=()):
-    """Run train_net.py for a tiny model on a data set below `root`; None unsets the variable."""
+    """Run train_net.py for a tiny model on a dataset below `root`; None unsets the variable."""
     config = folder / "config.py"
     data = ROOT / "configs" / "common" / "data" / f"{dataset}.py"
     config.write_text(CONFIG.format(tiny=str(HERE / "tiny_mask_rcnn.py"), data=str(data)))

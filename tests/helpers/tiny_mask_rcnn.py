@@ -1,4 +1,4 @@
-"""A Mask R-CNN that trains in a fraction of a second an iteration, for any of the data sets."""
+"""Config of a Mask R-CNN for any dataset, with iterations of a fraction of a second."""
 
 from pathlib import Path
 

@@ -93,7 +93,7 @@ def test_scores_and_split_of_paa(name):
         predictions = AnchorPredictions(logits[i][rows], boxes)
         place = torch.searchsorted(rows, golden.tensor(f"paa/cand{i}"))
         owners = golden.tensor(f"paa/cand_gt{i}")
-        scores = model.matcher.assigner.scores(predictions[place], objects, owners)
+        scores = model.matcher.assigner.candidate_losses(predictions[place], objects, owners)
         expected = golden.tensor(f"paa/cand_loss{i}")
         torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
         assigned = model.matcher.assigner(inside, objects, predictions)

@@ -35,7 +35,8 @@ class OneStageDetector(DenseDetector):
         criterion: losses, and the meaning of the logits.
         postprocessor: step from outputs to detections.
         num_classes: number of foreground classes.
-        pixel_mean, pixel_std: normalization of the pixels, in the order of `input_format`.
+        pixel_mean: mean of the pixels, in the order of `input_format`.
+        pixel_std: standard deviation of the pixels, in the order of `input_format`.
         padding_divisor: number of pixels to whose multiples an image itself is padded; None trains
             on the padding of the batch as well.
         input_format: order of the colors.

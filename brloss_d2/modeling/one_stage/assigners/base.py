@@ -1,4 +1,4 @@
-"""What all assigners of one-stage detectors share: one call, one kind of answer."""
+"""Interface of the assigners of one-stage detectors."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class LevelAnchors:
 
     Attributes:
         boxes: (R, 4) XYXY in pixels. A point of an anchor-free head is a box around it.
-        levels: (R,) int64, the pyramid level of each, 0 the finest; ascending.
+        levels: (R,) int64 pyramid level of each anchor, 0 the finest; ascending.
     """
 
     boxes: Tensor
@@ -26,7 +26,7 @@ class LevelAnchors:
 
     @classmethod
     def cat(cls, anchors: list[Boxes]) -> "LevelAnchors":
-        """Put together the anchors of all levels, as an anchor generator gives them."""
+        """Concatenate the anchors of all levels, as an anchor generator returns them."""
         boxes = Boxes.cat(anchors).tensor
         counts = torch.tensor([len(level) for level in anchors], device=boxes.device)
         levels = torch.arange(len(anchors), device=boxes.device)
@@ -38,18 +38,20 @@ class LevelAnchors:
         return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
 
     def __getitem__(self, rows: Tensor) -> "LevelAnchors":
+        """Select rows."""
         return LevelAnchors(self.boxes[rows], self.levels[rows])
 
     def __len__(self) -> int:
+        """Number of anchors, R."""
         return len(self.boxes)
 
 
 @dataclass(frozen=True)
 class AnchorPredictions:
-    """What a head predicts for the R anchors of an image, without gradient.
+    """Predictions of a head for the R anchors of an image, without gradient.
 
     Attributes:
-        logits: (R, K) class scores.
+        logits: (R, K) class logits.
         boxes: (R, 4) decoded boxes, XYXY in pixels.
     """
 
@@ -57,14 +59,15 @@ class AnchorPredictions:
     boxes: Tensor
 
     def __getitem__(self, rows: Tensor) -> "AnchorPredictions":
+        """Select rows."""
         return AnchorPredictions(self.logits[rows], self.boxes[rows])
 
 
 class Assigner(ABC):
-    """Says for each anchor of an image which object it answers for.
+    """Base class: assigns each anchor of an image an object, or none.
 
     Attributes:
-        needs_predictions: whether it looks at what the head predicts.
+        needs_predictions: whether the assignment depends on the predictions of the head.
     """
 
     needs_predictions: ClassVar[bool] = False
@@ -79,9 +82,9 @@ class Assigner(ABC):
         """Assign R anchors.
 
         Args:
-            anchors: those inside the image, not in the padding of its batch.
+            anchors: anchors inside the image, not in the padding of its batch.
             objects: G ground-truth objects with `gt_boxes` and `gt_classes`; G may be 0.
-            predictions: given where `needs_predictions`.
+            predictions: predictions for the anchors, if `needs_predictions`.
 
         Returns:
             (R,) int64: index of an object, `BACKGROUND` or `IGNORED`.
@@ -89,5 +92,5 @@ class Assigner(ABC):
 
 
 def background(anchors: LevelAnchors) -> Tensor:
-    """(R,) all background."""
+    """Return (R,) `BACKGROUND`."""
     return torch.full_like(anchors.levels, BACKGROUND)

@@ -16,17 +16,20 @@ from brloss_d2.modeling.one_stage.assigners.base import (
 
 
 class FoveaAssigner(Assigner):
-    """Cells in the middle of an object are positive (Kong et al., TIP 2020).
+    """Assign the cells in the middle of an object to it (Kong et al., TIP 2020).
 
-    An object is looked for on the levels whose range its scale sqrt(w h) falls into, usually two.
-    There the cells with their center in the middle `sigma` of the object's width and height are
-    positive; of several objects the smallest takes a cell. An object whose middle contains no
-    center has no positive on that level, unless the middle lies outside all centers of the map:
-    then the nearest cell counts.
+    An object belongs to the levels whose range contains its scale sqrt(w h), usually two. There the
+    cells whose center is in the middle `sigma` of the object's width and height are positive; of
+    several objects the smallest gets a cell. An object whose middle contains no center has no
+    positive on that level, unless the middle lies outside all centers of the map: then the nearest
+    cell counts.
 
     Args:
-        scale_ranges: per level, the smallest and largest scale in pixels, both included.
-        sigma: share of the width and height that is positive, in (0, 1].
+        scale_ranges: smallest and largest scale of each level in pixels, both included.
+        sigma: share of width and height that is positive, in (0, 1].
+
+    Raises:
+        ValueError: If `sigma` is not in (0, 1].
     """
 
     def __init__(self, *, scale_ranges: Sequence[tuple[float, float]], sigma: float = 0.4):
@@ -41,23 +44,23 @@ class FoveaAssigner(Assigner):
         objects: Instances,
         predictions: AnchorPredictions | None = None,
     ) -> Tensor:
-        boxes = objects.gt_boxes.tensor
-        if len(boxes) == 0:
+        """Assign R anchors; see `Assigner`."""
+        if len(objects) == 0:
             return background(anchors)
-        # Stable, so that of two objects of one size the first takes the cell.
+        # Stable, so that of two objects of one size the first gets the cell.
         order = objects.gt_boxes.area().argsort(stable=True)
-        assigned = [
-            _first_that_covers(self._covers(points, boxes[order], low, high), order)
-            for points, (low, high) in zip(self._levels(anchors), self.scale_ranges, strict=True)
-        ]
+        boxes = objects.gt_boxes.tensor[order]
+        counts = torch.bincount(anchors.levels, minlength=len(self.scale_ranges)).tolist()
+        levels = zip(anchors.centers.split(counts), self.scale_ranges, strict=True)
+        assigned = []
+        for points, (low, high) in levels:
+            covers = self._covers(points, boxes, low, high)
+            first = covers.to(torch.int8).argmax(0)  # the first of equal values
+            assigned.append(torch.where(covers.any(0), order[first], BACKGROUND))
         return torch.cat(assigned)
 
-    def _levels(self, anchors: LevelAnchors) -> tuple[Tensor, ...]:
-        counts = torch.bincount(anchors.levels, minlength=len(self.scale_ranges))
-        return anchors.centers.split(counts.tolist())
-
     def _covers(self, points: Tensor, boxes: Tensor, low: float, high: float) -> Tensor:
-        """(G, R) whether a cell of a level is positive for an object."""
+        """(G, R) whether a cell of a level is in the middle of an object of that level."""
         if len(points) == 0:
             return boxes.new_zeros(len(boxes), 0, dtype=torch.bool)
         sides = boxes[:, 2:] - boxes[:, :2]
@@ -69,14 +72,3 @@ class FoveaAssigner(Assigner):
         end = (centers + self.sigma / 2 * sides).clamp(*bounds)
         inside = (points >= start[:, None]) & (points <= end[:, None])
         return inside.all(-1) & ((scale >= low) & (scale <= high))[:, None]
-
-
-def _first_that_covers(covers: Tensor, order: Tensor) -> Tensor:
-    """(R,) the object of the first row that covers a cell, or background.
-
-    Args:
-        covers: (G, R) bool, rows in the order of precedence.
-        order: (G,) the object of each row.
-    """
-    first = covers.to(torch.int8).argmax(0)  # the first of equal values
-    return torch.where(covers.any(0), order[first], BACKGROUND)

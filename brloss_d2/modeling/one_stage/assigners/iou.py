@@ -1,4 +1,4 @@
-"""Assignment by the largest IoU, as the published detectors do it."""
+"""Assignment by the largest IoU, as in the published detectors."""
 
 import torch
 from detectron2.structures import Boxes, Instances, pairwise_iou
@@ -16,13 +16,13 @@ from brloss_d2.modeling.one_stage.assigners.base import (
 
 
 class MaxIoUAssigner(Assigner):
-    """Every anchor goes to the object it overlaps most, if it does so well enough.
+    """Assign every anchor the object that it overlaps most, if the IoU is high enough.
 
-    Memory: some (G, R) matrices, the IoU among them; for 500 objects and the 67 thousand anchors of
-    a 800 x 1344 image 0.8 GB at the peak.
+    Memory: some (G, R) matrices, the IoU among them; 0.8 GB at the peak for 500 objects and the
+    67 thousand anchors of an image of 800 x 1344 pixels.
 
     Args:
-        matcher: decides by the IoU.
+        matcher: rule that turns IoU into positives, negatives and ignored anchors.
     """
 
     def __init__(self, matcher: MaxIoUMatcher):
@@ -34,6 +34,7 @@ class MaxIoUAssigner(Assigner):
         objects: Instances,
         predictions: AnchorPredictions | None = None,
     ) -> Tensor:
+        """Assign R anchors; see `Assigner`."""
         iou = retry_if_cuda_oom(pairwise_iou)(objects.gt_boxes, Boxes(anchors.boxes))
         matches, labels = (x.to(anchors.boxes.device) for x in self.matcher(iou))
         assigned = torch.where(labels == 1, matches, BACKGROUND)

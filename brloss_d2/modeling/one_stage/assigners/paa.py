@@ -21,15 +21,15 @@ class PAAAssigner(Assigner):
 
     Of the candidates of an object those with the lowest losses on each level are split in two by a
     Gaussian mixture. Positive are those of the component of low losses, up to the one that is
-    likeliest under the mixture; everything else is background. The published ranking-loss
-    detectors score with focal loss here too, whatever they train with.
+    likeliest under the mixture; all others are background. The published ranking-loss detectors
+    score candidates with focal loss, whatever they train with.
 
     Args:
-        candidates: names the candidates of each object, from low IoUs on.
-        topk: candidates that compete, an object and level.
-        cls_loss: of a candidate's logits against the class of its object.
-        box_loss: of a candidate's box, decoded.
-        box_weight: of `box_loss` against `cls_loss` in the score.
+        candidates: assigner that names the candidates of each object, from a low IoU on.
+        topk: number of competing candidates per object and level.
+        cls_loss: loss of a candidate's logits with respect to the class of its object.
+        box_loss: loss of a candidate's decoded box.
+        box_weight: factor of `box_loss` against `cls_loss`.
     """
 
     needs_predictions = True
@@ -55,6 +55,11 @@ class PAAAssigner(Assigner):
         objects: Instances,
         predictions: AnchorPredictions | None = None,
     ) -> Tensor:
+        """Assign R anchors; see `Assigner`.
+
+        Raises:
+            ValueError: If there are no predictions.
+        """
         if predictions is None:
             raise ValueError("PAAAssigner needs the predictions of the head, got None")
         owners = self.candidates(anchors, objects)
@@ -62,47 +67,43 @@ class PAAAssigner(Assigner):
         if len(rows) == 0:
             return background(anchors)
         owners = owners[rows]
-        scores = self.scores(predictions[rows], objects, owners)
-        competing = _lowest_of_each_group(
-            scores, owners * len(anchors) + anchors.levels[rows], self.topk
-        )
-        rows, owners, scores = rows[competing], owners[competing], scores[competing]
-        positive = _split(scores, owners, len(objects))
+        losses = self.candidate_losses(predictions[rows], objects, owners)
+        groups = owners * len(anchors) + anchors.levels[rows]
+        order, place = _sort_in_groups(losses, groups)
+        competing = order[place < self.topk]
+        rows, owners, losses = rows[competing], owners[competing], losses[competing]
+        positive = _split(losses, owners, len(objects))
         assigned = background(anchors)
         assigned[rows[positive]] = owners[positive]
         return assigned
 
-    def scores(self, predictions: AnchorPredictions, objects: Instances, owners: Tensor) -> Tensor:
-        """(C,) the loss of each candidate with regard to its object, lower is better."""
+    def candidate_losses(
+        self, predictions: AnchorPredictions, objects: Instances, owners: Tensor
+    ) -> Tensor:
+        """Return the (C,) loss of each candidate with respect to its object, lower is better."""
         logits = predictions.logits.float()
         targets = one_hot(objects.gt_classes[owners], logits.shape[1]).to(logits.dtype)
         box_losses = self.box_loss(predictions.boxes, objects.gt_boxes.tensor[owners])
         return self.cls_loss(logits, targets).sum(1) + self.box_weight * box_losses
 
 
-def _lowest_of_each_group(scores: Tensor, groups: Tensor, count: int) -> Tensor:
-    """Rows with the `count` lowest scores of each group, sorted by group and score."""
-    order, place = _sort_in_groups(scores, groups)
-    return order[place < count]
-
-
-def _sort_in_groups(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Order by group and ascending score, and the place of each in its group."""
-    order = scores.argsort(stable=True)
+def _sort_in_groups(values: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Order by group and ascending value, and the place of each entry in its group."""
+    order = values.argsort(stable=True)
     order = order[groups[order].argsort(stable=True)]
     ordered = groups[order]
     start = torch.searchsorted(ordered, ordered)
     return order, torch.arange(len(order), device=order.device) - start
 
 
-def _split(scores: Tensor, owners: Tensor, num_objects: int) -> Tensor:
+def _split(losses: Tensor, owners: Tensor, num_objects: int) -> Tensor:
     """(C,) bool, which of the competing candidates become positive."""
-    order, place = _sort_in_groups(scores, owners)
+    order, place = _sort_in_groups(losses, owners)
     counts = torch.bincount(owners, minlength=num_objects)
-    width = int(counts.amax())
-    valid = torch.arange(width, device=scores.device) < counts[:, None]
-    table = scores.new_zeros(num_objects, width)
-    table[owners[order], place] = scores[order]
+    valid = torch.arange(int(counts.amax()), device=losses.device) < counts[:, None]
+    # A row per object with its losses in ascending order; a single candidate is background.
+    table = losses.new_zeros(valid.shape)
+    table[owners[order], place] = losses[order]
     kept = (counts >= 2).nonzero().squeeze(1)
     chosen = torch.zeros_like(valid)
     chosen[kept] = _below_the_peak(table[kept], valid[kept])
@@ -111,9 +112,9 @@ def _split(scores: Tensor, owners: Tensor, num_objects: int) -> Tensor:
     return positive
 
 
-def _below_the_peak(scores: Tensor, valid: Tensor) -> Tensor:
-    """(G, n) bool: entries of the lower component up to its likeliest; rows ascend."""
-    lower, likelihood = split_in_two(scores, valid)
+def _below_the_peak(losses: Tensor, valid: Tensor) -> Tensor:
+    """(G, n) bool: entries of the lower component up to its likeliest one; rows ascend."""
+    lower, likelihood = split_in_two(losses, valid)
     lower = lower & valid
     peak = likelihood.masked_fill(~lower, -torch.inf).argmax(1)
-    return lower & (torch.arange(scores.shape[1], device=scores.device) <= peak[:, None])
+    return lower & (torch.arange(losses.shape[1], device=losses.device) <= peak[:, None])

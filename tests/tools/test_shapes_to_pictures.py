@@ -1,8 +1,6 @@
-"""The two command lines, from writing a data set to the picture of its predictions."""
+"""From writing a dataset to the picture of its predictions: two programs."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 from detectron2.config import LazyCall as L
@@ -10,18 +8,8 @@ from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
 from brloss_d2.data import load_coco_dataset
-
-TOOLS = Path(__file__).parents[2] / "tools"
-
-
-def main_of(name: str):
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-make_shapes, draw_predictions = main_of("make_shapes"), main_of("draw_predictions")
+from tools.draw_predictions import main as draw_predictions
+from tools.make_shapes import main as make_shapes
 
 
 @pytest.fixture

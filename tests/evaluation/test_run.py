@@ -11,7 +11,7 @@ from PIL import Image
 
 from brloss_d2.data import load_coco_dataset
 from brloss_d2.errors import InputError
-from brloss_d2.plotting import EvaluatedRun, best_f1_threshold
+from brloss_d2.evaluation.run import EvaluatedRun, best_f1_threshold
 
 BOX = [2.0, 3.0, 10.0, 8.0]
 
@@ -144,7 +144,7 @@ def test_threshold_against_every_choice(tmp_path):
         (lambda f: (f / "truth.json").unlink(), "'test_run' are missing"),
         (
             lambda f: save_config(f, L(get_detection_dataset_dicts)(names="coco_2017_vall")),
-            "no data set named 'coco_2017_vall'",
+            "no dataset named 'coco_2017_vall'",
         ),
     ],
 )

@@ -1,11 +1,11 @@
 """The converter as a program: files in, files out, messages."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections import OrderedDict
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -27,12 +27,7 @@ META = {"mmdet_version": "2.25.3", "CLASSES": ("a", "b"), "epoch": 12, "hook_msg
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "convert_checkpoint", ROOT / "tools/convert_checkpoint.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return import_module("tools.convert_checkpoint")
 
 
 @pytest.fixture
