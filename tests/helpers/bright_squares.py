@@ -1,4 +1,4 @@
-"""A detector without convolutions, whose right answers are known."""
+"""Detector without convolutions whose correct detections are known."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ SQUARE = (8, 4, 24, 20)  # XYXY
 
 
 def square_image() -> np.ndarray:
-    """Dark, 48 x 32 pixels, with a bright square."""
+    """Return a dark image of 48 x 32 pixels with a bright square, (32, 48, 3) uint8."""
     image = np.full((32, 48, 3), 20, dtype=np.uint8)
     x0, y0, x1, y1 = SQUARE
     image[y0:y1, x0:x1] = 220
@@ -20,13 +20,17 @@ def square_image() -> np.ndarray:
 
 
 class BrightSquares(nn.Module):
-    """Finds what is brighter than half, as one object of class 1, and its mask.
+    """Detector of the bright pixels, as one object of class 1 with a mask.
 
-    Its score is `scale` times the strongest blue of that object, in 0..1. Beside it there is a
-    second object, the left half of it, of class 0 with half the score.
+    The score is `scale` times the strongest blue of the object, in [0, 1]. The left half of the
+    object is a second object, of class 0 with half the score.
+
+    Args:
+        num_classes: number of classes.
+        score_thresh: lowest score of a detection, exclusive.
     """
 
-    def __init__(self, num_classes: int, score_thresh: float):
+    def __init__(self, num_classes: int, score_thresh: float) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.zeros(()))
         self.num_classes, self.score_thresh = num_classes, score_thresh

@@ -16,7 +16,14 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "ranking_losses_v1.npz"
 
 
 class Row(NamedTuple):
-    """One loss: functional form, module, dense reference, and per term its golden loss and row."""
+    """One loss.
+
+    Attributes:
+        function: functional form.
+        module: module form.
+        reference: dense definition.
+        terms: name of the golden loss of each term.
+    """
 
     function: Callable
     module: type[losses.RankingLoss]
@@ -56,12 +63,15 @@ class Case(NamedTuple):
     delta: float
 
     def arguments(self, loss: str) -> tuple[Tensor, ...]:
+        """Return the tensors that a loss takes."""
         if loss in ("ap", "bap"):
             return self.logits, self.labels
         return self.logits, self.labels, self.error if loss == "alrp" else self.quality
 
 
 class Golden(NamedTuple):
+    """Golden values and gradients of a case, by name of the golden loss."""
+
     case: Case
     losses: dict[str, float]
     gradients: dict[str, Tensor]
@@ -70,6 +80,7 @@ class Golden(NamedTuple):
 
 @cache
 def golden_cases() -> list[Golden]:
+    """Read the golden file."""
     z = np.load(GOLDEN)
     cases = []
     for i, name in enumerate(z["case_name"]):
@@ -95,7 +106,7 @@ def golden_cases() -> list[Golden]:
 
 
 def random_case(seed: int) -> Case:
-    """A small problem: any mix of positives, negatives and ignored, with and without ties."""
+    """Draw a small problem: any mix of positives, negatives and ignored, with or without ties."""
     g = torch.Generator().manual_seed(seed)
 
     def draw(low: int, high: int) -> int:
@@ -114,8 +125,10 @@ def random_case(seed: int) -> Case:
     return Case(f"seed{seed}", logits, labels, quality, error, delta)
 
 
-def run(loss: str, case: Case, dtype: torch.dtype = torch.float64):
-    """Values and gradients per term: ``(values, logit gradients, error gradient or None)``."""
+def run(
+    loss: str, case: Case, dtype: torch.dtype = torch.float64
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
+    """Return values by term, gradients of the logits by term, and aLRP's gradient of the errors."""
     arguments = [x.to(dtype) if x.is_floating_point() else x for x in case.arguments(loss)]
     logits = arguments[0] = arguments[0].clone().requires_grad_()
     if loss == "alrp":

@@ -1,4 +1,4 @@
-"""Small COCO-format datasets for tests; each test spoils one thing."""
+"""Small COCO-format datasets, in which each test breaks one thing."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ HEIGHT, WIDTH = 20, 30
 
 
 def content(images: int = 3) -> dict[str, Any]:
-    """Two classes with ids 2 and 7; one box in each image but the last, which has none."""
+    """Return annotations of classes 2 and 7: one box per image, none in the last image."""
     return {
         "images": [
             {"id": i, "file_name": f"{i}.png", "height": HEIGHT, "width": WIDTH}
@@ -25,12 +25,13 @@ def content(images: int = 3) -> dict[str, Any]:
 def annotation(
     id_: int, image: int, *, category: int = 2, box: Any = (2.0, 3.0, 10.0, 8.0), **more: Any
 ) -> dict[str, Any]:
+    """Return the record of a box (XYWH in pixels), with further keys by name."""
     record = {"id": id_, "image_id": image, "category_id": category, "bbox": box, "iscrowd": 0}
     return {**record, "area": 80.0, **more}
 
 
 def write(folder: Path, data: Any, *, name: str = "instances.json") -> str:
-    """Write `data` and an image for each of its records; return the path of the JSON file."""
+    """Write `data` and an image per record to a folder; return the path of the JSON file."""
     folder.mkdir(parents=True, exist_ok=True)
     for record in data["images"] if isinstance(data, dict) else []:
         if isinstance(record.get("file_name"), str):

@@ -1,7 +1,7 @@
-"""The golden files of whole models: where they are and how their arrays are read.
+"""Golden files of whole models: how to find and read them and how to compare with them.
 
-Some are shipped in tests/golden. Tests run over the full set where that is at hand: in the folder
-that the environment variable BRLOSS_D2_GOLDEN names, or in shared/golden/models beside the clone.
+Some of them are in tests/golden. Tests use the full set if it is available: in the folder of the
+environment variable BRLOSS_D2_GOLDEN, or in shared/golden/models next to the clone.
 """
 
 import os
@@ -25,13 +25,13 @@ FULL = Path(
 
 
 class Golden:
-    """One golden file; arrays are read when asked for and given as tensors of their own.
+    """One golden file, whose arrays are read on first access and returned as copies.
 
     Args:
-        name: of the file, without its suffix.
+        name: name of the file, without suffix.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str) -> None:
         self.name = name
         self._arrays = np.load(path(name))
         self._read: dict[str, np.ndarray] = {}
@@ -40,46 +40,48 @@ class Golden:
         return key in self._arrays.files
 
     def keys(self, prefix: str = "") -> list[str]:
+        """Return the names of arrays that start with `prefix`."""
         return [key for key in self._arrays.files if key.startswith(prefix)]
 
     def tensor(self, key: str) -> Tensor:
+        """Return an array as a new tensor."""
         if key not in self._read:
             self._read[key] = self._arrays[key]
         return torch.from_numpy(np.array(self._read[key]))
 
     def text(self, key: str) -> str:
-        """A stored sentence."""
+        """Return a stored text."""
         return str(self._arrays[key])
 
     def names(self, key: str) -> list[str]:
-        """A stored list of names."""
+        """Return a stored list of names."""
         return self._arrays[key].tolist()
 
 
 def path(name: str) -> Path:
-    """Of the golden file `name`, from the full set where it is there."""
+    """Return the path of a golden file, in the full set if that has it."""
     full = FULL / f"{name}.npz"
     return full if full.exists() else SHIPPED / f"{name}.npz"
 
 
 def available(*names: str) -> list[str]:
-    """Those of `names` whose file is at hand."""
+    """Return those of `names` whose file exists."""
     return [name for name in names if path(name).exists()]
 
 
 @cache
 def load(name: str) -> Golden:
-    """The golden file `name`, kept for the tests to come."""
+    """Open a golden file; other tests get the same object."""
     return Golden(name)
 
 
 def relative(actual: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over the norm of what is expected."""
+    """Return the norm of the difference divided by the norm of the expected tensor."""
     return ((actual - expected).norm() / expected.norm().clamp(min=1e-12)).item()
 
 
 def small_resnet(norm=FixedStatsBatchNorm2d):
-    """The ResNet-18 of the files: basic blocks, 8, 16, 32 and 64 channels, res2 frozen."""
+    """Return the ResNet-18 of the files: 8, 16, 32 and 64 channels, frozen up to res2."""
     widths = (8, 8, 16, 32, 64)
     stages = [
         L(ResNet.make_stage)(
@@ -98,13 +100,13 @@ def small_resnet(norm=FixedStatsBatchNorm2d):
 
 
 def weights(name: str) -> dict[str, Tensor]:
-    """The published state dict of the file `name`."""
+    """Return the published state dict of a golden file."""
     golden = load(name)
     return {key.removeprefix("param/"): golden.tensor(key) for key in golden.keys("param/")}
 
 
 def load_weights(model: nn.Module, golden: Golden, architecture: str) -> None:
-    """The weights of the file, under our names; all of them have to fit."""
+    """Load the weights of a file into a model; all parameters have to fit."""
     state = from_mmdetection(weights(golden.name), architecture)
     missing, unexpected = model.load_state_dict(state, strict=False)
     counters = [name for name in missing if name.endswith("num_batches_tracked")]
@@ -112,13 +114,13 @@ def load_weights(model: nn.Module, golden: Golden, architecture: str) -> None:
 
 
 def images(golden: Golden) -> list[Tensor]:
-    """The normalized images without padding."""
+    """Return the normalized images without padding, (3, H, W) each."""
     sizes = golden.tensor("in/img_shape").tolist()
     return [x[:, :h, :w] for x, (h, w) in zip(golden.tensor("in/img"), sizes, strict=True)]
 
 
 def ground_truth(golden: Golden, empty: tuple[int, ...] = ()) -> list[Instances]:
-    """The objects of each image; those numbered in `empty` have none."""
+    """Return the objects of each image; images whose index is in `empty` have none."""
     folder, sizes, classes = "in", "img_shape", "gt_labels"
     if "input/image_hw" in golden:
         folder, sizes, classes = "input", "image_hw", "gt_classes"
@@ -135,18 +137,23 @@ def ground_truth(golden: Golden, empty: tuple[int, ...] = ()) -> list[Instances]
 def differences_of_gradients(
     model: nn.Module, golden: Golden, architecture: str, case: str = ""
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Compare the gradients in a model; the same parameters must be frozen.
+    """Compare the gradients in a model with those of a file; assert the same frozen parameters.
 
     Args:
-        architecture: as `from_mmdetection` has it.
-        case: of the arrays, such as "nogt1/".
+        model: model after a backward pass.
+        golden: the file.
+        architecture: architecture as in `from_mmdetection`.
+        case: prefix of the arrays, such as "nogt1/".
 
     Returns:
-        By our names the relative difference of each gradient that the file has, and of the norm of
-        every gradient. Norms below a thousandth of the median are compared with that: some
-        gradients, as that of a bias all logits share, are nothing but rounding.
+        Relative differences by our names, of the gradients that the file has and of the norms of
+        all gradients. Differences of norms are relative to at least a thousandth of the median
+        norm: some gradients, as that of a bias that all logits share, are nothing but rounding.
     """
-    names = _published_names(golden, architecture)
+    state = weights(golden.name)
+    published = {id(tensor): name for name, tensor in state.items()}
+    ours = from_mmdetection(state, architecture)
+    names = {name: published[id(tensor)] for name, tensor in ours.items()}
     rows = {name: i for i, name in enumerate(golden.names("gradnorm_names"))}
     frozen = golden.tensor("gradnorm").isnan()
     norms = golden.tensor(f"{case}gradnorm")
@@ -167,13 +174,15 @@ def differences_of_gradients(
 def assert_gradients(
     model: nn.Module, golden: Golden, architecture: str, tolerance: float = 1e-4
 ) -> None:
-    """Compare the gradients in a model with files that store them under published names.
+    """Compare the gradients in a model with a file that has them under published names.
 
     Args:
-        architecture: as `to_mmdetection` has it.
-        tolerance: relative, of the norms and of the gradients that the file has.
+        model: model after a backward pass.
+        golden: the file.
+        architecture: architecture as in `to_mmdetection`.
+        tolerance: largest relative difference of norms and of gradients.
     """
-    # What has no gradient is NaN.
+    # NaN stands for no gradient.
     named = {name: torch.full(x.shape, torch.nan) for name, x in model.state_dict().items()}
     named |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     ours = to_mmdetection(named, architecture)
@@ -191,14 +200,16 @@ def assert_gradients(
 def differences_of_detections(
     golden: Golden, found: Instances, name: str
 ) -> tuple[float, float, Tensor]:
-    """Compare detections as a set: equal numbers and classes, every expected one found once.
+    """Compare detections as sets; assert equal numbers and classes, each expected one found once.
 
     Args:
-        name: of the arrays, such as "test0".
+        golden: the file.
+        found: detections.
+        name: prefix of the arrays, such as "test0".
 
     Returns:
-        The largest difference of the coordinates (pixels) and of the scores, and the (D,) row of
-        `found` that each expected detection is.
+        Largest difference of coordinates in pixels, largest difference of scores, and the index in
+        `found` of each expected detection (D,).
     """
     boxes, scores, labels = (golden.tensor(f"{name}/{x}") for x in ("boxes", "scores", "labels"))
     assert len(found) == len(boxes)
@@ -210,10 +221,3 @@ def differences_of_detections(
     assert torch.equal(found.pred_classes[rows], labels)
     every = torch.arange(len(rows))
     return distance[every, rows].max().item(), gap[every, rows].max().item(), rows
-
-
-def _published_names(golden: Golden, architecture: str) -> dict[str, str]:
-    state = weights(golden.name)
-    published = {id(tensor): name for name, tensor in state.items()}
-    ours = from_mmdetection(state, architecture)
-    return {name: published[id(tensor)] for name, tensor in ours.items()}

@@ -1,4 +1,4 @@
-"""The small detectors of the golden R-CNN files, built from our configurations."""
+"""Small detectors of the golden R-CNN files, built from our configs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,9 @@ def architecture(golden: Golden) -> str:
 
 
 def detector(golden: Golden):
-    """The leaf configuration of that detector and loss with the sizes and weights of the file.
+    """Build the detector of a file from our leaf, with the sizes and weights of the file.
 
-    The published RPN keeps boxes of no area, ours drops them unless told otherwise, as here.
+    The published RPN keeps boxes without area. Ours drops them by default, but not here.
     """
     loss = golden.name.split("_")[1]
     leaf = CONFIGS / f"coco/{architecture(golden)}_R_50_FPN_{loss}_1x.py"
@@ -38,14 +38,14 @@ def detector(golden: Golden):
 
 
 def small_faster_rcnn(loss: str):
-    """The whole leaf configuration of Faster R-CNN with the sizes of the files."""
+    """Return the leaf of Faster R-CNN with a loss, with the sizes of the files."""
     cfg = LazyConfig.load(str(CONFIGS / f"coco/faster_rcnn_R_50_FPN_{loss}_1x.py"))
     shrink(cfg.model)
     return cfg
 
 
 def shrink(cfg) -> None:
-    """Give the configuration of an R-CNN the sizes of the files."""
+    """Give the config of an R-CNN the sizes of the files."""
     cfg.backbone.bottom_up = small_resnet()
     cfg.backbone.out_channels = cfg.proposal_generator.head.in_channels = 32
     heads = cfg.roi_heads
@@ -60,12 +60,15 @@ def shrink(cfg) -> None:
 
 @dataclass
 class Stage:
-    """One box head: where its arrays are and the parts that compute them.
+    """One box head, and the names of its arrays in a file.
 
     Attributes:
-        name: of its arrays, "roi" or "roi_s0".
-        losses: what the published names of its losses begin with.
-        outputs: how its outputs on made-up regions end.
+        name: prefix of its arrays, "roi" or "roi_s0".
+        losses: prefix of the published names of its losses.
+        outputs: suffix of the names of its outputs on made-up regions.
+        predictor: box predictor.
+        box_head: box head.
+        matcher: matcher of proposals and ground truth.
     """
 
     name: str
@@ -90,7 +93,7 @@ def stages(golden: Golden, model) -> list[Stage]:
 
 
 def regions(golden: Golden, stage: Stage) -> list[Instances]:
-    """The stored regions of a stage with their targets, image by image."""
+    """Return the stored regions of a stage with their targets, per image."""
     rois, matched = golden.tensor(f"{stage.name}/rois"), golden.tensor(f"{stage.name}/matched_gt")
     found = []
     for i, gt in enumerate(ground_truth(golden)):

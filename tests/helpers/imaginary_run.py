@@ -1,4 +1,4 @@
-"""The output folder of a run that never was: a dataset of shapes, detections, metrics."""
+"""Output folder of an imaginary run: dataset of shapes, detections and metrics."""
 
 import json
 from pathlib import Path
@@ -26,21 +26,23 @@ def write_run(folder: Path, *, scale: float = 0.1, seed: int = 0) -> Path:
     LazyConfig.save(cfg, str(folder / "config.yaml"))
     results = _detections(json.loads(truth.read_text())["annotations"], scale, seed)
     (folder / "inference" / "coco_instances_results.json").write_text(json.dumps(results))
-    write_metrics(folder, [_record(i, scale) for i in range(19, 100, 20)])
+    records = []
+    for iteration in range(19, 100, 20):
+        loss = scale + 10 / (iteration + 1)
+        record = {"loss_rank": loss, "loss_box_reg": loss, "total_loss": 2 * loss}
+        records.append({"iteration": iteration, **record})
+    write_metrics(folder, records)
     return folder
 
 
 def write_metrics(folder: Path, records: list[dict[str, float]]) -> None:
+    """Write the metrics.json of a run, one record per line."""
     lines = [json.dumps(record) for record in records]
     (folder / "metrics.json").write_text("\n".join(lines) + "\n")
 
 
-def _record(iteration: int, scale: float) -> dict[str, float]:
-    loss = scale + 10 / (iteration + 1)
-    return {"iteration": iteration, "loss_rank": loss, "loss_box_reg": loss, "total_loss": 2 * loss}
-
-
-def _detections(annotations, scale: float, seed: int):
+def _detections(annotations: list[dict], scale: float, seed: int) -> list[dict]:
+    """Return one detection near each object, and five wrong ones of lower scores."""
     rng = np.random.default_rng(seed)
     results = []
     for number, annotation in enumerate(annotations * 6):

@@ -1,4 +1,4 @@
-"""train_net.py as users start it."""
+"""train_net.py as a separate process."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 def train_net(
     *args: str, config: Path, launcher: Sequence[str] = (), env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the program to its end; options come before key=value."""
+    """Run the program to its end, with options before overrides in `args`."""
     process = start(*args, config=config, launcher=launcher, env=env)
     out, err = process.communicate(timeout=150)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
@@ -22,7 +22,17 @@ def train_net(
 def start(
     *args: str, config: Path, launcher: Sequence[str] = (), env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """Start the program in a process group of its own."""
+    """Start the program in its own process group.
+
+    Args:
+        args: options, then overrides.
+        config: path of the config file.
+        launcher: words between the interpreter and the program, such as `TORCHRUN`.
+        env: environment variables to add.
+
+    Returns:
+        The process, whose output is piped.
+    """
     variables = os.environ | {
         "PYTHONPATH": str(ROOT),
         "CUDA_VISIBLE_DEVICES": "",

@@ -1,4 +1,4 @@
-"""Random ground truth and detections in COCO and LVIS format, with all that makes them awkward."""
+"""Random ground truth and detections in COCO and LVIS format, with all awkward cases."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ HEIGHT, WIDTH = 120, 160
 def ground_truth(
     rng: np.random.Generator, *, images: int, categories: int, objects: int, crowds: bool
 ) -> dict[str, Any]:
-    """A dataset with polygons in which the last category has no object and one image is empty."""
+    """Draw a dataset with polygons; the last category has no object, the first image is empty."""
     records = [{"id": 3 * i + 1, "height": HEIGHT, "width": WIDTH} for i in range(images)]
     annotations: list[dict[str, Any]] = []
     for image in records[1:]:
@@ -41,7 +41,7 @@ def ground_truth(
 
 
 def federated(rng: np.random.Generator, data: dict[str, Any]) -> dict[str, Any]:
-    """The same as an LVIS dataset: nobody looked for every category in every image."""
+    """Turn a dataset into one of LVIS, in which not all categories are annotated in all images."""
     ids = [category["id"] for category in data["categories"]]
     images = [
         {
@@ -58,9 +58,16 @@ def federated(rng: np.random.Generator, data: dict[str, Any]) -> dict[str, Any]:
 def detections(
     rng: np.random.Generator, data: dict[str, Any], count: int
 ) -> list[tuple[dict[str, Any], dict[str, Instances]]]:
-    """Inputs and outputs of a model: `count` detections an image, near objects and elsewhere.
+    """Draw detections near objects and elsewhere, some of them of a wrong category.
 
-    Scores have two digits, so that many are equal; some categories are wrong.
+    Args:
+        rng: generator.
+        data: ground truth in COCO format.
+        count: number of detections per image.
+
+    Returns:
+        Inputs and outputs of a model, one pair per image. Scores have two digits, so that many are
+        equal.
     """
     categories = len(data["categories"])
     pairs = []
@@ -84,13 +91,14 @@ def detections(
 
 
 def _box(rng: np.random.Generator) -> np.ndarray:
-    """XYWH of 4 to 119 pixels: COCO's small, medium and large objects all occur."""
+    """Draw a box (XYWH) with sides of 4 to 119 pixels: small, medium or large as in COCO."""
     size = np.exp(rng.uniform(np.log(4), np.log(119), size=2))
     corner = rng.uniform(0, [WIDTH, HEIGHT] - size)
     return np.concatenate([corner, size])
 
 
 def _jitter(rng: np.random.Generator, box: np.ndarray) -> np.ndarray:
+    """Move and resize a box (XYWH) by 0, 3 or 15 % of its sides."""
     scale = np.tile(box[2:], 2) * rng.choice([0.0, 0.03, 0.15])
     jittered = box + rng.normal(size=4) * scale
     jittered[2:] = jittered[2:].clip(min=1)
@@ -98,6 +106,7 @@ def _jitter(rng: np.random.Generator, box: np.ndarray) -> np.ndarray:
 
 
 def _mask(box: np.ndarray) -> np.ndarray:
+    """Fill a box (XYXY) in a mask of the image."""
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
     x0, y0, x1, y1 = box.round().astype(int).clip(min=0)
     mask[y0:y1, x0:x1] = True

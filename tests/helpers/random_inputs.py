@@ -1,4 +1,4 @@
-"""Batches of random images with random objects, as detectron2's models take them."""
+"""Batches of random images with random objects, in the format of detectron2's models."""
 
 import torch
 from detectron2.structures import Boxes, Instances
@@ -11,7 +11,18 @@ def random_inputs(
     largest: float = 50.0,
     size: tuple[int, int] = (96, 128),
 ) -> list[dict]:
-    """One image for each number of objects, of sides 0.4 to 1 times `largest` pixels."""
+    """Draw a batch.
+
+    Args:
+        objects: number of objects of each image.
+        num_classes: number of classes.
+        seed: seed of the random numbers.
+        largest: largest side of an object in pixels; the smallest is 0.4 times as long.
+        size: (height, width) of the images in pixels.
+
+    Returns:
+        One dict per image.
+    """
     g = torch.Generator().manual_seed(seed)
     batch = []
     for count in objects:

@@ -1,4 +1,4 @@
-"""The one-stage detectors of the configs at the size of the golden files."""
+"""One-stage detectors of the configs, reduced to the sizes of the golden files."""
 
 from pathlib import Path
 
@@ -17,11 +17,14 @@ CLASSES = 5
 
 
 def small_config(leaf: str, *, tower: int) -> DictConfig:
-    """The model of a leaf with a slim ResNet-18, 32 channels and 5 classes.
+    """Reduce the model of a leaf to a slim ResNet-18, 32 channels and 5 classes.
 
     Args:
-        leaf: name of the file below configs/coco, without its suffix.
-        tower: channels of the towers.
+        leaf: name of the file in configs/coco, without suffix.
+        tower: number of channels of the towers.
+
+    Returns:
+        Config node of the model.
     """
     cfg = LazyConfig.load(str(CONFIGS / f"coco/{leaf}.py")).model
     cfg.backbone.bottom_up = small_resnet()
@@ -37,7 +40,7 @@ def small_config(leaf: str, *, tower: int) -> DictConfig:
 def build(
     cfg: DictConfig, golden: Golden | None = None, architecture: str = ""
 ) -> OneStageDetector:
-    """Instantiate in training mode, with the weights of a golden file if there is one."""
+    """Build a detector in training mode, with the weights of a golden file if one is given."""
     model = instantiate(cfg).train()
     if golden is not None:
         published = {k.removeprefix("param/"): golden.tensor(k) for k in golden.keys("param/")}
@@ -51,7 +54,7 @@ def build(
 def run(
     model: OneStageDetector, batch: Tensor, objects: list[Instances]
 ) -> tuple[list[Tensor], list[list[Tensor]], dict[str, Tensor]]:
-    """Feature maps, outputs of the head and losses of a batch that is normalized already."""
+    """Return feature maps, outputs of the head and losses of a normalized batch."""
     features = list(model.backbone(batch).values())
     outputs = model.head(features)
     images = ImageList(batch, [x.image_size for x in objects])
@@ -60,7 +63,7 @@ def run(
 
 @torch.no_grad()
 def detect(model: OneStageDetector, batch: Tensor, sizes: list[tuple[int, int]]) -> list[Instances]:
-    """Detections of a batch that is normalized already."""
+    """Detect objects in a normalized batch of images with the given (height, width)."""
     features = list(model.backbone(batch).values())
     return model.forward_inference(ImageList(batch, sizes), features, model.head(features))
 
@@ -68,9 +71,18 @@ def detect(model: OneStageDetector, batch: Tensor, sizes: list[tuple[int, int]])
 def difference_of_detections(
     found: Instances, boxes: Tensor, scores: Tensor, classes: Tensor
 ) -> tuple[float, float]:
-    """Largest difference in pixels and in score, as sets: scores that nearly tie may swap.
+    """Compare detections with stored ones as sets, since nearly equal scores may swap places.
 
-    Each detection is compared with the nearest stored one of its class and the other way round.
+    Each detection is compared with the nearest stored one of its class, and vice versa.
+
+    Args:
+        found: detections.
+        boxes: (D, 4) stored boxes, XYXY pixels.
+        scores: (D,) stored scores.
+        classes: (D,) stored classes.
+
+    Returns:
+        Largest difference of coordinates in pixels, and of scores.
     """
     assert len(found) == len(boxes)
     ours = _rows(found.pred_boxes.tensor, found.scores, found.pred_classes)

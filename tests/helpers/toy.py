@@ -1,4 +1,4 @@
-"""A model, data and metric that train in milliseconds, for config files written by the tests."""
+"""Model, data and metric that train in milliseconds, and a config file of them."""
 
 import os
 import random
@@ -60,7 +60,11 @@ def toy_dataset(images: int) -> list[dict[str, Any]]:
 
 
 class ToyMapper:
-    """Make the image up, a little at random; `corrupt` is the file that cannot be read."""
+    """Mapper that makes up an image from its id and a little noise.
+
+    Args:
+        corrupt: file name of the image that "cannot be read".
+    """
 
     def __init__(self, corrupt: str = ""):
         self.corrupt = corrupt
@@ -73,10 +77,17 @@ class ToyMapper:
 
 
 class ToyModel(nn.Module):
-    """Two losses; after `nan_from` steps one of them is NaN on `nan_rank`.
+    """Linear classifier with two losses, which can fail in several ways.
 
-    After `kill_from` steps that process ends as by `kill -9`; after `stop_from` it gets the signal
-    of a job's end. With dropout, random numbers and the state of a balancer matter.
+    Args:
+        num_classes: number of outputs.
+        nan_from: number of steps after which a loss is NaN.
+        nan_rank: rank of the process in which the model fails.
+        kill_from: number of steps after which the process gets SIGKILL.
+        stop_from: number of steps after which the process gets SIGTERM, as at the end of a job.
+        dropout: probability of dropout. With dropout, the result depends on random numbers and on
+            the state of a balancer.
+        measured: whether to log metrics as detectors do.
     """
 
     def __init__(
@@ -125,7 +136,13 @@ class ToyModel(nn.Module):
 
 
 class ToyEvaluator(DatasetEvaluator):
-    """The share of images seen, in percent; by class too. Or `scores`, by iteration."""
+    """Evaluator whose AP is 25 times the number of images.
+
+    Args:
+        output_dir: folder of the evaluation; calls are listed in evaluated.txt next to it.
+        scores: AP by iteration, instead.
+        fail_from: any number makes each evaluation fail.
+    """
 
     def __init__(self, output_dir: str, scores: Sequence[float] = (), fail_from: int | None = None):
         self.output_dir, self.scores, self.fail_from = output_dir, scores, fail_from

@@ -1,4 +1,4 @@
-"""One training step of two processes, of which the first has no objects at all."""
+"""Training steps in two processes, the first of which has no objects."""
 
 import socket
 from pathlib import Path
@@ -13,11 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def assert_processes_agree(leaf: Path, overrides: list[str], folder: Path) -> None:
-    """Train the model of a leaf for two steps; gradients must be finite and the same in both.
+    """Train the model of a leaf for two steps; assert finite gradients, equal in both processes.
 
     Args:
-        overrides: of the leaf, in the notation of the command line.
-        folder: for what the processes find.
+        leaf: path of the config.
+        overrides: overrides in the notation of the command line.
+        folder: folder for the gradients.
     """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

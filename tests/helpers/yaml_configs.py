@@ -1,10 +1,10 @@
-"""A small detector for those who configure by YAML (yacs)."""
+"""Small detector for YAML (yacs) configs."""
 
 from detectron2.config import CfgNode, get_cfg
 
 
 def small_rcnn(num_classes: int) -> CfgNode:
-    """detectron2's R-CNN with a ResNet-18-FPN; heads and criterion are left to the caller."""
+    """Return the config of an R-CNN with ResNet-18-FPN, without heads and criterion of ours."""
     cfg = get_cfg()
     cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
