@@ -84,6 +84,7 @@ class DeformableBottleneckBlock(BottleneckBlock):
             stride_in_1x1=stride_in_1x1,
             dilation=dilation,
         )
+        self.conv2: Conv2d
         place = dict(
             kernel_size=3, stride=self.conv2.stride, padding=self.conv2.padding, dilation=dilation
         )

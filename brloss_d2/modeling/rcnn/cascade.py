@@ -1,9 +1,10 @@
 """Cascade R-CNN whose stages train with any criterion."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads
 from detectron2.structures import Boxes, Instances
@@ -33,7 +34,7 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
     """
 
     @configurable
-    def __init__(self, **cascade):
+    def __init__(self, **cascade: Any):
         super().__init__(**cascade)
         for stage, predictor in enumerate(self.box_predictor):
             if predictor.bbox_pred.out_features != 4:
@@ -44,7 +45,7 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
                 )
 
     @classmethod
-    def _init_box_head(cls, cfg, input_shape):
+    def _init_box_head(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         parts = CascadeROIHeads._init_box_head(cfg, input_shape)
         parts["box_predictors"] = [
             CriterionBoxPredictor(
@@ -107,6 +108,6 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
             kept = image_boxes[~before.is_gt] if self.training else image_boxes
             clipped = Boxes(clip_boxes_to_image(kept, before.image_size))
             refined.append(Instances(before.image_size, proposal_boxes=clipped))
-        if not self.training:
+        if not self.training or targets is None:
             return refined
         return self._label_and_sample(refined, targets, self.proposal_matchers[stage + 1])

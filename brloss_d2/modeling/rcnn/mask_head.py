@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ROIAlign, ShapeSpec
 from detectron2.modeling.roi_heads.mask_head import (
     ROI_MASK_HEAD_REGISTRY,
@@ -30,14 +30,14 @@ class CriterionMaskHead(MaskRCNNConvUpsampleHead):
     """
 
     @configurable
-    def __init__(self, input_shape: ShapeSpec, *, criterion: MaskCriterion, **mask_head):
+    def __init__(self, input_shape: ShapeSpec, *, criterion: MaskCriterion, **mask_head: Any):
         super().__init__(input_shape, **mask_head)
         # As published; detectron2 starts the predictor near 0.
         c2_msra_fill(self.predictor)
         self.criterion = criterion
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         return {"criterion": build_criterion(cfg, "mask"), **super().from_config(cfg, input_shape)}
 
     def layers(self, x: Tensor) -> Tensor:

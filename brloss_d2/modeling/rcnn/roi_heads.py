@@ -1,7 +1,9 @@
 """RoI heads that can train on all proposals instead of a sample."""
 
+from typing import Any
+
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import (
     ROI_HEADS_REGISTRY,
@@ -38,7 +40,7 @@ class CriterionROIHeads(StandardROIHeads):
         *,
         batch_size_per_image: int | None = None,
         positive_fraction: float = 0.25,
-        **roi_heads,
+        **roi_heads: Any,
     ):
         super().__init__(
             batch_size_per_image=batch_size_per_image,
@@ -47,7 +49,7 @@ class CriterionROIHeads(StandardROIHeads):
         )
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         check_config(cfg)
         if not cfg.MODEL.ROI_BOX_HEAD.NAME:
             raise InputError(
@@ -67,7 +69,7 @@ class CriterionROIHeads(StandardROIHeads):
         return parts
 
     @classmethod
-    def _init_box_head(cls, cfg, input_shape):
+    def _init_box_head(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         parts = super()._init_box_head(cfg, input_shape)
         parts["box_predictor"] = CriterionBoxPredictor(cfg, parts["box_head"].output_shape)
         return parts

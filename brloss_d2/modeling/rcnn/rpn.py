@@ -1,12 +1,13 @@
 """A region proposal network that trains with any criterion."""
 
 import math
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator.rpn import RPN
-from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ class CriterionRPN(RPN):
         positive_fraction: float = 0.5,
         prior_prob: float | None = None,
         padding_divisor: int = 32,
-        **rpn,
+        **rpn: Any,
     ):
         super().__init__(
             batch_size_per_image=batch_size_per_image, positive_fraction=positive_fraction, **rpn
@@ -61,7 +62,7 @@ class CriterionRPN(RPN):
             nn.init.constant_(self.rpn_head.objectness_logits.bias, bias)
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         parts = super().from_config(cfg, input_shape)
         for unused in ("box_reg_loss_type", "smooth_l1_beta"):
             del parts[unused]
@@ -80,7 +81,12 @@ class CriterionRPN(RPN):
             parts["batch_size_per_image"] = None
         return parts
 
-    def forward(self, images, features, gt_instances=None):
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        gt_instances: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Return proposals and losses; see detectron2's `RPN`.
 
         Raises:
