@@ -1,4 +1,4 @@
-"""Train or evaluate a detector: `python train_net.py --config CONFIG [options] key=value ...`."""
+"""Train or evaluate a detector. This is the program `brloss-train`."""
 
 import sys
 

@@ -1,18 +1,17 @@
 r"""Train or evaluate a detector.
 
     %(prog)s --config coco/faster_rcnn_R_50_FPN_brs_1x --num-gpus 8
-    %(prog)s --config CONFIG --resume train.output_dir=output/a
+    %(prog)s --config FILE --resume train.output_dir=output/a
     %(prog)s --config output/a/config.yaml --eval-only
-    %(prog)s --config CONFIG data.train=a.json data.train_images=a/ \
+    %(prog)s --config FILE data.train=a.json data.train_images=a/ \
         data.val=b.json data.val_images=b/ optimizer.lr=0.01 train.amp.enabled=True
-    torchrun --nproc-per-node 8 -m brloss_d2.cli.train --config CONFIG
+    torchrun --nproc-per-node 8 train_net.py --config FILE
 
-CONFIG is a name in the model zoo (brloss-configs lists them) or a file: a config in Python, or the
-config.yaml of a run. docs/training.md explains every `train.*` key.
+FILE may be a name in the model zoo, which brloss-configs lists. docs/training.md describes the keys
+of a config.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from brloss_d2.cli.common import find_config, make_parser
@@ -28,49 +27,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         *("--config-file", "--config"),
         default="",
-        metavar="CONFIG",
+        metavar="FILE",
         help="config file, config.yaml of a run, or name in the model zoo",
     )
     parser.add_argument(
-        "--resume", action="store_true", help="continue from the last checkpoint of the folder"
+        "--resume",
+        action="store_true",
+        help="continue from the last checkpoint in train.output_dir, if there is one",
     )
-    parser.add_argument("--eval-only", action="store_true", help="evaluate instead of training")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate without training")
     parser.add_argument(
-        "--num-gpus", type=int, default=1, help="processes of this machine, one per GPU"
+        "--num-gpus", type=int, default=1, help="processes per machine (default: 1)"
     )
-    parser.add_argument("--num-machines", type=int, default=1, help="number of machines")
+    parser.add_argument("--num-machines", type=int, default=1, help="default: 1")
     parser.add_argument(
-        "--machine-rank", type=int, default=0, help="number of this machine, from 0 on"
+        "--machine-rank", type=int, default=0, help="number of this machine, from 0 (default: 0)"
     )
     parser.add_argument(
         "--dist-url",
-        default="auto",  # a free port, so that two runs do not collide
-        help="address where processes meet, tcp://ADDRESS:PORT of machine 0 (default: auto)",
+        default="auto",
+        help="address of the first process, tcp://HOST:PORT, if there are several machines "
+        "(default: auto, a free port of this machine)",
     )
     parser.add_argument(
         "opts",
         nargs=argparse.REMAINDER,
         metavar="KEY=VALUE",
-        help="changes to the config, after all options",
+        help="changes to the config, after all options; data.train=FILE.json and the like train on "
+        "a custom dataset",
     )
     args = parser.parse_args(argv)
     from brloss_d2.engine import run
 
     try:
-        run(_train, args)
+        run(train, args)
     except SystemExit as end:
         return int(end.code or 0)
     return 0
 
 
-def _train(args: argparse.Namespace) -> None:
-    """Train in one of the processes, which all import this function."""
-    from brloss_d2 import engine
+def train(args: argparse.Namespace) -> None:
+    """Train or evaluate as the arguments say, in each process of a run."""
+    from brloss_d2.engine import in_agreement
+    from brloss_d2.engine import main as train_or_evaluate
 
     if args.config_file:
-        args.config_file = engine.in_agreement(lambda: find_config(args.config_file))
-    engine.main(args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        args.config_file = in_agreement(lambda: find_config(args.config_file))
+    train_or_evaluate(args)
