@@ -1,0 +1,68 @@
+r"""Train or evaluate a detector.
+
+    %(prog)s --config coco/faster_rcnn_R_50_FPN_brs_1x --num-gpus 8
+    %(prog)s --config FILE --resume train.output_dir=output/a
+    %(prog)s --config output/a/config.yaml --eval-only
+    %(prog)s --config FILE data.train=a.json data.train_images=a/ \
+        data.val=b.json data.val_images=b/ optimizer.lr=0.01 train.amp.enabled=True
+    torchrun --nproc-per-node 8 train_net.py --config FILE
+
+docs/training.md describes the keys of a config.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from brloss_d2.cli.common import find_config, make_parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        *("--config-file", "--config"),
+        default="",
+        metavar="FILE",
+        help="config file, config.yaml of a run, or name in the model zoo",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the last checkpoint in train.output_dir, if there is one",
+    )
+    parser.add_argument("--eval-only", action="store_true", help="evaluate without training")
+    parser.add_argument(
+        "--num-gpus", type=int, default=1, help="processes per machine (default: 1)"
+    )
+    parser.add_argument("--num-machines", type=int, default=1, help="default: 1")
+    parser.add_argument(
+        "--machine-rank", type=int, default=0, help="number of this machine, from 0 (default: 0)"
+    )
+    parser.add_argument(
+        "--dist-url",
+        default="auto",
+        help="address of the first process, tcp://HOST:PORT, if there are several machines "
+        "(default: auto, a free port of this machine)",
+    )
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY=VALUE",
+        help="changes to the config, after all options; data.train=FILE.json and the like train on "
+        "a custom dataset",
+    )
+    args = parser.parse_args(argv)
+    from brloss_d2.engine import run
+
+    run(train, args)
+    return 0
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train or evaluate as the arguments say, in each process of a run."""
+    from brloss_d2.engine import main as train_or_evaluate
+    from brloss_d2.engine.launch import in_agreement
+
+    if args.config_file:
+        args.config_file = in_agreement(lambda: find_config(args.config_file))
+    train_or_evaluate(args)
