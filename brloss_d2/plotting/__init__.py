@@ -1,8 +1,7 @@
-"""Pictures of predictions beside ground truth."""
+"""Pictures of predictions, evaluations and training runs."""
 
 from brloss_d2.evaluation.run import EvaluatedRun, ImagePair, LabeledBoxes, best_f1_threshold
-from brloss_d2.plotting.comparison import draw_comparison
-from brloss_d2.plotting.detections import draw_detections
+from brloss_d2.plotting.images import draw_comparison, draw_detections
 
 __all__ = [
     "EvaluatedRun",

@@ -1,92 +1,80 @@
-"""Pictures of an analyzed run: precision and recall, scores, classes, calibration."""
+"""Pictures of an analyzed run: precision and recall, scores, classes, errors, calibration."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from brloss_d2.evaluation import Analysis, Calibration, ErrorKinds, Matches, mean_lrp_curve
-from brloss_d2.plotting.figures import PALETTE, save_figure, style_of, tidy
+from brloss_d2.plotting.figures import PALETTE, new_figure, plain, save_figure, style_of, tidy
 
-_DPI = 110
 _IOUS = (0.5, 0.75)
-_NAMED = 7  # classes from which on single curves would be a tangle
+_NAMED = 7  # number of classes up to which single curves have names
 _COLUMNS, _ROWS = 5, 6  # panels per page
-_WRITTEN = 25  # classes up to which numbers fit into the confusion matrix
-_LABELED = 120  # classes up to which their names fit
+_WRITTEN = 25  # number of classes up to which numbers fit into the confusion matrix
+_LABELED = 120  # number of classes up to which their names fit
 _POSITIVE, _NEGATIVE, _LRP, _F1 = PALETTE[0], PALETTE[1], PALETTE[6], PALETTE[2]
 
 
 def plot_precision_recall(analysis: Analysis, path: str) -> None:
-    """Precision against recall: averaged over the classes, and at IoU 0.5 class by class.
+    """Draw precision against recall: the mean of the classes, and each class at IoU 0.5.
 
     Args:
-        analysis: with at least one object.
-        path: the file to write.
+        analysis: analysis with at least one object.
+        path: file to write.
     """
-    count = len(analysis.class_names)
-    figure = _figure(10.5 if count > 1 else 5.5, 5.2)
-    panels = figure.subplots(1, 2 if count > 1 else 1, squeeze=False)[0]
-    _draw_mean_curves(panels[0], analysis)
-    if count > 1:
+    several = len(analysis.class_names) > 1
+    figure = new_figure(10.5 if several else 5.5, 5.2)
+    panels = figure.subplots(1, 1 + several, squeeze=False)[0]
+    curves = np.nanmean(analysis.precisions, axis=2)  # over the classes with objects, as AP
+    for number, iou in enumerate(_IOUS):
+        curve = curves[_row(analysis, iou)]
+        label = f"IoU {iou:.2f} (AP {100 * curve.mean():.1f})"
+        panels[0].plot(analysis.recalls, curve, label=label, **style_of(number))
+    mean = curves.mean(axis=0)
+    label = f"IoU 0.50 to 0.95 (AP {100 * mean.mean():.1f})"
+    panels[0].plot(analysis.recalls, mean, label=label, color=PALETTE[6], linewidth=2)
+    panels[0].set_title("Mean of the classes" if several else "")
+    if several:
         _draw_class_curves(panels[1], analysis)
+        panels[1].set_title("Each class, IoU 0.50")
+    for axes in panels:
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+        tidy(axes, xlabel="recall", ylabel="precision")
+        # Below the axes, so that it hides no curve.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=9)
     save_figure(figure, path)
 
 
-def _draw_mean_curves(axes: Axes, analysis: Analysis) -> None:
-    curves = np.nanmean(analysis.precisions, axis=2)  # of classes with objects, as AP
-    for number, iou in enumerate(_IOUS):
-        curve = curves[np.flatnonzero(np.isclose(analysis.iou_thresholds, iou))[0]]
-        label = f"IoU {iou:.2f} (AP {100 * curve.mean():.1f})"
-        axes.plot(analysis.recalls, curve, label=label, **style_of(number))
-    mean = curves.mean(axis=0)
-    label = f"IoU 0.50 to 0.95 (AP {100 * mean.mean():.1f})"
-    axes.plot(analysis.recalls, mean, label=label, color=PALETTE[6], linewidth=2)
-    _frame_curves(axes, "Mean of the classes" if len(analysis.class_names) > 1 else "")
-
-
 def _draw_class_curves(axes: Axes, analysis: Analysis) -> None:
-    at = np.flatnonzero(np.isclose(analysis.iou_thresholds, 0.5))[0]
+    precisions = analysis.precisions[_row(analysis, 0.5)]
     few = len(analysis.class_names) <= _NAMED
     for label, name in enumerate(analysis.class_names):
-        curve = analysis.precisions[at, :, label]
+        curve = precisions[:, label]
         if np.isnan(curve).any():
             continue
         style = style_of(label) if few else {"color": "gray", "alpha": 0.35, "linewidth": 0.8}
         text = plain(f"{name} (AP50 {100 * curve.mean():.1f})") if few else None
         axes.plot(analysis.recalls, curve, label=text, **style)
     if not few:
-        mean = np.nanmean(analysis.precisions[at], axis=1)
+        mean = np.nanmean(precisions, axis=1)
         axes.plot(analysis.recalls, mean, color=PALETTE[1], linewidth=2, label="mean")
-    _frame_curves(axes, "Each class, IoU 0.50")
-
-
-def _frame_curves(axes: Axes, title: str) -> None:
-    axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    tidy(axes, xlabel="recall", ylabel="precision", title=title)
-    _legend_below(axes)
-
-
-def _legend_below(axes: Axes) -> None:
-    """Where no curve can run under it."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=9)
 
 
 def plot_scores(analysis: Analysis, thresholds: Calibration, path: str) -> None:
-    """Scores of true and false positives, and LRP and F1 at each threshold, on one axis.
+    """Draw the scores of true and false positives above LRP and F1 at each threshold.
 
     Args:
-        analysis: with at least one detection.
-        thresholds: drawn as lines.
-        path: the file to write.
+        analysis: analysis with at least one detection.
+        thresholds: thresholds to draw as lines.
+        path: file to write.
     """
-    figure = _figure(7.5, 6.4)
+    figure = new_figure(7.5, 6.4)
     above, below = figure.subplots(2, 1, sharex=True)
     draw_score_histogram(above, analysis.matches)
     tidy(above, ylabel="detections")
     above.legend(fontsize=9)
-    _draw_threshold_curves(below, analysis)
+    _draw_threshold_curves(below, analysis.matches)
     for axes in (above, below):
         axes.axvline(thresholds.score_threshold, color=_LRP, linestyle="--", linewidth=1)
         axes.axvline(thresholds.best_f1_threshold, color=_F1, linestyle=":", linewidth=1.4)
@@ -99,12 +87,13 @@ def plot_scores(analysis: Analysis, thresholds: Calibration, path: str) -> None:
 
 
 def draw_score_histogram(axes: Axes, matches: Matches, *, bins: int = 50) -> None:
-    """Draw how many true and false positives have which score, on a logarithmic axis.
+    """Draw the number of true and false positives by score, on a logarithmic axis.
 
     Args:
-        axes: to draw on.
-        matches: with at least one detection.
-        bins: from 0 to the highest score: the scores of ranking losses may lie close together.
+        axes: axes to draw on.
+        matches: matches with at least one detection.
+        bins: number of bins from 0 to the highest score, since the scores of ranking losses may
+            lie close together.
     """
     edges = np.linspace(0, max(matches.scores.max(), 1e-6), bins + 1)
     for name, keep, color in (
@@ -120,8 +109,7 @@ def draw_score_histogram(axes: Axes, matches: Matches, *, bins: int = 50) -> Non
     axes.set_xlim(0, edges[-1])
 
 
-def _draw_threshold_curves(axes: Axes, analysis: Analysis) -> None:
-    matches = analysis.matches
+def _draw_threshold_curves(axes: Axes, matches: Matches) -> None:
     thresholds, lrp = mean_lrp_curve(matches)
     order = np.argsort(-matches.scores, kind="stable")
     found = matches.correct[order].cumsum()
@@ -136,96 +124,63 @@ def _draw_threshold_curves(axes: Axes, analysis: Analysis) -> None:
 
 
 def plot_classes(analysis: Analysis, path: str) -> None:
-    """AP and oLRP of each class side by side, the best AP on top.
+    """Draw AP and oLRP per class side by side, the best AP on top.
 
     Args:
-        analysis: of any number of classes.
-        path: the file to write.
+        analysis: analysis of any number of classes.
+        path: file to write.
     """
     ap, olrp = analysis.class_ap, analysis.lrp.olrp * 100
     order = np.argsort(np.where(np.isnan(ap), -1, ap), kind="stable")
     names = [plain(analysis.class_names[label]) for label in order]
-    figure = _figure(8.5, 1.2 + 0.24 * max(len(names), 4))
+    figure = new_figure(8.5, 1.2 + 0.24 * max(len(names), 4))
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, values, color, title in (
-        (left, ap, PALETTE[0], "AP (higher is better)"),
-        (right, olrp, PALETTE[1], "oLRP (lower is better)"),
+        (left, ap[order], PALETTE[0], "AP (higher is better)"),
+        (right, olrp[order], PALETTE[1], "oLRP (lower is better)"),
     ):
-        values = values[order]
-        axes.barh(names, np.nan_to_num(values), color=color, alpha=0.8, height=0.7)
-        for row, value in enumerate(values):
-            text = "no objects" if np.isnan(value) else f"{value:.1f}"
-            axes.text(np.nan_to_num(value) + 1, row, text, va="center", fontsize=8)
+        texts = ["no objects" if np.isnan(value) else f"{value:.1f}" for value in values]
+        _draw_bars(axes, names, np.nan_to_num(values), texts, color=color, title=title)
         axes.set_xlim(0, 112)
         axes.set_xticks(range(0, 101, 20))
         axes.set_ylim(-0.6, len(names) - 0.4)
-        tidy(axes, title=title)
-        axes.grid(visible=False, axis="y")
     save_figure(figure, path)
 
 
-def plot_each_class(analysis: Analysis, pattern: str) -> list[str]:
-    """Draw precision and recall of each class in a panel of its own; return the files.
-
-    Args:
-        analysis: of any number of classes.
-        pattern: a path with a `{}` for the number of the page.
-    """
-    labels = np.flatnonzero(~np.isnan(analysis.class_ap))
-    paths = []
-    for page, start in enumerate(range(0, len(labels), _COLUMNS * _ROWS), 1):
-        own = labels[start : start + _COLUMNS * _ROWS]
-        rows = -(-len(own) // _COLUMNS)
-        figure = _figure(2.4 * min(_COLUMNS, len(own)), 2.4 * rows + 0.5)
-        panels = figure.subplots(
-            rows, min(_COLUMNS, len(own)), sharex=True, sharey=True, squeeze=False
-        )
-        for axes in panels.flat[len(own) :]:
-            axes.set_axis_off()
-        for axes, label in zip(panels.flat, own, strict=False):
-            _draw_class(axes, analysis, label)
-        figure.legend(
-            *panels.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2
-        )
-        figure.supxlabel("recall", fontsize=10)
-        figure.supylabel("precision", fontsize=10)
-        paths.append(pattern.format(page))
-        save_figure(figure, paths[-1])
-    return paths
-
-
-def _draw_class(axes: Axes, analysis: Analysis, label: int) -> None:
-    for number, iou in enumerate(_IOUS):
-        at = np.flatnonzero(np.isclose(analysis.iou_thresholds, iou))[0]
-        curve = analysis.precisions[at, :, label]
-        axes.plot(analysis.recalls, curve, label=f"IoU {iou:.2f}", **style_of(number))
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-    tidy(axes)
-    numbers = f"AP {analysis.class_ap[label]:.1f}, oLRP {100 * analysis.lrp.olrp[label]:.1f}"
-    axes.set_title(f"{plain(analysis.class_names[label])}\n{numbers}", fontsize=8)
-
-
 def plot_errors(errors: ErrorKinds, path: str) -> None:
-    """Draw AP50 lost to each kind of error, and how many errors there are.
+    """Draw AP50 lost to each kind of error, and the number of errors.
 
     Args:
         errors: errors by kind.
         path: file to write.
     """
     kinds = list(errors.counts)[::-1]
-    figure = _figure(8.5, 2.8)
+    figure = new_figure(8.5, 2.8)
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, values, color, title, form in (
-        (left, errors.ap_loss, PALETTE[1], "AP50 lost", "{:.1f}"),
-        (right, errors.counts, PALETTE[0], "errors, all scores", "{:,}"),
+        (left, errors.ap_loss, PALETTE[1], "AP50 lost", ".1f"),
+        (right, errors.counts, PALETTE[0], "errors, all scores", ","),
     ):
         lengths = [values[kind] for kind in kinds]
-        bars = axes.barh(kinds, lengths, color=color, alpha=0.8, height=0.7)
-        axes.bar_label(bars, [form.format(v) for v in lengths], padding=3, fontsize=8)
+        texts = [format(value, form) for value in lengths]
+        _draw_bars(axes, kinds, lengths, texts, color=color, title=title)
         axes.set_xlim(0, 1.15 * max(*lengths, 1e-6))
-        tidy(axes, title=title)
-        axes.grid(visible=False, axis="y")
     save_figure(figure, path)
+
+
+def _draw_bars(
+    axes: Axes,
+    names: Sequence[str],
+    lengths: Sequence[float] | np.ndarray,
+    texts: Sequence[str],
+    *,
+    color: str,
+    title: str,
+) -> None:
+    bars = axes.barh(names, lengths, color=color, alpha=0.8, height=0.7)
+    axes.bar_label(bars, texts, padding=3, fontsize=8)
+    tidy(axes, title=title)
+    axes.grid(visible=False, axis="y")
 
 
 def plot_confusion(errors: ErrorKinds, class_names: Sequence[str], path: str) -> None:
@@ -237,42 +192,76 @@ def plot_confusion(errors: ErrorKinds, class_names: Sequence[str], path: str) ->
         path: file to write.
     """
     confusion = errors.confusion
-    shares = confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)
+    shares = 100 * confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)
     names = [plain(name) for name in (*class_names, "background")]
     few = len(names) <= _WRITTEN
     size = 2.6 + max(0.42 * len(names), 2) if few else 3 + 0.16 * min(len(names), _LABELED)
-    figure = _figure(size + 0.8, size)
+    figure = new_figure(size + 0.8, size)
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     if len(names) <= _LABELED:
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8 if few else 6)
         axes.set_yticks(range(len(names)), names, fontsize=8 if few else 6)
-    if few:
-        for row, column in zip(*np.nonzero(confusion), strict=True):
-            share = shares[row, column]
-            color = "white" if share > 0.6 else "black"
-            text = f"{100 * share:.0f}"
-            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
-    title = f"Percent of each row, from score {errors.score_threshold:.3g} on"
-    axes.set(xlabel="found", ylabel="true class", title=title)
-    axes.title.set_fontsize(10)
-    figure.colorbar(image, ax=axes, shrink=0.7, format=lambda value, _: f"{100 * value:.0f}")
+    for row, column in zip(*np.nonzero(confusion), strict=True) if few else ():
+        share = shares[row, column]
+        style = {"ha": "center", "va": "center", "fontsize": 8}
+        axes.text(column, row, f"{share:.0f}", color="white" if share > 60 else "black", **style)
+    axes.set(xlabel="found", ylabel="true class")
+    axes.set_title(f"Percent of each row, from score {errors.score_threshold:.3g} on", fontsize=10)
+    figure.colorbar(image, ax=axes, shrink=0.7)
     save_figure(figure, path)
+
+
+def plot_each_class(analysis: Analysis, pattern: str) -> list[str]:
+    """Draw precision against recall in one panel per class, and return the files.
+
+    Args:
+        analysis: analysis of any number of classes.
+        pattern: path with a `{}` for the number of the page.
+    """
+    labels = np.flatnonzero(~np.isnan(analysis.class_ap))
+    paths = []
+    for page, start in enumerate(range(0, len(labels), _COLUMNS * _ROWS), 1):
+        own = labels[start : start + _COLUMNS * _ROWS]
+        rows, columns = -(-len(own) // _COLUMNS), min(_COLUMNS, len(own))
+        figure = new_figure(2.4 * columns, 2.4 * rows + 0.5)
+        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axes in panels.flat[len(own) :]:
+            axes.set_axis_off()
+        for axes, label in zip(panels.flat, own, strict=False):
+            _draw_class(axes, analysis, label)
+        handles = panels.flat[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside upper center", ncols=2)
+        figure.supxlabel("recall", fontsize=10)
+        figure.supylabel("precision", fontsize=10)
+        paths.append(pattern.format(page))
+        save_figure(figure, paths[-1])
+    return paths
+
+
+def _draw_class(axes: Axes, analysis: Analysis, label: int) -> None:
+    for number, iou in enumerate(_IOUS):
+        curve = analysis.precisions[_row(analysis, iou), :, label]
+        axes.plot(analysis.recalls, curve, label=f"IoU {iou:.2f}", **style_of(number))
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+    tidy(axes)
+    numbers = f"AP {analysis.class_ap[label]:.1f}, oLRP {100 * analysis.lrp.olrp[label]:.1f}"
+    axes.set_title(f"{plain(analysis.class_names[label])}\n{numbers}", fontsize=8)
 
 
 def plot_reliability(
     probabilities: Mapping[str, np.ndarray], correct: np.ndarray, path: str, *, bins: int = 10
 ) -> None:
-    """Precision against the score: on the diagonal a score says how often it is right.
+    """Draw precision against the score; a calibrated detector lies on the diagonal.
 
     Args:
-        probabilities: name -> (N,), 0..1; a line each.
-        correct: (N,).
-        path: the file to write.
-        bins: equally wide, up to the highest score of a line; empty ones are left out. A point's
-            area says how many detections.
+        probabilities: name -> scores or probabilities, (N,), 0..1; one line each.
+        correct: whether each detection is a true positive, (N,).
+        path: file to write.
+        bins: number of bins from 0 to the highest score of a line; empty ones are left out. The
+            area of a point grows with the number of detections.
     """
-    figure = _figure(5.4, 5.5)
+    figure = new_figure(5.4, 5.5)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle="--", label="calibrated")
     for number, (name, values) in enumerate(probabilities.items()):
@@ -292,10 +281,6 @@ def plot_reliability(
     save_figure(figure, path)
 
 
-def plain(text: str) -> str:
-    """Keep matplotlib from taking dollar signs of a name for mathematics."""
-    return text.replace("$", r"\$")
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+def _row(analysis: Analysis, iou: float) -> int:
+    """Return the index of an IoU threshold in `analysis.precisions`."""
+    return int(np.argmin(np.abs(analysis.iou_thresholds - iou)))

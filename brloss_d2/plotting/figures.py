@@ -1,4 +1,4 @@
-"""What all pictures share: colors, and writing a file completely or not at all."""
+"""What all pictures share: colors, axes, and files that are written completely or not at all."""
 
 import os
 
@@ -7,13 +7,18 @@ from matplotlib.figure import Figure
 
 from brloss_d2.errors import InputError
 
-# Okabe and Ito's palette, told apart by the color-blind; without the yellow, too pale for lines.
+# Okabe and Ito's palette for the color-blind, without the yellow, which is too pale for lines.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", ":", "-.")
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches."""
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+
+
 def style_of(number: int) -> dict[str, str]:
-    """Return color and line style of the i-th of many lines: 28 look different."""
+    """Return color and line style of line `number`; the first 28 are distinct."""
     lines, colors = len(LINE_STYLES), len(PALETTE)
     return {
         "color": PALETTE[number % colors],
@@ -22,15 +27,29 @@ def style_of(number: int) -> dict[str, str]:
 
 
 def tidy(axes: Axes, **labels: str) -> None:
-    """Give axes their labels, a light grid, and no box."""
+    """Give axes their labels and a light grid, and remove the box.
+
+    Args:
+        axes: axes to change.
+        **labels: properties of the axes such as `xlabel`, `ylabel` and `title`.
+    """
     axes.set(**labels)
     axes.grid(alpha=0.3, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def plain(text: str) -> str:
+    """Keep matplotlib from reading the dollar signs of a name as mathematics."""
+    return text.replace("$", r"\$")
+
+
 def save_figure(figure: Figure, path: str) -> None:
-    """Write a picture, whose format is the suffix of `path`; folders are made.
+    """Write a picture and create missing folders.
+
+    Args:
+        figure: picture to write.
+        path: file to write; its suffix gives the format.
 
     Raises:
         InputError: the format is unknown, or the file cannot be written.

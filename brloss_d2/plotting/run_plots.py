@@ -1,4 +1,4 @@
-"""Loss, AP and score distributions of one or several runs in one picture."""
+"""Pictures of training runs: loss, AP and score distributions of one or several runs."""
 
 import json
 import math
@@ -9,30 +9,29 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import SubFigure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import Matches, analyze
 from brloss_d2.evaluation.lrp import best_lrp_threshold
 from brloss_d2.evaluation.run import EvaluatedRun
-from brloss_d2.plotting.detection_plots import draw_score_histogram, plain
-from brloss_d2.plotting.figures import PALETTE, save_figure, style_of, tidy
+from brloss_d2.plotting.detection_plots import draw_score_histogram
+from brloss_d2.plotting.figures import PALETTE, new_figure, plain, save_figure, style_of, tidy
 
-_DPI = 110
-_COLUMNS = 3  # histograms in a row
+_COLUMNS = 3  # histograms per row
 _TASKS = {"bbox/AP": "boxes", "segm/AP": "masks"}
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a run has written.
+    """Metrics and detections of a training run.
 
     Attributes:
-        name: for the legend.
+        name: name in the legend.
         metrics: name -> iterations and values, (2, S).
-        matches: of the last saved detections, boxes at IoU 0.5; None if there are none.
-        reason: why not.
+        matches: matches of the last saved boxes at IoU 0.5; None if there are none.
+        reason: reason why there are none.
     """
 
     name: str
@@ -44,25 +43,34 @@ class TrainedRun:
     def load(cls, output_dir: str, name: str) -> "TrainedRun":
         """Load `<output_dir>/metrics.json`, and the detections if they can be read.
 
+        Args:
+            output_dir: output folder of train_net.py.
+            name: name in the legend.
+
         Raises:
             InputError: the metrics are missing or damaged.
         """
         metrics = read_metrics(os.path.join(output_dir, "metrics.json"))
         try:
-            return cls(name, metrics, _saved_matches(output_dir))
+            run = EvaluatedRun.load(output_dir)
+            matches = analyze(run.json_file, run.results, run.category_names).matches
+            return cls(name, metrics, matches)
         except InputError as error:  # not evaluated yet, or not in COCO format
             return cls(name, metrics, None, str(error))
 
     def curve(self, metric: str) -> np.ndarray:
-        """Return iterations and values (2, S), with S = 0 if the metric is missing."""
+        """Return iterations and values, (2, S), with S = 0 if the metric is missing."""
         return self.metrics.get(metric, np.zeros((2, 0)))
 
 
 def read_metrics(path: str) -> dict[str, np.ndarray]:
-    """Read what detectron2's `JSONWriter` has written, a JSON record a line: name -> (2, S).
+    """Read the file of detectron2's `JSONWriter`, one JSON record per line.
 
     A resumed run writes some iterations again: the later record counts. The last line may be
-    incomplete in a run that is still going on.
+    incomplete while the run is going on.
+
+    Returns:
+        Metric name -> iterations and values, (2, S).
 
     Raises:
         InputError: the file is missing, empty or damaged.
@@ -89,30 +97,22 @@ def read_metrics(path: str) -> dict[str, np.ndarray]:
     return {name: np.array(values).T for name, values in curves.items()}
 
 
-def _saved_matches(output_dir: str) -> Matches:
-    run = EvaluatedRun.load(output_dir)
-    return analyze(run.json_file, run.results, run.category_names).matches
-
-
 def plot_runs(runs: Sequence[TrainedRun], path: str) -> None:
-    """Draw the losses and AP of runs, and how the scores of each are distributed.
+    """Draw the losses, AP and score distributions of runs.
 
-    One run shows its single losses, several their sums: those of different loss functions have
-    different units.
+    One run is drawn with its single losses, several with their sums, since those of different loss
+    functions have different units.
 
     Args:
-        runs: at least one.
-        path: the file to write.
+        runs: runs to draw, at least one.
+        path: file to write.
     """
     scored = [run for run in runs if run.matches is not None and len(run.matches.scores)]
     heights = [4.4, 2.8 * -(-len(scored) // _COLUMNS)]
-    figure = Figure(figsize=(11, sum(heights)), dpi=_DPI, layout="constrained")
+    figure = new_figure(11, sum(heights))
     above, below = figure.subfigures(2, 1, height_ratios=heights) if scored else (figure, None)
     losses, ap = above.subplots(1, 2)
-    if len(runs) == 1:
-        _draw_losses(losses, runs[0])
-    else:
-        _draw_total_losses(losses, runs)
+    _draw_losses(losses, runs)
     handles, labels = losses.get_legend_handles_labels()
     columns = 2 if len(runs) in (2, 4) else _COLUMNS if len(runs) > 1 else 5
     above.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
@@ -122,22 +122,19 @@ def plot_runs(runs: Sequence[TrainedRun], path: str) -> None:
     save_figure(figure, path)
 
 
-def _draw_losses(axes: Axes, run: TrainedRun) -> None:
-    names = sorted(name for name in run.metrics if name.startswith("loss"))
-    for number, name in enumerate(names):
-        axes.plot(*run.curve(name), label=name, **style_of(number))
-    if len(names) != 1:
-        axes.plot(*run.curve("total_loss"), color="black", linewidth=2, label="total_loss")
-    _frame_losses(axes, f"Losses of {plain(run.name)}")
-
-
-def _draw_total_losses(axes: Axes, runs: Sequence[TrainedRun]) -> None:
-    for number, run in enumerate(runs):
-        axes.plot(*run.curve("total_loss"), label=plain(run.name), **style_of(number))
-    _frame_losses(axes, "Total loss (different losses have different units)")
-
-
-def _frame_losses(axes: Axes, title: str) -> None:
+def _draw_losses(axes: Axes, runs: Sequence[TrainedRun]) -> None:
+    if len(runs) == 1:
+        (run,) = runs
+        names = sorted(name for name in run.metrics if name.startswith("loss"))
+        for number, name in enumerate(names):
+            axes.plot(*run.curve(name), label=name, **style_of(number))
+        if len(names) != 1:
+            axes.plot(*run.curve("total_loss"), color="black", linewidth=2, label="total_loss")
+        title = f"Losses of {plain(run.name)}"
+    else:
+        for number, run in enumerate(runs):
+            axes.plot(*run.curve("total_loss"), label=plain(run.name), **style_of(number))
+        title = "Total loss (different losses have different units)"
     values = np.concatenate([np.asarray(line.get_ydata()) for line in axes.get_lines()])
     if len(values) and values.min() > 0:
         axes.set_yscale("log")
@@ -173,7 +170,7 @@ def _draw_ap_curves(axes: Axes, runs: Sequence[TrainedRun], tasks: Sequence[str]
 
 
 def _draw_ap_bars(axes: Axes, runs: Sequence[TrainedRun], tasks: Sequence[str]) -> None:
-    """One evaluation is no curve."""
+    """Draw bars for a single evaluation, which makes no curve."""
     bars = [(n, run, task) for n, run in enumerate(runs) for task in tasks if task in run.metrics]
     for row, (number, run, task) in enumerate(bars):
         (iteration,), (value,) = run.curve(task)

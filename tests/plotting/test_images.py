@@ -4,7 +4,7 @@ from PIL import Image
 
 from brloss_d2.errors import InputError
 from brloss_d2.plotting import ImagePair, LabeledBoxes, draw_comparison
-from brloss_d2.plotting.comparison import _CROWDED
+from brloss_d2.plotting.images import _CROWDED
 
 
 def boxes(count: int, *, scored: bool, label: int = 0) -> LabeledBoxes:

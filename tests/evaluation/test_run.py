@@ -11,7 +11,7 @@ from PIL import Image
 
 from brloss_d2.data import load_coco_dataset
 from brloss_d2.errors import InputError
-from brloss_d2.plotting import EvaluatedRun, best_f1_threshold
+from brloss_d2.evaluation.run import EvaluatedRun, best_f1_threshold
 
 BOX = [2.0, 3.0, 10.0, 8.0]
 
