@@ -94,6 +94,8 @@ def add_brloss_config(cfg: CfgNode, criterion: str = "", *, recipe: str = "") ->
     options.CASCADE_LOSS_WEIGHTS = (1.0, 1.0, 1.0)
     # Ranking pools per epoch, for the self-balancing of aLRP Loss; COCO in pools of 4 images.
     options.POOLS_PER_EPOCH = get_criterion("alrp", "roi").balancer.pools_per_epoch
+    if cfg.MODEL.ANCHOR_GENERATOR.NAME == "DefaultAnchorGenerator":
+        cfg.MODEL.ANCHOR_GENERATOR.NAME = "build_checked_anchor_generator"
     if recipe:
         _use_recipe(cfg)
     else:
@@ -172,8 +174,6 @@ def _use_criterion(cfg: CfgNode) -> None:
         cfg.MODEL.ROI_HEADS.NAME = "CriterionROIHeads"
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "CriterionRPN"
     cfg.MODEL.ROI_MASK_HEAD.NAME = "CriterionMaskHead"
-    if cfg.MODEL.ANCHOR_GENERATOR.NAME == "DefaultAnchorGenerator":
-        cfg.MODEL.ANCHOR_GENERATOR.NAME = "build_checked_anchor_generator"
     cfg.MODEL.RPN.BBOX_REG_WEIGHTS = tuple(faster.proposal_generator.box2box_transform.weights)
     cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS = tuple(
         tuple(x.box2box_transform.weights) for x in stages

@@ -1,6 +1,9 @@
-"""The slim ATSS on small images: a try-out for a laptop CPU, minutes from scratch.
+"""Slim ATSS R18-FPN on small images, for a laptop CPU: minutes from scratch.
 
-Data, optimizer and schedule are those of the slim Faster R-CNN.
+4 images per iteration, 300 iterations, learning rate 0.001, warm-up and cosine decay. Data,
+optimizer and schedule are those of the slim Faster R-CNN.
+
+    python train_net.py --config-file configs/quick/atss_R_18_FPN_brs_300it.py
 """
 
 from .faster_rcnn_R_18_FPN_300it import dataloader, lr_multiplier, optimizer, train

@@ -1,15 +1,15 @@
-"""The published Faster R-CNN recipe of RS and BRS: R50, 12 epochs of COCO, 16 images, lr 0.012."""
+"""Faster R-CNN R50-FPN, 12 epochs of COCO: the published recipe of RS and BRS.
 
-from brloss_d2.engine import train_defaults
+16 images per iteration, 87,960 iterations, learning rate 0.012 (ce: 0.02), a tenth after epochs 8
+and 11. Published box AP: ce 37.6, alrp 37.4, rs 39.4, brs 39.5.
+
+    python train_net.py --config-file configs/coco/faster_rcnn_R_50_FPN_brs_1x.py
+"""
 
 from .data.coco import dataloader
 from .models.faster_rcnn_fpn import model
-from .optim import sgd as optimizer
-from .schedules import lr_multiplier_1x as lr_multiplier
+from .training import sgd
 
-train = dict(
-    train_defaults(),
-    max_iter=87960,
-    init_checkpoint="torchvision://resnet50",
-    eval_period=7330,
+optimizer, lr_multiplier, train = sgd(
+    lr=0.012, epochs=12, drop_after=(8, 11), init_checkpoint="torchvision://resnet50"
 )

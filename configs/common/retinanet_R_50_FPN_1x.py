@@ -1,17 +1,15 @@
-"""RetinaNet on the recipe of ATSS: RetinaNet R50, 12 epochs of COCO, 16 images, lr 0.008."""
+"""RetinaNet R50-FPN, 12 epochs of COCO, on the recipe of ATSS.
 
-from brloss_d2.engine import train_defaults
+16 images per iteration, 87,960 iterations, learning rate 0.008 (focal: 0.01, ap: 0.001, alrp:
+0.004), a tenth after epochs 8 and 11. Published box AP: brs 38.3.
+
+    python train_net.py --config-file configs/coco/retinanet_R_50_FPN_brs_1x.py
+"""
 
 from .data.coco import dataloader
 from .models.retinanet_fpn import model
-from .optim import sgd as optimizer
-from .schedules import lr_multiplier_1x as lr_multiplier
+from .training import sgd
 
-optimizer.lr = 0.008
-
-train = dict(
-    train_defaults(),
-    max_iter=87960,
-    init_checkpoint="torchvision://resnet50",
-    eval_period=7330,
+optimizer, lr_multiplier, train = sgd(
+    lr=0.008, epochs=12, drop_after=(8, 11), init_checkpoint="torchvision://resnet50"
 )

@@ -1,5 +1,6 @@
 """docs/model_zoo.md and the leaf configs: a row for each, with its threshold and length."""
 
+import fnmatch
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 import pytest
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, ListConfig
+
+from brloss_d2.model_zoo import list_configs
+from brloss_d2.model_zoo.documents import documents, with_tables
+from brloss_d2.model_zoo.entries import published
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -32,6 +37,31 @@ def rows() -> Iterator[dict[str, str]]:
 
 
 ROWS = list(rows())
+
+
+def test_documents_are_current() -> None:
+    """They are written by `python tools/list_configs.py --write-docs`."""
+    for path in documents():
+        text = path.read_text(encoding="utf-8")
+        assert "<!-- zoo: " in text and with_tables(text) == text, path
+
+
+def test_published_facts_have_a_row_for_each_config() -> None:
+    facts = published()
+    names = {entry.name for entry in list_configs()}
+    assert set(facts["results"]) == {name for name in names if "quick" not in name.split("/")}
+    numbers = ("box_ap", "mask_ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "olrp")
+    for name, row in facts["results"].items():
+        has_number = any(key in row for key in numbers)
+        assert ("source" in row) == has_number, name
+        assert all(0 < row[key] < 100 for key in numbers if key in row), name
+        known = {"epochs", "seconds", "source", *numbers, *(f"{key}_source" for key in numbers)}
+        assert "epochs" in row and row.keys() <= known, name
+    for group in facts["deviations"].values():
+        for row in group:
+            assert {"here", "published", "reason"} <= row.keys() <= {*row, "configs"}
+            for pattern in row.get("configs", []):
+                assert fnmatch.filter(names, pattern), pattern
 
 
 def test_one_row_for_each_leaf() -> None:

@@ -1,10 +1,14 @@
-"""Schedules and recipes have the numbers of the published ones."""
+"""Recipes have the numbers of the published ones, and say them in their docstrings."""
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
 from detectron2.config import LazyConfig, instantiate
 
+from brloss_d2.model_zoo import config_file, get_config, list_configs
+from brloss_d2.model_zoo.entries import ConfigEntry, published
 from brloss_d2.modeling import FixedStatsBatchNorm2d
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -13,16 +17,17 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 @pytest.mark.parametrize(
     ("name", "milestones", "iterations"),
     [
-        ("1x", (58640, 80630), 87960),
-        ("27e", (146600, 183250), 197910),
-        ("3x", (197910, 241890), 263880),
-        ("lvis_1x", (61392, 84414), 92088),
-        ("cityscapes", (11864,), 17796),
+        ("coco/atss_R_50_FPN_brs_1x", (58640, 80630), 87960),
+        ("coco/mask_rcnn_R_50_FPN_brs_27e", (146600, 183250), 197910),
+        ("coco/mask_rcnn_R_101_FPN_brs_3x", (197910, 241890), 263880),
+        ("lvis_v1/mask_rcnn_R_50_FPN_brs_1x", (61392, 84414), 92088),
+        ("cityscapes/mask_rcnn_R_50_FPN_brs", (11864,), 17796),
     ],
 )
 def test_schedules(name, milestones, iterations):
-    nodes = LazyConfig.load(str(CONFIGS / "common/schedules.py"))
-    schedule = instantiate(nodes[f"lr_multiplier_{name}"])
+    cfg = get_config(name)
+    assert cfg.train.max_iter == iterations
+    schedule = instantiate(cfg.lr_multiplier)
     assert (schedule(0.0), schedule(500 / iterations)) == (0.001, 1.0)
     for i, milestone in enumerate(milestones):
         before, after = (schedule((milestone + shift) / iterations) for shift in (-1, 1))
@@ -45,3 +50,52 @@ def test_deformable_resnet_101():
     assert network.res3[0].conv2.stride == (2, 2)
     assert not network.res2[0].conv1.weight.requires_grad
     assert isinstance(network.res5[2].conv2.norm, FixedStatsBatchNorm2d)
+
+
+def leaves_of_recipes() -> dict[Path, list[ConfigEntry]]:
+    """The file of each recipe, where `train` comes from, and the configs made from it."""
+    found: dict[Path, list[ConfigEntry]] = {}
+    for entry in list_configs():
+        file = Path(config_file(entry.name))
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and "train" in {x.name for x in node.names}:
+                recipe = file.parents[node.level - 1] / f"{node.module.replace('.', '/')}.py"
+                found.setdefault(recipe, []).append(entry)
+    return found
+
+
+RECIPES = leaves_of_recipes()
+
+
+def test_every_config_has_a_recipe():
+    assert sum(len(entries) for entries in RECIPES.values()) == len(list_configs())
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_says_how_it_trains_and_what_was_published(recipe):
+    text = re.sub(r"\s+", " ", ast.get_docstring(ast.parse(recipe.read_text())))
+    images, iterations, lr, others = re.search(
+        r"(\d+) images per iteration, ([\d,]+) iterations, "
+        r"learning rate ([\d.]+)(?: \((.+?)\))?[,;.] ",
+        text,
+    ).groups()
+    lrs = dict(x.split(": ") for x in others.split(", ")) if others else {}
+    expected: dict[str, set[str]] = {"box": set(), "mask": set()}
+    several = len({entry.backbone for entry in RECIPES[recipe]}) > 1
+    for entry in RECIPES[recipe]:
+        cfg = get_config(entry.name)
+        assert cfg.dataloader.train.total_batch_size == int(images)
+        assert cfg.train.max_iter == int(iterations.replace(",", ""))
+        assert cfg.optimizer.lr == float(lrs.get(entry.loss, lr)), entry.name
+        label = f"{entry.loss} {entry.backbone}" if several else entry.loss
+        row = published()["results"].get(entry.name, {})
+        for kind in expected:
+            if f"{kind}_ap" in row:
+                expected[kind].add(f"{label} {row[f'{kind}_ap']}")
+    assert lrs.keys() <= {entry.loss for entry in RECIPES[recipe]}
+    for kind, numbers in expected.items():
+        told = re.search(rf"{kind} AP: (.+?)[.;](?: |$)", text)
+        assert set(told[1].split(", ") if told else ()) == numbers
+    (command,) = re.findall(r"--config-file (\S+\.py)", text)
+    leaves = {Path(config_file(entry.name)) for entry in RECIPES[recipe]}
+    assert Path(__file__).parents[2] / command in leaves

@@ -12,9 +12,8 @@ from brloss_d2.modeling import CriterionMaskHead
 
 _COMMON = Path(__file__).parents[2] / "configs" / "common"
 _brs = LazyConfig.load(str(_COMMON / "criteria.py")).brs
-model = LazyConfig.load(str(_COMMON / "models" / "faster_rcnn_slim_fpn.py")).model
-optimizer = LazyConfig.load(str(_COMMON / "optim.py")).adamw
-lr_multiplier = LazyConfig.load(str(_COMMON / "schedules.py")).lr_multiplier_cosine
+_slim = LazyConfig.load(str(_COMMON / "faster_rcnn_R_18_FPN_300it.py"))
+model, optimizer, lr_multiplier = _slim.model, _slim.optimizer, _slim.lr_multiplier
 
 model.proposal_generator.criterion = _brs.rpn
 model.proposal_generator.update(post_nms_topk=(32, 16))

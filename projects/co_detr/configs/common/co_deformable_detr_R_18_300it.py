@@ -1,6 +1,10 @@
-"""A slim Co-Deformable-DETR on small images: a try-out for a laptop CPU, minutes from scratch.
+r"""Slim Co-Deformable-DETR R18 on small images, for a laptop CPU: minutes from scratch.
 
-Data, optimizer and schedule are those of the slim Faster R-CNN.
+4 images per iteration, 300 iterations, learning rate 0.001, warm-up and cosine decay. Data,
+optimizer and schedule are those of the slim Faster R-CNN.
+
+    python train_net.py \
+        --config-file projects/co_detr/configs/quick/co_deformable_detr_R_18_brs_300it.py
 """
 
 from .....configs.common.faster_rcnn_R_18_FPN_300it import (

@@ -1,4 +1,10 @@
-"""The published recipe with a Swin-T: more weight decay."""
+"""Co-Deformable-DETR Swin-T, 12 epochs of COCO: the published recipe, with more weight decay.
+
+16 images per iteration, 88,716 iterations, learning rate 0.0002. Published box AP: focal 51.7, brs
+52.3.
+
+    python train_net.py --config-file projects/co_detr/configs/co_deformable_detr_swin_t_brs_1x.py
+"""
 
 from detectron2.config import LazyCall as L
 
