@@ -1,9 +1,9 @@
 """Classification and box regression of regions, trained with any criterion."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
@@ -74,7 +74,8 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
             nn.init.zeros_(self.cls_score.bias)
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        """Return the arguments that `MODEL.ROI_BOX_HEAD` and `MODEL.BRLOSS` describe."""
         parts = super().from_config(cfg, input_shape)
         known = (
             "input_shape",

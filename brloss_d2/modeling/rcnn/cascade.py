@@ -1,9 +1,11 @@
 """Cascade R-CNN whose stages train with any criterion."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads
 from detectron2.structures import Boxes, Instances
@@ -46,7 +48,7 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
                 )
 
     @classmethod
-    def _init_box_head(cls, cfg, input_shape):
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         parts = CascadeROIHeads._init_box_head(cfg, input_shape)
         parts["box_predictors"] = [
             CriterionBoxPredictor(

@@ -1,7 +1,9 @@
 """The mask branch of Mask R-CNN, trained with any mask criterion."""
 
+from typing import Any
+
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ROIAlign, ShapeSpec
 from detectron2.modeling.roi_heads.mask_head import (
     ROI_MASK_HEAD_REGISTRY,
@@ -35,7 +37,8 @@ class CriterionMaskHead(MaskRCNNConvUpsampleHead):
         self.criterion = criterion
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        """Return the arguments that `MODEL.ROI_MASK_HEAD` and `MODEL.BRLOSS` describe."""
         return {"criterion": build_criterion(cfg, "mask"), **super().from_config(cfg, input_shape)}
 
     def layers(self, x: Tensor) -> Tensor:

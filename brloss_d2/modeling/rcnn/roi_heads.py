@@ -1,7 +1,10 @@
 """RoI heads that can train on all proposals instead of a sample."""
 
+from typing import Any
+
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import (
     ROI_HEADS_REGISTRY,
@@ -48,7 +51,8 @@ class CriterionROIHeads(StandardROIHeads):
         )
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Return the arguments that `MODEL.ROI_HEADS` and `MODEL.BRLOSS` describe."""
         check_config(cfg)
         if not cfg.MODEL.ROI_BOX_HEAD.NAME:
             raise InputError(
@@ -68,7 +72,7 @@ class CriterionROIHeads(StandardROIHeads):
         return parts
 
     @classmethod
-    def _init_box_head(cls, cfg, input_shape):
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         parts = super()._init_box_head(cfg, input_shape)
         parts["box_predictor"] = CriterionBoxPredictor(cfg, parts["box_head"].output_shape)
         return parts

@@ -1,9 +1,11 @@
 """A region proposal network that trains with any criterion."""
 
 import math
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator.rpn import RPN
 from detectron2.structures import Boxes, Instances, pairwise_iou
@@ -60,7 +62,8 @@ class CriterionRPN(RPN):
             nn.init.constant_(self.rpn_head.objectness_logits.bias, bias)
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Return the arguments that `MODEL.RPN` and `MODEL.BRLOSS` describe."""
         parts = super().from_config(cfg, input_shape)
         for unused in ("box_reg_loss_type", "smooth_l1_beta"):
             del parts[unused]
