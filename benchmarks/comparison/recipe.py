@@ -9,7 +9,6 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
 from brloss_d2.engine import load_config
-from brloss_d2.engine.config.overrides import target_of
 from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import get_criterion, list_criteria
 from brloss_d2.modeling import (
@@ -19,6 +18,7 @@ from brloss_d2.modeling import (
     OneStageDetector,
     PAAAssigner,
 )
+from brloss_d2.utils.config_nodes import target_of
 from comparison.notes import plain, walk
 from support.machine import ROOT
 

@@ -5,19 +5,25 @@ r"""Train or evaluate a detector.
     %(prog)s --config output/a/config.yaml --eval-only
     %(prog)s --config FILE data.train=a.json data.train_images=a/ \
         data.val=b.json data.val_images=b/ optimizer.lr=0.01 train.amp.enabled=True
-    torchrun --nproc-per-node 8 train_net.py --config FILE
+    torchrun --nproc-per-node 8 -m brloss_d2.cli.train --config FILE
 
-docs/training.md describes the keys of a config.
+FILE may be a name in the model zoo, which brloss-configs lists. docs/training.md describes the keys
+of a config.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from brloss_d2.cli.common import find_config, make_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status."""
+    """Run the command line and return the exit status.
+
+    Status 1 is a mistake of the user or a training that has diverged, told in one message; 128 + N
+    is a training stopped by signal N.
+    """
     parser = make_parser(__doc__)
     parser.add_argument(
         *("--config-file", "--config"),
@@ -54,15 +60,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     from brloss_d2.engine import run
 
-    run(train, args)
+    try:
+        run(train, args)
+    except SystemExit as end:
+        return int(end.code or 0)
     return 0
 
 
 def train(args: argparse.Namespace) -> None:
     """Train or evaluate as the arguments say, in each process of a run."""
+    from brloss_d2.engine import in_agreement
     from brloss_d2.engine import main as train_or_evaluate
-    from brloss_d2.engine.launch import in_agreement
 
     if args.config_file:
         args.config_file = in_agreement(lambda: find_config(args.config_file))
     train_or_evaluate(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

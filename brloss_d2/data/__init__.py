@@ -10,7 +10,7 @@ from brloss_d2.data.catalog import check_registered_dataset
 from brloss_d2.data.categories import CATEGORIES_FILE, read_categories, write_categories
 from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
-from brloss_d2.data.custom import CustomData, CustomDataSummary, apply_custom_data, walk_nodes
+from brloss_d2.data.custom import CustomData, CustomDataSummary, apply_custom_data
 from brloss_d2.data.mapper import DetectionMapper
 from brloss_d2.data.repeat_factors import ceil_repeat_factors
 from brloss_d2.data.synthetic.miniatures import write_miniatures
@@ -33,7 +33,6 @@ __all__ = [
     "load_coco_dataset",
     "read_categories",
     "register_coco_metadata",
-    "walk_nodes",
     "write_categories",
     "write_miniatures",
     "write_shapes",

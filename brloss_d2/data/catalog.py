@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from importlib.util import find_spec
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.suggest import did_you_mean
 
 # Packages that loading and evaluation need, by the evaluator type in the metadata.
 _PACKAGES = {
@@ -32,8 +32,7 @@ def check_registered_dataset(name: str) -> None:
             elsewhere.
     """
     if name not in DatasetCatalog:
-        close = get_close_matches(name, DatasetCatalog.keys(), n=3)
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        hint = did_you_mean(name, DatasetCatalog.keys())
         raise InputError(f"There is no dataset named {name!r}.{hint} {_HOW_TO_USE_CUSTOM_DATA}")
     metadata = MetadataCatalog.get(name)
     for what, path, exists in _required_paths(name, metadata):

@@ -1,18 +1,18 @@
 """Custom datasets from the command line: `data.train=FILE.json data.train_images=FOLDER ...`."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
-from typing import Any
 
 from detectron2.config import LazyCall as L
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
 from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
 from brloss_d2.errors import InputError
+from brloss_d2.utils.config_nodes import walk_nodes
+from brloss_d2.utils.suggest import did_you_mean
 
 _PREFIX = "data."
 
@@ -49,10 +49,9 @@ class CustomData:
                 continue
             key, _, value = override[len(_PREFIX) :].partition("=")
             if key not in known:
-                close = get_close_matches(key, known, n=1, cutoff=0.3)
-                hint = f"Did you mean {_PREFIX}{close[0]}? " if close else ""
+                hint = did_you_mean(key, known, count=1, cutoff=0.3, prefix=_PREFIX)
                 keys = ", ".join(_PREFIX + name for name in known)
-                raise InputError(f"There is no key {_PREFIX}{key}. {hint}Known keys: {keys}.")
+                raise InputError(f"There is no key {_PREFIX}{key}.{hint} Known keys: {keys}.")
             if not value:
                 raise InputError(f"{_PREFIX}{key} has no value: expected {_PREFIX}{key}=PATH.")
             if key in values:
@@ -141,20 +140,6 @@ def refuse_missing_dataset(key: str) -> None:
         InputError: always.
     """
     raise InputError(f"{key} is not given: training needs {key}=FILE.json {key}_images=FOLDER.")
-
-
-def walk_nodes(node: object) -> Iterator[DictConfig]:
-    """Yield every dict below a config node, itself included, without following interpolations."""
-    if isinstance(node, DictConfig):
-        yield node
-        keys: Iterable[Any] = list(node)
-    elif isinstance(node, ListConfig):
-        keys = range(len(node))
-    else:
-        return
-    for key in keys:
-        if not (OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key)):
-            yield from walk_nodes(node[key])
 
 
 def _check(data: CustomData) -> CustomDataSummary:

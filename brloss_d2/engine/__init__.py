@@ -3,7 +3,7 @@
 from brloss_d2.engine.config.defaults import train_defaults
 from brloss_d2.engine.config.load import load_config
 from brloss_d2.engine.config.overrides import apply_overrides
-from brloss_d2.engine.launch import run
+from brloss_d2.engine.launch import in_agreement, run
 from brloss_d2.engine.prepare import choose_device
 from brloss_d2.engine.train import main
 from brloss_d2.engine.trainer import NonFiniteLossError, Trainer
@@ -13,6 +13,7 @@ __all__ = [
     "Trainer",
     "apply_overrides",
     "choose_device",
+    "in_agreement",
     "load_config",
     "main",
     "run",

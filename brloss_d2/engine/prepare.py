@@ -15,9 +15,9 @@ from brloss_d2.checkpoint import is_backbone_only, local_file
 from brloss_d2.data import CustomDataSummary, check_registered_dataset
 from brloss_d2.data.custom import refuse_missing_dataset
 from brloss_d2.engine.config.load import load_config
-from brloss_d2.engine.config.overrides import target_of
 from brloss_d2.engine.hooks.writers import import_wandb
 from brloss_d2.errors import InputError
+from brloss_d2.utils.config_nodes import target_of
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Packaged configs and criteria by name, in a working copy or in an installed package."""
 
 from copy import deepcopy
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.suggest import did_you_mean
 
 _INSTALLED = Path(__file__).parent / "files"
 _WORKING_COPY = Path(__file__).parents[2]
@@ -60,8 +60,7 @@ def config_file(name: str) -> str:
     name = name.removesuffix(".py")
     if name not in files:
         same_leaf = [known for known in files if known.rpartition("/")[2] == name]
-        close = same_leaf or get_close_matches(name, files, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        hint = did_you_mean(name, () if same_leaf else files, cutoff=0.5, first=same_leaf)
         raise InputError(
             f"There is no config {name!r}.{hint} brloss_d2.model_zoo.list_configs() has all names."
         )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
-from brloss_d2.data import CATEGORIES_FILE, read_categories, walk_nodes
+from brloss_d2.data import CATEGORIES_FILE, read_categories
 from brloss_d2.errors import InputError
+from brloss_d2.utils.config_nodes import walk_nodes
 
 
 @dataclass(frozen=True)

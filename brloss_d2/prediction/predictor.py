@@ -19,12 +19,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from brloss_d2.checkpoint import Checkpointer, local_file
-from brloss_d2.data import DetectionMapper, walk_nodes
+from brloss_d2.data import DetectionMapper
 from brloss_d2.engine import apply_overrides, choose_device, load_config
 from brloss_d2.errors import InputError
 from brloss_d2.prediction.categories import Categories
 from brloss_d2.prediction.images import find_images, read_rgb
 from brloss_d2.prediction.results import OutputFolder, Prediction
+from brloss_d2.utils.config_nodes import walk_nodes
 
 logger = logging.getLogger(__name__)
 

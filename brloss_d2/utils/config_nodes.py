@@ -1,8 +1,9 @@
-"""Walks over the nodes of a LazyConfig."""
+"""Reading the nodes of a LazyConfig."""
 
 from collections.abc import Iterator
 from typing import Any
 
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 
@@ -18,3 +19,13 @@ def walk_nodes(node: Any) -> Iterator[DictConfig]:
         for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
             if not (OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key)):
                 yield from walk_nodes(node[key])
+
+
+def target_of(node: Any) -> Any:
+    """Return the class or function that a node calls; None if the node calls nothing.
+
+    Args:
+        node: node of a config, or any other value.
+    """
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    return locate(target) if isinstance(target, str) else target

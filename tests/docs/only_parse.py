@@ -1,8 +1,15 @@
 """Parse the arguments of train_net.py and load the config with its overrides; train nothing."""
 
-from detectron2.engine import default_argument_parser
+import argparse
+import sys
 
-from brloss_d2.engine import load_config
+from brloss_d2 import engine
+from brloss_d2.cli import train
 
-args = default_argument_parser().parse_args()
-load_config(args.config_file, args.opts)
+
+def only_load(program: object, args: argparse.Namespace) -> None:
+    engine.load_config(train.find_config(args.config_file), args.opts)
+
+
+engine.run = only_load
+sys.exit(train.main())

@@ -103,7 +103,9 @@ class ToyModel(nn.Module):
         super().__init__()
         self.linear = nn.Linear(3, num_classes)
         self.dropout = nn.Dropout(dropout)
-        self.balancer = EpochSelfBalancer(period=3, initial=1.0) if dropout else ConstantBalancer()
+        self.balancer = (
+            EpochSelfBalancer(pools_per_epoch=3, initial=1.0) if dropout else ConstantBalancer()
+        )
         self.kill_from, self.stop_from, self.measured = kill_from, stop_from, measured
         self.nan_from = nan_from
         self.nan_rank = nan_rank

@@ -11,9 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from brloss_d2.data import CustomData, CustomDataSummary, apply_custom_data
 from brloss_d2.engine.config.defaults import check_train_values, complete_train
-from brloss_d2.engine.config.overrides import apply_overrides, target_of
+from brloss_d2.engine.config.overrides import apply_overrides
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator, LVISEvaluator
+from brloss_d2.utils.config_nodes import target_of
 
 TOP_LEVEL_KEYS = ("model", "optimizer", "lr_multiplier", "dataloader", "train")
 

@@ -6,7 +6,6 @@ from difflib import get_close_matches
 from typing import Any
 
 from detectron2.config import LazyConfig
-from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -14,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.config_nodes import target_of
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -33,12 +33,6 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
             LazyConfig.apply_overrides(cfg, [text])
         except KeyError as error:  # +a.b=1 where a is a number
             raise InputError(f"Cannot apply {text!r}: {error.args[0]}") from error
-
-
-def target_of(node: Any) -> Any:
-    """Return what a config node calls: a class or function, or None for another kind of node."""
-    target = node.get("_target_") if isinstance(node, DictConfig) else None
-    return locate(target) if isinstance(target, str) else target
 
 
 def _parse(text: str) -> Override:

@@ -85,7 +85,6 @@ class OneStageDetector(DenseDetector):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Return the arguments that `MODEL.BRLOSS.RECIPE` and `cfg` describe."""
         return recipe_parts(cfg)
 
     def forward_training(

@@ -67,6 +67,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
             cls_agnostic_bbox_reg=cls_agnostic_bbox_reg,
         )
         self.criterion, self.loss_weight = criterion, loss_weight
+        self.cls_score: nn.Linear
         outputs = criterion.num_logits(num_classes)
         if outputs != self.cls_score.out_features:
             self.cls_score = nn.Linear(self.cls_score.in_features, outputs)
@@ -74,8 +75,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
             nn.init.zeros_(self.cls_score.bias)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Return the arguments that `MODEL.ROI_BOX_HEAD` and `MODEL.BRLOSS` describe."""
+    def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         parts = super().from_config(cfg, input_shape)
         known = (
             "input_shape",
