@@ -189,6 +189,8 @@ def _by_hotcoco(
 ) -> Evaluation:
     if not np.isfinite([r["bbox"] for r in results if "bbox" in r]).all():
         raise ValueError("a box is not finite, which pycocotools matches in another way")
+    if lvis and any(annotation.get("ignore") for annotation in truth["annotations"]):
+        raise ValueError("an annotation is marked 'ignore', which only the lvis package reads")
     sections = {
         name: [{key: record[key] for key in keys if key in record} for record in truth[name]]
         for name, keys in _KEYS.items()

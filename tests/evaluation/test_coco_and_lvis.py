@@ -204,6 +204,27 @@ def test_lvis_without_hotcoco_and_with_ids_from_0(register, monkeypatch):
     assert_same(*results, {"bbox", "segm"})
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_lvis_with_ids_of_64_bits_and_ignored_objects(register, caplog, ignored):
+    """hotcoco does not read `ignore`."""
+    pytest.importorskip("hotcoco")
+    pytest.importorskip("lvis")
+    rng = np.random.default_rng(2)
+    data = random_boxes.ground_truth(rng, images=6, categories=4, objects=5, crowds=False)
+    data = random_boxes.federated(rng, data)
+    data, pairs = shifted(data, random_boxes.detections(rng, data, 20), 2**62)
+    for annotation in data["annotations"][::2] if ignored else ():
+        annotation["ignore"] = 1
+    register(data)
+    with caplog.at_level(logging.INFO, logger="brloss_d2"):
+        fast, official = (
+            evaluate(LVISEvaluator(NAME, use_fast_impl=fast), pairs) for fast in (True, False)
+        )
+    assert_same(fast, official, {"bbox", "segm"})
+    by_hotcoco = sum("evaluation by hotcoco" in r.getMessage() for r in caplog.records)
+    assert by_hotcoco == (0 if ignored else 2)
+
+
 def test_evaluating_some_of_the_images(register):
     pytest.importorskip("hotcoco")
     data, pairs = small_case(3)
