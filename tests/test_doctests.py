@@ -26,7 +26,7 @@ PUBLIC = {
     **{name: getattr(brloss_d2, name) for name in brloss_d2.__all__},
     **{f"model_zoo.{name}": getattr(model_zoo, name) for name in model_zoo.__all__},
 }
-WITHOUT_EXAMPLE = {"__version__", "model_zoo", "InputError"}
+WITHOUT_EXAMPLE = {"__version__", "model_zoo"}
 
 
 @pytest.fixture(scope="module")
