@@ -1,11 +1,19 @@
-"""The one exception that means: the user can mend this. Imports nothing."""
+"""Exception for mistakes that the user can fix. This module imports nothing."""
 
 
 class InputError(Exception):
-    """A mistake in what the user supplied: a path, a data set, a config key, a checkpoint.
+    """Mistake in what the user supplied: a path, a dataset, a config key, a checkpoint.
 
     Command-line programs print its message without a traceback and exit with status 1. The
     message says what was got, what was expected and what to do.
+
+    Example:
+        >>> from brloss_d2 import InputError, model_zoo
+        >>> try:
+        ...     model_zoo.get_config("atss_R_50_FPN_brs_1x")
+        ... except InputError as error:
+        ...     print(error)
+        There is no config 'atss_R_50_FPN_brs_1x'. Did you mean coco/atss_R_50_FPN_brs_1x? ...
     """
 
 

@@ -38,21 +38,31 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
     shutil.rmtree(source)
     (distribution,) = folder.glob("*.tar.gz")
-    pip(folder, "wheel", "--no-deps", "--no-build-isolation", "-w", ".", distribution)
+    pip(
+        sys.executable,
+        folder,
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        ".",
+        distribution,
+    )
     (wheel,) = folder.glob("*.whl")
-    venv.create(folder / "venv", with_pip=False, symlinks=True)
+    venv.create(folder / "venv", with_pip=True, symlinks=True)
     python = folder / "venv/bin/python"
+    pip(python, folder, "install", "--no-deps", "--no-index", wheel)
     locate = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
     site_packages = subprocess.check_output([python, "-c", locate], text=True).strip()
     visible = [*sys.path, str(Path(detectron2.__file__).parents[1])]
-    others = [p for p in visible if Path(p).is_dir() and not (Path(p) / "brloss_d2").exists()]
+    others = [p for p in visible if "site-packages" in p or not Path(p).is_relative_to(ROOT)]
+    others = [p for p in others if Path(p).is_dir() and not Path(p, "brloss_d2").exists()]
     Path(site_packages, "others.pth").write_text("\n".join(others))
-    pip(folder, "--python", python, "install", "--no-deps", "--no-index", wheel)
     return python.parent
 
 
-def pip(folder: Path, *arguments: object) -> None:
-    command = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", *arguments]
+def pip(python: str | Path, folder: Path, *arguments: object) -> None:
+    command = [python, "-m", "pip", "-q", "--disable-pip-version-check", *arguments]
     subprocess.run(list(map(str, command)), cwd=folder, check=True)
 
 

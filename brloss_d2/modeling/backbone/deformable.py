@@ -55,8 +55,14 @@ class DeformableBottleneckBlock(BottleneckBlock):
     responses are initially half of that network's, as in the published detectors.
 
     Args:
-        in_channels, out_channels, bottleneck_channels, stride, num_groups, norm, stride_in_1x1,
-            dilation: arguments of detectron2's `BottleneckBlock`.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        bottleneck_channels: number of channels of the 3x3 convolution.
+        stride: stride of the block.
+        num_groups: number of groups of the 3x3 convolution.
+        norm: normalization after each convolution, as in detectron2's `get_norm`.
+        stride_in_1x1: whether the first 1x1 convolution has the stride instead of the 3x3 one.
+        dilation: dilation of the 3x3 convolution.
         offset_groups: number of groups of input channels of the 3x3 convolution that have offsets
             and weights of their own.
     """
