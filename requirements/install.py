@@ -113,7 +113,7 @@ def pip_install(python: Path, *arguments: str) -> None:
             last_lines.append(line)
     if process.returncode != 0:
         say("pip stopped after:\n" + "".join(last_lines))
-        sys.exit("The installation failed, see above. `make` goes on where it stopped.")
+        sys.exit("The installation failed, see above. `make` continues where it stopped.")
 
 
 def show(line: str) -> None:

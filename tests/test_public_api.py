@@ -57,3 +57,8 @@ def test_type_checkers_see_what_programs_see() -> None:
     block = next(node for node in tree.body if isinstance(node, ast.If))
     imported = {alias.name for node in block.body for alias in node.names}
     assert imported | {"InputError", "__version__"} == set(brloss_d2.__all__)
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    root = Path(brloss_d2.__file__).parents[1]
+    assert f"\nversion: {brloss_d2.__version__}\n" in (root / "CITATION.cff").read_text()

@@ -1,8 +1,8 @@
-"""Draw predictions beside ground truth for a run of train_net.py that was evaluated.
+"""Draw predictions next to ground truth for an evaluated run of train_net.py.
 
     python tools/draw_predictions.py --output-dir output/demo
 
-Writes one picture and prints where it, the checkpoint and the log are.
+Writes one picture and prints the paths of the picture, the checkpoint and the log.
 """
 
 import argparse
@@ -11,15 +11,16 @@ import sys
 from collections.abc import Sequence
 
 from brloss_d2.errors import InputError
-from brloss_d2.plotting import EvaluatedRun, best_f1_threshold, draw_comparison
+from brloss_d2.evaluation.run import EvaluatedRun, best_f1_threshold
+from brloss_d2.plotting import draw_comparison
 from brloss_d2.utils.arguments import positive_int
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status.
+    """Run the command line and return the exit status.
 
-    The threshold `auto` is the score with the best F1 at IoU 0.5 over the data set: ranking
-    losses push scores up or down as a whole, so that a fixed threshold misleads.
+    The threshold `auto` is the score with the best F1 at IoU 0.5 over the dataset: a
+    ranking loss may shift all scores, so that no fixed threshold suits every run.
     """
     args = _parser().parse_args(argv)
     picture = args.output or os.path.join(args.output_dir, "predictions.png")
@@ -50,7 +51,9 @@ def _draw(output_dir: str, picture: str, images: int, threshold: float | None) -
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output-dir", required=True, help="train.output_dir of the run")
-    parser.add_argument("--images", type=positive_int, default=6, help="how many (default: 6)")
+    parser.add_argument(
+        "--images", type=positive_int, default=6, help="number of images (default: 6)"
+    )
     parser.add_argument(
         "--score-threshold",
         type=_threshold,

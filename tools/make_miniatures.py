@@ -3,8 +3,8 @@
     python tools/make_miniatures.py --output datasets/miniatures
     DETECTRON2_DATASETS=datasets/miniatures python train_net.py --config-file ...
 
-They are colored shapes that play three classes, good for trying out a recipe, a change of the
-code or an installation in seconds. Their numbers mean nothing.
+Colored shapes stand for three classes, so that a recipe, a change of the code or an installation
+can be tried in seconds. The metrics mean nothing.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from brloss_d2.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+    """Run the command line and return the exit status."""
     args = _parser().parse_args(argv)
     try:
         write_miniatures(args.output, args.train, args.val, tuple(args.size), args.seed)
@@ -32,12 +32,21 @@ def _parser() -> argparse.ArgumentParser:
     formatter = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=formatter)
     parser.add_argument("--output", default="datasets/miniatures", help="folder to create")
-    parser.add_argument("--train", type=int, default=6, help="training images of each")
-    parser.add_argument("--val", type=int, default=4, help="validation images of each")
     parser.add_argument(
-        "--size", type=int, nargs=2, default=(96, 128), metavar=("H", "W"), help="pixels"
+        "--train", type=int, default=6, help="number of training images per dataset"
     )
-    parser.add_argument("--seed", type=int, default=0, help="other seeds give other images")
+    parser.add_argument(
+        "--val", type=int, default=4, help="number of validation images per dataset"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(96, 128),
+        metavar=("H", "W"),
+        help="size of the images, pixels",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the images")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Write the data set of colored shapes that `make demo` trains on.
+"""Write the dataset of colored shapes that `make demo` trains on.
 
     python tools/make_shapes.py --output datasets/shapes
 
@@ -14,7 +14,7 @@ from brloss_d2.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+    """Run the command line and return the exit status."""
     args = _parser().parse_args(argv)
     try:
         written = write_shapes(
@@ -31,13 +31,20 @@ def _parser() -> argparse.ArgumentParser:
     formatter = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=formatter)
     parser.add_argument("--output", default="datasets/shapes", help="folder to create")
-    parser.add_argument("--train", type=int, default=400, help="training images")
-    parser.add_argument("--val", type=int, default=100, help="validation images")
+    parser.add_argument("--train", type=int, default=400, help="number of training images")
+    parser.add_argument("--val", type=int, default=100, help="number of validation images")
     parser.add_argument(
-        "--size", type=int, nargs=2, default=(128, 160), metavar=("H", "W"), help="pixels"
+        "--size",
+        type=int,
+        nargs=2,
+        default=(128, 160),
+        metavar=("H", "W"),
+        help="size of the images, pixels",
     )
-    parser.add_argument("--seed", type=int, default=0, help="other seeds give other images")
-    parser.add_argument("--overwrite", action="store_true", help="replace other shapes there")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the images")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace shapes with other parameters"
+    )
     return parser
 
 

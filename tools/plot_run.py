@@ -1,8 +1,8 @@
-"""Draw loss, AP and score distributions of runs of train_net.py into one picture.
+"""Draw loss, AP and score distributions of training runs into one picture.
 
     python tools/plot_run.py output/brs output/ce --output runs.png
 
-Works while a run is going on. The scores are those of its last evaluation.
+Works while a run is going on. The scores are those of the last evaluation.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from brloss_d2.plotting.run_plots import TrainedRun, plot_runs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+    """Run the command line and return the exit status."""
     args = _parser().parse_args(argv)
     picture = args.output or os.path.join(args.output_dirs[0], "run.png")
     try:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _names(output_dirs: Sequence[str]) -> list[str]:
-    """Return the last parts of the paths, as many as tell them apart.
+    """Return the shortest last parts of the paths that are distinct.
 
     Raises:
         InputError: a folder is named twice.

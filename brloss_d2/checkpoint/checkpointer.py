@@ -93,8 +93,8 @@ class Checkpointer(DetectionCheckpointer):
         loaded = read_checkpoint(f)
         if isinstance(loaded.get("state_dict"), dict):
             raise InputError(
-                f"{f} is a checkpoint of mmdetection. Convert it first: "
-                f"python tools/convert_checkpoint.py {f} NEW_FILE"
+                f"{f} is a checkpoint of mmdetection. Convert it first: brloss-convert {f} "
+                "NEW_FILE, or python tools/convert_checkpoint.py in a clone."
             )
         return loaded
 

@@ -43,7 +43,7 @@ def read_checkpoint(file: str) -> dict[str, Any]:
             reason = (
                 f"in addition to weights it holds an object that needs {match[1]}, and such "
                 "objects can run code. If you trust its origin, load it with torch.load(FILE, "
-                "weights_only=False), and save its weights alone."
+                "weights_only=False), and save only its weights."
             )
         else:
             line = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -5,13 +5,14 @@ r"""Train or evaluate a detector.
     %(prog)s --config output/a/config.yaml --eval-only
     %(prog)s --config FILE data.train=a.json data.train_images=a/ \
         data.val=b.json data.val_images=b/ optimizer.lr=0.01 train.amp.enabled=True
-    torchrun --nproc-per-node 8 train_net.py --config FILE
+    torchrun --nproc-per-node 8 -m brloss_d2.cli.train --config FILE
 
 FILE may be a name in the model zoo, which brloss-configs lists. docs/training.md describes the keys
 of a config.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from brloss_d2.cli.common import find_config, make_parser
@@ -74,3 +75,7 @@ def train(args: argparse.Namespace) -> None:
     if args.config_file:
         args.config_file = in_agreement(lambda: find_config(args.config_file))
     train_or_evaluate(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -35,17 +35,16 @@ def read_categories(json_file: str) -> dict[int, str]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{json_file} is not valid JSON: {error}") from error
     records = content.get("categories") if isinstance(content, dict) else None
-    if not isinstance(records, list) or not records or not all(map(_is_category, records)):
+    if (
+        not isinstance(records, list)
+        or not records
+        or not all(
+            isinstance(r, dict) and type(r.get("id")) is int and isinstance(r.get("name"), str)
+            for r in records
+        )
+    ):
         raise InputError(
             f"{json_file} has no categories: expected a COCO file with "
             '"categories": [{"id": 1, "name": "..."}, ...].'
         )
     return {record["id"]: record["name"] for record in records}
-
-
-def _is_category(record: object) -> bool:
-    return (
-        isinstance(record, dict)
-        and type(record.get("id")) is int
-        and isinstance(record.get("name"), str)
-    )

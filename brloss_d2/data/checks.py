@@ -6,6 +6,7 @@ all, some of them only after hours, when the first evaluation starts. Here each 
 
 import json
 import math
+import operator
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,12 +15,56 @@ from typing import Any
 
 from brloss_d2.errors import InputError
 
-_NAMED = 5  # number of offenders that a message names
-_SECTIONS = ("images", "annotations", "categories")
-
 Record = dict[str, Any]
-# What is wrong with a record, the key to show in the message, and how to recognize it.
-Rule = tuple[str, str, Callable[[Record], bool]]
+Sections = dict[str, list[Record]]
+
+_SECTIONS = ("images", "annotations", "categories")
+_NAMED = 5  # number of offenders that a message names
+_SHOWN = ("image_id", "category_id", "bbox")  # keys whose bad values a message shows
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_side(value: Any) -> bool:
+    return _is_id(value) and value > 0
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_box(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 4
+        and all(isinstance(side, int | float) and math.isfinite(side) for side in value)
+    )
+
+
+# Per section, in the order of reference: a key, what is wrong if its value fails the test, and the
+# test or the section whose ids the value refers to. The first rule is about ids.
+_RULES: dict[str, list[tuple[str, str, Callable[[Any], bool] | str]]] = {
+    "categories": [
+        ("id", "have no integer id or no name", _is_id),
+        ("name", "have no integer id or no name", _is_text),
+    ],
+    "images": [
+        ("id", "have no integer id", _is_id),
+        ("file_name", "have no file_name", lambda value: _is_text(value) and value != ""),
+        ("height", "have no positive height and width (pixels)", _is_side),
+        ("width", "have no positive height and width (pixels)", _is_side),
+    ],
+    "annotations": [
+        ("id", "have no integer id", _is_id),
+        ("image_id", "belong to images that the file does not list", "images"),
+        ("category_id", "name categories that the file does not list", "categories"),
+        ("bbox", "have no bbox of 4 finite numbers [x, y, w, h]", _is_box),
+        # detectron2 stops at these with an assertion.
+        ("ignore", "are marked 'ignore', which is not supported: remove them", operator.not_),
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -104,8 +149,8 @@ def has_area(annotation: Record) -> bool:
     return width > 0 and height > 0
 
 
-def _read_sections(json_file: str, where: str) -> dict[str, list[Record]]:
-    """Return the content of a file whose sections are lists of objects."""
+def _read_sections(json_file: str, where: str) -> Sections:
+    """Return the content of a file, whose sections are lists of objects."""
     expected = "expected a COCO-format JSON file"
     if not os.path.isfile(json_file):
         what = "is a folder" if os.path.isdir(json_file) else "does not exist"
@@ -135,74 +180,33 @@ def _read_sections(json_file: str, where: str) -> dict[str, list[Record]]:
     return content
 
 
-def _check_records(content: dict[str, list[Record]], where: str) -> None:
-    """Check all records, the sections that others refer to first."""
+def _check_records(content: Sections, where: str) -> None:
     if not content["categories"]:
         raise InputError(f"{where}: it lists no categories; there is nothing to detect.")
     if not content["images"]:
         raise InputError(f"{where}: it lists no images.")
-    no_name = "have no integer id or no name"
-    _check_section(
-        content,
-        "categories",
-        where,
-        [(no_name, "", lambda r: not (_is_id(r.get("id")) and isinstance(r.get("name"), str)))],
-    )
-    no_id: Rule = ("have no integer id", "", lambda r: not _is_id(r.get("id")))
-    no_size = "have no positive height and width (pixels)"
-    sides = ("height", "width")
-    _check_section(
-        content,
-        "images",
-        where,
-        [
-            no_id,
-            ("have no file_name", "", lambda r: not (_is_text(r.get("file_name")))),
-            (no_size, "", lambda r: not all(_is_id(r.get(s)) and r[s] > 0 for s in sides)),
-        ],
-    )
-    images, categories = ({r["id"] for r in content[name]} for name in ("images", "categories"))
-    unknown_image = "belong to images that the file does not list"
-    unknown_category = "name categories that the file does not list"
-    no_box = "have no bbox of 4 finite numbers [x, y, w, h]"
-    # detectron2 stops at these with an assertion.
-    ignored = "are marked 'ignore', which is not supported: remove them"
-    _check_section(
-        content,
-        "annotations",
-        where,
-        [
-            no_id,
-            (unknown_image, "image_id", lambda r: not _refers(r.get("image_id"), images)),
-            (
-                unknown_category,
-                "category_id",
-                lambda r: not _refers(r.get("category_id"), categories),
-            ),
-            (no_box, "bbox", lambda r: not _is_box(r.get("bbox"))),
-            (ignored, "", lambda r: bool(r.get("ignore", 0))),
-        ],
-    )
+    ids: dict[str, set[int]] = {}
+    for name, rules in _RULES.items():
+        records = content[name]
+        for key, what, test in rules:
+            bad = [record for record in records if not _passes(record.get(key), test, ids)]
+            if bad:
+                show = f" ({key} {{}})" if key in _SHOWN else ""
+                texts = [f"id {record.get('id')}{show.format(record.get(key))}" for record in bad]
+                raise InputError(f"{where}: {len(bad)} {name} {what}: {_first(texts)}.")
+            if key == "id":
+                counts = Counter(record["id"] for record in records)
+                ids[name] = set(counts)
+                repeated = [id_ for id_, count in counts.items() if count > 1]
+                if repeated:
+                    raise InputError(
+                        f"{where}: {len(repeated)} ids of {name} occur more than once: "
+                        f"{_first(repeated)}."
+                    )
 
 
-def _check_section(
-    content: dict[str, list[Record]], name: str, where: str, rules: Sequence[Rule]
-) -> None:
-    """Check the records of a section by the rules, the first of which is about ids."""
-    records = content[name]
-    for number, (what, key, is_bad) in enumerate(rules):
-        bad = [record for record in records if is_bad(record)]
-        if bad:
-            shown = [f"id {r.get('id')}" + (f" ({key} {r.get(key)})" if key else "") for r in bad]
-            raise InputError(f"{where}: {len(bad)} {name} {what}: {_first(shown)}.")
-        if number == 0:
-            counts = Counter(record["id"] for record in records)
-            repeated = [id_ for id_, count in counts.items() if count > 1]
-            if repeated:
-                raise InputError(
-                    f"{where}: {len(repeated)} ids of {name} occur more than once: "
-                    f"{_first(repeated)}."
-                )
+def _passes(value: object, test: Callable[[Any], bool] | str, ids: dict[str, set[int]]) -> bool:
+    return _is_id(value) and value in ids[test] if isinstance(test, str) else test(value)
 
 
 def _missing_files(paths: Sequence[str]) -> list[str]:
@@ -219,7 +223,7 @@ def _missing_files(paths: Sequence[str]) -> list[str]:
     return missing
 
 
-def _summarize(content: dict[str, list[Record]], json_file: str, image_root: str) -> CocoSummary:
+def _summarize(content: Sections, json_file: str, image_root: str) -> CocoSummary:
     annotations = content["annotations"]
     with_area = [r for r in annotations if has_area(r)]
     objects = [r for r in with_area if not r.get("iscrowd", 0)]
@@ -247,23 +251,3 @@ def _first(items: Sequence[object]) -> str:
 
 def _cut(text: str, length: int = 80) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _refers(value: object, ids: set[int]) -> bool:
-    return _is_id(value) and value in ids
-
-
-def _is_box(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(isinstance(side, int | float) and math.isfinite(side) for side in value)
-    )

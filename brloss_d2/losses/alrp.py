@@ -22,7 +22,9 @@ def alrp_loss(
     positives: Tensor | None = None,
     group: PoolGroup | None = None,
 ) -> LossDict:
-    """aLRP Loss (Oksuz et al., NeurIPS 2020): ranks by, and regresses, localization errors.
+    """Average LRP Loss, aLRP (Oksuz et al., NeurIPS 2020).
+
+    Positives rank by their localization errors, which are regressed as well.
 
     O((P + N) log P) time and O(P + N) memory for P positives and N negatives.
 

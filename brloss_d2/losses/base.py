@@ -79,8 +79,12 @@ def ranking_pool(
     """Check the arguments of a ranking loss and set up its pool.
 
     Args:
-        logits, labels, delta, positives, group: arguments of the loss.
+        logits: (M,) logits.
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
         values: (P,) quality or localization errors of the positives, None if not used.
+        delta: half-width of the ramp, in logits, >= 0.
+        positives: (P,) positions with label 1; None searches for them.
+        group: processes whose decisions are ranked together; None is this process alone.
 
     Returns:
         `(logits, pool)`: the logits in at least float32 (half precision is upcast once, here) and

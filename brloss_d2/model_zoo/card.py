@@ -72,26 +72,6 @@ def schedule_of(cfg: DictConfig) -> Schedule:
     )
 
 
-def training_sizes(cfg: DictConfig) -> str:
-    """Return the sizes of the training images: short sides in pixels, or the side of a square."""
-    for node in walk_nodes(cfg.dataloader.train.mapper):
-        if "short_edge_length" in node:
-            sides = node.short_edge_length
-            return str(sides[0]) if len(sides) == 1 else f"{min(sides)} to {max(sides)}"
-        if "shape" in node:
-            return str(node.shape[0])
-    raise ValueError("the training images are not resized")
-
-
-def score_threshold(cfg: DictConfig) -> float | None:
-    """Return the score that detections must exceed, None if all of them are kept."""
-    for node in walk_nodes(cfg.model):
-        for key in ("test_score_thresh", "score_thresh"):
-            if key in node:
-                return node[key]
-    return None
-
-
 def drop_epochs(schedule: Schedule, epochs: int) -> list[str]:
     """Return the epochs after which the learning rate drops, of so many epochs."""
     return [f"{m * epochs / schedule.iterations:g}" for m in schedule.milestones]
@@ -114,17 +94,22 @@ def describe(name: str) -> str:
     """
     name = name.removesuffix(".py")
     cfg, row = get_config(name), published()["results"].get(name, {})
-    sections = [
-        ("Published", list(_published(name, row))),
-        ("Train with", [_command(name)]),
-        ("Losses", list(_losses(cfg.model))),
-        ("Optimizer", [_optimizer(cfg)]),
-        ("Schedule", [_schedule(cfg, row.get("epochs"))]),
-        ("Data", list(_data(cfg))),
-        ("Model", list(_model(cfg))),
-    ]
+    file = Path(config_file(name))
+    command = f"brloss-train --config {name}"
+    if file.is_relative_to(Path.cwd()):  # a working copy
+        command = f"python train_net.py --config-file {file.relative_to(Path.cwd())}"
+    optimizer, schedule = _training(cfg, row.get("epochs"))
+    sections = {
+        "Published": _published(name, row),
+        "Train with": [command],
+        "Losses": _losses(cfg.model),
+        "Optimizer": [optimizer],
+        "Schedule": [schedule],
+        "Data": _data(cfg),
+        "Model": _model(cfg),
+    }
     lines = [name, "=" * len(name)]
-    for title, texts in sections:
+    for title, texts in sections.items():
         lines.append("")
         for i, text in enumerate(texts):
             label = f"{title if i == 0 else '':{_LABEL}}"
@@ -138,13 +123,6 @@ def describe(name: str) -> str:
                 break_on_hyphens=False,
             )
     return "\n".join(lines)
-
-
-def _command(name: str) -> str:
-    file = Path(config_file(name))
-    if file.is_relative_to(Path.cwd()):  # a working copy
-        return f"python train_net.py --config-file {file.relative_to(Path.cwd())}"
-    return f"brloss-train --config {name}"
 
 
 def _model(cfg: DictConfig) -> Iterator[str]:
@@ -205,46 +183,39 @@ def _losses(model: DictConfig) -> Iterator[str]:
             site = (path.rstrip(".") or "model") + (f" x {weight:g}" if weight != 1 else "")
             sites.setdefault(_text(owner[key]), []).append(site)
     for criterion, owners in sites.items():
-        yield f"{', '.join(owners)}:"
-        yield f"  {criterion}"
+        if owners == ["model"]:  # the one criterion of a one-stage detector
+            yield criterion
+        else:
+            yield from (f"{', '.join(owners)}:", f"  {criterion}")
 
 
-def _optimizer(cfg: DictConfig) -> str:
-    optimizer = cfg.optimizer
-    texts = [_name(optimizer), f"lr {optimizer.lr:g}"]
-    for key, label in (
-        ("momentum", "momentum"),
-        ("betas", "betas"),
-        ("weight_decay", "weight decay"),
-    ):
-        if key in optimizer:
-            texts.append(f"{label} {_text(optimizer[key])}")
-    for key, factor in optimizer.params.get("lr_factors", {}).items():
-        texts.append(f"lr of {key} x {factor:g}")
+def _training(cfg: DictConfig, epochs: int | None) -> tuple[str, str]:
+    """Return the lines of the optimizer and of the schedule."""
+    optimizer, schedule = cfg.optimizer, schedule_of(cfg)
+    first = [schedule.optimizer, f"lr {schedule.lr:g}"]
+    keys = [key for key in ("momentum", "betas", "weight_decay") if key in optimizer]
+    first += [f"{key.replace('_', ' ')} {_text(optimizer[key])}" for key in keys]
+    factors = optimizer.params.get("lr_factors", {})
+    first += [f"lr of {key} x {factor:g}" for key, factor in factors.items()]
     if cfg.train.clip_grad_norm:
-        texts.append(f"gradients clipped to norm {cfg.train.clip_grad_norm:g}")
-    return ", ".join(texts)
-
-
-def _schedule(cfg: DictConfig, epochs: int | None) -> str:
-    schedule = schedule_of(cfg)
+        first.append(f"gradients clipped to norm {cfg.train.clip_grad_norm:g}")
     length = f"{schedule.iterations:,} iterations" + (f" ({epochs} epochs)" if epochs else "")
-    texts = [f"{length} of {schedule.images_per_iteration} images"]
+    second = [f"{length} of {schedule.images_per_iteration} images"]
     if schedule.milestones:
         drops = " and ".join(f"{m:,}" for m in schedule.milestones)
         if epochs:
             drops += f" (after epochs {', '.join(drop_epochs(schedule, epochs))})"
-        texts.append(f"lr x {schedule.factor:g} at {drops}")
+        second.append(f"lr x {schedule.factor:g} at {drops}")
     else:
-        texts.append("cosine decay of the lr")
+        second.append("cosine decay of the lr")
     if schedule.warmup_iterations:
-        texts.append(
+        second.append(
             f"linear warm-up from x {schedule.warmup_factor:g} in {schedule.warmup_iterations} "
             "iterations"
         )
     if cfg.train.eval_period:
-        texts.append(f"evaluation every {cfg.train.eval_period:,}")
-    return "; ".join(texts)
+        second.append(f"evaluation every {cfg.train.eval_period:,}")
+    return ", ".join(first), "; ".join(second)
 
 
 def _data(cfg: DictConfig) -> Iterator[str]:

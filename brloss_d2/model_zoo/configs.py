@@ -97,8 +97,8 @@ def list_criteria(site: str | None = None) -> list[str]:
 
     Example:
         >>> from brloss_d2 import model_zoo
-        >>> model_zoo.list_criteria("rpn")
-        ['ce', 'ap', 'bap', 'rs', 'brs', 'alrp']
+        >>> "rs" in model_zoo.list_criteria("rpn"), "focal" in model_zoo.list_criteria("rpn")
+        (True, False)
     """
     nodes = _criteria(root() / "configs" / _COMMON / "criteria.py")
     names = [str(name) for name, sites in nodes.items() if site is None or site in sites]

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from brloss_d2.errors import InputError
-from brloss_d2.model_zoo.card import drop_epochs, schedule_of, score_threshold, training_sizes
+from brloss_d2.model_zoo.card import drop_epochs, schedule_of
 from brloss_d2.model_zoo.configs import get_config, root
 from brloss_d2.model_zoo.entries import cell, published
+from brloss_d2.utils.config_nodes import walk_nodes
 
 _BLOCK = re.compile(r"(<!-- (zoo|deviations): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _NUMBERS = {
@@ -62,13 +65,31 @@ def _results(patterns: str) -> str:
     for name, row in found.items():
         cfg = get_config(name)
         drops = ", ".join(drop_epochs(schedule_of(cfg), row["epochs"]))
-        sizes = training_sizes(cfg)
+        sizes = _training_sizes(cfg)
         epochs = f"{row['epochs']} ({drops})" + (f", {sizes}" if sizes != "800" else "")
-        score = score_threshold(cfg)
-        above = "-" if score is None else f"{score:.2f}" if score >= 0.01 else f"{score:g}"
         texts = [cell(row, key) for key in numbers]
-        rows.append([f"`{name}`", epochs, above, *texts, row.get("source", "-")])
+        rows.append([f"`{name}`", epochs, _score_threshold(cfg), *texts, row.get("source", "-")])
     return _markdown(header, rows)
+
+
+def _training_sizes(cfg: DictConfig) -> str:
+    """Return the short sides of the training images in pixels, or the side of a square."""
+    for node in walk_nodes(cfg.dataloader.train.mapper):
+        if "short_edge_length" in node:
+            sides = node.short_edge_length
+            return str(sides[0]) if len(sides) == 1 else f"{min(sides)} to {max(sides)}"
+        if "shape" in node:
+            return str(node.shape[0])
+    raise ValueError("the training images are not resized")
+
+
+def _score_threshold(cfg: DictConfig) -> str:
+    """Return the score that detections must exceed, "-" if all of them are kept."""
+    for node in walk_nodes(cfg.model):
+        score = node.get("test_score_thresh", node.get("score_thresh"))
+        if score is not None:
+            return f"{score:.2f}" if score >= 0.01 else f"{score:g}"
+    return "-"
 
 
 def _deviations(group: str) -> str:

@@ -11,7 +11,7 @@ from brloss_d2.checkpoint import Checkpointer
 from brloss_d2.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-# What has a row for each class: the published recipe skips it, so that it starts anew.
+# Layers with one row per class: the published recipe skips them, so that they start from scratch.
 LAST_LAYERS = {
     f"roi_heads.{layer}.{kind}"
     for layer in ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_head.predictor")
@@ -47,7 +47,9 @@ def test_all_but_the_last_layers_is_taken_over(tmp_path, caplog, loss):
     for name, value in after.items():
         expected = before[name] if name in LAST_LAYERS else source[name]
         assert torch.equal(value, expected), name
-    assert all(name in caplog.text for name in LAST_LAYERS), "it is told what starts anew"
+    assert all(name in caplog.text for name in LAST_LAYERS), (
+        "the layers that start from scratch are reported"
+    )
 
 
 def test_it_cannot_be_evaluated_or_resumed_so(tmp_path):

@@ -154,7 +154,7 @@ def test_other_objects_in_the_file(
         return
     message = fails(tool, capsys, file, out)
     assert "published.pth" in message and "an object that needs numpy." in message
-    assert "save its weights alone" in message
+    assert "save only its weights" in message
     assert not out.exists()
 
 

@@ -8,6 +8,15 @@ CONFIG = "configs/quick/faster_rcnn_R_18_FPN_rs_300it.py"
 ATSS = "quick/atss_R_18_FPN_brs_300it"
 CO_DETR = "projects/co_detr/configs"
 SHAPES = "datasets/shapes"
+# Installed programs, which are files of the clone too.
+INSTALLED = {
+    "brloss-train": "train_net.py",
+    "brloss-predict": "demo/demo.py",
+    "brloss-analyze": "tools/analyze_detections.py",
+    "brloss-convert": "tools/convert_checkpoint.py",
+    "brloss-export": "tools/export.py",
+    "brloss-configs": "tools/list_configs.py",
+}
 # What stands for something else in the text, such as the reader's own things.
 PLACEHOLDERS = {
     "CONFIG": CONFIG,
@@ -102,9 +111,11 @@ def quick_form(words: list[str]) -> Quick:
 
 
 def _without_launcher(words: list[str]) -> list[str]:
-    """One process here, whatever `torchrun` and `srun` start elsewhere."""
+    """One process of the clone, whatever `torchrun`, `srun` and installed programs start."""
     if words[0] in ("torchrun", "srun") and "train_net.py" in words:
         return ["python", *words[words.index("train_net.py") :]]
+    if words[0] in INSTALLED:
+        return ["python", INSTALLED[words[0]], *words[1:]]
     return [(words[0] == ".venv/bin/python" and "python") or words[0], *words[1:]]
 
 
@@ -113,7 +124,8 @@ def _training(arguments: list[str]) -> list[str]:
         while option in arguments:
             at = arguments.index(option)
             arguments = arguments[:at] + arguments[at + 2 :]
-    config = arguments[arguments.index("--config-file") + 1]
+    option = "--config" if "--config" in arguments else "--config-file"
+    config = arguments[arguments.index(option) + 1]
     evaluates, keys = "--eval-only" in arguments, {a.split("=")[0] for a in arguments}
     if "--resume" in arguments and config.endswith(".yaml"):
         return arguments + SMALL[:3]  # a run goes on with its own schedule alone

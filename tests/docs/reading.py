@@ -17,7 +17,7 @@ DOCUMENTS = sorted(
 SHELL, PYTHON = "sh", "python"
 # Blocks that are not for typing.
 OTHER = {"", "bibtex", "json", "math", "mermaid", "text", "yaml"}
-_PROGRAM = r"(?:python\d?|make|pip|git|torchrun|srun|source|export|\.venv/\S+|\w+=\S+) "
+_PROGRAM = r"(?:python\d?|make|pip|git|brloss-\w+|torchrun|srun|source|export|\.venv/\S+|\w+=\S+) "
 # Bash itself takes the commands apart: each program is a function that notes how it was called.
 _RECORDER = """
 PATH=/nowhere
@@ -63,7 +63,7 @@ def read_blocks(text: str) -> list[Block]:
         blank = re.sub(r"[^\n]", "", found[0])
         rest = rest.replace(found[0], blank, 1)
     blocks += _indented(rest)
-    for found in re.finditer(r"`((?:python|make|torchrun|pip install) [^`]+)`", rest):
+    for found in re.finditer(r"`((?:python|make|brloss-\w+|torchrun|pip install) [^`]+)`", rest):
         blocks.append(Block(SHELL, rest.count("\n", 0, found.start()) + 1, found[1]))
     return sorted(blocks, key=lambda block: block.line)
 

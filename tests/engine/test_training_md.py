@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+
 from brloss_d2 import engine
 from brloss_d2.cli import train
 

@@ -22,7 +22,7 @@ class Row(NamedTuple):
         function: functional form.
         module: module form.
         reference: dense definition.
-        terms: name of the golden loss of each term.
+        terms: name of the golden loss of each term, "" if none was published.
     """
 
     function: Callable

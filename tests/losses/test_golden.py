@@ -28,6 +28,8 @@ def test_golden(loss, dtype):
         tol = tolerance(dtype, loss, golden.case.name)
         values, gradients, _ = run(loss, golden.case, DTYPES[dtype])
         for term, row in TABLE[loss].terms.items():
+            if not row:
+                continue
             value = golden.losses["alrp_cls" if row == "alrp" else row]
             assert abs(values[term].item() - value) <= tol, golden.case.name
             expected = golden.gradients[row]

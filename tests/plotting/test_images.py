@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from brloss_d2.errors import InputError
-from brloss_d2.plotting import ImagePair, LabeledBoxes, draw_comparison
+from brloss_d2.evaluation.run import ImagePair, LabeledBoxes
+from brloss_d2.plotting import draw_comparison
 from brloss_d2.plotting.images import _CROWDED
 
 

@@ -21,7 +21,9 @@ def _key(
 @dataclass(frozen=True)
 class _AMP:
     enabled: bool = _key(False, "mixed precision in the training step; evaluation is in float32")
-    dtype: str = _key("float16", "type of mixed precision", choices=("float16", "bfloat16"))
+    dtype: str = _key(
+        "float16", "type of mixed precision, float16 or bfloat16", choices=("float16", "bfloat16")
+    )
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class _EarlyStopping:
 
 @dataclass(frozen=True)
 class _DDP:
-    find_unused_parameters: bool = _key(False, "option of DistributedDataParallel")
-    broadcast_buffers: bool = _key(False, "option of DistributedDataParallel")
+    find_unused_parameters: bool = _key(False, "option of torch's DistributedDataParallel")
+    broadcast_buffers: bool = _key(False, "option of torch's DistributedDataParallel")
     fp16_compression: bool = _key(False, "gradients travel between processes in float16")
 
 

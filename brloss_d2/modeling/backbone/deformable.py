@@ -1,7 +1,7 @@
-"""Modulated deformable convolutions (https://arxiv.org/abs/1811.11168) in a ResNet.
+"""Modulated deformable convolutions (Zhu et al., CVPR 2019) in a ResNet.
 
-With torchvision's operator, which runs everywhere; detectron2's needs its compiled extension. Names
-and layout of the weights are those of detectron2's `DeformBottleneckBlock`.
+With torchvision's operator, which runs on any device; detectron2's needs its compiled extension.
+Names and layout of the weights are those of detectron2's `DeformBottleneckBlock`.
 """
 
 import torch
@@ -14,21 +14,22 @@ from torchvision.ops import deform_conv2d
 
 
 class ModulatedDeformConv2d(Conv2d):
-    """detectron2's `Conv2d` (with `norm` and `activation`) at positions that move with the input.
+    """detectron2's `Conv2d` (with `norm` and `activation`) at input-dependent positions.
 
     Each kernel tap of each group of input channels reads the input at an offset of its own, by
-    bilinear interpolation, and is weighted. Outside of the input is zero.
+    bilinear interpolation, and has a weight of its own. Outside, the input is zero.
     """
 
     def forward(self, x: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
-        """
+        """Convolve.
+
         Args:
-            x: (N, C, H, W).
-            offsets: (N, 2 * G * kh * kw, H', W') in pixels of `x`, for each offset group and tap
-                first y, then x; H' and W' are the size of the output.
-            weights: (N, G * kh * kw, H', W'), for each offset group and tap.
+            x: (N, C, H, W) input.
+            offsets: (N, 2 * G * kh * kw, H', W') offsets in pixels of `x`, y before x for each of
+                the G offset groups and each tap; H' and W' are the size of the output.
+            weights: (N, G * kh * kw, H', W') weights of each offset group and tap.
         """
-        # The operator knows no half precision on a CPU, and positions want more digits anyway.
+        # The operator has no half precision on a CPU, and positions need more digits anyway.
         dtype = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             moved = deform_conv2d(
@@ -48,10 +49,22 @@ class ModulatedDeformConv2d(Conv2d):
 
 
 class DeformableBottleneckBlock(BottleneckBlock):
-    """A bottleneck block whose 3x3 convolution is a modulated deformable one.
+    """Bottleneck block whose 3x3 convolution is a modulated deformable one.
 
-    Offsets start at 0 and weights, a sigmoid, at 1/2: with the weights of a plain ResNet it begins
-    with half of that network's 3x3 responses, as the published detectors do.
+    Offsets start at 0 and weights, a sigmoid, at 1/2: with the weights of a plain ResNet the 3x3
+    responses are initially half of that network's, as in the published detectors.
+
+    Args:
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        bottleneck_channels: number of channels of the 3x3 convolution.
+        stride: stride of the block.
+        num_groups: number of groups of the 3x3 convolution.
+        norm: normalization after each convolution, as in detectron2's `get_norm`.
+        stride_in_1x1: whether the first 1x1 convolution has the stride instead of the 3x3 one.
+        dilation: dilation of the 3x3 convolution.
+        offset_groups: number of groups of input channels of the 3x3 convolution that have offsets
+            and weights of their own.
     """
 
     def __init__(
@@ -67,13 +80,6 @@ class DeformableBottleneckBlock(BottleneckBlock):
         stride_in_1x1: bool = False,
         dilation: int = 1,
     ):
-        """
-        Args:
-            offset_groups: groups of input channels of the 3x3 convolution that have offsets and
-                weights of their own.
-
-        The others are those of detectron2's `BottleneckBlock`.
-        """
         super().__init__(
             in_channels,
             out_channels,
@@ -84,6 +90,7 @@ class DeformableBottleneckBlock(BottleneckBlock):
             stride_in_1x1=stride_in_1x1,
             dilation=dilation,
         )
+        self.conv2: Conv2d
         place = dict(
             kernel_size=3, stride=self.conv2.stride, padding=self.conv2.padding, dilation=dilation
         )
@@ -102,6 +109,7 @@ class DeformableBottleneckBlock(BottleneckBlock):
         c2_msra_fill(self.conv2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C', H', W') features of the input (N, C, H, W)."""
         out = F.relu_(self.conv1(x))
         moves = self.conv2_offset(out)
         taps = moves.shape[1] // 3

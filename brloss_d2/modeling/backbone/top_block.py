@@ -7,12 +7,12 @@ from torch import Tensor, nn
 class P6P7(nn.Module):
     """P6 and P7 by 3x3 convolutions with stride 2, without a non-linearity between them.
 
-    detectron2's `LastLevelP6P7` has a ReLU there; the published ranking-loss detectors have not.
+    detectron2's `LastLevelP6P7` has a ReLU there; the published ranking-loss detectors have none.
 
     Args:
-        in_channels: of `in_feature`.
-        out_channels: of both levels.
-        in_feature: what P6 is made of: "p5" (ATSS, PAA) or "res5" (RetinaNet, FoveaBox).
+        in_channels: number of channels of `in_feature`.
+        out_channels: number of channels of both levels.
+        in_feature: input of P6: "p5" (ATSS, PAA) or "res5" (RetinaNet, FoveaBox).
     """
 
     num_levels = 2
@@ -27,5 +27,6 @@ class P6P7(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """Return both levels of the input (N, C, H, W)."""
         p6 = self.p6(x)
         return [p6, self.p7(p6)]

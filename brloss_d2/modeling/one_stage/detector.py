@@ -1,8 +1,9 @@
 """One-stage detectors: RetinaNet, ATSS, PAA and FoveaBox are configurations of one class."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import ImageList, Instances
@@ -83,7 +84,7 @@ class OneStageDetector(DenseDetector):
             )
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return recipe_parts(cfg)
 
     def forward_training(

@@ -103,11 +103,12 @@ class DenseMatcher:
 
     def rows(self, outputs: DenseOutputs) -> DenseOutputs:
         """Permute the outputs to (N, R_l, K), (N, R_l, 4) and (N, R_l, 1), per level."""
-        permuted = (
-            None if maps is None else [permute_to_N_HWA_K(x, width) for x in maps]
-            for maps, width in zip(outputs, (self.num_classes, 4, 1), strict=True)
+        logits, deltas, quality = outputs
+        return DenseOutputs(
+            [permute_to_N_HWA_K(x, self.num_classes) for x in logits],
+            [permute_to_N_HWA_K(x, 4) for x in deltas],
+            quality and [permute_to_N_HWA_K(x, 1) for x in quality],
         )
-        return DenseOutputs(*permuted)
 
     def _assign_image(
         self, anchors: LevelAnchors, logits: Tensor, deltas: Tensor, objects: Instances

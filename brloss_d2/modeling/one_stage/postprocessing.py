@@ -5,6 +5,7 @@ candidates of a level, C pairs of an anchor and a class.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from detectron2.layers import batched_nms
@@ -33,6 +34,7 @@ class TopAnchors:
     def __call__(
         self, probs: Tensor, quality: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rows (C,), classes (C,) and scores (C,) of the candidates of a level."""
         if quality is not None:
             probs = (probs * quality[:, None]).sqrt()
         anchors = torch.arange(probs.shape[0], device=probs.device)
@@ -60,13 +62,14 @@ class TopPairs:
     def __call__(
         self, probs: Tensor, quality: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rows (C,), classes (C,) and scores (C,) of the candidates of a level."""
         rows, classes = (probs > self.score_thresh).nonzero(as_tuple=True)
         scores, best = probs[rows, classes].topk(_at_most(self.topk, rows))
         rows, classes = rows[best], classes[best]
         return rows, classes, scores if quality is None else scores * quality[rows]
 
 
-def _at_most(limit: int, rows: Tensor) -> int | Tensor:
+def _at_most(limit: int, rows: Tensor) -> Any:
     """Return the number of rows, at most `limit`; a tensor in a trace, where it may vary."""
     count = rows.shape[0]
     if isinstance(count, Tensor):

@@ -1,9 +1,9 @@
 """Classification and box regression of regions, trained with any criterion."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
@@ -67,6 +67,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
             cls_agnostic_bbox_reg=cls_agnostic_bbox_reg,
         )
         self.criterion, self.loss_weight = criterion, loss_weight
+        self.cls_score: nn.Linear
         outputs = criterion.num_logits(num_classes)
         if outputs != self.cls_score.out_features:
             self.cls_score = nn.Linear(self.cls_score.in_features, outputs)
@@ -74,7 +75,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
             nn.init.zeros_(self.cls_score.bias)
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         parts = super().from_config(cfg, input_shape)
         known = (
             "input_shape",

@@ -1,9 +1,10 @@
 """Cascade R-CNN whose stages train with any criterion."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads
 from detectron2.structures import Boxes, Instances
@@ -18,24 +19,22 @@ from brloss_d2.modeling.rcnn.roi_heads import CriterionROIHeads
 
 @ROI_HEADS_REGISTRY.register()
 class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
-    """detectron2's `CascadeROIHeads` as the ranking losses were published in it.
+    """detectron2's `CascadeROIHeads`, changed as in the published ranking-loss detectors.
 
-    Every stage labels its regions anew and adds the ground-truth boxes again, after those of the
-    stage before were taken out. Gradients are not scaled between stages: weigh their losses with
-    the `loss_weight` of the box predictors. Detections are scored by the mean *logits* of the
-    stages.
+    Each stage labels its regions again and adds the ground-truth boxes again, after those of the
+    stage before were removed. Gradients are not scaled between stages: the `loss_weight` of the box
+    predictors weights the losses. Detections are scored by the mean *logits* of the stages.
 
     Args:
-        cascade: as `CascadeROIHeads` has them. The box predictors, with a criterion each, regress
-            one box for all classes; `batch_size_per_image` regions of an image are sampled in every
-            stage, None trains on all.
+        cascade: arguments of `CascadeROIHeads` and `CriterionROIHeads`. The box predictors, each
+            with a criterion, regress one box for all classes; sampling happens in every stage.
 
     Raises:
-        InputError: a box predictor regresses a box for each class.
+        InputError: If a box predictor regresses a box for each class.
     """
 
     @configurable
-    def __init__(self, **cascade):
+    def __init__(self, **cascade: Any):
         super().__init__(**cascade)
         for stage, predictor in enumerate(self.box_predictor):
             if predictor.bbox_pred.out_features != 4:
@@ -46,7 +45,7 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
                 )
 
     @classmethod
-    def _init_box_head(cls, cfg, input_shape):
+    def _init_box_head(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         parts = CascadeROIHeads._init_box_head(cfg, input_shape)
         parts["box_predictors"] = [
             CriterionBoxPredictor(
@@ -70,15 +69,18 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
         proposals: list[Instances],
         targets: list[Instances] | None = None,
     ) -> dict[str, Tensor] | list[Instances]:
-        """Losses with `_stage0`, `_stage1`, ... at their names in training, else detections."""
+        """Return losses named `..._stage0`, `..._stage1`, ... in training, else detections."""
         maps = [features[name] for name in self.box_in_features]
         losses: dict[str, Tensor] = {}
         logits = []
         for stage, predictor in enumerate(self.box_predictor):
-            predictions = self._run_stage(maps, proposals, stage)
-            logits.append(predictions[0])
+            # Unlike in detectron2, gradients are not scaled.
+            regions = self.box_pooler(maps, [x.proposal_boxes for x in proposals])
+            predictions = predictor(self.box_head[stage](regions))
+            logits.append(predictions.logits)
             if self.training:
-                with _name_scope(f"stage{stage}"):
+                storage = get_event_storage() if has_event_storage() else None
+                with storage.name_scope(f"stage{stage}") if storage else nullcontext():
                     terms = predictor.losses(predictions, proposals)
                 losses.update({f"{name}_stage{stage}": value for name, value in terms.items()})
             if stage + 1 < self.num_cascade_stages:
@@ -86,14 +88,7 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
         if self.training:
             return losses
         mean = torch.stack(logits).mean(0)
-        return predictor.inference((mean, predictions[1]), proposals)[0]
-
-    def _run_stage(
-        self, features: list[Tensor], proposals: list[Instances], stage: int
-    ) -> BoxPredictions:
-        """Logits and deltas of one stage; unlike detectron2's without scaling of gradients."""
-        regions = self.box_pooler(features, [x.proposal_boxes for x in proposals])
-        return self.box_predictor[stage](self.box_head[stage](regions))
+        return predictor.inference(BoxPredictions(mean, predictions.deltas), proposals)[0]
 
     @torch.no_grad()
     def _refine(
@@ -103,20 +98,16 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
         targets: list[Instances] | None,
         stage: int,
     ) -> list[Instances]:
-        """The regions of the next stage from the boxes that a stage predicts."""
+        """Make the regions of the next stage from the boxes that a stage predicts."""
         refined = []
         boxes = self.box_predictor[stage].predict_boxes(predictions, proposals)
         if self.training and not torch.cat(boxes).isfinite().all():
             raise FloatingPointError(f"boxes predicted by cascade stage {stage} are not finite")
         for image_boxes, before in zip(boxes, proposals, strict=True):
-            # In inference the rows of all stages belong together, whatever their size.
+            # In inference rows correspond across stages, so that none is removed.
             kept = image_boxes[~before.is_gt] if self.training else image_boxes
             clipped = Boxes(clip_boxes_to_image(kept, before.image_size))
             refined.append(Instances(before.image_size, proposal_boxes=clipped))
-        if not self.training:
+        if not self.training or targets is None:
             return refined
         return self._label_and_sample(refined, targets, self.proposal_matchers[stage + 1])
-
-
-def _name_scope(name: str):
-    return get_event_storage().name_scope(name) if has_event_storage() else nullcontext()

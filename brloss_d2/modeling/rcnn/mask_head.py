@@ -1,7 +1,9 @@
 """The mask branch of Mask R-CNN, trained with any mask criterion."""
 
+from typing import Any
+
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ROIAlign, ShapeSpec
 from detectron2.modeling.roi_heads.mask_head import (
     ROI_MASK_HEAD_REGISTRY,
@@ -22,43 +24,43 @@ class CriterionMaskHead(MaskRCNNConvUpsampleHead):
     """detectron2's `MaskRCNNConvUpsampleHead` with its loss from a criterion.
 
     Args:
-        input_shape: of the features of one region.
-        criterion: the loss, and how many masks it is computed of.
-        mask_head: see detectron2's `MaskRCNNConvUpsampleHead`.
+        input_shape: shape of the features of one region.
+        criterion: mask loss, and choice of the masks that it is computed for.
+        mask_head: arguments of detectron2's `MaskRCNNConvUpsampleHead`.
     """
 
     @configurable
-    def __init__(self, input_shape: ShapeSpec, *, criterion: MaskCriterion, **mask_head):
+    def __init__(self, input_shape: ShapeSpec, *, criterion: MaskCriterion, **mask_head: Any):
         super().__init__(input_shape, **mask_head)
         # As published; detectron2 starts the predictor near 0.
         c2_msra_fill(self.predictor)
         self.criterion = criterion
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         return {"criterion": build_criterion(cfg, "mask"), **super().from_config(cfg, input_shape)}
 
     def layers(self, x: Tensor) -> Tensor:
-        """(P, C, H, W) features of regions to (P, K, 2 H, 2 W) mask logits."""
+        """Turn features (P, C, H, W) of regions into mask logits (P, K, 2 H, 2 W)."""
         for layer in self:
             if layer is not self.criterion:
                 x = layer(x)
         return x
 
     def sample(self, foreground: list[Instances]) -> list[Instances]:
-        """The foreground regions of each image to train on, as the criterion chooses them."""
+        """Choose the foreground regions of each image to train on, as the criterion says."""
         counts = [len(x) for x in foreground]
         kept = self.criterion.sample(counts, foreground[0].gt_classes.device).split(counts)
         return [x[rows] for x, rows in zip(foreground, kept, strict=True)]
 
     def forward(self, x: Tensor, instances: list[Instances]) -> dict[str, Tensor] | list[Instances]:
-        """Losses in training; the instances with their `pred_masks` otherwise.
+        """Return losses in training, else the instances with `pred_masks`.
 
         Args:
             x: (P, C, H, W) features of the regions of all images.
-            instances: per image. In training foreground regions with `proposal_boxes`,
+            instances: in training foreground regions per image, with `proposal_boxes`,
                 `gt_classes`, `gt_masks`, and the `box_weights` and `cls_total` that
-                `CriterionBoxPredictor.losses` left there; else detections.
+                `CriterionBoxPredictor.losses` left there; else detections per image.
         """
         logits = self.layers(x)
         if not self.training:
@@ -72,35 +74,38 @@ class CriterionMaskHead(MaskRCNNConvUpsampleHead):
 class IndexedMasks:
     """`masks[index]` that copies no mask before it is cropped.
 
-    Without sampling an image has a thousand regions and detectron2 would copy a mask for each, to
-    drop most of them unused. This stands in for the `gt_masks` of the regions.
+    Without sampling an image has a thousand regions, and detectron2 would copy a mask for each,
+    most of them unused. Instances of this class are the `gt_masks` of regions.
 
     Args:
-        masks: of the G objects of an image.
-        index: (R,) the object of each region, int64.
+        masks: masks of the G objects of an image.
+        index: (R,) int64 object of each region.
     """
 
     def __init__(self, masks: BitMasks | PolygonMasks, index: Tensor):
         self.masks, self.index = masks, index
 
     def __len__(self) -> int:
+        """Number of regions, R."""
         return len(self.index)
 
     def __getitem__(self, item: Tensor | slice) -> "IndexedMasks":
+        """Select regions."""
         return IndexedMasks(self.masks, self.index[item])
 
-    def to(self, *args, **kwargs) -> "IndexedMasks":
+    def to(self, *args: Any, **kwargs: Any) -> "IndexedMasks":
+        """Move masks and indices, as `Tensor.to` does."""
         return IndexedMasks(self.masks.to(*args, **kwargs), self.index.to(*args, **kwargs))
 
     def crop_and_resize(self, boxes: Tensor, mask_size: int) -> Tensor:
-        """The mask of each region, cropped to its box.
+        """Crop the mask of each region to its box.
 
         Args:
-            boxes: (R, 4) XYXY in pixels.
+            boxes: (R, 4) boxes of the regions, XYXY in pixels.
             mask_size: side S of the result.
 
         Returns:
-            (R, S, S) bool, as the method of detectron2's masks.
+            (R, S, S) bool, as from detectron2's masks.
         """
         if not isinstance(self.masks, BitMasks):
             return self.masks[self.index].crop_and_resize(boxes, mask_size)

@@ -1,7 +1,9 @@
 """RoI heads that can train on all proposals instead of a sample."""
 
+from typing import Any
+
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import (
     ROI_HEADS_REGISTRY,
@@ -22,15 +24,14 @@ from brloss_d2.modeling.yaml import check_config, is_ranking
 class CriterionROIHeads(StandardROIHeads):
     """detectron2's `StandardROIHeads` without sampling, for ranking losses, or with it.
 
-    Ground-truth boxes that are added to the proposals come first, keep their own labels and take no
-    part in the matching, so that low-quality matches go to proposals. Masks are those of the
-    foreground alone.
+    Ground-truth boxes added to the proposals come first, keep their own labels and are not matched,
+    so that low-quality matches go to proposals. Masks are computed for the foreground only.
 
     Args:
-        batch_size_per_image: proposals sampled an image; None trains on all.
-        positive_fraction: of the sample, at most.
-        roi_heads: see detectron2's `StandardROIHeads`; box predictor and mask head bring their
-            criteria.
+        batch_size_per_image: number of proposals sampled per image; None trains on all.
+        positive_fraction: largest share of positives in the sample.
+        roi_heads: arguments of detectron2's `StandardROIHeads`; box predictor and mask head have
+            criteria of their own.
     """
 
     @configurable
@@ -39,7 +40,7 @@ class CriterionROIHeads(StandardROIHeads):
         *,
         batch_size_per_image: int | None = None,
         positive_fraction: float = 0.25,
-        **roi_heads,
+        **roi_heads: Any,
     ):
         super().__init__(
             batch_size_per_image=batch_size_per_image,
@@ -48,7 +49,7 @@ class CriterionROIHeads(StandardROIHeads):
         )
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         check_config(cfg)
         if not cfg.MODEL.ROI_BOX_HEAD.NAME:
             raise InputError(
@@ -68,7 +69,7 @@ class CriterionROIHeads(StandardROIHeads):
         return parts
 
     @classmethod
-    def _init_box_head(cls, cfg, input_shape):
+    def _init_box_head(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         parts = super()._init_box_head(cfg, input_shape)
         parts["box_predictor"] = CriterionBoxPredictor(cfg, parts["box_head"].output_shape)
         return parts
@@ -77,26 +78,26 @@ class CriterionROIHeads(StandardROIHeads):
     def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
-        """The regions to train on, with their targets.
+        """Choose the regions to train on, with their targets.
 
         Args:
-            proposals: per image, with `proposal_boxes`.
-            targets: per image, with `gt_boxes`, `gt_classes` and whatever else the heads need.
+            proposals: proposals per image, with `proposal_boxes`.
+            targets: objects per image, with `gt_boxes`, `gt_classes` and other fields that the
+                heads need.
 
         Returns:
-            Per image `proposal_boxes`, `gt_classes` (K is background), `is_gt` (whether the region
-            is an added ground-truth box) and, where the image has objects, the other `gt_*` fields
-            of the matched objects. Added boxes come first, then foreground, then background.
+            Regions per image with `proposal_boxes`, `gt_classes` (K is background), `is_gt`
+            (whether the region is an added ground-truth box) and, if the image has objects, the
+            other `gt_*` fields of the matched objects. Added boxes come first, then foreground,
+            then background.
         """
         return self._label_and_sample(proposals, targets, self.proposal_matcher)
 
     def _label_and_sample(
         self, proposals: list[Instances], targets: list[Instances], matcher: Matcher
     ) -> list[Instances]:
-        return [
-            self._label_image(p.proposal_boxes, t, matcher)
-            for p, t in zip(proposals, targets, strict=True)
-        ]
+        pairs = zip(proposals, targets, strict=True)
+        return [self._label_image(p.proposal_boxes, t, matcher) for p, t in pairs]
 
     def _label_image(self, boxes: Boxes, targets: Instances, matcher: Matcher) -> Instances:
         matches, labels = matcher(pairwise_iou(targets.gt_boxes, boxes))
@@ -126,7 +127,7 @@ class CriterionROIHeads(StandardROIHeads):
         classes = gt_classes[matched_idxs] if len(gt_classes) else background
         classes = torch.where(matched_labels == 1, classes, background)
         classes = torch.where(matched_labels == -1, -1, classes)
-        # Foreground first, as the mask branch and the published heads have it.
+        # Foreground first, as in the published heads; the mask branch relies on it.
         order = (matched_labels != 1).to(torch.int8).argsort(stable=True)
         return order, classes[order]
 

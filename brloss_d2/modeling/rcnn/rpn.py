@@ -1,12 +1,13 @@
 """A region proposal network that trains with any criterion."""
 
 import math
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator.rpn import RPN
-from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
 
@@ -24,17 +25,18 @@ from brloss_d2.modeling.yaml import build_criterion, is_ranking
 class CriterionRPN(RPN):
     """detectron2's `RPN` with its losses from a criterion.
 
-    Anchors in the padding of the batch, or outside the image if `anchor_boundary_thresh` says so,
-    are left out before matching and ignored.
+    Anchors in the padding of the batch (and outside the image if `anchor_boundary_thresh` >= 0) are
+    left out before matching and ignored.
 
     Args:
         criterion: losses of one class, objectness.
-        loss_weight: of all terms.
-        batch_size_per_image: anchors sampled an image; None trains on all, as ranking losses do.
-        positive_fraction: of the sample, at most.
+        loss_weight: factor of all terms.
+        batch_size_per_image: number of anchors sampled per image; None trains on all, as ranking
+            losses do.
+        positive_fraction: largest share of positives in the sample.
         prior_prob: objectness at the start of training, in (0, 1); None leaves the bias at 0.
-        padding_divisor: images count as padded to multiples of this many pixels.
-        rpn: see detectron2's `RPN`.
+        padding_divisor: number of pixels to whose multiples an image itself is padded.
+        rpn: arguments of detectron2's `RPN`.
     """
 
     @configurable
@@ -47,7 +49,7 @@ class CriterionRPN(RPN):
         positive_fraction: float = 0.5,
         prior_prob: float | None = None,
         padding_divisor: int = 32,
-        **rpn,
+        **rpn: Any,
     ):
         super().__init__(
             batch_size_per_image=batch_size_per_image, positive_fraction=positive_fraction, **rpn
@@ -60,7 +62,7 @@ class CriterionRPN(RPN):
             nn.init.constant_(self.rpn_head.objectness_logits.bias, bias)
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         parts = super().from_config(cfg, input_shape)
         for unused in ("box_reg_loss_type", "smooth_l1_beta"):
             del parts[unused]
@@ -79,11 +81,16 @@ class CriterionRPN(RPN):
             parts["batch_size_per_image"] = None
         return parts
 
-    def forward(self, images, features, gt_instances=None):
-        """Proposals and losses; see detectron2's `RPN`.
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        gt_instances: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Return proposals and losses; see detectron2's `RPN`.
 
         Raises:
-            FloatingPointError: in training, where the outputs are not finite.
+            FloatingPointError: If the outputs are not finite, in training.
         """
         try:
             return super().forward(images, features, gt_instances)
@@ -94,7 +101,7 @@ class CriterionRPN(RPN):
     def label_and_sample_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Label all anchors of every image; see detectron2's method for shapes."""
+        """Label all anchors of every image; shapes as in detectron2's method."""
         every = Boxes.cat(anchors)
         pairs = [self._label_image(every, x.gt_boxes, x.image_size) for x in gt_instances]
         return [labels for labels, _ in pairs], [boxes for _, boxes in pairs]
@@ -125,7 +132,10 @@ class CriterionRPN(RPN):
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
-        """The criterion's losses over all levels and images at once; arguments as detectron2's."""
+        """Compute the criterion's losses over all levels and images at once.
+
+        Arguments as in detectron2's method.
+        """
         labels = torch.cat(gt_labels)
         foreground = (labels == 1).nonzero().squeeze(1)
         num_anchors = len(gt_labels[0])

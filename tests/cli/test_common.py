@@ -1,0 +1,36 @@
+"""What the programs share: names of configs, and errors of one line."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from brloss_d2.cli.common import find_config, run_program
+from brloss_d2.errors import InputError
+
+
+def test_a_config_is_a_file_or_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = find_config("coco/atss_R_50_FPN_brs_1x")
+    assert Path(found).is_file() and found.endswith("configs/coco/atss_R_50_FPN_brs_1x.py")
+    assert find_config("coco/atss_R_50_FPN_brs_1x.py") == found
+    file = tmp_path / "coco" / "atss_R_50_FPN_brs_1x.py"
+    file.parent.mkdir()
+    file.touch()
+    monkeypatch.chdir(tmp_path)
+    assert find_config("coco/atss_R_50_FPN_brs_1x.py") == "coco/atss_R_50_FPN_brs_1x.py"
+    assert find_config(str(file)) == str(file)
+
+
+def test_a_missing_config_is_told_with_similar_names() -> None:
+    with pytest.raises(InputError, match=r"file missing: atss\.py\. There is no config 'atss'"):
+        find_config("atss.py")
+    with pytest.raises(InputError, match=r"Did you mean coco/atss_R_50_FPN_brs_1x"):
+        find_config("atss_R_50_FPN_brs_1x")
+
+
+def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(args: argparse.Namespace) -> int:
+        raise InputError(f"{args.name} is missing")
+
+    assert run_program(fail, argparse.Namespace(name="a.pth")) == 1
+    assert capsys.readouterr().err == "error: a.pth is missing\n"
