@@ -46,7 +46,7 @@ NOT_RUN = [
     (r"^python train_net\.py .*co_deformable_detr.* --eval-only", "needs trained weights"),
     (r"^python tools/convert_checkpoint\.py .*co_deformable_detr", "needs published weights"),
 ]
-# Programs that need nothing of what was there before: the same quick form runs once for all docs.
+# Programs that depend on nothing that ran before: the same quick form runs once for all documents.
 ONCE = ("benchmarks/losses.py", "benchmarks/bucketing.py", "tools/compare_losses.py")
 # Arguments added to those of a program; the last one given counts.
 QUICK = {
@@ -62,7 +62,9 @@ QUICK = {
     "benchmarks/detectors.py": ["--quick", "--device", "cpu", "--output", "detectors.csv"],
     "benchmarks/bucketing.py": ["--quick", "--output", "bucketing"],
     "tools/draw_losses.py": ["--losses", "ap", "--output", "pictures"],
-    "tools/compare_losses.py": ["--seeds", "1", "--quick", "--iterations", "2", "--images", "4"],
+    "tools/compare_losses.py": [
+        *("--seeds", "1", "--evaluations", "1", "--iterations", "2", "--images", "4"),
+    ],
     "tools/gpu_report.py": ["--list"],
     "demo/demo.py": [
         *("--device", "cpu"),
@@ -108,6 +110,12 @@ def quick_form(words: list[str]) -> Quick:
         "tools/compare_losses.py": _last_loss,
     }.get(script, list)
     return Quick([script, *change(arguments), *QUICK.get(script, [])])
+
+
+def runs_once(words: list[str]) -> bool:
+    """Say whether a quick form does the same wherever it is: one of `ONCE`, or a new training."""
+    new = words[0] == "train_net.py" and not {"--resume", "--eval-only"} & set(words)
+    return new or words[0] in ONCE
 
 
 def _without_launcher(words: list[str]) -> list[str]:
