@@ -10,7 +10,6 @@ import pytest
 
 from brloss_d2.data import write_miniatures
 
-
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 from detectron2.config import LazyConfig
