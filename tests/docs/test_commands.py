@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.docs.quick import CONFIG, ONCE, CUSTOM_DATA, SHAPES, VARIABLES, quick_form
+from tests.docs.quick import CONFIG, CUSTOM_DATA, ONCE, SHAPES, VARIABLES, quick_form
 from tests.docs.reading import DOCUMENTS, PYTHON, ROOT, Block, Command, read_blocks, read_commands
 
 HERE = Path(__file__).parent
