@@ -1,18 +1,15 @@
 """Analysis of saved detections: AP, oLRP, precision-recall curves, F-scores, kinds of errors."""
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
 
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation.lrp import OptimalLRP, best_lrp_threshold, lrp_metrics
 from brloss_d2.evaluation.matches import Matches, match_detections
-from brloss_d2.evaluation.protocols import Evaluation, evaluate_detections, renumber_annotations
+from brloss_d2.evaluation.protocols import Evaluation, evaluate_detections, read_ground_truth
 
 TASKS = ("bbox", "segm")
 _KINDS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
@@ -122,9 +119,7 @@ def analyze(
         raise InputError("The run has no detections: there is nothing to analyze.")
     if task == "segm" and not all("segmentation" in result for result in results):
         raise InputError("The detections have no masks: there is nothing to analyze for segm.")
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(json_file)
-    renumber_annotations(truth)
+    truth = read_ground_truth(json_file)
     evaluation = evaluate_detections(truth, results, task, limits=[1, 10, max_dets_per_image])
     params = evaluation.computed.params
     precisions = evaluation.eval["precision"][:, :, :, 0, -1].astype(float)

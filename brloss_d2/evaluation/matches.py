@@ -60,7 +60,7 @@ def match_detections(
         area: `all`, `small`, `medium` or `large`; other objects and their detections are left out.
 
     Returns:
-        The matches by image, class and falling score; labels are indices of
+        The matches by image, class and decreasing score; labels are indices of
         `evaluation.class_ids` and images of `evaluation.image_ids`.
     """
     pairs, counted = evaluation.pairs(iou_threshold, area)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
+from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from brloss_d2.evaluation.replace import numpy_with, replaced
@@ -166,11 +167,19 @@ def evaluate_detections(
     return evaluation
 
 
+def read_ground_truth(json_file: str) -> COCO:
+    """Read a dataset in COCO format, with annotations numbered from 1."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        api = COCO(json_file)
+    renumber_annotations(api)
+    return api
+
+
 def renumber_annotations(api: Any) -> None:
     """Number the annotations of a `COCO` or `LVIS` from 1.
 
     pycocotools takes a match with annotation 0 for none and confuses equal ids, and hotcoco refuses
-    negative ids and names.
+    negative ids and text.
     """
     for number, annotation in enumerate(api.dataset.get("annotations", ()), 1):
         annotation["id"] = number
@@ -189,6 +198,8 @@ def _by_hotcoco(
 ) -> Evaluation:
     if not np.isfinite([r["bbox"] for r in results if "bbox" in r]).all():
         raise ValueError("a box is not finite, which pycocotools matches in another way")
+    if lvis and any(annotation.get("ignore") for annotation in truth["annotations"]):
+        raise ValueError("an annotation is marked 'ignore', which only the lvis package reads")
     sections = {
         name: [{key: record[key] for key in keys if key in record} for record in truth[name]]
         for name, keys in _KEYS.items()

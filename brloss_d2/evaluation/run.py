@@ -1,7 +1,5 @@
 """An evaluated run, read from its output folder: dataset, ground truth, predictions."""
 
-import contextlib
-import io
 import json
 import math
 import os
@@ -15,14 +13,13 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from pycocotools.coco import COCO
 from yaml import YAMLError
 
 from brloss_d2.data import check_registered_dataset
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation.lrp import best_f1_threshold as best_f1_of_matches
 from brloss_d2.evaluation.matches import match_detections
-from brloss_d2.evaluation.protocols import evaluate_detections, renumber_annotations
+from brloss_d2.evaluation.protocols import evaluate_detections, read_ground_truth
 
 _DEFAULT_THRESHOLD = 0.5  # if no detection is correct
 
@@ -145,9 +142,7 @@ def best_f1_threshold(run: EvaluatedRun) -> float:
     """
     if not run.results:
         return _DEFAULT_THRESHOLD
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(run.json_file)
-    renumber_annotations(truth)
+    truth = read_ground_truth(run.json_file)
     matches = match_detections(evaluate_detections(truth, run.results, "bbox"))
     threshold = best_f1_of_matches(matches)
     return _DEFAULT_THRESHOLD if math.isnan(threshold) else threshold

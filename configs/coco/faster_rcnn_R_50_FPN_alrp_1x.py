@@ -1,4 +1,7 @@
-"""Faster R-CNN R50-FPN with aLRP Loss, 12 epochs. Neither rate nor threshold was published."""
+"""Faster R-CNN R50-FPN with aLRP Loss, 12 epochs.
+
+Neither the learning rate nor the score threshold was published.
+"""
 
 from ..common.criteria import alrp as _alrp
 from ..common.faster_rcnn_R_50_FPN_1x import dataloader, lr_multiplier, model, optimizer, train

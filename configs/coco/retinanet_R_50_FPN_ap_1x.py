@@ -1,6 +1,6 @@
 """RetinaNet R50-FPN with AP Loss, 12 epochs.
 
-Not published: the rate for an image is that of the published 100 epochs at 512 x 512 pixels.
+Not published: the learning rate per image is that of the published 100 epochs at 512 x 512 pixels.
 """
 
 from ..common.criteria import ap as _ap

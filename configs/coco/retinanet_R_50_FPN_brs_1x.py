@@ -1,6 +1,6 @@
 """RetinaNet R50-FPN with Bucketed Rank & Sort Loss, 12 epochs.
 
-The result was published, the recipe was not: the rate is that of ATSS.
+The result was published, the recipe was not: the learning rate is that of ATSS.
 """
 
 from ..common.criteria import brs as _brs

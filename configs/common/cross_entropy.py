@@ -1,11 +1,13 @@
-"""What the score-based baselines change in a detector laid out for the ranking losses."""
+"""Changes that the score-based baselines make in an R-CNN laid out for the ranking losses."""
 
 from .criteria import ce as _ce
 
 
 def use_cross_entropy(model):
-    """Sampled regions, cross-entropy and L1, low score threshold; in a cascade the usual 2000
-    proposals and, from stage to stage, finer boxes and a smaller loss weight.
+    """Train with sampled regions, cross-entropy and L1, and keep detections above a low score.
+
+    In a cascade with the usual 2000 proposals and, from stage to stage, finer boxes and a smaller
+    loss weight.
     """
     rpn, heads = model.proposal_generator, model.roi_heads
     rpn.update(criterion=_ce.rpn, loss_weight=1.0, batch_size_per_image=256)

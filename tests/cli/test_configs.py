@@ -1,9 +1,10 @@
-"""tools/list_configs.py: the table, filters, files."""
+"""tools/list_configs.py: the table, filters, files, cards, documents."""
 
 from pathlib import Path
 
 import pytest
 
+from brloss_d2.model_zoo import config_file, describe, documents
 from tools import list_configs
 
 
@@ -20,6 +21,38 @@ def test_files(capsys: pytest.CaptureFixture) -> None:
     assert list_configs.main(["--detector", "atss", "--backbone", "r_50", "--files"]) == 0
     files = capsys.readouterr().out.split()
     assert len(files) == 5 and all(Path(file).is_file() for file in files)
+
+
+def test_cards(capsys: pytest.CaptureFixture) -> None:
+    names = ["coco/atss_R_50_FPN_brs_1x", "quick/paa_R_18_FPN_focal_300it"]
+    assert list_configs.main(names) == 0
+    text = capsys.readouterr().out
+    assert text == "\n\n".join(describe(name) for name in names) + "\n"
+    assert list_configs.main([*names, "--files"]) == 0
+    assert capsys.readouterr().out.split() == [config_file(name) for name in names]
+    assert list_configs.main(["atss_R_50_FPN_brs_1x"]) == 1
+    assert "Did you mean coco/atss_R_50_FPN_brs_1x?" in capsys.readouterr().err
+
+
+def test_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- zoo: cityscapes/*_rs -->\nold\n<!-- end -->\nafter\n")
+    monkeypatch.setattr(documents, "documents", lambda: [page])
+    assert list_configs.main(["--write-docs"]) == 0
+    assert capsys.readouterr().out == f"{page}\n"
+    first, begin, _, header, _, row, _, end, last = page.read_text().splitlines()
+    assert (first, begin, end, last) == (
+        "before",
+        "<!-- zoo: cityscapes/*_rs -->",
+        "<!-- end -->",
+        "after",
+    )
+    assert header == "| config | epochs | score | box AP | mask AP | s | source |"
+    assert row.startswith(
+        "| `cityscapes/mask_rcnn_R_50_FPN_rs` | 12 (8), 800 to 1024 | 0.40 | 43.7 |"
+    )
 
 
 def test_no_such_loss(capsys: pytest.CaptureFixture) -> None:

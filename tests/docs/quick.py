@@ -62,7 +62,9 @@ QUICK = {
     "benchmarks/detectors.py": ["--quick", "--device", "cpu", "--output", "detectors.csv"],
     "benchmarks/bucketing.py": ["--quick", "--output", "bucketing"],
     "tools/draw_losses.py": ["--losses", "ap", "--output", "pictures"],
-    "tools/compare_losses.py": ["--seeds", "1", "--quick", "--iterations", "2", "--images", "4"],
+    "tools/compare_losses.py": [
+        *("--seeds", "1", "--evaluations", "1", "--iterations", "2", "--images", "4"),
+    ],
     "tools/gpu_report.py": ["--list"],
     "demo/demo.py": [
         *("--device", "cpu"),
@@ -108,6 +110,12 @@ def quick_form(words: list[str]) -> Quick:
         "tools/compare_losses.py": _last_loss,
     }.get(script, list)
     return Quick([script, *change(arguments), *QUICK.get(script, [])])
+
+
+def runs_once(words: list[str]) -> bool:
+    """Say whether a quick form does the same wherever it is: one of `ONCE`, or a new training."""
+    new = words[0] == "train_net.py" and not {"--resume", "--eval-only"} & set(words)
+    return new or words[0] in ONCE
 
 
 def _without_launcher(words: list[str]) -> list[str]:

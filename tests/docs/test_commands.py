@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.docs.quick import CONFIG, CUSTOM_DATA, ONCE, SHAPES, VARIABLES, quick_form
+from tests.docs.quick import CONFIG, CUSTOM_DATA, SHAPES, VARIABLES, quick_form, runs_once
 from tests.docs.reading import DOCUMENTS, PYTHON, ROOT, Block, Command, read_blocks, read_commands
 
 HERE = Path(__file__).parent
@@ -118,11 +118,14 @@ def furnished(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture
-def desk(furnished: Path, tmp_path: Path) -> Path:
-    """A copy of that folder for one test."""
+def desk(furnished: Path, tmp_path: Path, document: str) -> Path:
+    """A folder of its own for each document, with the runs that it names."""
+    text = (ROOT / document).read_text()
+    if not read_blocks(text):
+        return tmp_path
     _link_programs(tmp_path)
     shutil.copytree(furnished / "datasets", tmp_path / "datasets")
-    for name in RUNS:
+    for name in (name for name in RUNS if name in text):
         shutil.copytree(furnished / "output" / "a", tmp_path / name)
     for name, target in DATA.items():
         (tmp_path / name).symlink_to(tmp_path / target)
@@ -167,7 +170,7 @@ def _try(command: Command, desk: Path, programs: Programs) -> None:
     if quick.words[0] == "-c":
         (desk / "typed.py").write_text(quick.words[1])
         programs.run(["typed.py"], desk)
-    elif quick.words[0] in ONCE and quick.words in programs.done:
+    elif runs_once(quick.words) and quick.words in programs.done and not command.environment:
         return
     elif not quick.why_not:
         programs.run(quick.words, desk, command.environment)

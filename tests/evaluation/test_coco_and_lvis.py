@@ -5,7 +5,9 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from detectron2.data import MetadataCatalog
+from detectron2.structures import Boxes, Instances
 from pycocotools.cocoeval import COCOeval
 
 from brloss_d2.evaluation import COCOEvaluator, LVISEvaluator
@@ -204,6 +206,27 @@ def test_lvis_without_hotcoco_and_with_ids_from_0(register, monkeypatch):
     assert_same(*results, {"bbox", "segm"})
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_lvis_with_ids_of_64_bits_and_ignored_objects(register, caplog, ignored):
+    """hotcoco does not read `ignore`."""
+    pytest.importorskip("hotcoco")
+    pytest.importorskip("lvis")
+    rng = np.random.default_rng(2)
+    data = random_boxes.ground_truth(rng, images=6, categories=4, objects=5, crowds=False)
+    data = random_boxes.federated(rng, data)
+    data, pairs = shifted(data, random_boxes.detections(rng, data, 20), 2**62)
+    for annotation in data["annotations"][::2] if ignored else ():
+        annotation["ignore"] = 1
+    register(data)
+    with caplog.at_level(logging.INFO, logger="brloss_d2"):
+        fast, official = (
+            evaluate(LVISEvaluator(NAME, use_fast_impl=fast), pairs) for fast in (True, False)
+        )
+    assert_same(fast, official, {"bbox", "segm"})
+    by_hotcoco = sum("evaluation by hotcoco" in r.getMessage() for r in caplog.records)
+    assert by_hotcoco == (0 if ignored else 2)
+
+
 def test_evaluating_some_of_the_images(register):
     pytest.importorskip("hotcoco")
     data, pairs = small_case(3)
@@ -217,6 +240,48 @@ def test_evaluating_some_of_the_images(register):
             evaluator.process([image], [output])
         results.append(evaluator.evaluate(img_ids=ids))
     assert_same(*results, {"bbox", "segm"})
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_nothing_counts(register, fast):
+    """The only object is a crowd, and the only detection finds it."""
+    if fast:
+        pytest.importorskip("hotcoco")
+    data, _ = small_case(0)
+    crowd = next(a for a in data["annotations"] if a["iscrowd"])
+    data["annotations"] = [crowd]
+    register(data)
+    x, y, w, h = crowd["bbox"]
+    found = Instances((random_boxes.HEIGHT, random_boxes.WIDTH))
+    found.pred_boxes = Boxes(torch.tensor([[x, y, x + w, y + h]]))
+    found.scores, found.pred_classes = torch.ones(1), torch.tensor([crowd["category_id"] - 1])
+    pairs = [({"image_id": crowd["image_id"]}, {"instances": found})]
+    results = evaluate(COCOEvaluator(NAME, use_fast_impl=fast), pairs)["bbox"]
+    assert np.isnan(results["AP"]) and np.isnan(results["oLRP"])
+    assert np.isnan(results["score_threshold"])
+
+
+def test_keypoints_are_left_to_detectron2(register):
+    data, _ = small_case(0)
+    data["annotations"] = [a for a in data["annotations"] if not a["iscrowd"]]
+    pairs = {image["id"]: [] for image in data["images"]}
+    for annotation in data["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        points = [[x, y, 2], [x + w, y, 2], [x, y + h, 2]]
+        annotation.update(keypoints=np.ravel(points).tolist(), num_keypoints=3)
+        pairs[annotation["image_id"]].append((annotation["category_id"] - 1, points))
+    register(data)
+    outputs = []
+    for image_id, objects in pairs.items():
+        found = Instances((random_boxes.HEIGHT, random_boxes.WIDTH))
+        found.pred_classes = torch.tensor([label for label, _ in objects], dtype=torch.int64)
+        found.scores = torch.ones(len(objects))
+        points = torch.tensor([p for _, p in objects], dtype=torch.float64).reshape(-1, 3, 3)
+        found.pred_boxes = Boxes(torch.cat([points[:, 0, :2], points[:, 2, :2]], dim=1))
+        found.pred_keypoints = points + torch.tensor([0.5, 0.5, 0])  # COCO has pixel indices
+        outputs.append(({"image_id": image_id}, {"instances": found}))
+    evaluator = COCOEvaluator(NAME, ("keypoints",), kpt_oks_sigmas=[0.1] * 3)
+    assert evaluate(evaluator, outputs)["keypoints"]["AP"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize("fast", [True, False])

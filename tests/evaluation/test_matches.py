@@ -1,17 +1,14 @@
 """Matches from the overlaps of an evaluation: those of the official implementations."""
 
-import contextlib
-import io
 import json
 
 import numpy as np
 import pytest
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from pycocotools.coco import COCO
 
 from brloss_d2.evaluation.lrp import OptimalLRP
 from brloss_d2.evaluation.matches import match_detections
-from brloss_d2.evaluation.protocols import evaluate_detections
+from brloss_d2.evaluation.protocols import evaluate_detections, read_ground_truth
 from tests.helpers import random_boxes
 
 AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
@@ -30,8 +27,7 @@ def evaluated(data, pairs, task, path, *, limit=100, official=True):
         for image, output in pairs
         for record in instances_to_coco_json(output["instances"], image["image_id"])
     ]
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(path))
+    truth = read_ground_truth(str(path))
     return evaluate_detections(truth, results, task, limits=[1, 10, limit], official=official)
 
 
@@ -124,8 +120,7 @@ def evaluated_boxes(path, objects, found):
     }
     path.write_text(json.dumps(data))
     results = [{**common, "bbox": box, "score": score} for box, score in found]
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(path))
+    truth = read_ground_truth(str(path))
     return evaluate_detections(truth, results, "bbox")
 
 

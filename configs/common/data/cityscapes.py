@@ -1,4 +1,4 @@
-"""Cityscapes with masks: short sides 800 to 1024, tested at full size, 1024 x 2048.
+"""Cityscapes with masks: short sides 800 to 1024, tested at the full size of 1024 x 2048.
 
 A detector without masks sets `dataloader.train.mapper.use_instance_mask=False` and
 `'dataloader.evaluator.tasks=[bbox]'`.

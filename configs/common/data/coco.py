@@ -1,7 +1,7 @@
 """COCO at one scale, short side 800: the 1x setting of the ranking-loss papers.
 
-Boxes alone are read; a recipe with masks sets `dataloader.train.mapper.use_instance_mask`. Longer
-trainings choose among several short sides: `augmentations[0].short_edge_length`.
+Only boxes are read; `coco_masks` reads masks too. Longer trainings choose among several short
+sides: `augmentations[0].short_edge_length`.
 """
 
 import detectron2.data.transforms as T

@@ -1,6 +1,6 @@
 """LVIS v1 with masks: short sides 640 to 800, images with rare categories repeated.
 
-The published models keep 300 detections an image above a score of 0.60: a matter of the model,
+The published models keep 300 detections per image above a score of 0.60, which the model decides:
 `test_topk_per_image` and `test_score_thresh`. A detector without masks sets
 `dataloader.train.mapper.use_instance_mask=False`.
 """
@@ -19,9 +19,9 @@ from brloss_d2.evaluation import LVISEvaluator
 
 _repeated = dict(dataset_dicts="${dataloader.train.dataset}", repeat_thresh=1e-3)
 
-# The published rule, 122 800 images an epoch; it is used below.
+# The published rule, 122 800 images per epoch; it is used below.
 repeat_ceil = L(RepeatFactorTrainingSampler)(repeat_factors=L(ceil_repeat_factors)(**_repeated))
-# detectron2's rule, fewer images an epoch: `dataloader.train.sampler = repeat_stochastic`.
+# detectron2's rule, fewer images per epoch: `dataloader.train.sampler = repeat_stochastic`.
 repeat_stochastic = L(RepeatFactorTrainingSampler)(
     repeat_factors=L(RepeatFactorTrainingSampler.repeat_factors_from_category_frequency)(
         **_repeated

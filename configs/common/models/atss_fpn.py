@@ -1,5 +1,6 @@
-"""ATSS with a ResNet-50 and FPN, laid out for the ranking losses: 3 square anchors a cell and no
-centerness branch. The criterion is left to the leaf.
+"""ATSS with a ResNet-50 and FPN, laid out for the ranking losses.
+
+3 square anchors per cell and no centerness branch. The leaf sets the criterion.
 """
 
 from detectron2.config import LazyCall as L

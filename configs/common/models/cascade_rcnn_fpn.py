@@ -1,7 +1,7 @@
-"""Cascade R-CNN with three stages, laid out for the ranking losses as `faster_rcnn_fpn` is: equal
-standard deviations and loss weights in all stages, no sampling, no anchors across the border.
+"""Cascade R-CNN with three stages, laid out for the ranking losses as `faster_rcnn_fpn` is.
 
-The criteria are left to the leaf: `model.proposal_generator.criterion` and that of each of
+Equal standard deviations and loss weights in all stages, no sampling, no anchors across the border.
+The leaf sets the criteria: `model.proposal_generator.criterion` and those of
 `model.roi_heads.box_predictors`.
 """
 

@@ -1,7 +1,7 @@
-"""Faster R-CNN with a ResNet-50 and FPN, laid out for the ranking losses: no sampling, soft
-quality, encoded boxes with standard deviations (0.1, 0.1, 0.2, 0.2) in both stages.
+"""Faster R-CNN with a ResNet-50 and FPN, laid out for the ranking losses.
 
-The criteria are left to the leaf: `model.proposal_generator.criterion` and
+No sampling, and encoded boxes with standard deviations (0.1, 0.1, 0.2, 0.2) in both stages. The
+leaf sets the criteria: `model.proposal_generator.criterion` and
 `model.roi_heads.box_predictor.criterion`.
 """
 

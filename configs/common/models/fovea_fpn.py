@@ -1,4 +1,4 @@
-"""FoveaBox with a ResNet-50 and FPN: one point a cell. The criterion is left to the leaf."""
+"""FoveaBox with a ResNet-50 and FPN: one point per cell. The leaf sets the criterion."""
 
 from detectron2.config import LazyCall as L
 

@@ -1,6 +1,6 @@
 """Mask R-CNN: the Faster R-CNN of `faster_rcnn_fpn` with a mask branch and low-quality matches.
 
-The criteria are left to the leaf, that of the masks at `model.roi_heads.mask_head.criterion`.
+The leaf sets the criteria, that of the masks at `model.roi_heads.mask_head.criterion`.
 """
 
 from detectron2.config import LazyCall as L

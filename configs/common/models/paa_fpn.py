@@ -1,5 +1,7 @@
-"""PAA with a ResNet-50 and FPN, laid out for the ranking losses: ATSS but for the assignment, which
-looks at the predictions, and score voting. The criterion is left to the leaf.
+"""PAA with a ResNet-50 and FPN, laid out for the ranking losses.
+
+It is ATSS except for the assignment, which uses the predictions, and for score voting. The leaf
+sets the criterion.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,4 +1,7 @@
-"""RetinaNet with the assigner of ATSS and 2 square anchors a cell. The criterion is the leaf's."""
+"""RetinaNet with the assigner of ATSS and 2 square anchors per cell.
+
+The leaf sets the criterion.
+"""
 
 from detectron2.config import LazyCall as L
 

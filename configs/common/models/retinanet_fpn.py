@@ -1,6 +1,6 @@
-"""RetinaNet with a ResNet-50 and FPN: 9 anchors a cell, assignment by IoU.
+"""RetinaNet with a ResNet-50 and FPN: 9 anchors per cell, assignment by IoU.
 
-The criterion is left to the leaf: `model.criterion`.
+The leaf sets the criterion: `model.criterion`.
 """
 
 from detectron2.config import LazyCall as L

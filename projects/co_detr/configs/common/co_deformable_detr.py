@@ -1,6 +1,6 @@
-"""Co-Deformable-DETR with a ResNet-50, the parts that all losses share.
+"""Co-Deformable-DETR with a ResNet-50: the parts that all losses share.
 
-Criteria, their weights and what they train on are set by `losses.py`.
+`losses.py` sets the criteria, their weights and what they train on.
 """
 
 from detectron2.config import LazyCall as L
@@ -61,7 +61,7 @@ model = L(CoDETR)(
         decoder=L(DeformableDecoder)(**_transformer),
         num_classes=80,
         num_queries=300,
-        # As published, through a mistake: one number a head. One for each channel: 256.
+        # As published, by mistake: one number per head. 256 would be one per channel.
         head_bias_dim=1,
         prior_prob=0.01,
     ),

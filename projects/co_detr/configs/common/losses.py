@@ -1,4 +1,4 @@
-"""What a loss sets in the model: criteria, their weights, and what they train on."""
+"""Losses of Co-Deformable-DETR: criteria, their weights, and what they train on."""
 
 from collections import OrderedDict
 
@@ -24,7 +24,7 @@ _AUXILIARY_WEIGHT = 12.0
 
 
 def use_brs(model):
-    """BRS-DETR: Bucketed Rank & Sort Loss in all heads, nothing sampled, self-balanced boxes."""
+    """Train BRS-DETR: BRS Loss in all heads, nothing sampled, self-balanced boxes."""
     model.query_losses.update(
         decoder=_brs(_query_boxes()), encoder=_brs(_query_boxes()), custom=_brs(_query_boxes())
     )
@@ -42,7 +42,7 @@ def use_brs(model):
 
 
 def use_focal(model):
-    """Co-DETR: focal loss for queries and the dense head, cross-entropy in the R-CNN."""
+    """Train Co-DETR: focal loss for queries and the dense head, cross-entropy in the R-CNN."""
     model.query_losses.update(decoder=_focal(), encoder=_focal(), custom=_focal())
     model.query_losses.matcher.cls_weight = 2.0
     model.proposal_generator.update(
@@ -76,7 +76,7 @@ def _brs(box_loss):
 
 
 def _focal():
-    """Half the published weights, 2, 5 and 2: `query_losses.weight` is the other factor."""
+    """Half the published weights 2, 5 and 2: the other factor is `query_losses.weight`."""
     return L(SigmoidCriterion)(
         cls_loss=L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0),
         box_loss=_query_boxes(),
