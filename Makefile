@@ -48,7 +48,7 @@ docs: $(INSTALLED)
 
 # One thread a worker: more of both are slower than either. Tests of a file share its fixtures.
 test: lint docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf $(VENV) $(SHAPES) $(DEMO) site .mypy_cache .pytest_cache .ruff_cache *.egg-info

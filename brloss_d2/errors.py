@@ -17,7 +17,7 @@ class InputError(Exception):
     """
 
 
-def user_message(error: InputError) -> str:
+def user_message(error: Exception) -> str:
     """Return the plain message of an `InputError`, wherever it was raised.
 
     A DataLoader worker process cannot send its exception as it is: torch raises a new one of the

@@ -1,5 +1,35 @@
-"""One thread for each test process: the suite runs them side by side."""
+"""One thread per test process, since the suite runs several of them; long tests come first."""
 
+from collections import Counter
+from pathlib import Path
+
+import pytest
 import torch
 
+# Files that take longest, most of them because they start programs. xdist would begin with the
+# files of most tests, and one process would work on these while the others have nothing to do.
+LONG = (
+    "docs/test_commands.py",
+    "engine/test_kill.py",
+    "engine/test_signals.py",
+    "engine/test_processes.py",
+    "test_installed.py",
+    "benchmarks/test_compare_losses.py",
+    "ops/test_triton.py",
+    "cli/test_convert.py",
+    "cli/test_predict.py",
+    "benchmarks/test_losses.py",
+    "engine/test_slurm.py",
+)
+
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sort the files for `pytest -n`: long ones first, then those of most tests."""
+    if not hasattr(config, "workerinput"):
+        return
+    folder, tests = Path(__file__).parent, Counter(item.path for item in items)
+    names = {path: path.relative_to(folder).as_posix() for path in tests}
+    place = {path: LONG.index(name) if name in LONG else len(LONG) for path, name in names.items()}
+    items.sort(key=lambda item: (place[item.path], -tests[item.path]))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONG
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "brloss_d2"
 
@@ -152,3 +154,7 @@ def test_no_cuda_calls_and_no_syncs_in_the_lower_layers():
             # Rows that other processes send, and positives that a pool of images has.
             known = ["tolist"] if path.name in ("pool_group.py", "matched.py") else []
             assert [x for x in found if x in ("cuda", "item", "tolist")] == known, path
+
+
+def test_the_long_tests_are_where_they_are_looked_for():
+    assert all((ROOT / "tests" / name).exists() for name in LONG)

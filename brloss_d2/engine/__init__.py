@@ -1,6 +1,6 @@
-"""Training and evaluation: config, processes, the loop."""
+"""Training and evaluation: configs, processes, the training loop and its hooks."""
 
-from brloss_d2.engine.config.defaults import train_defaults
+from brloss_d2.engine.config.defaults import train_defaults, train_keys
 from brloss_d2.engine.config.load import load_config
 from brloss_d2.engine.config.overrides import apply_overrides
 from brloss_d2.engine.launch import in_agreement, run
@@ -18,4 +18,5 @@ __all__ = [
     "main",
     "run",
     "train_defaults",
+    "train_keys",
 ]

@@ -21,109 +21,97 @@ Batch = list[dict[str, Any]]
 
 
 class ResumableLoader:
-    """A loader whose n-th image comes out the same whenever, and by whichever worker, it is loaded.
+    """A data loader whose n-th image is the same at any time and in any worker.
 
     The images of a run form one endless stream, in the order of the sampler. Each is mapped with
-    random numbers of its own, drawn from the seed and its place in the stream, so that the place
-    reached is all that a checkpoint has to hold. Images that wait for others of their aspect ratio
-    are loaded again.
+    random numbers of its own, drawn from the seed and its position in the stream, so that a
+    checkpoint only holds the position. Images that wait for others of their aspect ratio are
+    loaded again.
 
-    `with_workers` is torch's loader inside, if there is one.
+    This holds for the loaders of detectron2's `build_detection_train_loader` over a dataset with
+    indices and without `collate_fn`; others start from the beginning if a run is resumed. A mapper
+    must not keep a state of its own.
 
-    This is known of the loaders that detectron2's `build_detection_train_loader` makes, of a data
-    set with indices and without `collate_fn`; another one begins anew when a run is resumed. A
-    mapper may not keep a state of its own.
+    Args:
+        loader: endless batches. Its dataset and sampler are wrapped in place.
+        seed: seed of the run, the same in all processes.
+
+    Attributes:
+        torch_loader: torch's loader inside, which has the workers; None for other kinds.
+        next_position: position in the stream of the next image to be drawn.
+        waiting: earlier positions that wait for others of their aspect ratio.
     """
 
     def __init__(self, loader: Iterable[Batch], seed: int):
-        """
-        Args:
-            loader: endless batches. Its data set and sampler are wrapped in place.
-            seed: of the run, the same in all processes.
-        """
         self.loader, self.seed = loader, seed
         self.next_position = 0
-        # Positions before the next one that wait for others of their aspect ratio.
         self.waiting: list[int] = []
-        self.with_workers = _torch_loader(loader)
-        self._stream = _stream_of(loader)
-        if self._stream is not None:
-            self._stream.dataset = _PlacedDataset(self._stream.dataset, seed)
-            self._sampler = self._stream.sampler
+        inner: Any = loader
+        grouped = isinstance(inner, AspectRatioGroupedDataset)
+        inner = inner.dataset if grouped else inner
+        self.torch_loader = inner if isinstance(inner, DataLoader) else None
+        stream = getattr(self.torch_loader, "dataset", None)
+        self._stream: ToIterableDataset | None = None
+        if isinstance(stream, ToIterableDataset) and stream.shard_sampler:
+            if grouped:
+                # Workers take turns image by image, so that images keep the order of the sampler.
+                stream.shard_chunk_size = 1
+            if grouped or inner.collate_fn is trivial_batch_collator:
+                self._stream, self._sampler = stream, stream.sampler
+                stream.dataset = _PositionedDataset(stream.dataset, seed)
 
     def __iter__(self) -> Iterator[Batch]:
         if self._stream is None:
             yield from self.loader
             return
-        self._stream.sampler = _PlacedSampler(self._sampler, self.waiting, self.next_position)
-        with seeded((_LOADER, self.seed)):  # with the first batch torch draws a seed for workers
+        self._stream.sampler = _PositionedSampler(self._sampler, self.waiting, self.next_position)
+        with seeded((_LOADER, self.seed)):  # torch draws a seed for workers with the first batch
             batches = iter(self.loader)
             first = next(batches)
         for batch in chain([first], batches):
-            self._advance([image.pop(_POSITION) for image in batch])
+            positions = [image.pop(_POSITION) for image in batch]
+            # The image that completes a batch is the last one drawn.
+            end = max(self.next_position, max(positions) + 1)
+            drawn = chain(self.waiting, range(self.next_position, end))
+            self.waiting = sorted(set(drawn) - set(positions))
+            self.next_position = end
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the stream."""
+        """Return the position in the stream."""
         return {"next_position": self.next_position, "waiting": list(self.waiting)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to a place in the stream, before the first batch is taken."""
+        """Go to a position in the stream, before the first batch is taken."""
         self.next_position, self.waiting = state["next_position"], list(state["waiting"])
         if self._stream is None:
             logger.warning(
-                "The order of this data loader is not known: its data begin anew. Expected one of "
-                "detectron2's build_detection_train_loader, over a list or a data set with indices."
+                "The order of this data loader is unknown: its data start from the beginning. "
+                "Expected one of detectron2's build_detection_train_loader, over a list or a "
+                "dataset with indices."
             )
 
-    def _advance(self, positions: list[int]) -> None:
-        # The image that completes a batch is the last one drawn.
-        end = max(self.next_position, max(positions) + 1)
-        drawn = chain(self.waiting, range(self.next_position, end))
-        self.waiting = sorted(set(drawn) - set(positions))
-        self.next_position = end
 
-
-class _PlacedSampler:
+class _PositionedSampler:
     """Pairs (position, index) of a sampler's stream, from a position on."""
 
     def __init__(self, sampler: Iterable[int], waiting: Iterable[int], start: int):
-        self.sampler, self.waiting, self.start = sampler, list(waiting), start
+        self.sampler, self.waiting, self.start = sampler, set(waiting), start
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         stream = enumerate(self.sampler)
-        waiting = set(self.waiting)
-        for pair in islice(stream, self.start):
-            if pair[0] in waiting:
-                yield pair
+        yield from (pair for pair in islice(stream, self.start) if pair[0] in self.waiting)
         yield from stream
 
 
-class _PlacedDataset(Dataset):
-    """The images of a data set, each mapped with the random numbers of its place in the stream."""
+class _PositionedDataset(Dataset):
+    """Images of a dataset, each mapped with the random numbers of its position in the stream."""
 
     def __init__(self, dataset: Dataset, seed: int):
         self.dataset, self.seed = dataset, seed
         self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
 
-    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
-        position, index = place
+    def __getitem__(self, pair: tuple[int, int]) -> dict[str, Any]:
+        position, index = pair
         with seeded((_IMAGE, self.seed, position * self.world_size + self.rank)):
             return {**self.dataset[index], _POSITION: position}
-
-
-def _torch_loader(loader: Any) -> DataLoader | None:
-    inner = loader.dataset if isinstance(loader, AspectRatioGroupedDataset) else loader
-    return inner if isinstance(inner, DataLoader) else None
-
-
-def _stream_of(loader: Any) -> ToIterableDataset | None:
-    """Find what a loader of `build_detection_train_loader` reads from; None for another one."""
-    inner, grouped = _torch_loader(loader), isinstance(loader, AspectRatioGroupedDataset)
-    stream = getattr(inner, "dataset", None)
-    if not isinstance(stream, ToIterableDataset) or not stream.shard_sampler:
-        return None
-    if grouped:
-        # Workers take turns image by image then, so that the images come in the sampler's order.
-        stream.shard_chunk_size = 1
-    return stream if grouped or inner.collate_fn is trivial_batch_collator else None

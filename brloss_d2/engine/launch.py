@@ -1,16 +1,17 @@
-"""Start one or several processes, and report what goes wrong in any of them once."""
+"""Processes of a run: start or join them, and report an error in any of them once."""
 
 import argparse
 import atexit
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,17 +20,18 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
 from brloss_d2.engine.hooks.signals import SIGNALS
-from brloss_d2.engine.slurm import torchrun_variables
 from brloss_d2.engine.trainer import NonFiniteLossError
 from brloss_d2.errors import InputError, user_message
 
-USER_ERRORS = (InputError, NonFiniteLossError)
+_USER_ERRORS = (InputError, NonFiniteLossError)
 _EXIT_STATUS = 1
-# As a shell has it of a process that a signal has ended; this is also ours after a graceful stop.
+# Exit status of a shell for a process that a signal has ended; also ours after a graceful stop.
 _STOPPED = {128 + number: 128 + number for number in SIGNALS} | {-n: 128 + n for n in SIGNALS}
-# Time for the launcher to end this process, when it fails only because another one has.
+# Time for the launcher to end this process if it fails only because another one has failed.
 _PEER_SECONDS = 5.0
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+# Ports for srun, by the number of the job; below those that systems hand out.
+_FIRST_PORT, _PORTS = 15_000, 10_000
 
 T = TypeVar("T")
 
@@ -38,22 +40,26 @@ def run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
     """Run `main(args)` in as many processes as the command line, torchrun or srun asks for.
 
     A mistake of the user ends the program with one line on stderr and exit status 1; a run that a
-    signal has stopped ends with 128 + the signal's number.
+    signal has stopped ends with 128 + the number of the signal.
 
     Args:
-        main: a function that can be imported, since other processes do so.
-        args: the result of `detectron2.engine.default_argument_parser`. Under torchrun and srun,
-            which have started the processes, its options on their number are ignored.
+        main: function that other processes can import.
+        args: options of the command line: `num_gpus`, `num_machines`, `machine_rank` and
+            `dist_url`, which are ignored under torchrun and srun, and those of `main`.
     """
     with _reported():
         is_joined = _join()
     if is_joined:
         _worker(main, args)
         return
-    with _reported():
-        _check_processes(args)
     several = args.num_gpus * args.num_machines > 1
     with _reported(), _signals_passed_on() if several else nullcontext():
+        if args.num_gpus < 1 or args.num_machines < 1:
+            raise InputError("--num-gpus and --num-machines have to be at least 1.")
+        if args.num_machines > 1 and args.dist_url == "auto":
+            raise InputError("--num-machines needs --dist-url tcp://ADDRESS:PORT of machine 0.")
+        if torch.cuda.is_available() and args.num_gpus > 1:
+            _check_gpus(args.num_gpus)
         launch(
             _worker,
             args.num_gpus,
@@ -65,16 +71,16 @@ def run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
 
 
 def in_agreement(step: Callable[[], T]) -> T:
-    """Run a step in every process; if it fails in any of them, report it and leave all.
+    """Run a step in every process; if it fails in any of them, report it once and exit all.
 
-    Without this, processes that have failed alike would all say so, and one that has not would
-    wait for the others.
+    Otherwise all processes would report the same failure, and one without a failure would wait for
+    the others.
 
     Args:
-        step: a function without collective operations.
+        step: function without collective operations.
 
     Raises:
-        InputError: there is only one process, and the step has raised it.
+        InputError: the step has raised it and there is only one process.
     """
     if comm.get_world_size() == 1:
         return step()
@@ -88,15 +94,81 @@ def in_agreement(step: Callable[[], T]) -> T:
         if comm.is_main_process():
             for message in dict.fromkeys(failures):
                 _print_error(message)
-        comm.synchronize()  # the launcher ends all processes when the first one leaves
+        comm.synchronize()  # the launcher ends all processes as soon as one exits
         sys.exit(_EXIT_STATUS)
     return result
 
 
+def torchrun_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """Translate the environment of a SLURM task; empty unless srun has started several tasks.
+
+    Processes meet at the first node of the step, at a port that depends on the number of the job;
+    MASTER_ADDR and MASTER_PORT override both.
+
+    Args:
+        env: environment variables.
+
+    Raises:
+        InputError: the nodes have different numbers of tasks.
+    """
+    if int(env.get("SLURM_STEP_NUM_TASKS", 1)) < 2:
+        return {}
+    tasks = env["SLURM_STEP_TASKS_PER_NODE"]  # such as 8(x2), or 8,4
+    per_node = set(re.findall(r"(?:^|,)(\d+)", tasks))
+    if len(per_node) > 1:
+        raise InputError(
+            f"srun has started {tasks} tasks on its nodes: expected the same number on each node, "
+            "--ntasks-per-node=N."
+        )
+    port = _FIRST_PORT + int(env.get("SLURM_JOB_ID", 0)) % _PORTS
+    return {
+        "RANK": env["SLURM_PROCID"],
+        "WORLD_SIZE": env["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": env["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": per_node.pop(),
+        "MASTER_ADDR": env.get("MASTER_ADDR") or first_node(env["SLURM_STEP_NODELIST"]),
+        "MASTER_PORT": env.get("MASTER_PORT") or str(port),
+    }
+
+
+def first_node(nodes: str) -> str:
+    """Return the first name of a SLURM list such as `gpu[07-09,12],login1`."""
+    return re.sub(r"^([^,\[]*)(?:\[([^],-]+)[^]]*\])?([^,]*).*$", r"\1\2\3", nodes)
+
+
+def _join() -> bool:
+    """Join the other processes if torchrun or srun has started them; tell whether it has."""
+    by_srun: dict[str, str] = {}
+    if not all(name in os.environ for name in _TORCHRUN):
+        by_srun = torchrun_variables(os.environ)
+        if not by_srun:
+            return False
+        os.environ.update(by_srun)
+    local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    has_gpu = torch.cuda.is_available()
+    if has_gpu:
+        # srun may show each of its tasks only one GPU, its own.
+        own = by_srun and torch.cuda.device_count() == 1
+        if not own:
+            _check_gpus(local_size)
+        torch.cuda.set_device(0 if own else local_rank)
+    dist.init_process_group("nccl" if has_gpu else "gloo", init_method="env://")
+    comm.create_local_process_group(local_size)
+    return True
+
+
+def _check_gpus(wanted: int) -> None:
+    if wanted > torch.cuda.device_count():
+        raise InputError(
+            f"{wanted} processes need as many GPUs; this machine has {torch.cuda.device_count()}. "
+            "(CUDA_VISIBLE_DEVICES= runs them on the CPU.)"
+        )
+
+
 def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     if dist.is_initialized():
-        # The launcher's way to start processes would hold for those that load data too: a new
-        # Python and its imports for each of them, at every start of a loader.
+        # The start method of the launcher, spawn, would also hold for data loaders: a new Python
+        # with all imports per worker, at every start of a loader.
         multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     try:
         with _reported():
@@ -107,18 +179,18 @@ def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace
     _leave(0)
 
 
-def _leave(status: int) -> None:
-    """End one process of several without taking its interpreter down.
+def _leave(status: Any) -> None:
+    """End one process of several without a shutdown of its interpreter.
 
-    That may abort the process (seen under gloo, once in some twenty runs: "terminate called"),
-    because threads of the process group outlive the interpreter.
+    The shutdown may abort the process (seen under gloo, about once in twenty runs: "terminate
+    called"), because threads of the process group outlive the interpreter.
     """
     if not dist.is_initialized():
         return
     if status == 0:
-        comm.synchronize()  # the first process serves the others' connections
+        comm.synchronize()  # the main process serves the connections of the others
         dist.destroy_process_group()
-    atexit._run_exitfuncs()  # ends the processes that load data, closes the log
+    atexit._run_exitfuncs()  # ends the workers of data loaders, closes the log
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -126,9 +198,10 @@ def _leave(status: int) -> None:
 
 @contextmanager
 def _reported() -> Iterator[None]:
+    """Turn exceptions of the block into messages and an exit status."""
     try:
         yield
-    except USER_ERRORS as error:
+    except _USER_ERRORS as error:
         _print_error(user_message(error))
         sys.exit(_EXIT_STATUS)
     except ProcessExitedException as error:
@@ -136,7 +209,7 @@ def _reported() -> Iterator[None]:
             sys.exit(_STOPPED[error.exit_code])
         if error.exit_code != _EXIT_STATUS:
             raise
-        sys.exit(_EXIT_STATUS)  # the process itself has said why
+        sys.exit(_EXIT_STATUS)  # the process itself has reported the error
     except Exception as error:
         if comm.get_world_size() > 1:
             time.sleep(_PEER_SECONDS)
@@ -151,7 +224,7 @@ def _print_error(message: str) -> None:
 
 
 def _to_log_file(message: str, error: Exception | None = None) -> None:
-    """Write to log.txt alone, if there is one by now: stderr tells the same to the terminal."""
+    """Write to log.txt only, if it is open: the terminal gets the message on stderr."""
     logger = logging.getLogger("brloss_d2")
     trace = (type(error), error, error.__traceback__) if error else None
     record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), trace)
@@ -160,34 +233,14 @@ def _to_log_file(message: str, error: Exception | None = None) -> None:
             handler.handle(record)
 
 
-def _join() -> bool:
-    """Meet the other processes if torchrun or srun has started them."""
-    by_srun = {}
-    if not all(name in os.environ for name in _TORCHRUN):
-        by_srun = torchrun_variables(os.environ)
-        if not by_srun:
-            return False
-        os.environ.update(by_srun)
-    local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    has_gpu = torch.cuda.is_available()
-    if has_gpu:
-        # srun may show each of its tasks only the GPU that is its own.
-        own = by_srun and torch.cuda.device_count() == 1
-        if not own:
-            _check_gpus(local_size)
-        torch.cuda.set_device(0 if own else local_rank)
-    dist.init_process_group("nccl" if has_gpu else "gloo", init_method="env://")
-    comm.create_local_process_group(local_size)
-    return True
-
-
 @contextmanager
 def _signals_passed_on() -> Iterator[None]:
-    """Let the processes that this one starts stop in good order, and wait for them."""
+    """Pass signals on to the processes that this one has started, and wait until they stop."""
 
     def pass_on(number: int, frame: object) -> None:
         for child in multiprocessing.active_children():
-            os.kill(child.pid, number)
+            if child.pid is not None:
+                os.kill(child.pid, number)
 
     before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
@@ -195,20 +248,3 @@ def _signals_passed_on() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _check_processes(args: argparse.Namespace) -> None:
-    if args.num_gpus < 1 or args.num_machines < 1:
-        raise InputError("--num-gpus and --num-machines have to be at least 1.")
-    if args.num_machines > 1 and args.dist_url == "auto":
-        raise InputError("--num-machines needs --dist-url tcp://ADDRESS:PORT of machine 0.")
-    if torch.cuda.is_available() and args.num_gpus > 1:
-        _check_gpus(args.num_gpus)
-
-
-def _check_gpus(wanted: int) -> None:
-    if wanted > torch.cuda.device_count():
-        raise InputError(
-            f"{wanted} processes need as many GPUs; this machine has {torch.cuda.device_count()}. "
-            "(CUDA_VISIBLE_DEVICES= runs them on the CPU.)"
-        )

@@ -1,4 +1,4 @@
-"""Random numbers: one seed for a run, and their state where it has to be kept."""
+"""Random numbers: one seed per run, and the state of the generators."""
 
 import os
 import random
@@ -17,13 +17,13 @@ _CUBLAS_WORKSPACE = ":4096:8"
 
 
 def seed_run(seed: int) -> int:
-    """Seed every generator of this process.
+    """Seed every generator of this process, which draws from the seed of the run plus its rank.
 
     Args:
-        seed: the seed of the run, the same in all processes; a negative one asks for a new seed.
+        seed: seed of the run, the same in all processes; a negative one asks for a new seed.
 
     Returns:
-        The seed of the run. Process r draws from `seed + r`.
+        The seed of the run.
     """
     if seed < 0:
         seed = comm.shared_random_seed()
@@ -32,9 +32,9 @@ def seed_run(seed: int) -> int:
 
 
 def make_deterministic() -> None:
-    """Choose operations that give the same bits twice; torch warns of those that have none."""
+    """Choose operations that return the same bits twice; torch warns if there are none."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", _CUBLAS_WORKSPACE)
-    # Once an operation, not once a call.
+    # Once per operation, not once per call.
     warnings.filterwarnings("once", message=".* does not have a deterministic implementation")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.deterministic = True
@@ -43,7 +43,8 @@ def make_deterministic() -> None:
 
 def rng_state() -> dict[str, Any]:
     """Return the state of the generators of Python, numpy and torch, as plain values."""
-    name, keys, *rest = np.random.get_state()
+    array: Any = np.random.get_state()
+    name, keys, *rest = array
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
@@ -53,7 +54,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Restore what `rng_state` has returned."""
+    """Restore the result of `rng_state`."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
@@ -64,7 +65,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 @contextmanager
 def preserved_rng() -> Iterator[None]:
-    """Let what runs inside draw random numbers without a trace."""
+    """Restore the state of all generators at the end of the block."""
     state = rng_state()
     try:
         yield
@@ -74,7 +75,7 @@ def preserved_rng() -> Iterator[None]:
 
 @contextmanager
 def seeded(key: Sequence[int]) -> Iterator[None]:
-    """Let what runs inside on the CPU draw the random numbers that belong to a key, and no others.
+    """Seed the generators of the CPU by a key inside the block, and restore them at its end.
 
     Args:
         key: non-negative numbers.

@@ -1,4 +1,4 @@
-"""Train or evaluate what a config describes."""
+"""Training and evaluation of the model that a config describes."""
 
 import argparse
 import logging
@@ -24,7 +24,7 @@ from brloss_d2.engine.hooks.checkpoints import BestCheckpointer, EarlyStopping, 
 from brloss_d2.engine.hooks.ema import EMA
 from brloss_d2.engine.hooks.evaluation import EvalHook, evaluate, results_table
 from brloss_d2.engine.hooks.run_state import RunState
-from brloss_d2.engine.hooks.schedule import guard_of, scale_lr
+from brloss_d2.engine.hooks.schedule import ScheduleGuard, scale_lr
 from brloss_d2.engine.hooks.signals import StopSignals
 from brloss_d2.engine.hooks.writers import History, PeriodicWriter, ProgressBar
 from brloss_d2.engine.launch import in_agreement
@@ -36,31 +36,39 @@ logger = logging.getLogger(__name__)
 
 
 def main(args: argparse.Namespace) -> None:
-    """Do what a command line asks for, in one process of possibly several.
+    """Train or evaluate as a command line says, in one process of possibly several.
 
-    Exits with 128 + the signal's number when a signal has stopped training.
+    Exits with 128 + the number of the signal if a signal has stopped training.
 
     Args:
-        args: the result of `detectron2.engine.default_argument_parser`.
+        args: options of the command line: `config_file`, `opts`, `resume` and `eval_only`.
 
     Raises:
-        InputError: a mistake of the user, found before anything was written where possible.
+        InputError: a mistake of the user, found before anything is written if possible.
         NonFiniteLossError: training has diverged.
     """
     job = in_agreement(lambda: prepare(args))
     _set_up(job, args)
     if args.eval_only:
-        _evaluate(job)
+
+        def load() -> nn.Module:
+            model = _build_model(job)
+            Checkpointer(model, strict=True).load(job.checkpoint)
+            return model
+
+        _report(job, evaluate(job.cfg, in_agreement(load)), job.checkpoint)
     else:
         _train(job)
 
 
 def _set_up(job: Job, args: argparse.Namespace) -> None:
     """Start logging, write config.yaml, and set up torch."""
-    # Without its config_file detectron2 does not log that file, which the effective config repeats.
+    # Without config_file detectron2 does not log that file, which the effective config repeats.
     default_setup(job.cfg, argparse.Namespace(eval_only=args.eval_only))
-    _hush_detectron2()
-    setup_logger(job.output_dir, distributed_rank=comm.get_rank(), name="brloss_d2")
+    # Warnings of recent torch about detectron2's code, which no user can fix.
+    warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    setup_logger(job.cfg.train.output_dir, distributed_rank=comm.get_rank(), name="brloss_d2")
     logger.info("Command line: %s", shlex.join(sys.argv))
     if job.cfg.train.deterministic:
         make_deterministic()
@@ -69,54 +77,55 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
     if job.cfg.train.num_threads:
         torch.set_num_threads(job.cfg.train.num_threads)
     if comm.is_main_process():
-        with open(os.path.join(job.output_dir, "config.yaml"), encoding="utf-8") as file:
+        with open(os.path.join(job.cfg.train.output_dir, "config.yaml"), encoding="utf-8") as file:
             logger.info("Effective config:\n%s", file.read())
     if args.resume and not args.eval_only and not job.resume:
-        logger.warning("Nothing to resume in %s: starting anew.", job.output_dir)
-    if job.own_data is not None:
+        logger.warning("Nothing to resume in %s: starting a new run.", job.cfg.train.output_dir)
+    if job.custom_data is not None:
         if comm.is_main_process():
-            write_categories(job.output_dir, job.own_data.val.categories)
-        logger.info("Own data, %d classes:\n%s", job.own_data.num_classes, job.own_data)
+            write_categories(job.cfg.train.output_dir, job.custom_data.val.categories)
+        logger.info("Custom dataset, %d classes:\n%s", job.custom_data.num_classes, job.custom_data)
 
 
-def _hush_detectron2() -> None:
-    """Silence what recent versions of torch say of detectron2's code; no user can mend it."""
-    warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
-
-
-def _evaluate(job: Job) -> None:
-    def load() -> nn.Module:
-        model = _build_model(job)
-        Checkpointer(model, strict=True).load(job.checkpoint)
-        return model
-
-    _report(job, evaluate(job.cfg, in_agreement(load)), job.checkpoint)
+def _build_model(job: Job) -> nn.Module:
+    model = instantiate(job.cfg.model).to(job.device)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    logger.info("%s with %.1f M parameters on %s", type(model).__name__, size / 1e6, job.device)
+    return model
 
 
 def _train(job: Job) -> None:
     run = _build_run(job)
+    trainer = run.trainer
     start = in_agreement(lambda: _load(job, run))
     max_iter = job.cfg.train.max_iter
     if start < max_iter and not (run.early_stopping and run.early_stopping.is_over):
-        run.trainer.data_loader = run.state.take(_training_data(job, run.state.seed))
-        run.trainer.model = _distributed(job, run.model)
-        run.trainer.train(start, max_iter)
+        with seeded((run.state.seed,)):  # samplers draw their seed
+            loader = ResumableLoader(instantiate(job.cfg.dataloader.train), run.state.seed)
+        trainer.data_loader = run.state.track(loader)
+        # detectron2 would name a GPU on the CPU too, and not the only one that srun shows.
+        devices = [torch.cuda.current_device()] if job.device.type == "cuda" else None
+        trainer.model = create_ddp_model(run.model, device_ids=devices, **job.cfg.train.ddp)
+        trainer.train(start, max_iter)
     else:
         logger.info("Training has finished before: %d of %d iterations.", start, max_iter)
         if can_evaluate(job.cfg):
             run.evaluate()
-    if run.trainer.stop_reason:
-        _say_stopped(run.trainer)
+    if trainer.stop_reason:
+        logger.info(
+            "%s: stopped after %d of %d iterations.%s",
+            *(trainer.stop_reason, trainer.iter + 1, max_iter),
+            "" if trainer.is_finished else " The same command with --resume continues.",
+        )
     _report(job, run.results, run.checkpointer.get_checkpoint_file())
-    if run.trainer.stop_reason and not run.trainer.is_finished:
-        comm.synchronize()  # the launcher ends all processes when the first one leaves
+    if trainer.stop_reason and not trainer.is_finished:
+        comm.synchronize()  # the launcher ends all processes as soon as one exits
         sys.exit(128 + run.signals.received)
 
 
 @dataclass
 class _Run:
-    """The parts of a training run."""
+    """Parts of a training run."""
 
     job: Job
     model: nn.Module
@@ -130,83 +139,66 @@ class _Run:
     results: dict[str, Any] = field(default_factory=dict)
 
     def evaluate(self) -> dict[str, Any]:
-        """Evaluate and leave the numbers in `results` for the end of the run."""
+        """Evaluate, and keep the results for the end of the run."""
         self.results.clear()
         self.results.update(evaluate(self.job.cfg, self.model, self.ema))
         return self.results
 
 
 def _build_run(job: Job) -> _Run:
-    train = job.cfg.train
+    cfg, train = job.cfg, job.cfg.train
     seed = seed_run(train.seed)
     model = _build_model(job)
-    trainer = _build_trainer(job, model)
-    run = _Run(
-        job,
-        model,
-        trainer,
-        Checkpointer(model, job.output_dir, strict=job.resume, trainer=trainer),
-        RunState(model, seed),
-        EMA(model, train.ema.decay) if train.ema.enabled else None,
-        StopSignals(),
-    )
-    if train.best_metric and can_evaluate(job.cfg):
-        run.best = BestCheckpointer(run.checkpointer, train.best_metric, train.best_mode, run.ema)
-    if train.early_stopping.patience:
-        run.early_stopping = EarlyStopping(run.best, train.early_stopping.patience)
-    trainer.register_hooks(_hooks(job, run))
-    return run
-
-
-def _build_model(job: Job) -> nn.Module:
-    model = instantiate(job.cfg.model).to(job.device)
-    size = sum(parameter.numel() for parameter in model.parameters())
-    logger.info("%s with %.1f M parameters on %s", type(model).__name__, size / 1e6, job.device)
-    return model
-
-
-def _build_trainer(job: Job, model: nn.Module) -> Trainer:
-    cfg, train = job.cfg, job.cfg.train
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     scale_lr(optimizer, cfg)
-    return Trainer(
+    trainer = Trainer(
         model,
-        (),  # until it is known where in the data to start
+        (),  # set once the position to start at is known
         optimizer,
         amp_dtype=getattr(torch, train.amp.dtype) if train.amp.enabled else None,
         clip_grad_norm=train.clip_grad_norm,
         accumulate=train.accumulate,
     )
+    run = _Run(
+        job,
+        model,
+        trainer,
+        Checkpointer(model, job.cfg.train.output_dir, strict=job.resume, trainer=trainer),
+        RunState(model, seed),
+        EMA(model, train.ema.decay) if train.ema.enabled else None,
+        StopSignals(),
+    )
+    if train.best_metric and can_evaluate(cfg):
+        run.best = BestCheckpointer(run.checkpointer, train.best_metric, train.best_mode, run.ema)
+        if train.early_stopping.patience:
+            run.early_stopping = EarlyStopping(run.best, train.early_stopping.patience)
+    trainer.register_hooks(_hooks(run))
+    return run
 
 
-def _hooks(job: Job, run: _Run) -> list[hooks.HookBase | None]:
-    train = job.cfg.train
+def _hooks(run: _Run) -> list[hooks.HookBase | None]:
+    cfg, train = run.job.cfg, run.job.cfg.train
     is_main = comm.is_main_process()
-    scheduler = instantiate(job.cfg.lr_multiplier)
+    scheduler = instantiate(cfg.lr_multiplier)
     saver = Saver(run.checkpointer, **train.checkpointer, ema=run.ema)
     listeners = [hook for hook in (run.best, run.early_stopping, saver) if hook is not None]
     return [
         hooks.IterationTimer(),
         History(),
-        guard_of(job.cfg, run.trainer.optimizer, scheduler),
+        ScheduleGuard.from_config(cfg, run.trainer.optimizer, scheduler),
         hooks.LRScheduler(scheduler=scheduler),
         run.ema,
         saver,
-        EvalHook(train.eval_period, run.evaluate, listeners) if can_evaluate(job.cfg) else None,
+        EvalHook(train.eval_period, run.evaluate, listeners) if can_evaluate(cfg) else None,
         run.best,
         run.early_stopping,
         run.state,
         run.signals,
         ProgressBar(sys.stdout) if is_main and sys.stdout.isatty() else None,
-        # Last, so that it writes what the others have found.
-        PeriodicWriter(job.cfg) if is_main else None,
+        # Last, so that it writes the metrics of the others.
+        PeriodicWriter(cfg) if is_main else None,
     ]
-
-
-def _training_data(job: Job, seed: int) -> ResumableLoader:
-    with seeded((seed,)):  # samplers draw their seed
-        return ResumableLoader(instantiate(job.cfg.dataloader.train), seed)
 
 
 def _load(job: Job, run: _Run) -> int:
@@ -225,24 +217,9 @@ def _load(job: Job, run: _Run) -> int:
     return start
 
 
-def _distributed(job: Job, model: nn.Module) -> nn.Module:
-    is_gpu = job.device.type == "cuda"
-    # detectron2 would name a GPU on the CPU too, and not the one that srun shows alone.
-    devices = [torch.cuda.current_device()] if is_gpu else None
-    return create_ddp_model(model, device_ids=devices, **job.cfg.train.ddp)
-
-
 def _report(job: Job, results: Mapping[str, Any], checkpoint: str) -> None:
-    if not comm.is_main_process():
-        return
-    table = f"Results:\n{results_table(results)}\n" if results else ""
-    log = os.path.join(job.output_dir, "log.txt")
-    logger.info("Done.\n%sCheckpoint: %s\nLog:        %s", table, checkpoint, log)
-
-
-def _say_stopped(trainer: Trainer) -> None:
-    logger.info(
-        "%s: stopped after %d of %d iterations.%s",
-        *(trainer.stop_reason, trainer.iter + 1, trainer.max_iter),
-        "" if trainer.is_finished else " The same command with --resume continues.",
-    )
+    """Log the results and where the files of the run are."""
+    if comm.is_main_process():
+        table = f"Results:\n{results_table(results)}\n" if results else ""
+        log = os.path.join(job.cfg.train.output_dir, "log.txt")
+        logger.info("Done.\n%sCheckpoint: %s\nLog:        %s", table, checkpoint, log)

@@ -91,20 +91,9 @@ class Evaluation:
         Returns:
             Detection id -> object id, 0 for a false positive; ids of the objects to be found.
         """
-        params = self.computed.params
         if self.package == "hotcoco":
-            # Again with one threshold and one range: the first evaluation returns its matches only
-            # as Python objects of all thresholds and ranges, which takes longer than matching.
-            lvis = bool(self.metrics)
-            again = hotcoco.COCOeval(self.computed.coco_gt, self.computed.coco_dt, self.task, lvis)
-            again.params.imgIds, again.params.maxDets = params.imgIds, params.maxDets
-            again.params.areaRng = [params.areaRng[params.areaRngLbl.index(area)]]
-            again.params.areaRngLbl, again.params.iouThrs = [area], [iou_threshold]
-            again.evaluate()
-            result = again.image_diagnostics(iou_thr=iou_threshold)
-            states, taken = result["dt_status"].items(), result["dt_match"]
-            matched = {id_: taken[id_] if state == "tp" else 0 for id_, state in states}
-            return matched, list(result["gt_status"])
+            return self._pairs_of_hotcoco(iou_threshold, area)
+        params = self.computed.params
         if self.package == "lvis":
             cells, keys, thresholds = self.computed.eval_imgs, _LVIS_CELL, params.iou_thrs
             wanted = params.area_rng[params.area_rng_lbl.index(area)]
@@ -121,6 +110,22 @@ class Evaluation:
                 pairs.update({id_: int(object_) for id_, object_, skip in columns if not skip})
                 objects += [id_ for id_, skip in zip(truth, truth_ignored, strict=True) if not skip]
         return pairs, objects
+
+    def _pairs_of_hotcoco(
+        self, iou_threshold: float, area: str
+    ) -> tuple[dict[int, int], list[int]]:
+        # Its cells take longer to become Python objects than a second evaluation with one range
+        # of areas, the only one that `image_diagnostics` looks at.
+        params, lvis = self.computed.params, bool(self.metrics)
+        again = hotcoco.COCOeval(self.computed.coco_gt, self.computed.coco_dt, self.task, lvis)
+        again.params.imgIds, again.params.maxDets = params.imgIds, params.maxDets
+        again.params.areaRng = [params.areaRng[params.areaRngLbl.index(area)]]
+        again.params.areaRngLbl, again.params.iouThrs = [area], [iou_threshold]
+        again.evaluate()
+        result = again.image_diagnostics(iou_thr=iou_threshold)
+        states, taken = result["dt_status"].items(), result["dt_match"]
+        pairs = {id_: taken[id_] if state == "tp" else 0 for id_, state in states}
+        return pairs, list(result["gt_status"])
 
 
 def evaluate_detections(

@@ -1,4 +1,4 @@
-"""The one table of what makes the commands of the docs quick, or keeps them from running in CI."""
+"""Quick forms of the commands in the documents, and the commands that cannot run in tests."""
 
 import re
 from collections.abc import Callable
@@ -17,7 +17,7 @@ INSTALLED = {
     "brloss-export": "tools/export.py",
     "brloss-configs": "tools/list_configs.py",
 }
-# What stands for something else in the text, such as the reader's own things.
+# Placeholders in the text, such as files of the reader.
 PLACEHOLDERS = {
     "CONFIG": CONFIG,
     "FOLDER": SHAPES,
@@ -28,14 +28,14 @@ PLACEHOLDERS = {
     ),
 }
 VARIABLES = {"BCCD": SHAPES}
-OWN_DATA = [
+CUSTOM_DATA = [
     f"data.train={SHAPES}/annotations/instances_train.json",
     f"data.train_images={SHAPES}/train",
     f"data.val={SHAPES}/annotations/instances_val.json",
     f"data.val_images={SHAPES}/val",
 ]
-# (pattern, why it cannot run). Of make the targets are checked, of pip the paths, of train_net.py
-# that the arguments parse and the config takes its overrides.
+# (pattern, why it cannot run). Checked instead: the targets of make, the paths of pip, and for
+# train_net.py that arguments and overrides of the config are valid.
 NOT_RUN = [
     (r"^(python -m )?pip install ", "downloads"),
     (r"^python3 -m venv ", "the test has its own environment"),
@@ -46,9 +46,9 @@ NOT_RUN = [
     (r"^python train_net\.py .*co_deformable_detr.* --eval-only", "needs trained weights"),
     (r"^python tools/convert_checkpoint\.py .*co_deformable_detr", "needs published weights"),
 ]
-# Programs that need nothing of what was there before: the same quick form runs once for all docs.
+# Programs that do not depend on earlier commands: the same quick form runs once for all documents.
 ONCE = ("benchmarks/losses.py", "benchmarks/bucketing.py", "tools/compare_losses.py")
-# Arguments added to those of a program; the last one given counts.
+# Arguments added to those of a program; the last value of an option counts.
 QUICK = {
     "tools/make_shapes.py": ["--train", "12", "--val", "4", "--overwrite"],
     "tools/make_miniatures.py": ["--train", "4", "--val", "2", "--output", "miniatures"],
@@ -62,7 +62,9 @@ QUICK = {
     "benchmarks/detectors.py": ["--quick", "--device", "cpu", "--output", "detectors.csv"],
     "benchmarks/bucketing.py": ["--quick", "--output", "bucketing"],
     "tools/draw_losses.py": ["--losses", "ap", "--output", "pictures"],
-    "tools/compare_losses.py": ["--seeds", "1", "--quick", "--iterations", "2", "--images", "4"],
+    "tools/compare_losses.py": [
+        *("--seeds", "1", "--evaluations", "1", "--iterations", "2", "--images", "4"),
+    ],
     "tools/gpu_report.py": ["--list"],
     "demo/demo.py": [
         *("--device", "cpu"),
@@ -110,6 +112,12 @@ def quick_form(words: list[str]) -> Quick:
     return Quick([script, *change(arguments), *QUICK.get(script, [])])
 
 
+def runs_once(words: list[str]) -> bool:
+    """Say whether a quick form does the same wherever it is: one of `ONCE`, or a new training."""
+    new = words[0] == "train_net.py" and not {"--resume", "--eval-only"} & set(words)
+    return new or words[0] in ONCE
+
+
 def _without_launcher(words: list[str]) -> list[str]:
     """One process of the clone, whatever `torchrun`, `srun` and installed programs start."""
     if words[0] in ("torchrun", "srun") and "train_net.py" in words:
@@ -128,16 +136,16 @@ def _training(arguments: list[str]) -> list[str]:
     config = arguments[arguments.index(option) + 1]
     evaluates, keys = "--eval-only" in arguments, {a.split("=")[0] for a in arguments}
     if "--resume" in arguments and config.endswith(".yaml"):
-        return arguments + SMALL[:3]  # a run goes on with its own schedule alone
+        return arguments + SMALL[:3]  # a run continues with its own schedule only
     added = list(SMALL)
     if "/quick/" in config and "data.val" not in keys:
-        added += OWN_DATA
+        added += CUSTOM_DATA
     elif "rcnn" in config:
         # Untrained, a million classes of boxes pass a lower one.
         added += ["model.roi_heads.box_predictor.test_score_thresh=0.99"]
     if not evaluates:
         added += ["train.max_iter=1"]
-        # The text goes on with a run that has learned something, see RUNS.
+        # Later commands use a run that has learned something, see RUNS.
         added += [] if "--resume" in arguments else ["train.output_dir=quick"]
         added += [] if "train.init_checkpoint" in keys else ["train.init_checkpoint="]
     return arguments + added

@@ -1,8 +1,8 @@
-"""Every command and every Python block of the docs runs, in a quick form.
+"""Every command and Python block in the documents runs in a quick form.
 
-`quick.py` says what quick means, and names the few commands that cannot run. A document's commands
-run one after the other in a folder that has what the text takes for granted: the programs, small
-data in the places it names, and a trained run.
+`quick.py` defines the quick forms, and lists the few commands that cannot run. The commands of a
+document run one after the other in a folder with what the text assumes: the programs, a small
+dataset under the names in the text, and a trained run.
 """
 
 import json
@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.docs.quick import CONFIG, ONCE, OWN_DATA, SHAPES, VARIABLES, quick_form
+from tests.docs.quick import CONFIG, CUSTOM_DATA, SHAPES, VARIABLES, quick_form, runs_once
 from tests.docs.reading import DOCUMENTS, PYTHON, ROOT, Block, Command, read_blocks, read_commands
 
 HERE = Path(__file__).parent
 FOLDERS = ("benchmarks", "brloss_d2", "configs", "demo", "projects", "tools")
 PROGRAMS = (*FOLDERS, "train_net.py", "Makefile")
-# Folders of trained runs, and pictures and annotations, under the names that the docs give them.
+# Folders of trained runs, images and annotations, under their names in the documents.
 RUNS = (
     "output/a",
     "output/demo",
@@ -42,12 +42,12 @@ DATA = {
     "folder": f"{SHAPES}/val",
     "photos": f"{SHAPES}/val",
 }
-# Checkpoints that come from elsewhere.
+# Checkpoints from other sources.
 WEIGHTS = {
     "published.pth": "configs/coco/faster_rcnn_R_50_FPN_brs_1x.py",
     "from_a_stranger.pth": "configs/coco/mask_rcnn_R_50_FPN_rs_1x.py",
 }
-# Run before the Python blocks of a document: what the text says that the reader has.
+# Code before the Python blocks of a document: variables that the text assumes.
 GIVEN = {
     "README.md": "from detectron2.config import get_cfg; cfg = get_cfg()",
     "docs/evaluation.md": (
@@ -111,18 +111,21 @@ def furnished(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> P
     for tool in ("make_shapes", "make_miniatures"):
         programs.run([f"tools/{tool}.py", "--train", "12", "--val", "4"], folder)
     small = ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "train.max_iter=20"]
-    options = [*OWN_DATA, *small, "train.output_dir=output/a"]
+    options = [*CUSTOM_DATA, *small, "train.output_dir=output/a"]
     programs.run(["train_net.py", "--config-file", CONFIG, *options], folder)
     programs.run(["tools/analyze_detections.py", "--output-dir", "output/a"], folder)
     return folder
 
 
 @pytest.fixture
-def desk(furnished: Path, tmp_path: Path) -> Path:
-    """A folder of one's own with all that."""
+def desk(furnished: Path, tmp_path: Path, document: str) -> Path:
+    """A folder of its own for each document, with the runs that it names."""
+    text = (ROOT / document).read_text()
+    if not read_blocks(text):
+        return tmp_path
     _link_programs(tmp_path)
     shutil.copytree(furnished / "datasets", tmp_path / "datasets")
-    for name in RUNS:
+    for name in (name for name in RUNS if name in text):
         shutil.copytree(furnished / "output" / "a", tmp_path / name)
     for name, target in DATA.items():
         (tmp_path / name).symlink_to(tmp_path / target)
@@ -167,7 +170,7 @@ def _try(command: Command, desk: Path, programs: Programs) -> None:
     if quick.words[0] == "-c":
         (desk / "typed.py").write_text(quick.words[1])
         programs.run(["typed.py"], desk)
-    elif quick.words[0] in ONCE and quick.words in programs.done:
+    elif runs_once(quick.words) and quick.words in programs.done and not command.environment:
         return
     elif not quick.why_not:
         programs.run(quick.words, desk, command.environment)

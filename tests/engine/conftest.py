@@ -48,7 +48,7 @@ def train_net(config: Path) -> Iterator[Callable[..., Path]]:
 
 @pytest.fixture
 def coco(tmp_path: Path) -> list[str]:
-    """Options for own data: an image with one box, 2 classes."""
+    """Options for a custom dataset: an image with one box, 2 classes."""
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "area": 16, "iscrowd": 0}
     data = {

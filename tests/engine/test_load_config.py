@@ -16,7 +16,7 @@ def refusal(path: Path | str, *overrides: str) -> str:
 
 
 def test_overrides_change_values_of_any_kind(config: Path) -> None:
-    cfg, own_data = load_config(
+    cfg, custom_data = load_config(
         str(config),
         [
             "optimizer.lr=3e-4",
@@ -26,7 +26,7 @@ def test_overrides_change_values_of_any_kind(config: Path) -> None:
             "dataloader.evaluator=null",
         ],
     )
-    assert own_data is None
+    assert custom_data is None
     assert cfg.optimizer.lr == 3e-4
     assert cfg.train.amp.enabled is True and cfg.train.amp.dtype == "float16"
     assert cfg.train.init_checkpoint == "torchvision://resnet50"
@@ -128,7 +128,7 @@ def test_absent_train_keys_get_their_defaults(config: Path) -> None:
     assert cfg.dataloader.evaluator.output_dir == "./output/inference"
 
 
-def test_own_data_survives_a_dump_and_can_be_given_again(config: Path, coco: list[str]) -> None:
+def test_custom_data_survives_a_dump_and_can_be_given_again(config: Path, coco: list[str]) -> None:
     cfg, summary = load_config(str(config), [*coco, "model.nan_rank=1", "train.seed=5"])
     assert summary.num_classes == 2
     assert cfg.model.num_classes == 2
@@ -146,14 +146,16 @@ def test_own_data_survives_a_dump_and_can_be_given_again(config: Path, coco: lis
     assert summary.num_classes == 2 and cfg.dataloader.train.num_workers == 1
 
 
-def test_overrides_come_after_own_data(config: Path, coco: list[str]) -> None:
+def test_overrides_come_after_custom_data(config: Path, coco: list[str]) -> None:
     cfg, _ = load_config(str(config), ["model.num_classes=9", *coco])
     assert cfg.model.num_classes == 9
 
 
 @pytest.mark.parametrize("dataset", ["lvis_v1", "cityscapes"])
-def test_own_data_is_evaluated_in_coco_style(config: Path, coco: list[str], dataset: str) -> None:
-    """The evaluators of these configs read other formats, after hours of training."""
+def test_custom_data_is_evaluated_in_coco_style(
+    config: Path, coco: list[str], dataset: str
+) -> None:
+    """The evaluators of these configs read other formats, and would fail after hours."""
     file = Path(__file__).parents[2] / "configs" / "common" / "data" / f"{dataset}.py"
     node = f"LazyConfig.load({str(file)!r}).dataloader"
     boxes = 'dataloader["train"]["mapper"]["use_instance_mask"] = False'

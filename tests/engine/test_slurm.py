@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from brloss_d2.engine.slurm import first_node, torchrun_variables
+from brloss_d2.engine.launch import first_node, torchrun_variables
 from brloss_d2.errors import InputError
 from tests.helpers.programs import start
 

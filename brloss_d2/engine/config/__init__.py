@@ -1,1 +1,1 @@
-"""Configs: loading, defaults of `train.*`, command-line overrides."""
+"""Configs of training: loading, the keys of `train.*`, overrides from the command line."""

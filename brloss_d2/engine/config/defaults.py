@@ -1,131 +1,166 @@
-"""Every `train.*` key there is, its default, and the values it may take."""
+"""The keys of `train.*`: defaults, descriptions, and the values that they may have."""
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from tabulate import tabulate
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.suggest import did_you_mean
 
-# The smallest value that makes sense; numbers that are not named here may be anything.
-_MINIMUM = {
-    "max_iter": 1,
-    "accumulate": 1,
-    "clip_grad_norm": 0,
-    "auto_scale_lr": 0,
-    "ema.decay": 0,
-    "early_stopping.patience": 0,
-    "eval_period": 0,
-    "log_period": 1,
-    "num_threads": 0,
-    "checkpointer.period": 1,
-    "checkpointer.max_to_keep": 1,
-}
-_CHOICES = {"amp.dtype": ("float16", "bfloat16"), "best_mode": ("max", "min")}
+
+def _key(
+    default: Any, text: str, *, at_least: float | None = None, choices: tuple[str, ...] = ()
+) -> Any:
+    """Return a dataclass field that knows its description and the values that it may have."""
+    return field(default=default, metadata={"text": text, "least": at_least, "choices": choices})
+
+
+@dataclass(frozen=True)
+class _AMP:
+    enabled: bool = _key(False, "mixed precision in the training step; evaluation is in float32")
+    dtype: str = _key(
+        "float16", "type of mixed precision, float16 or bfloat16", choices=("float16", "bfloat16")
+    )
+
+
+@dataclass(frozen=True)
+class _EMA:
+    enabled: bool = _key(False, "moving average of the weights, evaluated and saved next to them")
+    decay: float = _key(0.9998, "decay of the average per iteration, less than 1", at_least=0)
+
+
+@dataclass(frozen=True)
+class _Checkpointer:
+    period: int = _key(5000, "iterations between checkpoints", at_least=1)
+    max_to_keep: int = _key(3, "number of the latest checkpoints to keep", at_least=1)
+
+
+@dataclass(frozen=True)
+class _EarlyStopping:
+    patience: int = _key(
+        0, "evaluations without a better best_metric before training ends; 0: no limit", at_least=0
+    )
+
+
+@dataclass(frozen=True)
+class _DDP:
+    find_unused_parameters: bool = _key(False, "option of torch's DistributedDataParallel")
+    broadcast_buffers: bool = _key(False, "option of torch's DistributedDataParallel")
+    fp16_compression: bool = _key(False, "gradients travel between processes in float16")
+
+
+@dataclass(frozen=True)
+class _Train:
+    output_dir: str = _key("./output", "folder for everything that a run writes")
+    init_checkpoint: str = _key(
+        "",
+        "file, URL, torchvision://resnet50 or swin://swin_tiny_patch4_window7_224 (backbones); "
+        "empty: from scratch",
+    )
+    max_iter: int = _key(90_000, "length of the training in steps of the optimizer", at_least=1)
+    accumulate: int = _key(1, "batches of the data loader per step", at_least=1)
+    amp: _AMP = _AMP()
+    tf32: bool = _key(
+        False, "matrix products of float32 in TensorFloat-32; convolutions have it by default"
+    )
+    auto_scale_lr: int = _key(
+        0,
+        "images per step that optimizer.lr is meant for; another number scales the rate; 0: never",
+        at_least=0,
+    )
+    clip_grad_norm: float = _key(
+        0.0, "largest L2 norm of the whole gradient; 0: no clipping", at_least=0
+    )
+    ema: _EMA = _EMA()
+    seed: int = _key(-1, "seed of all random numbers; negative: a new one per run")
+    deterministic: bool = _key(
+        False, "same numbers from the same seed on a GPU, as far as torch can; slower"
+    )
+    checkpointer: _Checkpointer = _Checkpointer()
+    mix_schedules: bool = _key(False, "lets --resume continue with another schedule")
+    best_metric: str = _key(
+        "bbox/AP", "metric whose best weights are kept in model_best.pth; empty: none"
+    )
+    best_mode: str = _key("max", "max or min: which value of it is best", choices=("max", "min"))
+    early_stopping: _EarlyStopping = _EarlyStopping()
+    eval_period: int = _key(
+        5000, "iterations between evaluations; 0: only after the last iteration", at_least=0
+    )
+    log_period: int = _key(20, "iterations between lines of the log", at_least=1)
+    wandb: str = _key("", "project of Weights & Biases to log to; empty: none")
+    device: str = _key("auto", "auto, cpu or cuda; auto: CUDA if there is a GPU")
+    num_threads: int = _key(0, "CPU threads per process; 0: choice of torch", at_least=0)
+    cudnn_benchmark: bool = _key(False, "cuDNN measures which algorithms are fastest")
+    ddp: _DDP = _DDP()
 
 
 def train_defaults() -> dict[str, Any]:
     """Return the `train` node of a config: all known keys with their defaults.
 
     A config file changes values (`train = train_defaults()`, then `train["max_iter"] = ...`);
-    keys that are not in here are refused, since nothing would read them.
+    unknown keys are refused, since nothing would read them.
+
+    Example:
+        >>> train_defaults()["amp"]
+        {'enabled': False, 'dtype': 'float16'}
     """
-    return {
-        "output_dir": "./output",
-        # A file, a URL, for a backbone torchvision://resnet50 or swin://swin_tiny_patch4_window7_224,
-        # or "" to start from scratch.
-        "init_checkpoint": "",
-        # Steps of the optimizer.
-        "max_iter": 90_000,
-        # Batches of the loader in one step: dataloader.train.total_batch_size times as many images.
-        "accumulate": 1,
-        # Of the training step; evaluation runs in float32.
-        "amp": {"enabled": False, "dtype": "float16"},
-        # Matrix products of float32 in TensorFloat-32; convolutions do so by torch's own default.
-        "tf32": False,
-        # The images in a step that optimizer.lr is meant for: the rate is multiplied by how many
-        # times as many there are. 0 leaves it.
-        "auto_scale_lr": 0,
-        # Largest L2 norm of the gradient of all parameters together; 0 does not clip.
-        "clip_grad_norm": 0.0,
-        # A moving average of the weights, evaluated and saved beside them.
-        "ema": {"enabled": False, "decay": 0.9998},
-        # Negative: another one each time.
-        "seed": -1,
-        # The same numbers from the same seed on a GPU too, as far as torch can; slower.
-        "deterministic": False,
-        "checkpointer": {"period": 5000, "max_to_keep": 3},
-        # Lets --resume go on with another schedule than the run began with.
-        "mix_schedules": False,
-        # The metric whose best weights stay in model_best.pth; "" for none.
-        "best_metric": "bbox/AP",
-        # "min" where less is better.
-        "best_mode": "max",
-        # Evaluations without a better best_metric before training ends; 0 for no limit.
-        "early_stopping": {"patience": 0},
-        # In iterations; 0 evaluates after the last iteration only.
-        "eval_period": 5000,
-        "log_period": 20,
-        # The project of Weights & Biases to log to as well; "" for none.
-        "wandb": "",
-        # "auto" is CUDA if there is a GPU, else the CPU.
-        "device": "auto",
-        # Threads of each process on the CPU; 0 leaves the choice to torch.
-        "num_threads": 0,
-        "cudnn_benchmark": False,
-        "ddp": {
-            "find_unused_parameters": False,
-            "broadcast_buffers": False,
-            "fp16_compression": False,
-        },
-    }
+    return asdict(_Train())
+
+
+def train_keys() -> str:
+    """Return a Markdown table of all `train.*` keys with their defaults and descriptions."""
+    rows = [
+        (f"`{path}`", f"`{str(key.default) or chr(34) * 2}`", key.metadata["text"])
+        for path, key in _leaves(_Train())
+    ]
+    return tabulate(rows, ["key of `train`", "default", "meaning"], "pipe", disable_numparse=True)
 
 
 def complete_train(train: DictConfig) -> DictConfig:
-    """Check the keys of a `train` node and add the defaults of those that it lacks.
+    """Check the keys of a `train` node and add the missing ones with their defaults.
 
     Raises:
-        InputError: an unknown key, or a value where keys are expected.
+        InputError: a key is unknown, or has a value although it is a group of keys.
     """
     defaults = train_defaults()
     _check_keys(train, defaults, "train")
-    return OmegaConf.merge(defaults, train)
+    return OmegaConf.merge(OmegaConf.create(defaults), train)  # type: ignore[return-value]
 
 
 def check_train_values(train: DictConfig) -> None:
     """Check the values of a complete `train` node, interpolations included.
 
     Raises:
-        InputError: a value of the wrong type or out of range.
+        InputError: a value has the wrong type or is out of range.
     """
-    for key, default in _leaves(train_defaults()):
-        value = OmegaConf.select(train, key)
-        _check_type(key, value, default)
-        if key in _MINIMUM and value < _MINIMUM[key]:
-            raise InputError(f"train.{key} is {value}: expected at least {_MINIMUM[key]}.")
-        if key in _CHOICES and value not in _CHOICES[key]:
-            expected = " or ".join(_CHOICES[key])
-            raise InputError(f"train.{key} is {value!r}: expected {expected}.")
-    _check_together(train)
-
-
-def _check_together(train: DictConfig) -> None:
+    for path, key in _leaves(_Train()):
+        value, default = OmegaConf.select(train, path), key.default
+        least, choices = key.metadata["least"], key.metadata["choices"]
+        # OmegaConf.structured would take 3 for a string and "yes" for a boolean. For Python a bool
+        # is an int, and an int is as good as a float.
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (is_number if isinstance(default, float) else type(value) is type(default)):
+            expected = type(default).__name__
+            raise InputError(f"train.{path} is {value!r}: expected a value of type {expected}.")
+        if least is not None and value < least:
+            raise InputError(f"train.{path} is {value}: expected at least {least}.")
+        if choices and value not in choices:
+            raise InputError(f"train.{path} is {value!r}: expected {' or '.join(choices)}.")
     if train.ema.decay >= 1:
         raise InputError(f"train.ema.decay is {train.ema.decay}: expected less than 1.")
-    if not train.early_stopping.patience:
-        return
-    if not train.best_metric:
+    if train.early_stopping.patience and not train.best_metric:
         raise InputError("train.early_stopping needs train.best_metric, which it watches.")
-    if not train.eval_period:
+    if train.early_stopping.patience and not train.eval_period:
         raise InputError("train.early_stopping needs train.eval_period, in iterations.")
 
 
 def _check_keys(node: DictConfig, known: Mapping[str, Any], path: str) -> None:
-    for key in node:
+    for key in map(str, node):
         if key not in known:
-            close = get_close_matches(str(key), known, n=1)
-            hint = f" Did you mean {path}.{close[0]}?" if close else ""
+            hint = did_you_mean(key, known, count=1, prefix=f"{path}.")
             names = ", ".join(known)
             raise InputError(f"There is no key {path}.{key}.{hint} Known keys of {path}: {names}.")
         if isinstance(known[key], dict):
@@ -135,18 +170,9 @@ def _check_keys(node: DictConfig, known: Mapping[str, Any], path: str) -> None:
             _check_keys(node[key], known[key], f"{path}.{key}")
 
 
-def _leaves(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{path}{key}.")
+def _leaves(keys: Any, path: str = "") -> Iterator[tuple[str, Field]]:
+    for key in fields(keys):
+        if is_dataclass(key.default):
+            yield from _leaves(key.default, f"{path}{key.name}.")
         else:
-            yield path + key, value
-
-
-def _check_type(key: str, value: Any, default: Any) -> None:
-    # bool is a subclass of int, and an int is as good as a float.
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = is_number if isinstance(default, float) else type(value) is type(default)
-    if not fits:
-        expected = type(default).__name__
-        raise InputError(f"train.{key} is {value!r}: expected a value of type {expected}.")
+            yield path + key.name, key

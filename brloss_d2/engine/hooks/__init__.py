@@ -1,1 +1,1 @@
-"""Hooks of the training loop."""
+"""Hooks of the trainer: checkpoints, evaluation, averages, state, signals, writers."""

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights."""
+"""Exponential moving average of the weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,34 +12,39 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class EMA(HookBase):
-    """Averages the weights after every step: `average = decay * average + (1 - decay) * weight`.
+    """Average of the weights after every step: `average = decay * average + (1 - decay) * weight`.
 
-    The decay begins low, as `(1 + n) / (10 + n)` after n steps, so that short trainings are not
+    The decay starts low, as `(1 + n) / (10 + n)` after n steps, so that short trainings are not
     averaged with their random start. The statistics of batch normalization are averaged like
-    weights; other buffers, such as the state of a balancer, are those of the model.
+    weights; other buffers, such as the state of a balancer, are copied. torch's `AveragedModel`
+    averages all buffers or none. Processes hold the same weights and hence the same average.
 
-    Processes hold the same weights, hence the same average.
+    Args:
+        model: model without the wrapper for several processes.
+        decay: decay per step, in [0, 1).
+
+    Attributes:
+        updates: number of steps averaged so far.
+        weights: average of each parameter and copy of each other tensor, by name.
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        """
-        Args:
-            model: not wrapped for several processes.
-            decay: in [0, 1).
-        """
         self.model, self.decay = model, decay
         self.updates = 0
         self.weights: dict[str, Tensor] = {}
 
     def before_train(self) -> None:
-        if not self.weights:  # a run that begins, or one that had no average so far
+        if not self.weights:  # a new run, or one that had no average so far
             self.weights = {name: value.clone() for name, value in self._current().items()}
 
     @torch.no_grad()
     def after_step(self) -> None:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        current, averaged = self._current(), self._averaged()
+        averaged = [name for name, value in self.model.named_parameters() if value.requires_grad]
+        buffers = (name for name, _ in self.model.named_buffers())
+        averaged += [name for name in buffers if name.endswith(("running_mean", "running_var"))]
+        current = self._current()
         get_ema_multi_avg_fn(decay)(
             [self.weights[name] for name in averaged], [current[name] for name in averaged], None
         )
@@ -48,7 +53,7 @@ class EMA(HookBase):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Give the model the averaged weights for a while."""
+        """Give the averaged weights to the model inside the block."""
         self.before_train()
         self._swap()
         try:
@@ -74,11 +79,6 @@ class EMA(HookBase):
             value.copy_(average)
 
     def _current(self) -> dict[str, Tensor]:
-        """Each tensor of the model once, also where modules share it."""
+        """Return each tensor of the model once, even if modules share it."""
         tensors = chain(self.model.named_parameters(), self.model.named_buffers())
         return {name: value.detach() for name, value in tensors}
-
-    def _averaged(self) -> list[str]:
-        trained = [name for name, value in self.model.named_parameters() if value.requires_grad]
-        buffers = [name for name, _ in self.model.named_buffers()]
-        return trained + [x for x in buffers if x.endswith(("running_mean", "running_var"))]

@@ -1,9 +1,9 @@
-"""Evaluate a model and show the numbers."""
+"""Evaluation during and after training, and the table of its results."""
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 from detectron2.config import instantiate
@@ -11,7 +11,7 @@ from detectron2.engine import hooks
 from detectron2.evaluation import inference_on_dataset
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tabulate import tabulate
 from torch import nn
 
@@ -22,18 +22,23 @@ logger = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
-    """What wants to know of every evaluation, in every process."""
+    """Hook that is told about every evaluation, in every process."""
 
     def after_evaluation(self, metrics: Mapping[str, float], iteration: int) -> None:
-        """Take the numbers, as `task/name`, that the weights after an iteration have got."""
+        """Take the metrics, by `task/name`, of the weights after an iteration."""
 
 
 class EvalHook(hooks.EvalHook):
-    """detectron2's hook, which tells others of the numbers.
+    """detectron2's hook, which also tells listeners about the metrics.
 
-    A failure in the last iteration is not followed by an evaluation, for which the other processes
-    would not come. One that was cut off is done again when the run is resumed. Evaluations leave no
-    trace in the random numbers of training.
+    A failure in the last iteration is not followed by an evaluation, which the other processes
+    would not join. An evaluation that was interrupted is repeated if the run is resumed.
+    Evaluations do not change the random numbers of training.
+
+    Args:
+        eval_period: iterations between evaluations; 0 for only one, after the last iteration.
+        eval_function: function that returns task -> metric -> number, at least in the main process.
+        listeners: hooks to tell, in this order, in every process.
     """
 
     def __init__(
@@ -42,12 +47,6 @@ class EvalHook(hooks.EvalHook):
         eval_function: Callable[[], Mapping[str, Any]],
         listeners: Sequence[Listener] = (),
     ):
-        """
-        Args:
-            eval_period: iterations between evaluations; 0 for the one after the last alone.
-            eval_function: returns task -> metric -> number, in the first process at least.
-            listeners: told in this order, in every process.
-        """
         super().__init__(eval_period, eval_function)
         self.listeners = listeners
         self._done: int | None = None  # iterations trained before the latest evaluation
@@ -56,7 +55,7 @@ class EvalHook(hooks.EvalHook):
         start = self.trainer.start_iter
         due = self._period > 0 and start > 0 and start % self._period == 0
         if due and self._done is not None and self._done < start:
-            logger.info("Evaluating after iteration %d, which the run had no time for.", start - 1)
+            logger.info("Evaluating after iteration %d, which was interrupted before.", start - 1)
             self.trainer.storage.iter = start - 1
             self._do_eval()
             self.trainer.storage.iter = start
@@ -84,45 +83,35 @@ class EvalHook(hooks.EvalHook):
 
 
 def evaluate(cfg: DictConfig, model: nn.Module, ema: EMA | None = None) -> dict[str, Any]:
-    """Run a model over `dataloader.test` and return what `dataloader.evaluator` finds.
+    """Run a model over `dataloader.test` and return the results of `dataloader.evaluator`.
 
     Args:
-        cfg: the effective config.
-        model: what to evaluate.
-        ema: if given, its averaged weights are evaluated as well, as task "ema".
+        cfg: effective config.
+        model: model to evaluate.
+        ema: averaged weights of the model, evaluated as task "ema"; None for none.
 
     Returns:
-        Task -> metric -> number, in percent for AP; empty but in the main process.
+        Task -> metric -> number, in percent for AP; empty except in the main process.
     """
-    results = _evaluate(cfg.dataloader, model)
+    evaluator = cfg.dataloader.evaluator
+    results = _evaluate(cfg, model, evaluator)
     if ema is not None:
-        with ema.applied(), _folder_inside(cfg.dataloader.evaluator, "ema"):
-            averaged = _evaluate(cfg.dataloader, model)
+        if evaluator.get("output_dir"):  # keeps the files of the other weights
+            evaluator = copy.deepcopy(evaluator)
+            evaluator.output_dir = os.path.join(evaluator.output_dir, "ema")
+        with ema.applied():
+            averaged = _evaluate(cfg, model, evaluator)
         results.update({"ema": averaged} if averaged else {})
     return results
 
 
-def _evaluate(dataloader: DictConfig, model: nn.Module) -> dict[str, Any]:
-    loader = instantiate(dataloader.test)  # before the evaluator, which reads its metadata
-    return inference_on_dataset(model, loader, instantiate(dataloader.evaluator))
-
-
-@contextmanager
-def _folder_inside(evaluator: DictConfig, name: str) -> Iterator[None]:
-    """Leave alone the files that an evaluator writes of other weights."""
-    if not evaluator.get("output_dir"):
-        yield
-        return
-    before = OmegaConf.to_container(evaluator, resolve=False)["output_dir"]
-    evaluator.output_dir = os.path.join(evaluator.output_dir, name)
-    try:
-        yield
-    finally:
-        evaluator.output_dir = before
+def _evaluate(cfg: DictConfig, model: nn.Module, evaluator: DictConfig) -> dict[str, Any]:
+    loader = instantiate(cfg.dataloader.test)  # before the evaluator, which reads its metadata
+    return inference_on_dataset(model, loader, instantiate(evaluator))
 
 
 def results_table(results: Mapping[str, Any]) -> str:
-    """Return a table with a row for each task, without the metrics of single classes."""
+    """Return a table with one row per task, without the metrics of single classes."""
     return tabulate(list(_rows(results)), headers="keys", floatfmt=".2f", missingval="-")
 
 

@@ -1,4 +1,4 @@
-"""What else a run has to remember to continue as if nothing had happened."""
+"""Per-process state for exact resumption: RNG, data position, buffers."""
 
 import logging
 from collections.abc import Mapping
@@ -16,74 +16,69 @@ logger = logging.getLogger(__name__)
 
 
 class RunState(HookBase):
-    """Keeps in checkpoints what every process has of its own.
+    """Checkpointed state of every process: random numbers, data position, buffers.
 
-    That is the state of its random numbers, its place in the data, and those buffers of the model
-    that differ from the first process's, such as the state of a balancer. To be registered as the
-    last of the hooks that draw random numbers, in every process.
+    Saved are only those buffers of the model that differ from those of the main process, such as
+    the state of a balancer. To be registered in every process, as the last of the hooks that draw
+    random numbers.
+
+    Args:
+        model: model without the wrapper for several processes.
+        seed: seed of the run; a resumed run keeps its own.
     """
 
     def __init__(self, model: nn.Module, seed: int):
-        """
-        Args:
-            model: not wrapped for several processes.
-            seed: of the run; a resumed run keeps its own.
-        """
         self.model, self.seed = model, seed
         self.loader: ResumableLoader | None = None
-        self._mine: Mapping[str, Any] | None = None
+        self._loaded: Mapping[str, Any] | None = None  # state of this process
 
     def before_train(self) -> None:
-        # Not when loading: the wrapper for several processes copies the first one's buffers.
-        if self._mine is None:
-            return
-        self._buffers_of_model(self._mine["buffers"])
-        set_rng_state(self._mine["rng"])
+        # Not when loading: the wrapper for several processes copies the main process's buffers.
+        if self._loaded is not None:
+            buffers = self._buffers()
+            for name, value in self._loaded["buffers"].items():
+                buffers[name].copy_(value)
+            set_rng_state(self._loaded["rng"])
 
-    def take(self, loader: ResumableLoader) -> ResumableLoader:
-        """Remember the place in these data from now on; return them, at the place to go on from."""
+    def track(self, loader: ResumableLoader) -> ResumableLoader:
+        """Save the position of a data loader from now on; return it, at the position to start."""
         self.loader = loader
-        if self._mine is not None:
-            loader.load_state_dict(self._mine["data"])
+        if self._loaded is not None:
+            loader.load_state_dict(self._loaded["data"])
         return loader
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of all processes, which have to call it together; empty elsewhere."""
-        mine = {
+        """Return the states of all processes; empty except in the main process. A collective."""
+        own = {
             "rng": rng_state(),
             "data": self.loader.state_dict() if self.loader else {},
             "buffers": {name: value.cpu() for name, value in self._buffers().items()},
         }
-        processes = comm.gather(mine)
+        processes = comm.gather(own)
         for other in processes[1:]:
             other["buffers"] = {
                 name: value
                 for name, value in other["buffers"].items()
-                if not torch.equal(value, mine["buffers"][name])
+                if not torch.equal(value, own["buffers"][name])
             }
         if processes:
             processes[0]["buffers"] = {}  # the model's
         return {"seed": self.seed, "processes": processes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the seed, and the state of this process if there were as many processes."""
+        """Restore the seed, and this process if the number of processes is the same."""
         self.seed = state["seed"]
         processes = state["processes"]
         if len(processes) == comm.get_world_size():
-            self._mine = processes[comm.get_rank()]
+            self._loaded = processes[comm.get_rank()]
             return
         logger.warning(
-            "The run had %d processes and now has %d: its data and random numbers begin anew, "
-            "and balancers go on from the first process's state.",
+            "The run had %d processes and now has %d: its data and random numbers start again, and "
+            "balancers continue from the state of the first process.",
             len(processes),
             comm.get_world_size(),
         )
 
     def _buffers(self) -> dict[str, Tensor]:
-        names = self.model.state_dict().keys()
+        names = self.model.state_dict().keys()  # without the buffers that are not saved
         return {name: value for name, value in self.model.named_buffers() if name in names}
-
-    def _buffers_of_model(self, values: Mapping[str, Tensor]) -> None:
-        buffers = self._buffers()
-        for name, value in values.items():
-            buffers[name].copy_(value)

@@ -1,4 +1,4 @@
-"""What a run's learning rate comes from, and that a resumed run does not mix two schedules."""
+"""Learning rate by the number of images, and a guard against mixed schedules on resume."""
 
 import logging
 from collections.abc import Mapping
@@ -16,10 +16,11 @@ logger = logging.getLogger(__name__)
 # Points of the schedule so far that are compared when a run is resumed.
 _POINTS = 64
 _TOLERANCE = 1e-6
+_PLAIN = (bool, int, float, str, type(None), tuple, list)
 
 
 def images_per_step(cfg: DictConfig) -> int | None:
-    """Return how many images all processes together see in one step; None if it cannot be told."""
+    """Return the number of images of all processes together per step; None if it is unknown."""
     loader = cfg.dataloader.train
     images = loader.get("total_batch_size")
     if not images and loader.get("single_gpu_batch_size"):
@@ -28,10 +29,10 @@ def images_per_step(cfg: DictConfig) -> int | None:
 
 
 def scale_lr(optimizer: torch.optim.Optimizer, cfg: DictConfig) -> None:
-    """Multiply learning rates by the images in a step over `train.auto_scale_lr`, and say so.
+    """Multiply learning rates by the images per step over `train.auto_scale_lr`, and log it.
 
     Raises:
-        InputError: nothing tells how many images there are.
+        InputError: the number of images is unknown.
     """
     reference = cfg.train.auto_scale_lr
     if not reference:
@@ -43,17 +44,24 @@ def scale_lr(optimizer: torch.optim.Optimizer, cfg: DictConfig) -> None:
         before = group["lr"]
         group["lr"] = before * images / reference
     logger.info(
-        "Learning rate %g x %d / %d = %g: train.auto_scale_lr, for %d images in a step.",
+        "Learning rate %g x %d / %d = %g: train.auto_scale_lr, for %d images per step.",
         *(before, images, reference, group["lr"], images),
     )
 
 
 class ScheduleGuard(HookBase):
-    """Refuses to resume a run with another schedule than it began with.
+    """Refuses to resume a run with another schedule.
 
-    Compared are the optimizer and its options, the images in a step, and the learning rates of the
-    iterations so far: training may go on for longer if this changes none of them. detectron2 would
-    take the optimizer's options from the checkpoint and the schedule from the config.
+    It compares the optimizer and its options, the images per step, and the learning rates of the
+    iterations so far: training may be longer than planned if this changes none of them. detectron2
+    would take the options of the optimizer from the checkpoint and the schedule from the config.
+
+    Args:
+        optimizer: optimizer as it comes from the config.
+        multiplier: multiplier of its learning rates, over the whole training.
+        max_iter: iterations of the whole training.
+        images: images of all processes together per step; None if it is unknown.
+        may_differ: whether to continue with the schedule of the config and only log the changes.
     """
 
     def __init__(
@@ -65,19 +73,30 @@ class ScheduleGuard(HookBase):
         images: int | None,
         may_differ: bool = False,
     ):
-        """
-        Args:
-            optimizer: as it comes from the config.
-            multiplier: of its learning rates, over the whole training.
-            max_iter: iterations of the whole training.
-            images: in a step of all processes.
-            may_differ: go on with the schedule of the config, and only say what differs.
-        """
         self.multiplier, self.max_iter, self.may_differ = multiplier, max_iter, may_differ
         self.optimizer = optimizer
-        self.options = [_options(group) for group in optimizer.param_groups]
+        self.options = [
+            {k: v for k, v in group.items() if k != "params" and isinstance(v, _PLAIN)}
+            for group in optimizer.param_groups
+        ]
+        # The keys are saved in checkpoints.
         self.plan = {"optimizer": type(optimizer).__name__, "images in a step": images}
         self._new_options: list[tuple[int, str]] = []
+
+    @classmethod
+    def from_config(
+        cls, cfg: DictConfig, optimizer: torch.optim.Optimizer, scheduler: object
+    ) -> "ScheduleGuard | None":
+        """Build a guard; return None for a scheduler with a state of its own."""
+        if not isinstance(scheduler, ParamScheduler):
+            return None
+        return cls(
+            optimizer,
+            scheduler,
+            max_iter=cfg.train.max_iter,
+            images=images_per_step(cfg),
+            may_differ=cfg.train.mix_schedules,
+        )
 
     def before_train(self) -> None:
         # Not when loading: the optimizer takes its options from the checkpoint after the hooks.
@@ -96,12 +115,12 @@ class ScheduleGuard(HookBase):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Compare.
+        """Compare the schedule of a checkpoint with this one.
 
         Raises:
-            InputError: the schedule is another one, and may not be.
+            InputError: the schedules differ and must not, or the optimizers are of two classes.
         """
-        changes = [*self._other_plan(state), *self._other_options(state), *self._other_rate(state)]
+        changes = self._changes(state)
         if not changes:
             return
         if not self.may_differ:
@@ -115,60 +134,32 @@ class ScheduleGuard(HookBase):
                 f"{changes[0]}, which cannot take over its state. Start a new run with "
                 "train.init_checkpoint=FILE, the checkpoint of this one."
             )
-        logger.warning("From here on the schedule is another one: %s.", "; ".join(changes))
+        logger.warning("The schedule changes from here on: %s.", "; ".join(changes))
 
-    def _other_plan(self, state: Mapping[str, Any]) -> list[str]:
+    def _changes(self, state: Mapping[str, Any]) -> list[str]:
+        """Describe each change of the plan, of options, and the first one of the learning rate."""
         old = state["plan"]
-        return [
-            f"{name} was {old[name]}, now {new}"
-            for name, new in self.plan.items()
-            if old[name] != new
-        ]
-
-    def _other_options(self, state: Mapping[str, Any]) -> list[str]:
+        changes = [f"{k} was {old[k]}, now {new}" for k, new in self.plan.items() if old[k] != new]
         pairs = list(enumerate(zip(state["options"], self.options, strict=False)))
         self._new_options = [
-            (i, name) for i, (old, new) in pairs for name in new if old.get(name) != new[name]
+            (i, name) for i, (before, now) in pairs for name in now if before.get(name) != now[name]
         ]
-        texts = {
-            f"{name} was {state['options'][i].get(name)}, now {self.options[i][name]}"
-            for i, name in self._new_options
-        }
-        return sorted(texts)
-
-    def _other_rate(self, state: Mapping[str, Any]) -> list[str]:
-        """Say at which iteration so far the learning rate would have been another one."""
-        lengths = (state["max_iter"], self.max_iter)
-        for point, old in state["multipliers"].items():
+        changes += sorted(
+            {
+                f"{name} was {state['options'][i].get(name)}, now {self.options[i][name]}"
+                for i, name in self._new_options
+            }
+        )
+        for point, before in state["multipliers"].items():
             if point >= self.max_iter:
                 break
-            new = self._multiplier(point)
-            if abs(new - old) > _TOLERANCE * max(abs(old), abs(new)):
-                text = f"{old:.6g} of the learning rate at iteration {point}, now {new:.6g}"
-                longer = f" (train.max_iter was {lengths[0]}, now {lengths[1]})"
-                return [text + (longer if lengths[0] != lengths[1] else "")]
-        return []
+            now = self._multiplier(point)
+            if abs(now - before) > _TOLERANCE * max(abs(before), abs(now)):
+                text = f"{before:.6g} of the learning rate at iteration {point}, now {now:.6g}"
+                if state["max_iter"] != self.max_iter:
+                    text += f" (train.max_iter was {state['max_iter']}, now {self.max_iter})"
+                return [*changes, text]
+        return changes
 
     def _multiplier(self, iteration: int) -> float:
         return float(self.multiplier(iteration / self.max_iter))
-
-
-def guard_of(
-    cfg: DictConfig, optimizer: torch.optim.Optimizer, scheduler: object
-) -> ScheduleGuard | None:
-    """Return a guard for what a config describes; None where the scheduler has its own state."""
-    if not isinstance(scheduler, ParamScheduler):
-        return None
-    return ScheduleGuard(
-        optimizer,
-        scheduler,
-        max_iter=cfg.train.max_iter,
-        images=images_per_step(cfg),
-        may_differ=cfg.train.mix_schedules,
-    )
-
-
-def _options(group: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config says of a group of parameters, as plain values."""
-    kinds = (bool, int, float, str, type(None), tuple, list)
-    return {k: v for k, v in group.items() if k != "params" and isinstance(v, kinds)}

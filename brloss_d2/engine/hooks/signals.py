@@ -1,4 +1,4 @@
-"""Stop in good order when asked to."""
+"""Stop training gracefully on SIGINT or SIGTERM."""
 
 import mmap
 import multiprocessing
@@ -12,16 +12,19 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# A launcher may hand on what this process has received already.
+# A launcher may pass on a signal that this process has received already.
 _SAME_SECONDS = 3.0
-# Time for the process of a data loader's worker to hear of the signal too.
+# Time for the training process of a data loader's worker to receive the signal too.
 _PARENT_SECONDS = 1.0
 
 
 class StopSignals(HookBase):
-    """Has SIGINT and SIGTERM end training after the iteration, in all processes alike.
+    """Ends training after the iteration, in all processes, if one of them gets SIGINT or SIGTERM.
 
     A second signal, some seconds later, ends the process at once.
+
+    Attributes:
+        received: number of the signal; 0 for none.
     """
 
     def __init__(self) -> None:
@@ -36,15 +39,14 @@ class StopSignals(HookBase):
         if threading.current_thread() is threading.main_thread():  # others may set no handler
             self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
             if hasattr(os, "register_at_fork"):  # Windows does not fork
-                os.register_at_fork(after_in_child=self._leave_children_alone)
+                os.register_at_fork(after_in_child=self._reset_in_child)
             self._reach_workers()
 
     def after_step(self) -> None:
         received = max(comm.all_gather(self.received))
         if received:
             self.received = received
-            name = signal.Signals(received).name
-            self.trainer.stop(f"Received {name}", finished=False)
+            self.trainer.stop(f"Received {signal.Signals(received).name}", finished=False)
 
     def after_train(self) -> None:
         for number, handler in self._before.items():
@@ -52,14 +54,14 @@ class StopSignals(HookBase):
         self._before = {}
         self._shared[0] = 0
 
-    def _leave_children_alone(self) -> None:
+    def _reset_in_child(self) -> None:
         """Let SIGTERM end a forked process at once, even a stuck one, as pools rely on."""
         if self._before:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _reach_workers(self) -> None:
-        """Have workers heed the training process, once torch has set signal handlers of its own."""
-        loader = getattr(self.trainer.data_loader, "with_workers", None)
+        """Let workers follow the training process, after torch has set its own signal handlers."""
+        loader = getattr(self.trainer.data_loader, "torch_loader", None)
         if loader is None or multiprocessing.get_start_method() != "fork":
             return
         initialize = loader.worker_init_fn
@@ -73,19 +75,16 @@ class StopSignals(HookBase):
 
     def _receive(self, number: int, frame: Any) -> None:
         if os.getpid() != self._pid:
-            self._receive_as_worker(number)
+            # A worker continues if the training process does, whose iteration may need data.
+            if number == signal.SIGTERM and not self._shared[0]:
+                time.sleep(_PARENT_SECONDS)
+                if not self._shared[0]:
+                    _die_of(number)
         elif not self.received:
             self.received, self._time = number, time.monotonic()
             self._shared[0] = 1
         elif time.monotonic() - self._time > _SAME_SECONDS:
             _die_of(number)
-
-    def _receive_as_worker(self, number: int) -> None:
-        """Go on if the training process does: it may need data for the iteration that it is at."""
-        if number == signal.SIGTERM and not self._shared[0]:
-            time.sleep(_PARENT_SECONDS)
-            if not self._shared[0]:
-                _die_of(number)
 
 
 def _die_of(number: int) -> None:

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: the terminal, metrics.json, TensorBoard, Weights & Biases."""
+"""Writers of metrics: the terminal, metrics.json, TensorBoard, Weights & Biases."""
 
 import importlib.util
 import json
@@ -6,7 +6,8 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any, TextIO
 
 import torch
@@ -20,37 +21,41 @@ from detectron2.utils.events import (
 )
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from brloss_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
 _PRINTER = "detectron2.utils.events"  # the logger of CommonMetricPrinter
-# Values of each scalar that a checkpoint keeps: as many as detectron2 takes medians of.
+# Values per scalar in a checkpoint: as many as detectron2 takes medians of.
 _HISTORY = 20
 _MIB = 2**20
+# `head/name`, such as roi_head/box_reg_unbalanced; no metric of an evaluation.
+_OF_CRITERIA = ("_unbalanced", "/num_positives", "/num_masks", "/pool_size")
 
 
 class MetricsFile(EventWriter):
-    """Writes metrics.json: a JSON object in each line, for each iteration that has numbers.
+    """Writer of metrics.json: one JSON object per line, for each iteration that has metrics.
 
-    The median of the last 20 iterations where a number is noisy, like detectron2's. A resumed run
-    takes back what was written after its checkpoint.
+    Noisy metrics are medians of the last 20 iterations, like detectron2's. A resumed run removes
+    the lines after its checkpoint.
+
+    Args:
+        path: path of the file, which is opened.
+        resume: whether to continue the file of an earlier run, which is renamed otherwise.
+        state: result of `state_dict` in the checkpoint; empty for none.
     """
 
-    def __init__(self, path: str):
-        self.path = path
-        self.last_write = -1
-        self._bytes = sys.maxsize
-        self._file: TextIO | None = None
-
-    def open(self, *, resume: bool) -> None:
-        """Begin to write; the file of an earlier run is renamed unless this one continues it."""
-        if resume and os.path.exists(self.path):
-            os.truncate(self.path, min(self._bytes, os.path.getsize(self.path)))
-        elif os.path.exists(self.path):
-            os.replace(self.path, f"{self.path}.old")
-            logger.warning("There was a %s: now %s.old", self.path, os.path.basename(self.path))
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+    def __init__(self, path: str, *, resume: bool, state: Mapping[str, int]):
+        self.last_write = state.get("last_write", -1)
+        if os.path.exists(path):
+            if resume:
+                size = os.path.getsize(path)
+                os.truncate(path, min(state.get("bytes", size), size))
+            else:
+                os.replace(path, f"{path}.old")
+                logger.warning("%s of an earlier run is now %s.old", path, os.path.basename(path))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self) -> None:
         for line in _lines_after(self.last_write):
@@ -64,12 +69,9 @@ class MetricsFile(EventWriter):
     def state_dict(self) -> dict[str, int]:
         return {"bytes": self._file.tell(), "last_write": self.last_write}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self.last_write, self._bytes = state["last_write"], state["bytes"]
-
 
 class MetricPrinter(CommonMetricPrinter):
-    """detectron2's line of losses and times, and a second one with what a criterion measures."""
+    """detectron2's line of losses and times, and a second line with the metrics of criteria."""
 
     _printed = -1
 
@@ -81,27 +83,27 @@ class MetricPrinter(CommonMetricPrinter):
         super().write()
         latest, values = storage.latest(), storage.latest_with_smoothing_hint()
         recent = [name for name, (_, at) in latest.items() if storage.iter - at < _HISTORY]
-        shown = [f"{name}: {values[name][0]:.4g}" for name in recent if _is_measured(name)]
-        if not torch.cuda.is_available() and "max_mem_mb" in latest:  # detectron2 has it of a GPU
+        shown = [f"{n}: {values[n][0]:.4g}" for n in recent if n.endswith(_OF_CRITERIA)]
+        # detectron2 shows the memory of a GPU itself.
+        if not torch.cuda.is_available() and "max_mem_mb" in latest:
             shown.append(f"max_mem: {latest['max_mem_mb'][0]:.0f}M")
         if shown:
             self.logger.info("         %s", "  ".join(shown))
 
 
 class WandbWriter(EventWriter):
-    """Logs every scalar to Weights & Biases; a resumed run goes on in the same run there."""
+    """Writer of every scalar to Weights & Biases; a resumed run continues the same run there.
 
-    def __init__(self, project: str, cfg: DictConfig, *, resume: bool, last_write: int):
-        """
-        Args:
-            project: its name there.
-            cfg: the effective config.
-            resume: continue the run whose id lies in the output folder.
-            last_write: the last iteration that was written before.
+    Args:
+        cfg: effective config; `train.wandb` is the name of the project.
+        resume: whether to continue the run whose id is in the output folder.
+        last_write: last iteration that was written before.
 
-        Raises:
-            InputError: the package is not installed.
-        """
+    Raises:
+        InputError: the package is not installed.
+    """
+
+    def __init__(self, cfg: DictConfig, *, resume: bool, last_write: int):
         wandb = import_wandb()
         self._last_write = last_write
         folder = cfg.train.output_dir
@@ -111,7 +113,7 @@ class WandbWriter(EventWriter):
             with open(id_file, encoding="utf-8") as file:
                 run_id = file.read().strip()
         self._run = wandb.init(
-            project=project,
+            project=cfg.train.wandb,
             dir=folder,
             name=os.path.basename(os.path.abspath(folder)),
             config=OmegaConf.to_container(OmegaConf.load(os.path.join(folder, "config.yaml"))),
@@ -120,7 +122,7 @@ class WandbWriter(EventWriter):
         )
         with open(id_file, "w", encoding="utf-8") as file:
             file.write(self._run.id)
-        # An axis of our own: iterations that a resumed run repeats would go against theirs.
+        # Their own axis must increase, but a resumed run repeats iterations.
         self._run.define_metric("iteration")
         self._run.define_metric("*", step_metric="iteration")
 
@@ -134,15 +136,18 @@ class WandbWriter(EventWriter):
 
 
 class ProgressBar(HookBase):
-    """A bar with the time left, while the terminal has nothing else to show of the numbers.
+    """Bar with the remaining time, on terminals, instead of the lines of metrics.
 
-    Other lines of the log appear above it; those of the numbers go to log.txt alone.
+    Other lines of the log appear above it; those of the metrics go to log.txt only.
+
+    Args:
+        stream: terminal to draw on.
     """
 
     def __init__(self, stream: TextIO):
         self.stream = stream
-        self._bar: tqdm | None = None
-        self._streams: dict[logging.StreamHandler, TextIO] = {}
+        self._bar: tqdm
+        self._redirected = ExitStack()
 
     def before_train(self) -> None:
         self._bar = tqdm(
@@ -152,10 +157,15 @@ class ProgressBar(HookBase):
             dynamic_ncols=True,
             unit="it",
         )
-        self._streams = {handler: handler.stream for handler in _console_handlers()}
-        for handler, stream in self._streams.items():
-            handler.setStream(_AboveBar(stream))
-            handler.addFilter(_not_of_printer)
+        console = (sys.stdout, sys.stderr)
+        loggers = [
+            logger
+            for logger in map(logging.getLogger, ("detectron2", "fvcore", "brloss_d2"))
+            if any(getattr(handler, "stream", None) in console for handler in logger.handlers)
+        ]
+        self._redirected.enter_context(logging_redirect_tqdm(loggers))
+        for logger in loggers:  # the last handler is the redirected one
+            logger.handlers[-1].addFilter(lambda record: record.name != _PRINTER)
 
     def after_step(self) -> None:
         latest = self.trainer.storage.latest()
@@ -165,14 +175,12 @@ class ProgressBar(HookBase):
         self._bar.update()
 
     def after_train(self) -> None:
-        for handler, stream in self._streams.items():
-            handler.removeFilter(_not_of_printer)
-            handler.setStream(stream)
+        self._redirected.close()
         self._bar.close()
 
 
 class History(HookBase):
-    """Keeps the recent numbers in checkpoints, so that medians go on where they were."""
+    """Recent metrics in checkpoints, so that a resumed run continues their medians."""
 
     def __init__(self) -> None:
         self._loaded: Mapping[str, Any] = {}
@@ -186,7 +194,13 @@ class History(HookBase):
                 )
 
     def after_step(self) -> None:
-        self.trainer.storage.put_scalar("max_mem_mb", _memory(), smoothing_hint=False)
+        # Largest memory of this process so far: of the GPU if there is one, else of the host.
+        if torch.cuda.is_available():
+            memory = torch.cuda.max_memory_allocated() / _MIB
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            memory = peak / (_MIB if sys.platform == "darwin" else 1024)
+        self.trainer.storage.put_scalar("max_mem_mb", memory, smoothing_hint=False)
 
     def state_dict(self) -> dict[str, Any]:
         storage: EventStorage = self.trainer.storage
@@ -198,48 +212,43 @@ class History(HookBase):
 
 
 class PeriodicWriter(hooks.PeriodicWriter):
-    """detectron2's hook with the writers of a config, which keeps its place in metrics.json."""
+    """detectron2's hook with the writers of a config; its checkpoints mark the end of metrics.json.
+
+    Args:
+        cfg: effective config.
+    """
 
     def __init__(self, cfg: DictConfig):
         super().__init__([], cfg.train.log_period)
         self.cfg = cfg
-        self.metrics_file = MetricsFile(os.path.join(cfg.train.output_dir, "metrics.json"))
+        self._metrics_file: MetricsFile
+        self._loaded: Mapping[str, int] = {}
 
     def before_train(self) -> None:
-        start = self.trainer.start_iter
-        self.metrics_file.open(resume=start > 0)
-        others = build_writers(self.cfg, start, self.metrics_file.last_write)
-        self._writers = [*others, self.metrics_file]
+        start, train = self.trainer.start_iter, self.cfg.train
+        path = os.path.join(train.output_dir, "metrics.json")
+        self._metrics_file = MetricsFile(path, resume=start > 0, state=self._loaded)
+        self._writers = [MetricPrinter(train.max_iter)]
+        if importlib.util.find_spec("tensorboard"):
+            # Hides what a run had written after its last checkpoint.
+            self._writers.append(TensorboardXWriter(train.output_dir, purge_step=start or None))
+        else:
+            logger.warning(
+                "TensorBoard is not installed: no event files. (pip install tensorboard)"
+            )
+        if train.wandb:
+            last = self._metrics_file.last_write
+            self._writers.append(WandbWriter(self.cfg, resume=start > 0, last_write=last))
+        self._writers.append(self._metrics_file)
         if start > 0 and start % self._period == 0:  # due after the checkpoint was saved
             for writer in self._writers[1:]:
                 writer.write()
 
     def state_dict(self) -> dict[str, Any]:
-        return self.metrics_file.state_dict()
+        return self._metrics_file.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.metrics_file.load_state_dict(state)
-
-
-def build_writers(cfg: DictConfig, start_iter: int, last_write: int) -> list[EventWriter]:
-    """Return what writes numbers beside metrics.json.
-
-    Args:
-        cfg: the effective config.
-        start_iter: the first iteration to come.
-        last_write: the last iteration whose numbers were written before.
-    """
-    writers: list[EventWriter] = [MetricPrinter(cfg.train.max_iter)]
-    if importlib.util.find_spec("tensorboard"):
-        # What a run had written after its last checkpoint is not shown.
-        purge = start_iter or None
-        writers.append(TensorboardXWriter(cfg.train.output_dir, purge_step=purge))
-    else:
-        logger.warning("TensorBoard is not installed: no curves for it. (pip install tensorboard)")
-    if cfg.train.wandb:
-        resume = start_iter > 0
-        writers.append(WandbWriter(cfg.train.wandb, cfg, resume=resume, last_write=last_write))
-    return writers
+        self._loaded = state
 
 
 def import_wandb() -> Any:
@@ -256,47 +265,9 @@ def import_wandb() -> Any:
 
 
 def _lines_after(last: int) -> list[dict[str, Any]]:
-    """The numbers of each iteration after the last one that was written."""
+    """Return the metrics of each iteration after the last one that was written."""
     lines: dict[int, dict[str, Any]] = {}
     for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint().items():
         if iteration > last:
             lines.setdefault(iteration, {"iteration": iteration})[name] = value
     return [lines[iteration] for iteration in sorted(lines)]
-
-
-class _AboveBar:
-    """A stream that writes whole lines above the bar."""
-
-    def __init__(self, stream: TextIO):
-        self.stream = stream
-
-    def write(self, text: str) -> None:
-        with tqdm.external_write_mode(file=self.stream):
-            self.stream.write(text)
-
-    def flush(self) -> None:
-        self.stream.flush()
-
-
-def _console_handlers() -> Iterable[logging.StreamHandler]:
-    for name in ("detectron2", "fvcore", "brloss_d2"):
-        for handler in logging.getLogger(name).handlers:
-            if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
-                yield handler
-
-
-def _not_of_printer(record: logging.LogRecord) -> bool:
-    return record.name != _PRINTER
-
-
-def _is_measured(name: str) -> bool:
-    """`head/name`, such as roi_head/box_reg_unbalanced; no metric of an evaluation."""
-    return name.endswith(("_unbalanced", "/num_positives", "/num_masks", "/pool_size"))
-
-
-def _memory() -> float:
-    """Largest memory of this process so far in MiB: of the GPU, else of the host."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / _MIB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (_MIB if sys.platform == "darwin" else 1024)

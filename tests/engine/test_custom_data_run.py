@@ -1,4 +1,4 @@
-"""What a training on own data leaves for later use."""
+"""Output of a training on a custom dataset."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,5 +12,5 @@ def test_names_of_the_classes(train_net: Callable[..., Path], coco: list[str]) -
     assert read_categories(str(out / "categories.json")) == {1: "cell", 2: "nut"}
 
 
-def test_none_without_own_data(train_net: Callable[..., Path]) -> None:
+def test_none_without_custom_data(train_net: Callable[..., Path]) -> None:
     assert not (train_net("train.max_iter=1") / "categories.json").exists()
