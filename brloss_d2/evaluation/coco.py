@@ -19,18 +19,16 @@ class COCOEvaluator(evaluation.COCOEvaluator):
     """detectron2's evaluator, computed by hotcoco if it is installed, with oLRP.
 
     The log says which package evaluated. Keypoints are left to detectron2.
+
+    Args:
+        dataset_name: name of a dataset whose metadata have `json_file`, in COCO format.
+        *args: arguments of detectron2's `COCOEvaluator`.
+        use_fast_impl: whether hotcoco may evaluate; False insists on pycocotools.
+        **keywords: arguments of detectron2's `COCOEvaluator`; `max_dets_per_image` is 100 by
+            default.
     """
 
     def __init__(self, dataset_name: str, *args: Any, use_fast_impl: bool = True, **keywords: Any):
-        """Read the ground truth.
-
-        Args:
-            dataset_name: name of a dataset whose metadata have `json_file`, in COCO format.
-            *args: arguments of detectron2's `COCOEvaluator`.
-            use_fast_impl: whether hotcoco may evaluate; False insists on pycocotools.
-            **keywords: arguments of detectron2's `COCOEvaluator`; `max_dets_per_image` is 100 by
-                default.
-        """
         super().__init__(dataset_name, *args, use_fast_impl=False, **keywords)
         self._official = not use_fast_impl
         renumber_annotations(self._coco_api)
