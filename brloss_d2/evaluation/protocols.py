@@ -130,7 +130,7 @@ class Evaluation:
 
 def evaluate_detections(
     api: Any,
-    results: Sequence[Mapping[str, Any]],
+    results: Sequence[dict[str, Any]],
     task: str,
     *,
     limits: Sequence[int] = COCO_LIMITS,
@@ -152,10 +152,9 @@ def evaluate_detections(
         lvis: whether to follow the LVIS protocol.
         official: whether to insist on pycocotools or `lvis`.
     """
-    records = [dict(result) for result in results]
+    records = list(results)
     if task == "segm":  # the packages would take the area of the box for that of the mask
-        for record in records:
-            record.pop("bbox", None)
+        records = [{key: r[key] for key in r if key != "bbox"} for r in records]
     limits = sorted(limits)  # as pycocotools does
     evaluation = None
     if hotcoco is not None and not official:
@@ -233,7 +232,8 @@ def _by_pycocotools(
 ) -> Evaluation:
     kind = COCOeval if limits[-1] == COCO_LIMITS[-1] else COCOevalMaxDets
     with contextlib.redirect_stdout(io.StringIO()):
-        computed = kind(api, api.loadRes(results), task)
+        # The packages add entries to the records.
+        computed = kind(api, api.loadRes([dict(result) for result in results]), task)
         computed.params.maxDets = limits
         if image_ids is not None:
             computed.params.imgIds = list(image_ids)
@@ -248,7 +248,7 @@ def _by_pycocotools(
 def _by_lvis(api: Any, results: list[dict[str, Any]], task: str, limit: int) -> Evaluation:
     import lvis
 
-    found = lvis.LVISResults(api, results, max_dets=limit)
+    found = lvis.LVISResults(api, [dict(result) for result in results], max_dets=limit)
     computed = lvis.LVISEval(api, found, task)
     # numpy 1.24 dropped the alias that the package still uses.
     patch = replaced(lvis.eval, np=numpy_with(float=np.float64))
