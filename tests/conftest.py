@@ -15,6 +15,7 @@ LONG = (
     "engine/test_processes.py",
     "test_installed.py",
     "benchmarks/test_compare_losses.py",
+    "projects/co_detr/test_co_detr.py",
     "ops/test_triton.py",
     "cli/test_convert.py",
     "cli/test_predict.py",
