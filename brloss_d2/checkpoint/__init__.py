@@ -1,4 +1,4 @@
-"""Weights and training state: where they come from, how they are saved."""
+"""Weights and training state: sources, loading, saving, conversion."""
 
 from brloss_d2.checkpoint.checkpointer import Checkpointer
 from brloss_d2.checkpoint.files import read_checkpoint

@@ -35,7 +35,8 @@ def read_checkpoint(file: str) -> dict[str, Any]:
         InputError: the file is missing or damaged, holds objects other than weights and plain
             values, or is no dictionary.
     """
-    _check_exists(file)
+    if not os.path.isfile(file):
+        raise InputError(f"Checkpoint missing: {file}")
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
@@ -65,7 +66,8 @@ def read_array_pickle(file: str) -> dict[str, Any]:
         InputError: the file is missing or damaged, or holds objects other than dictionaries,
             arrays and plain values.
     """
-    _check_exists(file)
+    if not os.path.isfile(file):
+        raise InputError(f"Checkpoint missing: {file}")
     try:
         with open(file, "rb") as opened:
             loaded = _ArrayUnpickler(opened, encoding="latin1").load()
@@ -87,8 +89,3 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) not in _ARRAY_PARTS:
             raise pickle.UnpicklingError(f"it needs {module}.{name}, and such objects can run code")
         return super().find_class(module, name)
-
-
-def _check_exists(file: str) -> None:
-    if not os.path.isfile(file):
-        raise InputError(f"Checkpoint missing: {file}")

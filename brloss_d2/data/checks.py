@@ -189,7 +189,11 @@ def _check_records(content: Sections, where: str) -> None:
     for name, rules in _RULES.items():
         records = content[name]
         for key, what, test in rules:
-            bad = [record for record in records if not _passes(record.get(key), test, ids)]
+            if isinstance(test, str):
+                known = ids[test]
+                bad = [r for r in records if not (_is_id(r.get(key)) and r[key] in known)]
+            else:
+                bad = [r for r in records if not test(r.get(key))]
             if bad:
                 show = f" ({key} {{}})" if key in _SHOWN else ""
                 texts = [f"id {record.get('id')}{show.format(record.get(key))}" for record in bad]
@@ -203,10 +207,6 @@ def _check_records(content: Sections, where: str) -> None:
                         f"{where}: {len(repeated)} ids of {name} occur more than once: "
                         f"{_first(repeated)}."
                     )
-
-
-def _passes(value: object, test: Callable[[Any], bool] | str, ids: dict[str, set[int]]) -> bool:
-    return _is_id(value) and value in ids[test] if isinstance(test, str) else test(value)
 
 
 def _missing_files(paths: Sequence[str]) -> list[str]:

@@ -155,10 +155,18 @@ def _check(data: CustomData) -> CustomDataSummary:
             "'iscrowd', which COCO evaluation reads. Add both: the area in pixels (width times "
             "height for boxes) and iscrowd 0."
         )
-    if train is not None:
-        _check_same_categories(train.categories, val.categories)
-        if not train.boxes:
-            raise InputError(f"data.train={train.json_file}: it has no boxes to learn from.")
+    if train is not None and train.categories != val.categories:
+        details = ""
+        pairs = (("data.train", train, val), ("data.val", val, train))
+        for name, own, other in pairs:
+            difference = sorted(own.categories.items() - other.categories.items())
+            labels = ", ".join(f"{id_} {label!r}" for id_, label in difference) or "none"
+            details += f"\n  only in {name}: {labels}"
+        raise InputError(
+            f"The categories of data.train and data.val differ (id and name):{details}"
+        )
+    if train is not None and not train.boxes:
+        raise InputError(f"data.train={train.json_file}: it has no boxes to learn from.")
     return CustomDataSummary(train=train, val=val)
 
 
@@ -169,17 +177,6 @@ def _check_split(json_file: str | None, image_root: str | None, key: str) -> Coc
     if image_root is not None:
         raise InputError(f"{key}_images is given without {key}=FILE.json.")
     return None
-
-
-def _check_same_categories(train: dict[int, str], val: dict[int, str]) -> None:
-    if train == val:
-        return
-    details = ""
-    for name, own, other in (("data.train", train, val), ("data.val", val, train)):
-        difference = sorted(own.items() - other.items())
-        labels = ", ".join(f"{id_} {label!r}" for id_, label in difference) or "none"
-        details += f"\n  only in {name}: {labels}"
-    raise InputError(f"The categories of data.train and data.val differ (id and name):{details}")
 
 
 def _dataset_node(name: str, summary: CocoSummary) -> DictConfig:

@@ -37,11 +37,6 @@ class Job:
     resume: bool
     device: torch.device
 
-    @property
-    def output_dir(self) -> str:
-        """Folder of the run."""
-        return self.cfg.train.output_dir
-
 
 def prepare(args: argparse.Namespace) -> Job:
     """Load the config and check datasets, checkpoint, device and output folder. Writes nothing.

@@ -68,7 +68,7 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
     # Warnings of recent torch about detectron2's code, which no user can fix.
     warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
-    setup_logger(job.output_dir, distributed_rank=comm.get_rank(), name="brloss_d2")
+    setup_logger(job.cfg.train.output_dir, distributed_rank=comm.get_rank(), name="brloss_d2")
     logger.info("Command line: %s", shlex.join(sys.argv))
     if job.cfg.train.deterministic:
         make_deterministic()
@@ -77,13 +77,13 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
     if job.cfg.train.num_threads:
         torch.set_num_threads(job.cfg.train.num_threads)
     if comm.is_main_process():
-        with open(os.path.join(job.output_dir, "config.yaml"), encoding="utf-8") as file:
+        with open(os.path.join(job.cfg.train.output_dir, "config.yaml"), encoding="utf-8") as file:
             logger.info("Effective config:\n%s", file.read())
     if args.resume and not args.eval_only and not job.resume:
-        logger.warning("Nothing to resume in %s: starting a new run.", job.output_dir)
+        logger.warning("Nothing to resume in %s: starting a new run.", job.cfg.train.output_dir)
     if job.custom_data is not None:
         if comm.is_main_process():
-            write_categories(job.output_dir, job.custom_data.val.categories)
+            write_categories(job.cfg.train.output_dir, job.custom_data.val.categories)
         logger.info("Custom dataset, %d classes:\n%s", job.custom_data.num_classes, job.custom_data)
 
 
@@ -164,7 +164,7 @@ def _build_run(job: Job) -> _Run:
         job,
         model,
         trainer,
-        Checkpointer(model, job.output_dir, strict=job.resume, trainer=trainer),
+        Checkpointer(model, job.cfg.train.output_dir, strict=job.resume, trainer=trainer),
         RunState(model, seed),
         EMA(model, train.ema.decay) if train.ema.enabled else None,
         StopSignals(),
@@ -221,5 +221,5 @@ def _report(job: Job, results: Mapping[str, Any], checkpoint: str) -> None:
     """Log the results and where the files of the run are."""
     if comm.is_main_process():
         table = f"Results:\n{results_table(results)}\n" if results else ""
-        log = os.path.join(job.output_dir, "log.txt")
+        log = os.path.join(job.cfg.train.output_dir, "log.txt")
         logger.info("Done.\n%sCheckpoint: %s\nLog:        %s", table, checkpoint, log)

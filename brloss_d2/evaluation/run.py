@@ -122,16 +122,15 @@ class EvaluatedRun:
         for result in self.results:
             if result["score"] >= threshold:
                 found[result["image_id"]].append(result)
-        return [self._pair(records[i], found[records[i]["image_id"]]) for i in chosen]
-
-    def _pair(self, record: dict[str, Any], results: list[dict[str, Any]]) -> ImagePair:
-        annotations = record["annotations"]
-        results = sorted(results, key=lambda r: r["score"])  # the best one is drawn last, on top
-        return ImagePair(
-            record["file_name"],
-            _labeled(annotations, [a["category_id"] for a in annotations]),
-            _labeled(results, [self.class_ids[r["category_id"]] for r in results], scored=True),
-        )
+        pairs = []
+        for record in (records[i] for i in chosen):
+            annotations = record["annotations"]
+            results = sorted(found[record["image_id"]], key=lambda r: r["score"])  # best on top
+            classes = [self.class_ids[result["category_id"]] for result in results]
+            truth = _labeled(annotations, [a["category_id"] for a in annotations])
+            predictions = _labeled(results, classes, scored=True)
+            pairs.append(ImagePair(record["file_name"], truth, predictions))
+        return pairs
 
 
 def best_f1_threshold(run: EvaluatedRun) -> float:

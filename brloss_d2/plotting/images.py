@@ -43,7 +43,13 @@ def draw_comparison(
     Raises:
         InputError: an image cannot be read, or the picture cannot be written.
     """
-    images = [_read(pair.file_name) for pair in pairs]
+    images = []
+    for pair in pairs:
+        try:
+            images.append(read_image(pair.file_name, format="RGB"))
+        except OSError as error:
+            message = f"Image file missing or unreadable: {pair.file_name} ({error})."
+            raise InputError(message) from error
     columns = min(_PAIRS_PER_ROW, len(pairs))
     figure, panels = _grid(math.ceil(len(pairs) / columns), columns, images[0].shape)
     for number, (pair, image) in enumerate(zip(pairs, images, strict=True)):
@@ -179,10 +185,3 @@ def _draw_box(
 
 def _color(label: int) -> tuple[float, ...]:
     return _PALETTE[label % len(_PALETTE)]
-
-
-def _read(file_name: str) -> np.ndarray:
-    try:
-        return read_image(file_name, format="RGB")
-    except OSError as error:
-        raise InputError(f"Image file missing or unreadable: {file_name} ({error}).") from error

@@ -163,7 +163,7 @@ class Predictor:
             _lower_thresholds(cfg.model, threshold)
         categories = Categories.find(cfg, folder, annotations)
         mapper = _test_mapper(cfg)
-        local_file(os.fspath(weights))  # an error comes before the time it takes to build the model
+        local_file(os.fspath(weights))  # fails early: building the model takes time
         model = instantiate(cfg.model).to(choose_device(device)).eval()
         Checkpointer(model, strict=True).load(os.fspath(weights))
         return cls(model, mapper, categories, score_threshold=threshold or 0.0)

@@ -1,4 +1,4 @@
-"""Detectors with a single consumer each, kept in the folder `projects` of the repository.
+"""Detectors with parts that no other detector uses, from the folder `projects` of the repository.
 
 An installed package holds them in this folder; a working copy leaves them where they are.
 """

@@ -1,4 +1,4 @@
-"""What a training on a custom dataset leaves for later use."""
+"""Output of a training on a custom dataset."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run that is killed and resumed is the run that was not: to the bit."""
+"""A run that is killed and resumed equals one that is not, to the bit."""
 
 import json
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ import torch
 from tests.helpers import toy
 from tests.helpers.programs import train_net
 
-# All that has a state: dropout, a balancer, momentum, averaged weights, two aspect ratios, workers
-# that map at random, evaluation between checkpoints.
+# Everything that has a state: dropout, a balancer, momentum, averaged weights, two aspect ratios,
+# workers that map at random, evaluation between checkpoints.
 OPTIONS = (
     *("model.dropout=0.5", "dataloader.train.dataset.images=7", "dataloader.train.num_workers=2"),
     *("train.max_iter=12", "train.checkpointer.period=3", "train.eval_period=4"),
@@ -22,13 +22,13 @@ TIMES = ("time", "data_time", "rank_data_time", "eta_seconds", "max_mem_mb")
 
 
 def curve(out: Path) -> list[dict[str, Any]]:
-    """metrics.json without what a clock has to do with."""
+    """Return the lines of metrics.json without the times."""
     lines = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
     return [{name: x for name, x in line.items() if name not in TIMES} for line in lines]
 
 
 def states(out: Path) -> dict[str, Any]:
-    """Tensors of the last checkpoint by name: weights, averages, momenta."""
+    """Return the tensors of the last checkpoint by name: weights, averages, momenta."""
     checkpoint = torch.load(out / "model_final.pth", weights_only=True)
     trainer = checkpoint["trainer"]
     momenta = {str(i): s["momentum_buffer"] for i, s in trainer["optimizer"]["state"].items()}
@@ -39,7 +39,7 @@ def states(out: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one process that nothing has ended."""
+    """Folder of an uninterrupted run of one process."""
     folder = tmp_path_factory.mktemp("whole")
     config = folder / "config.py"
     config.write_text(toy.CONFIG, encoding="utf-8")

@@ -155,7 +155,7 @@ def test_overrides_come_after_custom_data(config: Path, coco: list[str]) -> None
 def test_custom_data_is_evaluated_in_coco_style(
     config: Path, coco: list[str], dataset: str
 ) -> None:
-    """The evaluators of these configs read other formats, after hours of training."""
+    """The evaluators of these configs read other formats, and would fail after hours."""
     file = Path(__file__).parents[2] / "configs" / "common" / "data" / f"{dataset}.py"
     node = f"LazyConfig.load({str(file)!r}).dataloader"
     boxes = 'dataloader["train"]["mapper"]["use_instance_mask"] = False'

@@ -1,4 +1,4 @@
-"""What each option of `train` does to a run."""
+"""Effects of the `train.*` options on a run."""
 
 import json
 import logging
@@ -60,7 +60,7 @@ def test_values_out_of_range(config: Path, override: str, part: str) -> None:
 
 
 def test_accumulating_equals_a_larger_batch(train_net: TrainNet, tmp_path: Path) -> None:
-    """Of images of one aspect ratio, so that both take the same ones together."""
+    """With images of one aspect ratio, so that both runs batch the same images."""
     data = ("dataloader.train.dataset.images=1", "optimizer.lr=0.003")
     large = model(train_net(*data, "dataloader.train.total_batch_size=4"))
     other = tmp_path / "small"

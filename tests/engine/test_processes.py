@@ -1,4 +1,4 @@
-"""train_net.py as users start it: a program of one or several processes."""
+"""train_net.py as a program of one or several processes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_two_processes_train_and_evaluate(
 
 
 def test_two_processes_take_the_steps_of_one(config: Path, tmp_path: Path) -> None:
-    """Accumulating, averaging the weights, and ending early by numbers that only one has."""
+    """With accumulation, averaged weights, and early stopping by metrics of one process only."""
     options = (
         *("dataloader.train.dataset.images=1", "optimizer.lr=0.003", "train.ema.enabled=True"),
         *("train.max_iter=9", "train.eval_period=1", "train.early_stopping.patience=2"),

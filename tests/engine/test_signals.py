@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end training in good order; --resume goes on."""
+"""SIGTERM and SIGINT stop training gracefully; --resume continues."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def test_a_signal_saves_and_resume_continues(
 
 
 def test_forked_processes_take_sigterm_as_by_default() -> None:
-    """One that is stuck never gets to a handler of Python, and its pool would wait for ever."""
+    """A stuck process never reaches a handler in Python, and its pool would wait forever."""
     hook = StopSignals()
     hook.trainer = SimpleNamespace(data_loader=None)
     own = signal.signal(signal.SIGTERM, print)
@@ -84,7 +84,7 @@ def test_one_process_of_two_gets_a_signal(
 def test_the_program_gets_a_signal(
     config: Path, options: Sequence[str], number: int, everyone: bool
 ) -> None:
-    """The program alone, or also its processes with the workers that load data for them."""
+    """Send it to the program only, or also to its processes and their data loader workers."""
     options = (*options, "train.max_iter=10000000", "train.checkpointer.period=10000000")
     process = start(*options, "dataloader.train.num_workers=2", config=config)
     metrics = config.parent / "out" / "metrics.json"

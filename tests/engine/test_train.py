@@ -87,7 +87,7 @@ def test_eval_only_finds_the_checkpoint_of_the_run(
 def test_eval_only_of_a_fine_tuned_run_takes_its_own_weights(
     train_net: TrainNet, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """Its config names the weights that it began with, as do the configs of Cityscapes."""
+    """Its config names the weights that it started from, as the configs of Cityscapes do."""
     first = train_net("train.max_iter=1") / "model_final.pth"
     tuned = tmp_path / "tuned"
     train_net(f"train.init_checkpoint={first}", f"train.output_dir={tuned}")

@@ -1,4 +1,4 @@
-"""The commands of docs/training.md: every key and value in them is one."""
+"""The commands and keys of docs/training.md are those of the package."""
 
 import re
 import shlex

@@ -10,8 +10,7 @@ import pytest
 
 from brloss_d2.data import write_miniatures
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIG = """
 from detectron2.config import LazyConfig
 
@@ -48,7 +47,9 @@ def train_net(folder, dataset, root, *overrides, options=()):
     """Run train_net.py for a tiny model on a dataset below `root`; None unsets the variable."""
     config = folder / "config.py"
     data = ROOT / "configs" / "common" / "data" / f"{dataset}.py"
-    config.write_text(CONFIG.format(tiny=str(HERE / "tiny_mask_rcnn.py"), data=str(data)))
+    config.write_text(
+        CONFIG.format(tiny=str(ROOT / "tests" / "helpers" / "tiny_mask_rcnn.py"), data=str(data))
+    )
     environment = {k: v for k, v in os.environ.items() if k != "DETECTRON2_DATASETS"}
     if root is not None:
         environment["DETECTRON2_DATASETS"] = str(root)

@@ -80,26 +80,20 @@ def _place_shapes(rng: np.random.Generator, height: int, width: int) -> list[Sha
 
 def _random_shape(rng: np.random.Generator, height: int, width: int) -> Shape:
     label = int(rng.integers(len(CLASSES)))
-    outline = _unit_outline(rng, CLASSES[label])
-    # Uniform in the logarithm, so that small and large shapes are equally frequent.
-    radius = min(height, width) * np.exp(rng.uniform(*np.log(_RADII)))
-    angle = rng.uniform(-_MAX_ROTATION, _MAX_ROTATION)
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    polygon = rotation @ (radius * outline).T
-    low, high = -polygon.min(axis=1), np.array([width, height]) - polygon.max(axis=1)
-    return Shape(label, (polygon.T + rng.uniform(low, high)).round(2))
-
-
-def _unit_outline(rng: np.random.Generator, name: str) -> np.ndarray:
-    """Return the vertices, (V, 2), of a shape within about the unit circle."""
-    if name == "circle":
+    if CLASSES[label] == "circle":
         angles = np.linspace(0, 2 * np.pi, 32, endpoint=False)
-    elif name == "rectangle":
+    elif CLASSES[label] == "rectangle":
         half = np.arctan(rng.uniform(0.5, 1.0))  # angle of the diagonal: aspect 1:2 to 1:1
         angles = np.array([half, np.pi - half, np.pi + half, -half])
     else:
         angles = np.array([-3, 1, 5]) * np.pi / 6 + rng.uniform(-0.15, 0.15, size=3)
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    # Uniform in the logarithm, so that small and large shapes are equally frequent.
+    radius = min(height, width) * np.exp(rng.uniform(*np.log(_RADII)))
+    turn = rng.uniform(-_MAX_ROTATION, _MAX_ROTATION)
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    polygon = rotation @ (radius * np.stack([np.cos(angles), np.sin(angles)]))
+    low, high = -polygon.min(axis=1), np.array([width, height]) - polygon.max(axis=1)
+    return Shape(label, (polygon.T + rng.uniform(low, high)).round(2))
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import operator
 import os
 import re
 from collections.abc import Mapping
@@ -99,7 +100,8 @@ class BestCheckpointer(HookBase):
     def __init__(
         self, checkpointer: Checkpointer, metric: str, mode: str = "max", ema: EMA | None = None
     ):
-        self.checkpointer, self.metric, self.mode, self.ema = checkpointer, metric, mode, ema
+        self.checkpointer, self.metric, self.ema = checkpointer, metric, ema
+        self._is_better = {"max": operator.gt, "min": operator.lt}[mode]
         self.best: float | None = None
         self.best_iteration = -1
 
@@ -113,7 +115,7 @@ class BestCheckpointer(HookBase):
                 "checkpoint.",
                 *(self.metric, names),
             )
-        elif not math.isnan(value) and self._is_better(value):
+        elif not math.isnan(value) and (self.best is None or self._is_better(value, self.best)):
             logger.info("Best %s so far: %.3f, in model_best.pth", self.metric, value)
             self.best, self.best_iteration = value, iteration
             averaged = self.metric.startswith("ema/")
@@ -133,11 +135,6 @@ class BestCheckpointer(HookBase):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if state["metric"] == self.metric:
             self.best, self.best_iteration = state["best"], state["iteration"]
-
-    def _is_better(self, value: float) -> bool:
-        if self.best is None:
-            return True
-        return value > self.best if self.mode == "max" else value < self.best
 
 
 class EarlyStopping(HookBase):

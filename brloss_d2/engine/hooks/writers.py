@@ -41,25 +41,21 @@ class MetricsFile(EventWriter):
     the lines after its checkpoint.
 
     Args:
-        path: path of the file.
+        path: path of the file, which is opened.
+        resume: whether to continue the file of an earlier run, which is renamed otherwise.
+        state: result of `state_dict` in the checkpoint; empty for none.
     """
 
-    def __init__(self, path: str):
-        self.path = path
-        self.last_write = -1
-        self._bytes = sys.maxsize
-        self._file: TextIO
-
-    def open(self, *, resume: bool) -> None:
-        """Open the file; one of an earlier run is renamed unless this run continues it."""
-        if resume and os.path.exists(self.path):
-            os.truncate(self.path, min(self._bytes, os.path.getsize(self.path)))
-        elif os.path.exists(self.path):
-            os.replace(self.path, f"{self.path}.old")
-            logger.warning(
-                "%s of an earlier run is now %s.old", self.path, os.path.basename(self.path)
-            )
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+    def __init__(self, path: str, *, resume: bool, state: Mapping[str, int]):
+        self.last_write = state.get("last_write", -1)
+        if os.path.exists(path):
+            if resume:
+                size = os.path.getsize(path)
+                os.truncate(path, min(state.get("bytes", size), size))
+            else:
+                os.replace(path, f"{path}.old")
+                logger.warning("%s of an earlier run is now %s.old", path, os.path.basename(path))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self) -> None:
         for line in _lines_after(self.last_write):
@@ -72,9 +68,6 @@ class MetricsFile(EventWriter):
 
     def state_dict(self) -> dict[str, int]:
         return {"bytes": self._file.tell(), "last_write": self.last_write}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self.last_write, self._bytes = state["last_write"], state["bytes"]
 
 
 class MetricPrinter(CommonMetricPrinter):
@@ -102,8 +95,7 @@ class WandbWriter(EventWriter):
     """Writer of every scalar to Weights & Biases; a resumed run continues the same run there.
 
     Args:
-        project: name of the project.
-        cfg: effective config.
+        cfg: effective config; `train.wandb` is the name of the project.
         resume: whether to continue the run whose id is in the output folder.
         last_write: last iteration that was written before.
 
@@ -111,7 +103,7 @@ class WandbWriter(EventWriter):
         InputError: the package is not installed.
     """
 
-    def __init__(self, project: str, cfg: DictConfig, *, resume: bool, last_write: int):
+    def __init__(self, cfg: DictConfig, *, resume: bool, last_write: int):
         wandb = import_wandb()
         self._last_write = last_write
         folder = cfg.train.output_dir
@@ -121,7 +113,7 @@ class WandbWriter(EventWriter):
             with open(id_file, encoding="utf-8") as file:
                 run_id = file.read().strip()
         self._run = wandb.init(
-            project=project,
+            project=cfg.train.wandb,
             dir=folder,
             name=os.path.basename(os.path.abspath(folder)),
             config=OmegaConf.to_container(OmegaConf.load(os.path.join(folder, "config.yaml"))),
@@ -229,43 +221,34 @@ class PeriodicWriter(hooks.PeriodicWriter):
     def __init__(self, cfg: DictConfig):
         super().__init__([], cfg.train.log_period)
         self.cfg = cfg
-        self.metrics_file = MetricsFile(os.path.join(cfg.train.output_dir, "metrics.json"))
+        self._metrics_file: MetricsFile
+        self._loaded: Mapping[str, int] = {}
 
     def before_train(self) -> None:
-        start = self.trainer.start_iter
-        self.metrics_file.open(resume=start > 0)
-        others = build_writers(self.cfg, start, self.metrics_file.last_write)
-        self._writers = [*others, self.metrics_file]
-        if start > 0 and start % self._period == 0:  # lost with the run, which had saved before
+        start, train = self.trainer.start_iter, self.cfg.train
+        path = os.path.join(train.output_dir, "metrics.json")
+        self._metrics_file = MetricsFile(path, resume=start > 0, state=self._loaded)
+        self._writers = [MetricPrinter(train.max_iter)]
+        if importlib.util.find_spec("tensorboard"):
+            # Hides what a run had written after its last checkpoint.
+            self._writers.append(TensorboardXWriter(train.output_dir, purge_step=start or None))
+        else:
+            logger.warning(
+                "TensorBoard is not installed: no event files. (pip install tensorboard)"
+            )
+        if train.wandb:
+            last = self._metrics_file.last_write
+            self._writers.append(WandbWriter(self.cfg, resume=start > 0, last_write=last))
+        self._writers.append(self._metrics_file)
+        if start > 0 and start % self._period == 0:  # due after the checkpoint was saved
             for writer in self._writers[1:]:
                 writer.write()
 
     def state_dict(self) -> dict[str, Any]:
-        return self.metrics_file.state_dict()
+        return self._metrics_file.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.metrics_file.load_state_dict(state)
-
-
-def build_writers(cfg: DictConfig, start_iter: int, last_write: int) -> list[EventWriter]:
-    """Return the writers next to metrics.json.
-
-    Args:
-        cfg: effective config.
-        start_iter: first iteration to train.
-        last_write: last iteration that was written before.
-    """
-    writers: list[EventWriter] = [MetricPrinter(cfg.train.max_iter)]
-    if importlib.util.find_spec("tensorboard"):
-        # Hides what a run had written after its last checkpoint.
-        purge = start_iter or None
-        writers.append(TensorboardXWriter(cfg.train.output_dir, purge_step=purge))
-    else:
-        logger.warning("TensorBoard is not installed: no event files. (pip install tensorboard)")
-    if cfg.train.wandb:
-        resume = start_iter > 0
-        writers.append(WandbWriter(cfg.train.wandb, cfg, resume=resume, last_write=last_write))
-    return writers
+        self._loaded = state
 
 
 def import_wandb() -> Any:
