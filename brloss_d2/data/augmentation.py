@@ -111,6 +111,8 @@ class CenterCropTransform(CropTransform):
 class BoxAwareMapper(DetectionMapper):
     """`DetectionMapper` whose augmentations may read the boxes of the image."""
 
+    augmentations: Any
+
     def __init__(self, **mapper: Any):
         """Hand all arguments to detectron2's `DatasetMapper`.
 

@@ -208,7 +208,7 @@ def _by_hotcoco(
     found = hotcoco.LVISResults(api, results, limits[-1]) if lvis else api.load_res(results)
     computed = hotcoco.COCOeval(api, found, task, lvis)
     if not lvis:
-        computed.params.maxDets = limits
+        computed.params.maxDets = list(limits)
     if image_ids is not None:
         computed.params.imgIds = list(image_ids)
     computed.evaluate()
@@ -229,7 +229,7 @@ def _by_pycocotools(
     kind = COCOeval if limits[-1] == COCO_LIMITS[-1] else COCOevalMaxDets
     with contextlib.redirect_stdout(io.StringIO()):
         computed = kind(api, api.loadRes(results), task)
-        computed.params.maxDets = limits
+        computed.params.maxDets = list(limits)
         if image_ids is not None:
             computed.params.imgIds = list(image_ids)
         computed.evaluate()
