@@ -22,10 +22,12 @@ from typing import NamedTuple
 import torch
 from tabulate import tabulate
 
+from grid.summary import PUBLISHED as PUBLISHED_OF
+from support.contenders import CONTENDERS
 from support.machine import ROOT, commit, describe, versions
 
-LOSSES: tuple[str, ...] = ("focal", "ap", "bap", "alrp", "rs", "brs")
-PUBLISHED: tuple[str, ...] = ("ap_loop", "rs_loop", "brs_matrices")
+PUBLISHED = tuple(PUBLISHED_OF.values())
+LOSSES = tuple(name for name in CONTENDERS if name not in PUBLISHED)
 _CO_DETR = "projects/co_detr/configs/co_deformable_detr_R_50_{}_1x.py"
 FAMILIES = {
     "faster": ("configs/coco/faster_rcnn_R_50_FPN_{}_1x.py", ("ce", "rs", "brs")),

@@ -1,6 +1,6 @@
 """Differences between the configs of several losses, in words."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -89,7 +89,7 @@ def plain(cfg: DictConfig) -> Any:
 
 def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the dotted key and value of everything below a plain config node."""
-    children = node.items() if isinstance(node, dict) else ()
+    children: Iterable[tuple[Any, Any]] = node.items() if isinstance(node, dict) else ()
     if isinstance(node, list):
         children = enumerate(node)
     for key, child in children:

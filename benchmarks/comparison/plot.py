@@ -2,6 +2,7 @@
 
 import statistics
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -53,7 +54,9 @@ def _draw_results(ax: Axes, study: Study) -> None:
         spots = [number + 0.14] * len(values)
         ax.scatter(spots, values, s=22, facecolors="none", edgecolors=color, linewidths=1.2)
         low = min(*values, mean - (spread or 0))
-        place = dict(xytext=(0, -5), textcoords="offset points", ha="center", va="top")
+        place: dict[str, Any] = dict(
+            xytext=(0, -5), textcoords="offset points", ha="center", va="top"
+        )
         ax.annotate(f"{mean:.1f}", (number, low), fontsize=8, **place)
     ax.set_xticks(range(len(study.losses)), study.losses)
     ax.set_xlim(-0.6, len(study.losses) - 0.4)
@@ -86,7 +89,7 @@ def _label_ends(ax: Axes, curves: dict[str, dict[int, float]], last: int) -> Non
     for number, loss in enumerate(curves):
         if loss in heights:
             color, marker = _style(number)
-            options = dict(transform=to_the_right, clip_on=False)
+            options: dict[str, Any] = dict(transform=to_the_right, clip_on=False)
             ax.plot(1.025, heights[loss], marker=marker, color=color, markersize=6, **options)
             ax.text(1.045, heights[loss], loss, fontsize=9, va="center", **options)
     ax.set_ylim(low, high)

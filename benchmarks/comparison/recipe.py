@@ -1,4 +1,4 @@
-"""One detector with one loss after another: its config for each of them."""
+"""Configs of one detector with several losses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,46 +36,51 @@ _RCNN_SCORE_THRESH = 0.05
 
 
 def slim_recipe(detector: str) -> Path:
-    """The config file of a detector that trains from scratch in minutes."""
+    """Return the config file of a detector that trains from scratch in minutes."""
     return ROOT / "configs" / "quick" / f"{detector}_R_18_FPN_brs_300it.py"
 
 
 def with_loss(path: Path, loss: str, train_images: int) -> DictConfig:
-    """Load a config and change what it trains with.
+    """Load a config and replace the loss.
 
-    Anchors, assignment, network, selection of detections, optimizer and schedule stay. The seed
-    alone decides on the data, whatever random numbers building the model takes.
+    Anchors, assignment, network, selection of detections, optimizer and schedule are kept. The
+    seed alone determines the data, no matter how many random numbers the model draws.
 
     Args:
-        path: a config laid out for ranking losses; of a one-stage detector, of any loss.
+        path: path of a config: of an R-CNN with a ranking loss, or of a one-stage detector.
         loss: one of `ONE_STAGE_LOSSES` or `RCNN_LOSSES`.
-        train_images: in an epoch.
+        train_images: number of training images.
+
+    Returns:
+        The config with the loss.
 
     Raises:
-        InputError: the config is none, or the detector cannot be trained with the loss.
+        InputError: the file is not a config, or the detector cannot be trained with the loss.
     """
     cfg, _ = load_config(str(path))
-    one_stage = target_of(cfg.model) is OneStageDetector
     known = losses_of(cfg)
     if loss not in known:
         raise InputError(
             f"{path.name} cannot be trained with {loss!r}: expected some of {', '.join(known)}."
         )
-    (_use_in_one_stage if one_stage else _use_in_rcnn)(cfg.model, loss)
+    if target_of(cfg.model) is OneStageDetector:
+        _use_in_one_stage(cfg.model, loss)
+    else:
+        _use_in_rcnn(cfg.model, loss)
     for key, _ in walk(plain(cfg)):
         if key.endswith(".balancer.pools_per_epoch"):
             criterion = OmegaConf.select(cfg, key.removesuffix(".balancer.pools_per_epoch"))
             criterion.balancer.pools_per_epoch = max(1, train_images // criterion.images_per_pool)
-    # Returns the generator, with which the loader seeds its workers.
+    # `manual_seed` returns the generator, from which the loader seeds its workers.
     cfg.dataloader.train.generator = L(torch.random.manual_seed)(seed="${train.seed}")
     return cfg
 
 
 def losses_of(cfg: DictConfig) -> Sequence[str]:
-    """The losses that the detector of a config can be trained with.
+    """Return the losses with which the detector of a config can be trained.
 
     Raises:
-        InputError: none.
+        InputError: there are none.
     """
     if target_of(cfg.model) is OneStageDetector:
         return ONE_STAGE_LOSSES

@@ -107,18 +107,16 @@ def write_markdown(study: Study, path: Path, picture: str) -> None:
     ]
     headers = ["AP", *(f"seed {seed}" for seed in seeds)]
     runs_table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
-    parts = [f"# {study.title}", _bullets(study.setting), summary_table(study)]
-    if study.failures:
-        failed = [f"{name}: {reason}" for name, reason in study.failures.items()]
-        parts += ["Runs that failed and are in no mean:", _bullets(failed)]
+    failed = [f"{name}: {reason}" for name, reason in study.failures.items()]
+    setting, failures, notes = (
+        "\n".join(f"- {line}" for line in lines) for lines in (study.setting, failed, study.notes)
+    )
+    parts = [f"# {study.title}", setting, summary_table(study)]
+    if failed:
+        parts += ["Runs that failed and are in no mean:", failures]
     parts += [f"![AP of each loss, and on the way]({picture})", "## Every run", runs_table]
-    parts += ["## What differs between the losses", _bullets(study.notes)]
-    parts += ["## How to read it", READING]
+    parts += ["## What differs between the losses", notes, "## How to read it", READING]
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-
-
-def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
 
 
 def write_csv(study: Study, path: Path) -> None:
@@ -131,12 +129,12 @@ def write_csv(study: Study, path: Path) -> None:
         for loss in study.losses:
             columns = [study.values(loss, metric) for metric in metrics]
             columns.append(study.differences(loss))
-            for seed in sorted(columns[0]):
-                writer.writerow([loss, seed, *(_number(c.get(seed)) for c in columns)])
+            lines: dict[int | str, list[float | None]] = {
+                seed: [column.get(seed) for column in columns] for seed in sorted(columns[0])
+            }
             found = [mean_and_spread(list(column.values())) for column in columns]
             for i, name in enumerate(("mean", "standard deviation")):
-                writer.writerow([loss, name, *(_number(pair and pair[i]) for pair in found)])
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+                lines[name] = [pair and pair[i] for pair in found]
+            for line, values in lines.items():
+                cells = ("" if value is None else f"{value:.4f}" for value in values)
+                writer.writerow([loss, line, *cells])

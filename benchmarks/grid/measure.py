@@ -68,7 +68,7 @@ def measure_missing(grid: Grid, path: Path) -> Iterator[list[Row]]:
         if not pending:
             continue
         count = max(1, round(size * share))
-        cell = stamp | {
+        cell: dict[str, Any] = stamp | {
             **{"scores": source, "logits": size, "share": float(share), "positives": count},
             **{"limit_ms": 1e3 * _BYTES_PER_LOGIT * size / copied, "limit_s": grid.limit},
         }
@@ -110,7 +110,7 @@ def _measure(names: list[str], grid: Grid, cell: dict[str, Any]) -> list[Row]:
         if found is None:
             rows.append(Row(**cell, loss=name, status=table.TIME))
             continue
-        numbers = {}
+        numbers: dict[str, Any] = {}
         for phase in timing.Sample._fields:
             times = torch.tensor([getattr(s, phase) for s in found], dtype=torch.float64)
             for suffix, q in (("ms", 0.5), ("p20_ms", 0.2), ("p80_ms", 0.8)):

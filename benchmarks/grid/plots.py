@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 
 from grid.table import OK, Row
 from support.contenders import CONTENDERS, FOCAL
@@ -62,13 +63,13 @@ def _plot_panels(
 
 def _draw_times(ax: Axes, curves: Curves) -> None:
     for name, rows in curves.items():
-        x = [row.logits for row in rows]
+        numbers = [(row.logits, row.both_ms, row.both_p20_ms, row.both_p80_ms) for row in rows]
+        x, middle, low, high = np.array(numbers, dtype=float).T
         style = "-" if CONTENDERS[name].ours or name == FOCAL else "--"
         label, color = CONTENDERS[name].label, _COLORS[name]
-        ax.plot(x, [row.both_ms for row in rows], style, marker=".", label=label, color=color)
-        low, high = [row.both_p20_ms for row in rows], [row.both_p80_ms for row in rows]
+        ax.plot(x, middle, style, marker=".", label=label, color=color)
         ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
-    limits = {row.logits: row.limit_ms for rows in curves.values() for row in rows}
+    limits = {row.logits: row.limit_ms or 0.0 for rows in curves.values() for row in rows}
     sizes = sorted(limits)
     label = "12 bytes a logit at\ncopy bandwidth"
     ax.plot(sizes, [limits[s] for s in sizes], ":", color="gray", label=label)

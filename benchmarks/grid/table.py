@@ -4,6 +4,7 @@ import csv
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 OK, TIME, MEMORY = "ok", "skipped: time", "skipped: memory"
 
@@ -83,7 +84,7 @@ def read(path: Path) -> list[Row]:
         return [Row(**{name: _parse(name, text) for name, text in r.items()}) for r in reader]
 
 
-def _parse(name: str, text: str) -> str | float | None:
+def _parse(name: str, text: str) -> Any:
     if name in _TEXT:
         return text
     if text == "":

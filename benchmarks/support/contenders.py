@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
@@ -50,7 +50,7 @@ def _prepare_focal(problem: Problem) -> Callable[[], Tensor]:
     return partial(sigmoid_focal_loss, problem.logits, targets, reduction="sum")
 
 
-def _ranking(loss: Callable[..., dict[str, Tensor]], label: str, **options: int) -> Contender:
+def _ranking(loss: Callable[..., dict[str, Tensor]], label: str, **options: Any) -> Contender:
     return Contender(partial(_prepare_ranking, loss), label, **options)
 
 

@@ -16,15 +16,13 @@ class PhotometricDistortion(T.Augmentation):
 
     detectron2's `ColorAugSSDTransform`, which needs OpenCV. It draws its numbers when the image is
     changed, rounds to 8 bits after every step and does not permute the channels.
+
+    Args:
+        img_format: order of the channels, "RGB" or "BGR".
+        hue_delta: largest change of the hue, in steps of 2 degrees.
     """
 
     def __init__(self, img_format: str = "RGB", hue_delta: int = 9):
-        """Set the order of the channels and the strength.
-
-        Args:
-            img_format: order of the channels, "RGB" or "BGR".
-            hue_delta: largest change of the hue, in steps of 2 degrees.
-        """
         super().__init__()
         self.img_format, self.hue_delta = img_format, hue_delta
 
@@ -36,18 +34,17 @@ class PhotometricDistortion(T.Augmentation):
 
 
 class Expand(T.Augmentation):
-    """Placement of the image on a larger canvas, so that objects become smaller."""
+    """Placement of the image on a larger canvas, so that objects become smaller.
+
+    Args:
+        max_ratio: largest ratio of the sides of canvas and image, >= 1.
+        prob: probability of an expansion, 0..1.
+        fill: color of the canvas, one number per channel of the image.
+    """
 
     def __init__(
         self, *, max_ratio: float = 4.0, prob: float = 0.5, fill: Sequence[float] = (124, 116, 104)
     ):
-        """Set size, frequency and color of the canvas.
-
-        Args:
-            max_ratio: largest ratio of the sides of canvas and image, >= 1.
-            prob: probability of an expansion, 0..1.
-            fill: color of the canvas, one number per channel of the image.
-        """
         super().__init__()
         self.max_ratio, self.prob, self.fill = max_ratio, prob, tuple(fill)
 
@@ -109,16 +106,15 @@ class CenterCropTransform(CropTransform):
 
 
 class BoxAwareMapper(DetectionMapper):
-    """`DetectionMapper` whose augmentations may read the boxes of the image."""
+    """`DetectionMapper` whose augmentations may read the boxes of the image.
+
+    Args:
+        **mapper: arguments of detectron2's `DatasetMapper`.
+    """
 
     augmentations: Any
 
     def __init__(self, **mapper: Any):
-        """Hand all arguments to detectron2's `DatasetMapper`.
-
-        Args:
-            **mapper: arguments of `DatasetMapper`.
-        """
         super().__init__(**mapper)
         self.augmentations = _WithBoxes(self.augmentations)
 

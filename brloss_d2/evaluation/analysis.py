@@ -94,7 +94,7 @@ class Analysis:
 
 def analyze(
     json_file: str,
-    results: Sequence[Mapping[str, Any]],
+    results: Sequence[dict[str, Any]],
     class_names: Mapping[int, str],
     *,
     task: str = "bbox",

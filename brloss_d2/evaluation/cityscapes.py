@@ -22,20 +22,18 @@ class CityscapesEvaluator(DatasetEvaluators):
 
     The results are `bbox` and `segm`, COCO-style as in the ranking-loss papers, and
     `segm_cityscapes`, the AP and AP50 of the benchmark.
+
+    Args:
+        dataset_name: name of a dataset with `image_dir` and `gt_dir` in its metadata, such as
+            `cityscapes_fine_instance_seg_val`.
+        output_dir: folder for the ground truth in COCO format and the predictions.
+        tasks: `bbox`, `segm` or both; `("bbox",)` for a detector without masks, which the
+            benchmark does not evaluate.
     """
 
     def __init__(
         self, dataset_name: str, output_dir: str, *, tasks: Sequence[str] = ("bbox", "segm")
     ):
-        """Write the ground truth in COCO format.
-
-        Args:
-            dataset_name: name of a dataset with `image_dir` and `gt_dir` in its metadata, such as
-                `cityscapes_fine_instance_seg_val`.
-            output_dir: folder for the ground truth in COCO format and the predictions.
-            tasks: `bbox`, `segm` or both; `("bbox",)` for a detector without masks, which the
-                benchmark does not evaluate.
-        """
         evaluators = [_COCOStyleEvaluator(dataset_name, output_dir, tasks)]
         if "segm" in tasks:
             evaluators.append(_BenchmarkEvaluator(dataset_name))

@@ -22,18 +22,16 @@ class LVISEvaluator(evaluation.LVISEvaluator):
     """detectron2's evaluator, computed by hotcoco if it is installed, with oLRP.
 
     The log says which package evaluated. A metric without any ground truth is NaN.
+
+    Args:
+        dataset_name: name of a dataset whose metadata have `json_file`, in LVIS format.
+        *args: arguments of detectron2's `LVISEvaluator`.
+        use_fast_impl: whether hotcoco may evaluate; False insists on the `lvis` package.
+        **keywords: arguments of detectron2's `LVISEvaluator`; `max_dets_per_image` is 300 by
+            default.
     """
 
     def __init__(self, dataset_name: str, *args: Any, use_fast_impl: bool = True, **keywords: Any):
-        """Read the ground truth.
-
-        Args:
-            dataset_name: name of a dataset whose metadata have `json_file`, in LVIS format.
-            *args: arguments of detectron2's `LVISEvaluator`.
-            use_fast_impl: whether hotcoco may evaluate; False insists on the `lvis` package.
-            **keywords: arguments of detectron2's `LVISEvaluator`; `max_dets_per_image` is 300 by
-                default.
-        """
         super().__init__(dataset_name, *args, **keywords)
         self._official = not use_fast_impl
         renumber_annotations(self._lvis_api)

@@ -91,20 +91,9 @@ class Evaluation:
         Returns:
             Detection id -> object id, 0 for a false positive; ids of the objects to be found.
         """
-        params = self.computed.params
         if self.package == "hotcoco":
-            # Again with one threshold and one range: the first evaluation returns its matches only
-            # as Python objects of all thresholds and ranges, which takes longer than matching.
-            lvis = bool(self.metrics)
-            again = hotcoco.COCOeval(self.computed.coco_gt, self.computed.coco_dt, self.task, lvis)
-            again.params.imgIds, again.params.maxDets = params.imgIds, params.maxDets
-            again.params.areaRng = [params.areaRng[params.areaRngLbl.index(area)]]
-            again.params.areaRngLbl, again.params.iouThrs = [area], [iou_threshold]
-            again.evaluate()
-            result = again.image_diagnostics(iou_thr=iou_threshold)
-            states, taken = result["dt_status"].items(), result["dt_match"]
-            matched = {id_: taken[id_] if state == "tp" else 0 for id_, state in states}
-            return matched, list(result["gt_status"])
+            return self._pairs_of_hotcoco(iou_threshold, area)
+        params = self.computed.params
         if self.package == "lvis":
             cells, keys, thresholds = self.computed.eval_imgs, _LVIS_CELL, params.iou_thrs
             wanted = params.area_rng[params.area_rng_lbl.index(area)]
@@ -122,10 +111,26 @@ class Evaluation:
                 objects += [id_ for id_, skip in zip(truth, truth_ignored, strict=True) if not skip]
         return pairs, objects
 
+    def _pairs_of_hotcoco(
+        self, iou_threshold: float, area: str
+    ) -> tuple[dict[int, int], list[int]]:
+        # Its cells take longer to become Python objects than a second evaluation with one range
+        # of areas, the only one that `image_diagnostics` looks at.
+        params, lvis = self.computed.params, bool(self.metrics)
+        again = hotcoco.COCOeval(self.computed.coco_gt, self.computed.coco_dt, self.task, lvis)
+        again.params.imgIds, again.params.maxDets = params.imgIds, params.maxDets
+        again.params.areaRng = [params.areaRng[params.areaRngLbl.index(area)]]
+        again.params.areaRngLbl, again.params.iouThrs = [area], [iou_threshold]
+        again.evaluate()
+        result = again.image_diagnostics(iou_thr=iou_threshold)
+        states, taken = result["dt_status"].items(), result["dt_match"]
+        pairs = {id_: taken[id_] if state == "tp" else 0 for id_, state in states}
+        return pairs, list(result["gt_status"])
+
 
 def evaluate_detections(
     api: Any,
-    results: Sequence[Mapping[str, Any]],
+    results: Sequence[dict[str, Any]],
     task: str,
     *,
     limits: Sequence[int] = COCO_LIMITS,
@@ -147,10 +152,9 @@ def evaluate_detections(
         lvis: whether to follow the LVIS protocol.
         official: whether to insist on pycocotools or `lvis`.
     """
-    records = [dict(result) for result in results]
+    records = list(results)
     if task == "segm":  # the packages would take the area of the box for that of the mask
-        for record in records:
-            record.pop("bbox", None)
+        records = [{key: r[key] for key in r if key != "bbox"} for r in records]
     limits = sorted(limits)  # as pycocotools does
     evaluation = None
     if hotcoco is not None and not official:
@@ -228,8 +232,9 @@ def _by_pycocotools(
 ) -> Evaluation:
     kind = COCOeval if limits[-1] == COCO_LIMITS[-1] else COCOevalMaxDets
     with contextlib.redirect_stdout(io.StringIO()):
-        computed = kind(api, api.loadRes(results), task)
-        computed.params.maxDets = list(limits)
+        # The packages add entries to the records.
+        computed = kind(api, api.loadRes([dict(result) for result in results]), task)
+        computed.params.maxDets = limits
         if image_ids is not None:
             computed.params.imgIds = list(image_ids)
         computed.evaluate()
@@ -243,7 +248,7 @@ def _by_pycocotools(
 def _by_lvis(api: Any, results: list[dict[str, Any]], task: str, limit: int) -> Evaluation:
     import lvis
 
-    found = lvis.LVISResults(api, results, max_dets=limit)
+    found = lvis.LVISResults(api, [dict(result) for result in results], max_dets=limit)
     computed = lvis.LVISEval(api, found, task)
     # numpy 1.24 dropped the alias that the package still uses.
     patch = replaced(lvis.eval, np=numpy_with(float=np.float64))

@@ -45,59 +45,50 @@ def documents() -> list[Path]:
 
 def with_tables(text: str) -> str:
     """Return the text of a document with its tables brought up to date."""
-
-    def replace(block: re.Match[str]) -> str:
-        table = _results if block[2] == "zoo" else _deviations
-        return f"{block[1]}\n{table(block[3])}\n\n{block[4]}"
-
-    return _BLOCK.sub(replace, text)
+    return _BLOCK.sub(_with_table, text)
 
 
-def _results(patterns: str) -> str:
+def _with_table(block: re.Match[str]) -> str:
+    begin, kind, argument, end = block.groups()
+    if kind == "zoo":
+        header, rows = _results(argument.split())
+    else:
+        header = ["here", "published", "reason"]
+        found = published()["deviations"][argument]
+        rows = [[deviation[key].strip() for key in header] for deviation in found]
+    first, *lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
+    return "\n".join([begin, first, "|---" * len(header) + "|", *lines, "", end])
+
+
+def _results(patterns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the published results of the configs that fit a pattern."""
     found = {
         name: row
         for name, row in published()["results"].items()
-        if any(fnmatch(name, pattern) for pattern in patterns.split())
+        if any(fnmatch(name, pattern) for pattern in patterns)
     }
     numbers = [key for key in _NUMBERS if any(key in row for row in found.values())]
     header = ["config", "epochs", "score", *(_NUMBERS[key] for key in numbers), "source"]
     rows = []
     for name, row in found.items():
-        cfg = get_config(name)
+        sizes, score = _sizes_and_score(cfg := get_config(name))
         drops = ", ".join(drop_epochs(schedule_of(cfg), row["epochs"]))
-        sizes = _training_sizes(cfg)
         epochs = f"{row['epochs']} ({drops})" + (f", {sizes}" if sizes != "800" else "")
         texts = [cell(row, key) for key in numbers]
-        rows.append([f"`{name}`", epochs, _score_threshold(cfg), *texts, row.get("source", "-")])
-    return _markdown(header, rows)
+        rows.append([f"`{name}`", epochs, score, *texts, row.get("source", "-")])
+    return header, rows
 
 
-def _training_sizes(cfg: DictConfig) -> str:
-    """Return the short sides of the training images in pixels, or the side of a square."""
+def _sizes_and_score(cfg: DictConfig) -> tuple[str, str]:
+    """Return the short sides of the training images and the score that detections must exceed."""
+    sizes = score = "-"
     for node in walk_nodes(cfg.dataloader.train.mapper):
-        if "short_edge_length" in node:
-            sides = node.short_edge_length
-            return str(sides[0]) if len(sides) == 1 else f"{min(sides)} to {max(sides)}"
-        if "shape" in node:
-            return str(node.shape[0])
-    raise ValueError("the training images are not resized")
-
-
-def _score_threshold(cfg: DictConfig) -> str:
-    """Return the score that detections must exceed, "-" if all of them are kept."""
+        if "short_edge_length" in node or "shape" in node:  # of a square
+            sides = node.get("short_edge_length") or node.shape[:1]
+            sizes = str(sides[0]) if len(sides) == 1 else f"{min(sides)} to {max(sides)}"
+            break
     for node in walk_nodes(cfg.model):
-        score = node.get("test_score_thresh", node.get("score_thresh"))
-        if score is not None:
-            return f"{score:.2f}" if score >= 0.01 else f"{score:g}"
-    return "-"
-
-
-def _deviations(group: str) -> str:
-    columns = ["here", "published", "reason"]
-    rows = [[row[key].strip() for key in columns] for row in published()["deviations"][group]]
-    return _markdown(columns, rows)
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
-    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
+        threshold = node.get("test_score_thresh", node.get("score_thresh"))
+        if threshold is not None:
+            score = f"{threshold:.2f}" if threshold >= 0.01 else f"{threshold:g}"
+    return sizes, score

@@ -37,6 +37,7 @@ _SETTINGS = {
     "test_score_thresh": "MODEL.{heads}.SCORE_THRESH_TEST",
     "max_detections": "TEST.DETECTIONS_PER_IMAGE",
     "test_topk_per_image": "TEST.DETECTIONS_PER_IMAGE",
+    "pools_per_epoch": "MODEL.BRLOSS.POOLS_PER_EPOCH",
     "pixel_mean": "MODEL.PIXEL_MEAN",
     "pixel_std": "MODEL.PIXEL_STD",
 }
@@ -107,7 +108,9 @@ def _use_recipe(cfg: CfgNode) -> None:
     """Copy what the keys of detectron2 can express from the recipe to `cfg`."""
     name = cfg.MODEL.BRLOSS.RECIPE
     recipe = get_config(name)
-    mapper = recipe.dataloader.train.mapper
+    if cfg.MODEL.BRLOSS.CRITERION:
+        _replace_criterion(recipe.model, name, cfg.MODEL.BRLOSS.CRITERION)
+    mapper, optimizer = recipe.dataloader.train.mapper, schedule_of(recipe).optimizer
     values = {path: node[key] for node, key, path in _settings(recipe.model)}
     values |= {
         "MODEL.META_ARCHITECTURE": "build_recipe_model",
@@ -115,33 +118,13 @@ def _use_recipe(cfg: CfgNode) -> None:
         "MODEL.MASK_ON": mapper.get("use_instance_mask", False),
         "INPUT.MASK_FORMAT": mapper.get("instance_mask_format", "polygon"),
         "INPUT.FORMAT": recipe.model.input_format,
+        **_image_sizes(recipe),
+        **(_sgd(recipe) if optimizer == "SGD" else {}),
     }
-    for split, augmentations in (
-        ("TRAIN", mapper.augmentations),
-        ("TEST", recipe.dataloader.test.mapper.augmentations),
-    ):
-        for resize in (x for x in augmentations if "short_edge_length" in x):
-            short = resize.short_edge_length
-            values[f"INPUT.MIN_SIZE_{split}"] = tuple(short) if split == "TRAIN" else short
-            values[f"INPUT.MAX_SIZE_{split}"] = resize.max_size
-            if split == "TRAIN":
-                values["INPUT.MIN_SIZE_TRAIN_SAMPLING"] = resize.sample_style
-    schedule, optimizer = schedule_of(recipe), recipe.optimizer
-    if schedule.optimizer == "SGD":
-        values |= {
-            "SOLVER.IMS_PER_BATCH": schedule.images_per_iteration,
-            "SOLVER.BASE_LR": optimizer.lr,
-            "SOLVER.MOMENTUM": optimizer.momentum,
-            "SOLVER.WEIGHT_DECAY": optimizer.weight_decay,
-            "SOLVER.WEIGHT_DECAY_NORM": optimizer.weight_decay,
-            "SOLVER.MAX_ITER": schedule.iterations,
-            "SOLVER.STEPS": schedule.milestones,
-            "SOLVER.GAMMA": schedule.factor,
-            "SOLVER.WARMUP_ITERS": schedule.warmup_iterations,
-            "SOLVER.WARMUP_FACTOR": schedule.warmup_factor,
-        }
+    for path, value in values.items():
+        cfg.merge_from_list([path, list(value) if isinstance(value, ListConfig) else value])
     left = {
-        f"its optimizer {schedule.optimizer}": schedule.optimizer != "SGD",
+        f"its optimizer {optimizer}": optimizer != "SGD",
         "its augmentations": "INPUT.MAX_SIZE_TRAIN" not in values,
         "its sampler": "sampler" in recipe.dataloader.train,
     }
@@ -151,9 +134,38 @@ def _use_recipe(cfg: CfgNode) -> None:
             "brloss_d2.model_zoo.get_config(%r).",
             *(name, " and ".join(text for text, is_left in left.items() if is_left), name),
         )
-    for path, value in values.items():
-        plain = list(value) if isinstance(value, ListConfig) else value
-        cfg.merge_from_list([path, plain])
+
+
+def _image_sizes(recipe: DictConfig) -> dict[str, Any]:
+    """Return the values of `INPUT` for the resizing of a recipe; fewer if it is of another kind."""
+    values = {}
+    for resize in recipe.dataloader.train.mapper.augmentations:
+        if "short_edge_length" in resize:
+            values["INPUT.MIN_SIZE_TRAIN"] = tuple(resize.short_edge_length)
+            values["INPUT.MIN_SIZE_TRAIN_SAMPLING"] = resize.sample_style
+            values["INPUT.MAX_SIZE_TRAIN"] = resize.max_size
+    for resize in recipe.dataloader.test.mapper.augmentations:
+        if "short_edge_length" in resize:
+            values["INPUT.MIN_SIZE_TEST"] = resize.short_edge_length
+            values["INPUT.MAX_SIZE_TEST"] = resize.max_size
+    return values
+
+
+def _sgd(recipe: DictConfig) -> dict[str, Any]:
+    """Return the values of `SOLVER` for the optimizer and the schedule of a recipe."""
+    schedule, optimizer = schedule_of(recipe), recipe.optimizer
+    return {
+        "SOLVER.IMS_PER_BATCH": schedule.images_per_iteration,
+        "SOLVER.BASE_LR": optimizer.lr,
+        "SOLVER.MOMENTUM": optimizer.momentum,
+        "SOLVER.WEIGHT_DECAY": optimizer.weight_decay,
+        "SOLVER.WEIGHT_DECAY_NORM": optimizer.weight_decay,
+        "SOLVER.MAX_ITER": schedule.iterations,
+        "SOLVER.STEPS": schedule.milestones,
+        "SOLVER.GAMMA": schedule.factor,
+        "SOLVER.WARMUP_ITERS": schedule.warmup_iterations,
+        "SOLVER.WARMUP_FACTOR": schedule.warmup_factor,
+    }
 
 
 def _use_criterion(cfg: CfgNode) -> None:

@@ -1,13 +1,14 @@
-"""Kinds of command-line arguments, for `type=` of argparse."""
+"""Types of command-line arguments, for `type=` of argparse."""
 
 import argparse
 
 
 def positive_int(text: str) -> int:
-    """An integer from 1 on.
+    """Convert the text of an argument to an integer, at least 1.
 
     Raises:
-        ArgumentTypeError: it is smaller.
+        ArgumentTypeError: the number is smaller.
+        ValueError: the text is no integer.
     """
     number = int(text)
     if number < 1:

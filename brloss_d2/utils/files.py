@@ -1,4 +1,4 @@
-"""Atomic replacement of files."""
+"""Writing of files: atomic replacement, folders."""
 
 import os
 from collections.abc import Iterator
@@ -12,6 +12,9 @@ def replacing(file: str) -> Iterator[str]:
     """Yield the name of a temporary file, which replaces `file` if the block raises nothing.
 
     A crash in the block leaves the old file as it was.
+
+    Args:
+        file: path of the file to write or replace.
     """
     temporary = f"{file}.{os.getpid()}.tmp"
     try:
@@ -23,7 +26,11 @@ def replacing(file: str) -> Iterator[str]:
 
 
 def check_folder_of(file: str) -> None:
-    """Raise an `InputError` if the folder that a file is to be written to does not exist."""
+    """Check that the folder of a file to be written exists.
+
+    Raises:
+        InputError: there is no such folder.
+    """
     folder, name = os.path.split(os.path.abspath(file))
     if not os.path.isdir(folder):
         raise InputError(f"There is no folder {folder} to write {name} to.")

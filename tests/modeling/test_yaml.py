@@ -135,8 +135,12 @@ def test_what_the_keys_cannot_express_is_told(
 )
 def test_criteria_that_need_another_recipe(recipe: str, criterion: str) -> None:
     cfg = get_cfg()
-    add_brloss_config(cfg, criterion, recipe=recipe)
-    with pytest.raises(InputError, match=f"{recipe} cannot be replaced by '{criterion}'"):
+    message = f"{recipe} cannot be replaced by '{criterion}'"
+    with pytest.raises(InputError, match=message):
+        add_brloss_config(cfg, criterion, recipe=recipe)
+    add_brloss_config(cfg, recipe=recipe)
+    cfg.MODEL.BRLOSS.CRITERION = criterion
+    with pytest.raises(InputError, match=message):
         build_model(cfg)
 
 
@@ -149,6 +153,18 @@ def test_a_recipe_with_another_criterion() -> None:
     cfg = get_cfg()
     add_brloss_config(cfg, "ap", recipe="coco/fovea_R_50_FPN_alrp_500s_100e")
     assert recipe_model(cfg).criterion.images_per_pool == 8
+
+
+def test_pools_per_epoch() -> None:
+    for recipe, criterion in (
+        ("coco/fovea_R_50_FPN_alrp_500s_100e", ""),
+        ("coco/fovea_R_50_FPN_focal_500s_100e", "alrp"),
+    ):
+        cfg = get_cfg()
+        add_brloss_config(cfg, criterion, recipe=recipe)
+        assert cfg.MODEL.BRLOSS.POOLS_PER_EPOCH == 3665
+        cfg.MODEL.BRLOSS.POOLS_PER_EPOCH = 10
+        assert recipe_model(cfg).criterion.balancer.pools_per_epoch == 10
 
 
 class TestStockConfigurations:

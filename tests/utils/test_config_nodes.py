@@ -1,0 +1,20 @@
+from detectron2.config import LazyCall as L
+from omegaconf import OmegaConf
+from torch import nn
+
+from brloss_d2.utils.config_nodes import target_of, walk_nodes
+
+
+def test_nodes_are_found_once_and_references_not_followed() -> None:
+    cfg = OmegaConf.create(
+        {"name": "a", "list": [{"name": "b"}, 3], "other": "${list}", "missing": "???"}
+    )
+    assert [node.name for node in walk_nodes(cfg)] == ["a", "b"]
+    assert list(walk_nodes(3)) == []
+
+
+def test_targets() -> None:
+    assert target_of(L(nn.Linear)(in_features=1)) is nn.Linear
+    assert target_of(OmegaConf.create({"_target_": "torch.nn.Linear"})) is nn.Linear
+    assert target_of(OmegaConf.create({"a": 1})) is None
+    assert target_of(None) is None
