@@ -184,7 +184,7 @@ def draw_rs() -> Figure:
     rank, sort = (
         gradient(rank_sort_loss, name, LOGITS, LABELS, IOU) for name in ("loss_rank", "loss_sort")
     )
-    movement(axes[1, 0], "loss_rank beside it moves the negatives too", sort, rank)
+    movement(axes[1, 0], "loss_rank moves the negatives too", sort, rank)
     axes[1, 0].set(xlim=RANGE, xlabel="logit $s$")
     axes[1, 0].legend(handles=compared("loss_rank", "loss_sort"), loc="lower left")
     _descent(axes[0, 1], "Descending RS Loss sorts the positives by IoU", rank_sort_loss)

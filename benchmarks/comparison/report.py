@@ -18,8 +18,8 @@ mean is known. The difference is taken seed by seed, since runs of one seed shar
 weights and their data, and then averaged. A handful of seeds shows no significance: a difference
 within the spread may be chance, and one beyond it holds for this data, detector, budget and these
 learning rates. Losses learn at different speeds and like different rates: before choosing one by
-a small difference, train longer, and try rates with `--lr LOSS=RATE`. AP is COCO's, in percent; of
-oLRP, where there is one, less is better. The seconds are those of training alone, without start
+a small difference, train longer, and try rates with `--lr LOSS=RATE`. AP is COCO's, in percent; for
+oLRP, if it is reported, lower is better. The seconds are those of training alone, without start
 and evaluation."""
 
 

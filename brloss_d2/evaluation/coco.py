@@ -14,6 +14,8 @@ from brloss_d2.evaluation.replace import replaced
 
 logger = logging.getLogger(__name__)
 
+_detectron2_evaluation = coco_evaluation._evaluate_predictions_on_coco
+
 
 class COCOEvaluator(evaluation.COCOEvaluator):
     """detectron2's evaluator, computed by hotcoco if it is installed, with oLRP.
@@ -43,31 +45,17 @@ class COCOEvaluator(evaluation.COCOEvaluator):
             return super().evaluate(img_ids)
 
     def _evaluate_task(
-        self,
-        coco_gt: Any,
-        coco_results: list[dict[str, Any]],
-        iou_type: str,
-        *,
-        img_ids: list[int] | None = None,
-        max_dets_per_image: Sequence[int],
-        **keywords: Any,
+        self, coco_gt: Any, coco_results: list[dict[str, Any]], iou_type: str, **options: Any
     ) -> Any:
         """Stand in for detectron2's function, which makes a `COCOeval`, for one task."""
         if iou_type == "keypoints":
-            return _detectron2_evaluation(
-                coco_gt,
-                coco_results,
-                iou_type,
-                img_ids=img_ids,
-                max_dets_per_image=max_dets_per_image,
-                **keywords,
-            )
+            return _detectron2_evaluation(coco_gt, coco_results, iou_type, **options)
         found = evaluate_detections(
             coco_gt,
             coco_results,
             iou_type,
-            limits=max_dets_per_image,
-            image_ids=img_ids,
+            limits=options["max_dets_per_image"],
+            image_ids=options["img_ids"],
             official=self._official,
         )
         logger.info("%s", found.summary)
@@ -89,6 +77,3 @@ class COCOEvaluator(evaluation.COCOEvaluator):
             table = lrp_table(OptimalLRP.of(matches), class_names)
             logger.info("Per-class %s oLRP:\n%s", iou_type, table)
         return {**results, **lrp_metrics(matches, class_names)}
-
-
-_detectron2_evaluation = coco_evaluation._evaluate_predictions_on_coco

@@ -159,8 +159,8 @@ def test_summary_finds_growth_and_ratios():
     loop = row("rs_loop", 10**5, 0.01, ms=1000.0)
     skipped = Row(**STAMP, logits=10**6, positives=1, loss="rs_loop", status=table.TIME, limit_s=5)
     text = summary.summarize([*rows, loop, skipped])
-    assert "1.00 (1e+06 x 1.0%, synthetic)" in text  # 100 ms beside 100 ms
-    assert "316 (1e+05 x 1.0%, synthetic)" in text  # 1000 ms beside 3.16 ms
+    assert "1.00 (1e+06 x 1.0%, synthetic)" in text  # 100 ms and 100 ms
+    assert "316 (1e+05 x 1.0%, synthetic)" in text  # 1000 ms and 3.16 ms
     assert "`rs_loop` | longer than 5 s | 1e+06 x 1.0%" in text
 
 

@@ -10,7 +10,7 @@ from tests.helpers import coco_files as files
 
 @pytest.fixture
 def register():
-    """Register a name for the time of a test."""
+    """Register a name for one test."""
     names = []
 
     def register(name, **metadata):

@@ -1,4 +1,4 @@
-"""Maps from scores to probabilities, and the file beside the checkpoint."""
+"""Maps from scores to probabilities, and the file next to the checkpoint."""
 
 import json
 
@@ -193,7 +193,7 @@ def test_a_calibration_survives_the_file(tmp_path, kind):
 
 
 def test_suggested_thresholds():
-    """A class of which nothing is found gets the threshold of the model."""
+    """A class with no object found gets the threshold of the model."""
     labels, scores = np.array([0, 0, 1, 2]), np.array([0.03, 0.02, 0.5, 0.4])
     ious = np.array([0.9, 0.0, 0.8, 0.0])
     found = suggest_thresholds(

@@ -18,7 +18,7 @@ NAME = "test_evaluation"
 
 @pytest.fixture
 def register(tmp_path):
-    """Write ground truth and register it for the time of a test."""
+    """Write ground truth and register it for one test."""
 
     def register(data):
         file = tmp_path / "truth.json"

@@ -23,7 +23,7 @@ def test_an_exception_brings_them_back_too():
 
 
 def test_a_name_that_is_not_there_is_no_replacement():
-    """The package has changed: better to hear of it than to call what nobody calls."""
+    """The package has changed: an error is better than a patch without effect."""
     with pytest.raises(AttributeError, match="nubmer"), replaced(ModuleType("other"), nubmer=2):
         pass
 
