@@ -44,11 +44,6 @@ def documented(path: Path) -> Iterator[str]:
             yield ast.get_docstring(node) or ""
 
 
-def room(path: Path) -> str:
-    parts = path.relative_to(ROOT).parts[:-1]
-    return "/".join(parts[: 1 if parts[0] == "tools" else 2])
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_descriptions_are_noun_phrases(path: Path) -> None:
     found = [
@@ -57,8 +52,7 @@ def test_descriptions_are_noun_phrases(path: Path) -> None:
         for text in descriptions(docstring)
         if PREPOSITION.match(text)
     ]
-    if room(path) not in NOT_YET:
-        assert not found, f"{path}: these descriptions start with a preposition: {found}"
+    assert not found, f"{path}: these descriptions start with a preposition: {found}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -71,8 +65,7 @@ def test_public_methods_are_described(path: Path) -> None:
         if isinstance(method, ast.FunctionDef) and not method.name.startswith("_")
         if method.name not in INHERITED and not ast.get_docstring(method)
     ]
-    if room(path) not in NOT_YET:
-        assert not bare, f"{path}: public methods without a docstring: {bare}"
+    assert not bare, f"{path}: public methods without a docstring: {bare}"
 
 
 def test_descriptions_are_found() -> None:

@@ -112,6 +112,8 @@ class BoxAwareMapper(DetectionMapper):
         **mapper: arguments of detectron2's `DatasetMapper`.
     """
 
+    augmentations: Any
+
     def __init__(self, **mapper: Any):
         super().__init__(**mapper)
         self.augmentations = _WithBoxes(self.augmentations)

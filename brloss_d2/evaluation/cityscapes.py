@@ -72,12 +72,12 @@ class _BenchmarkEvaluator(CityscapesInstanceEvaluator):
         super().process(inputs, outputs)
 
     def evaluate(self) -> dict[str, Any] | None:
-        from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as scripts
+        from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling
 
         # numpy 2.4 has no in1d. The scripts would write a matches.json into the current folder,
         # which nothing reads and whose numpy numbers the json module refuses.
         with replaced(
-            scripts,
+            evalInstanceLevelSemanticLabeling,
             np=numpy_with(in1d=np.isin),
             writeDict2JSON=lambda content, file_name: None,
         ):

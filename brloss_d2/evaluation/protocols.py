@@ -212,7 +212,7 @@ def _by_hotcoco(
     found = hotcoco.LVISResults(api, results, limits[-1]) if lvis else api.load_res(results)
     computed = hotcoco.COCOeval(api, found, task, lvis)
     if not lvis:
-        computed.params.maxDets = limits
+        computed.params.maxDets = list(limits)
     if image_ids is not None:
         computed.params.imgIds = list(image_ids)
     computed.evaluate()

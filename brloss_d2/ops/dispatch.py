@@ -14,7 +14,6 @@ once per device.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -34,6 +33,8 @@ _FUSED_UP_TO = 16384
 _TRITON_DEVICES: frozenset[str] = frozenset()
 
 _backend: Backend = "auto"
+# Device types whose back-end was logged.
+_logged: set[str] = set()
 
 
 def set_backend(name: Backend) -> None:
@@ -71,17 +72,13 @@ def chosen_backend(device: torch.device | str) -> str:
     device = torch.device(device)
     if _backend == "auto":
         chosen = "triton" if device.type in _TRITON_DEVICES and has_triton() else "torch"
-        if not torch.compiler.is_compiling():
-            _log_once(device.type, chosen)
+        if not torch.compiler.is_compiling() and device.type not in _logged:
+            _logged.add(device.type)
+            logging.getLogger(__name__).debug('back-end "auto" on %s: %s', device.type, chosen)
         return chosen
     if _backend == "triton":
         check_triton(device)
     return _backend
-
-
-@cache
-def _log_once(device_type: str, chosen: str) -> None:
-    logging.getLogger(__name__).debug('back-end "auto" on %s: %s', device_type, chosen)
 
 
 def accumulate(

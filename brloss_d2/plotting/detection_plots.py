@@ -204,8 +204,8 @@ def plot_confusion(errors: ErrorKinds, class_names: Sequence[str], path: str) ->
         axes.set_yticks(range(len(names)), names, fontsize=8 if few else 6)
     for row, column in zip(*np.nonzero(confusion), strict=True) if few else ():
         share = shares[row, column]
-        style = {"ha": "center", "va": "center", "fontsize": 8}
-        axes.text(column, row, f"{share:.0f}", color="white" if share > 60 else "black", **style)
+        color = "white" if share > 60 else "black"
+        axes.text(column, row, f"{share:.0f}", color=color, ha="center", va="center", fontsize=8)
     axes.set(xlabel="found", ylabel="true class")
     axes.set_title(f"Percent of each row, from score {errors.score_threshold:.3g} on", fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.7)

@@ -1,6 +1,7 @@
 """What all pictures share: colors, axes, and files that are written completely or not at all."""
 
 import os
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
-def style_of(number: int) -> dict[str, str]:
+def style_of(number: int) -> dict[str, Any]:
     """Return color and line style of line `number`; the first 28 are distinct."""
     lines, colors = len(LINE_STYLES), len(PALETTE)
     return {

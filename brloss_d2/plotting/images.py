@@ -115,7 +115,7 @@ def _grid(rows: int, columns: int, shape: Sequence[int]) -> tuple[Figure, np.nda
     height = _PANEL_WIDTH * shape[0] / shape[1]
     ratios = [1, 1, _GAP] * columns
     figure = new_figure(_PANEL_WIDTH * sum(ratios), rows * (height + 0.05) + 0.8)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
     panels = figure.subplots(rows, len(ratios), squeeze=False, width_ratios=ratios)
     for panel in panels.flat:
         panel.set_axis_off()
@@ -183,5 +183,5 @@ def _draw_box(
         )
 
 
-def _color(label: int) -> tuple[float, ...]:
+def _color(label: int) -> tuple[float, float, float, float]:
     return _PALETTE[label % len(_PALETTE)]

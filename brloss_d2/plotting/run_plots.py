@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import SubFigure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from brloss_d2.errors import InputError
@@ -107,18 +107,21 @@ def plot_runs(runs: Sequence[TrainedRun], path: str) -> None:
         runs: runs to draw, at least one.
         path: file to write.
     """
-    scored = [run for run in runs if run.matches is not None and len(run.matches.scores)]
+    scored = [
+        (run, run.matches) for run in runs if run.matches is not None and len(run.matches.scores)
+    ]
     heights = [4.4, 2.8 * -(-len(scored) // _COLUMNS)]
     figure = new_figure(11, sum(heights))
-    above, below = figure.subfigures(2, 1, height_ratios=heights) if scored else (figure, None)
+    above: Figure | SubFigure = figure
+    if scored:
+        (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)
+        _draw_scores(below, scored)
     losses, ap = above.subplots(1, 2)
     _draw_losses(losses, runs)
     handles, labels = losses.get_legend_handles_labels()
     columns = 2 if len(runs) in (2, 4) else _COLUMNS if len(runs) > 1 else 5
     above.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
     _draw_ap(ap, runs)
-    if below is not None:
-        _draw_scores(below, scored)
     save_figure(figure, path)
 
 
@@ -183,15 +186,15 @@ def _draw_ap_bars(axes: Axes, runs: Sequence[TrainedRun], tasks: Sequence[str]) 
     tidy(axes, xlabel="AP", title="AP")
 
 
-def _draw_scores(figure: SubFigure, runs: Sequence[TrainedRun]) -> None:
+def _draw_scores(figure: SubFigure, runs: Sequence[tuple[TrainedRun, Matches]]) -> None:
     rows, columns = -(-len(runs) // _COLUMNS), min(_COLUMNS, len(runs))
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.flat[len(runs) :]:
         axes.set_axis_off()
-    for axes, run in zip(panels.flat, runs, strict=False):
-        draw_score_histogram(axes, run.matches)
+    for axes, (run, matches) in zip(panels.flat, runs, strict=False):
+        draw_score_histogram(axes, matches)
         tidy(axes, xlabel="score", ylabel="detections")
-        threshold = best_lrp_threshold(run.matches)
+        threshold = best_lrp_threshold(matches)
         best = ""
         if not math.isnan(threshold):
             axes.axvline(threshold, color=PALETTE[6], linestyle="--", linewidth=1)

@@ -42,6 +42,7 @@ NOT_RUN = [
     (r"^\.venv/bin/pre-commit ", "changes the hooks of a clone"),
     (r"^source ", "there is no virtual environment in the folder of the test"),
     (r"^make\b", "fills a virtual environment"),
+    (r"^python tools/list_configs\.py --write-docs", "writes documents of the checkout"),
     (r"^python train_net\.py .*train\.wandb=", "needs an account"),
     (r"^python train_net\.py .*co_deformable_detr.* --eval-only", "needs trained weights"),
     (r"^python tools/convert_checkpoint\.py .*co_deformable_detr", "needs published weights"),

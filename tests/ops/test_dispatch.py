@@ -29,7 +29,7 @@ def test_auto_takes_triton_where_it_is_known_to_work_and_installed(monkeypatch):
 
 
 def test_auto_says_once_what_it_takes(caplog):
-    dispatch._log_once.cache_clear()
+    dispatch._logged.clear()
     with caplog.at_level("DEBUG", logger="brloss_d2"):
         for _ in range(2):
             rank_sort_loss(LOGITS, LABELS, QUALITY)

@@ -125,11 +125,22 @@ def _write_lvis(folder: Path, scenes: Sequence[_Scene]) -> None:
         annotations = _annotations(chosen, ids)
         for annotation in annotations:
             del annotation["iscrowd"]  # LVIS has no crowds
-        content = {
-            "images": [_lvis_image(scene, ids) for scene in chosen],
-            "annotations": annotations,
-            "categories": _lvis_categories(annotations),
-        }
+        images = []
+        for scene in chosen:
+            present = sorted({ids[shape.label] for shape in scene.shapes})
+            url = f"http://images.cocodataset.org/{scene.split}2017/{scene.file_name}"
+            lists = {
+                "neg_category_ids": [id_ for id_ in ids if id_ not in present],
+                "not_exhaustive_category_ids": present[:1] if scene.image_id % 2 else [],
+            }
+            images.append({**_image(scene), "coco_url": url, **lists})
+        instances = Counter(a["category_id"] for a in annotations)
+        seen = Counter(c for _, c in {(a["image_id"], a["category_id"]) for a in annotations})
+        categories = [
+            {**c, "image_count": seen[c["id"]], "instance_count": instances[c["id"]]}
+            for c in LVIS_CATEGORIES
+        ]
+        content = {"images": images, "annotations": annotations, "categories": categories}
         (folder / f"lvis_v1_{split}.json").write_text(json.dumps(content))
 
 
@@ -164,25 +175,6 @@ def _crowd(scene: _Scene, category_id: int, id_: int) -> dict[str, Any]:
 
 def _image(scene: _Scene) -> dict[str, Any]:
     return {"id": scene.image_id, "height": scene.size[0], "width": scene.size[1]}
-
-
-def _lvis_image(scene: _Scene, category_ids: Sequence[int]) -> dict[str, Any]:
-    present = sorted({category_ids[shape.label] for shape in scene.shapes})
-    return {
-        **_image(scene),
-        "coco_url": f"http://images.cocodataset.org/{scene.split}2017/{scene.file_name}",
-        "neg_category_ids": [id_ for id_ in category_ids if id_ not in present],
-        "not_exhaustive_category_ids": present[:1] if scene.image_id % 2 else [],
-    }
-
-
-def _lvis_categories(annotations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    instances = Counter(a["category_id"] for a in annotations)
-    images = Counter(c for _, c in {(a["image_id"], a["category_id"]) for a in annotations})
-    return [
-        {**c, "image_count": images[c["id"]], "instance_count": instances[c["id"]]}
-        for c in LVIS_CATEGORIES
-    ]
 
 
 def _write_cityscapes(

@@ -59,7 +59,10 @@ def draw_image(rng: np.random.Generator, height: int, width: int) -> tuple[np.nd
     image = background + _smooth_noise(rng, height, width, amplitude=20.0)
     shapes = _place_shapes(rng, height, width)
     for shape in shapes:
-        fill = _contrasting_color(rng, background) + _texture(rng, height, width)
+        color = rng.uniform(20, 235, size=3)
+        while np.linalg.norm(color - background) <= _MIN_CONTRAST:
+            color = rng.uniform(20, 235, size=3)
+        fill = color + _texture(rng, height, width)
         alpha = _coverage(shape.polygon, height, width)[..., None]
         image = (1 - alpha) * image + alpha * fill
     image += rng.normal(scale=rng.uniform(2, 8), size=image.shape)
@@ -107,13 +110,6 @@ def _coverage(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
     large = Image.new("L", (width * _SUPERSAMPLING, height * _SUPERSAMPLING))
     ImageDraw.Draw(large).polygon([tuple(p) for p in polygon * _SUPERSAMPLING], fill=255)
     return np.asarray(large.resize((width, height), Image.Resampling.BOX)) / 255.0
-
-
-def _contrasting_color(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
-    while True:
-        color = rng.uniform(20, 235, size=3)
-        if np.linalg.norm(color - background) > _MIN_CONTRAST:
-            return color
 
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -43,7 +43,7 @@ def write_shapes(
     Raises:
         InputError: a number is out of range, the folder is in use, or it cannot be written.
     """
-    parameters = {"train": train, "val": val, "size": list(size), "seed": seed}
+    parameters: dict[str, Any] = {"train": train, "val": val, "size": list(size), "seed": seed}
     if min(train, val) < 1 or seed < 0:
         raise InputError("Expected at least 1 training and validation image and a seed >= 0.")
     if min(size) < _MIN_SIDE:

@@ -66,7 +66,7 @@ class RunState(HookBase):
         return {"seed": self.seed, "processes": processes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the seed, and this process if the number of processes is the same."""
+        """Restore the seed, and the state of this process if the run has as many as before."""
         self.seed = state["seed"]
         processes = state["processes"]
         if len(processes) == comm.get_world_size():

@@ -58,7 +58,7 @@ class CriterionMaskHead(MaskRCNNConvUpsampleHead):
 
         Args:
             x: (P, C, H, W) features of the regions of all images.
-            instances: in training foreground regions per image, with `proposal_boxes`,
+            instances: foreground regions per image in training, with `proposal_boxes`,
                 `gt_classes`, `gt_masks`, and the `box_weights` and `cls_total` that
                 `CriterionBoxPredictor.losses` left there; else detections per image.
         """

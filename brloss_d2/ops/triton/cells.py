@@ -98,7 +98,9 @@ def accumulate(
     logits, labels, left = logits.contiguous(), labels.contiguous(), left.contiguous()
     size, cells, blocks = len(logits), len(left), triton.cdiv(len(logits), _BLOCK)
     copies = max(1, min(blocks, _COPIED_CELLS // cells))
-    scale = _units_per_logit(left, size)
+    # Fixed point, per bounded cell: a power of 2 with which `size` offsets stay below 2^62.
+    _, exponent = torch.frexp(left.double().diff())  # gap < 2^exponent
+    scale = (62 - size.bit_length() - exponent).clamp(-1000, 1000).double().exp2()
     cell_of = torch.empty_like(logits, dtype=torch.int32)
     totals = torch.zeros((copies, 2, cells), dtype=torch.int64, device=logits.device)
     last_sums = torch.zeros(blocks, dtype=torch.float64, device=logits.device)
@@ -122,9 +124,3 @@ def accumulate(
         return gradient
 
     return Cells(count, offset_sum, write)
-
-
-def _units_per_logit(left: Tensor, size: int) -> Tensor:
-    """Per bounded cell a power of 2 with which `size` offsets stay below 2^62: (C - 1,) float64."""
-    _, exponent = torch.frexp(left.double().diff())  # gap < 2^exponent
-    return (62 - size.bit_length() - exponent).clamp(-1000, 1000).double().exp2()
