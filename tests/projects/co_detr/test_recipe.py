@@ -29,7 +29,7 @@ def test_there_are_leaves() -> None:
 
 def test_the_readme_has_a_row_for_each_leaf() -> None:
     text = (CONFIGS.parent / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    rows = re.findall(r"^\| `co_detr/(\w+)` \|", text, re.MULTILINE)
     assert rows == [f"co_deformable_detr_{leaf}_1x" for leaf in LEAVES]
 
 
