@@ -1,7 +1,7 @@
-"""The two streaming passes over the logits as Triton kernels. See `cells` for the contract.
+"""The two streaming passes over the logits as Triton kernels; see `ops.cells`.
 
 Deterministic: counts are integers, distances to the left edge are summed in fixed point, with a
-scale for each cell that uses 62 bits whatever its width. The last cell has no right edge and hence
+scale per cell that uses 62 bits. The last cell has no right edge and hence
 no scale; its distances are summed in float64, block by block in order. No host sync.
 """
 
