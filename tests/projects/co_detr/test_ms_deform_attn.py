@@ -137,7 +137,7 @@ def test_mistakes():
 
 def test_triton_is_never_replaced(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(RuntimeError, match='backend "triton" was asked for'):
+    with pytest.raises(RuntimeError, match='backend "triton" was requested'):
         ms_deform_sample(*random_problem(), backend="triton")
 
 
