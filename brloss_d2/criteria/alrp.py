@@ -19,6 +19,9 @@ class ALRPCriterion(PooledCriterion):
             prediction is positive: 1 for tau = 0.5, 1/0.6 for the 0.7 of an RPN.
         pools: `images_per_pool` and `pool`, see `PooledCriterion`.
 
+    Raises:
+        ValueError: If `cls_loss` is another loss.
+
     Example:
         >>> from brloss_d2.losses import EpochSelfBalancer, GIoULoss
         >>> balancer = EpochSelfBalancer(pools_per_epoch=7330)
@@ -36,6 +39,8 @@ class ALRPCriterion(PooledCriterion):
         **pools: Any,
     ):
         super().__init__(**pools)
+        if not isinstance(cls_loss, ALRPLoss):
+            raise ValueError(f"expected an ALRPLoss, got {type(cls_loss).__name__}")
         self.cls_loss, self.box_loss, self.balancer = cls_loss, box_loss, balancer
         self.error_scale = error_scale
 

@@ -74,6 +74,11 @@ class MatchedPredictions:
                 "pred_boxes and gt_boxes must both be (P, 4), got "
                 f"{tuple(self.pred_boxes.shape)} and {tuple(self.gt_boxes.shape)}"
             )
+        if self.rows_per_image is not None and sum(self.rows_per_image) != len(self.labels):
+            raise ValueError(
+                f"rows_per_image adds up to {sum(self.rows_per_image)} rows, but there are "
+                f"{len(self.labels)}"
+            )
         if self.foreground is None:
             rows = ((self.labels >= 0) & (self.labels < self.num_classes)).nonzero().squeeze(1)
             object.__setattr__(self, "foreground", rows)
@@ -107,7 +112,16 @@ class MatchedPredictions:
         return (self.labels >= 0).sum() * self.num_classes
 
     def binary_labels(self) -> Tensor:
-        """(R, K) int8: 1 at the class of a foreground row, -1 in all of an ignored row, else 0."""
+        """(R, K) int8: 1 at the class of a foreground row, -1 in all of an ignored row, else 0.
+
+        Raises:
+            ValueError: If the logits have a background column.
+        """
+        if self.logits.shape[1] != self.num_classes:
+            raise ValueError(
+                f"expected logits (R, {self.num_classes}) without a background column, got "
+                f"{tuple(self.logits.shape)}"
+            )
         shape = (len(self.labels), self.num_classes)
         binary = torch.zeros(shape, dtype=torch.int8, device=self.labels.device)
         binary.masked_fill_((self.labels < 0)[:, None], -1)

@@ -13,7 +13,7 @@ from brloss_d2.criteria.matched import (
     named_box_losses,
 )
 from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
-from brloss_d2.losses import Balancer, RankingLoss, paired_box_iou
+from brloss_d2.losses import ALRPLoss, Balancer, RankingLoss, paired_box_iou
 from brloss_d2.ops import PoolGroup
 
 
@@ -36,7 +36,8 @@ class RankingCriterion(PooledCriterion):
         pools: `images_per_pool` and `pool`, see `PooledCriterion`.
 
     Raises:
-        ValueError: If several box losses share a balancer that keeps a state.
+        ValueError: If several box losses share a balancer that keeps a state, or `cls_loss` is an
+            `ALRPLoss`.
 
     Example:
         >>> from brloss_d2.losses import GIoULoss, RankSortLoss, SelfBalancer
@@ -60,6 +61,8 @@ class RankingCriterion(PooledCriterion):
         **pools: Any,
     ):
         super().__init__(**pools)
+        if isinstance(cls_loss, ALRPLoss):
+            raise ValueError("ALRPLoss ranks by localization errors, not by quality: ALRPCriterion")
         self.cls_loss, self.balancer = cls_loss, balancer
         self.box_losses = named_box_losses(box_loss)
         if len(self.box_losses) > 1 and len(list(balancer.buffers())) > 0:
@@ -78,6 +81,8 @@ class RankingCriterion(PooledCriterion):
         terms = self.cls_loss(
             matched.logits.flatten(), labels, quality, positives=positives, group=group
         )
+        if self.cls_weights.keys() - terms.keys():
+            raise ValueError(f"cls_weights names {list(self.cls_weights)}, terms are {list(terms)}")
         losses = {name: self.cls_weights.get(name, 1.0) * x for name, x in terms.items()}
         cls_total = torch.stack(list(losses.values())).sum().detach()
         weights = matched.pred_boxes.new_ones(len(matched.pred_boxes))

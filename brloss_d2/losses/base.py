@@ -1,6 +1,7 @@
 """What all losses share, and the two kinds of terms of the ranking losses."""
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -34,7 +35,7 @@ class RankingLoss(ConfiguredModule):
         needs_quality: whether the loss depends on the quality of the positives.
 
     Raises:
-        ValueError: If `delta` is negative or not a number.
+        ValueError: If `delta` is no finite number >= 0.
 
     Example:
         >>> from brloss_d2.losses import APLoss, RankSortLoss
@@ -47,8 +48,7 @@ class RankingLoss(ConfiguredModule):
 
     def __init__(self, *, delta: float = 0.5):
         super().__init__()
-        if not delta >= 0:
-            raise ValueError(f"delta must be >= 0, got {delta}")
+        _check_delta(delta)
         self.delta = delta
 
     def forward(
@@ -91,8 +91,9 @@ def ranking_pool(
         the pool made of them.
 
     Raises:
-        ValueError: If a shape or dtype does not fit.
+        ValueError: If a shape or dtype does not fit, or `delta` is no finite number >= 0.
     """
+    _check_delta(delta)
     if logits.ndim != 1 or not logits.is_floating_point():
         raise ValueError(
             f"logits must be a floating point tensor of shape (M,), got {logits.dtype} "
@@ -113,6 +114,11 @@ def ranking_pool(
             f"({count},), got {tuple(values.shape)}"
         )
     return logits, pool
+
+
+def _check_delta(delta: float) -> None:
+    if not isinstance(delta, int | float) or not 0 <= delta < math.inf:
+        raise ValueError(f"delta must be a finite number >= 0, got {delta!r}")
 
 
 def no_positives(pool: RankingPool) -> Term:

@@ -49,7 +49,8 @@ def add_brloss_config(cfg: CfgNode, criterion: str = "", *, recipe: str = "") ->
     With a recipe the whole model is the recipe's. Number of classes, score threshold, detections
     per image and pixel statistics are set in `cfg` as the recipe has them, and may be changed there
     afterwards: `MODEL.RETINANET` for one-stage detectors, `MODEL.ROI_HEADS` for all others. So are
-    the image sizes and, for recipes that train with SGD, the solver.
+    the image sizes and, for recipes that train with SGD, the solver. Other keys below `MODEL` have
+    no effect.
 
     With a criterion alone, Faster, Cascade or Mask R-CNN stays as `cfg` describes it: its RPN, RoI
     heads and mask head are replaced by those of this package, and score threshold and box weights
@@ -58,7 +59,8 @@ def add_brloss_config(cfg: CfgNode, criterion: str = "", *, recipe: str = "") ->
 
     Call it after `cfg.merge_from_file` of detectron2's configurations, which replace the heads
     again, and before your own settings. A configuration in which something else would be trained
-    is refused, here or when the model is built.
+    is refused, here or when the model is built. To read a configuration that was dumped, call it
+    before `cfg.merge_from_file`, for the keys below `MODEL.BRLOSS` to exist.
 
     Args:
         cfg: configuration made by `detectron2.config.get_cfg`, changed in place.
@@ -178,6 +180,8 @@ def _use_criterion(cfg: CfgNode) -> None:
     faster, cascade = _rcnn_layout(name, "faster_rcnn"), _rcnn_layout(name, "cascade_rcnn")
     stages = cascade.roi_heads.box_predictors
     cfg.MODEL.BRLOSS.CASCADE_LOSS_WEIGHTS = tuple(x.loss_weight for x in stages)
+    if cfg.MODEL.META_ARCHITECTURE == "build_recipe_model":  # of an earlier call
+        cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     if cfg.MODEL.ROI_HEADS.NAME == "CascadeROIHeads":
         cfg.MODEL.ROI_HEADS.NAME = "CriterionCascadeROIHeads"
         if is_ranking(name):
@@ -283,8 +287,8 @@ def check_config(cfg: CfgNode) -> None:
     if recipe:
         if META_ARCH_REGISTRY.get(name).__module__.startswith("detectron2."):
             raise InputError(
-                f"MODEL.BRLOSS.RECIPE is {recipe}, but MODEL.META_ARCHITECTURE is {name}: set it "
-                "to build_recipe_model."
+                f"MODEL.BRLOSS.RECIPE is {recipe}, but MODEL.META_ARCHITECTURE is {name}: call "
+                "add_brloss_config after merge_from_file."
             )
         return
     if name == "RetinaNet":
