@@ -124,7 +124,15 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
                     "have no 'segmentation', and this config learns masks: use one without, such "
                     "as faster_rcnn."
                 )
-    _set_num_classes(cfg.model, summary.num_classes)
+    nodes = [node for node in walk_nodes(cfg.model) if "num_classes" in node]
+    # An interpolation follows the number it refers to; writing into it would cut the link.
+    owners = [node for node in nodes if not OmegaConf.is_interpolation(node, "num_classes")]
+    if not owners:
+        raise InputError(
+            "The config has no num_classes below `model`: it cannot use a custom dataset."
+        )
+    for node in owners:
+        node.num_classes = summary.num_classes
     cfg.dataloader.test.dataset = _dataset_node("custom_val", summary.val)
     if summary.train is None:
         cfg.dataloader.train.dataset = L(refuse_missing_dataset)(key="data.train")
@@ -185,18 +193,6 @@ def _dataset_node(name: str, summary: CocoSummary) -> DictConfig:
     return L(load_coco_dataset)(
         names=name, json_file=summary.json_file, image_root=summary.image_root
     )
-
-
-def _set_num_classes(model: DictConfig, num_classes: int) -> None:
-    nodes = [node for node in walk_nodes(model) if "num_classes" in node]
-    # An interpolation follows the number it refers to; writing into it would cut the link.
-    owners = [node for node in nodes if not OmegaConf.is_interpolation(node, "num_classes")]
-    if not owners:
-        raise InputError(
-            "The config has no num_classes below `model`: it cannot use a custom dataset."
-        )
-    for node in owners:
-        node.num_classes = num_classes
 
 
 def _counts(split: CocoSummary) -> dict[str, int]:

@@ -28,12 +28,25 @@ class DetectionMapper(DatasetMapper):
         try:
             return super().__call__(dataset_dict)
         except Exception as error:
+            file_name = dataset_dict["file_name"]
+            if not os.path.isfile(file_name):
+                raise InputError(f"Image file missing: {file_name}") from error
             # Pillow raises almost anything for a damaged file, ValueError included. Reading the
             # file once more separates its faults from those of an augmentation.
-            problem = _problem_with_file(dataset_dict, self.image_format)
-            if problem is None:
-                raise
-            raise InputError(problem) from error
+            try:
+                image = read_image(file_name, format=self.image_format)
+                check_image_size(dict(dataset_dict), image)
+            except SizeMismatchError as mismatch:
+                raise InputError(
+                    "Image and annotations disagree about the size (width, height): "
+                    f"{mismatch} An EXIF rotation of the image is applied before the comparison."
+                ) from error
+            except Exception as problem:
+                raise InputError(
+                    f"Image file unreadable: {file_name} ({type(problem).__name__}: {problem}). "
+                    "Replace it, or remove it from the annotations."
+                ) from error
+            raise
 
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]
@@ -45,22 +58,3 @@ class DetectionMapper(DatasetMapper):
             polygons = self.instance_mask_format == "polygon"
             empty = torch.zeros((0, *instances.image_size), dtype=torch.bool)
             instances.gt_masks = PolygonMasks([]) if polygons else BitMasks(empty)
-
-
-def _problem_with_file(dataset_dict: dict[str, Any], image_format: str) -> str | None:
-    file_name = dataset_dict["file_name"]
-    if not os.path.isfile(file_name):
-        return f"Image file missing: {file_name}"
-    try:
-        check_image_size(dict(dataset_dict), read_image(file_name, format=image_format))
-    except SizeMismatchError as error:
-        return (
-            f"Image and annotations disagree about the size (width, height): {error} An EXIF "
-            "rotation of the image is applied before the comparison."
-        )
-    except Exception as error:
-        return (
-            f"Image file unreadable: {file_name} ({type(error).__name__}: {error}). Replace it, "
-            "or remove it from the annotations."
-        )
-    return None

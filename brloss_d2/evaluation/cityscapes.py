@@ -107,19 +107,17 @@ def coco_ground_truth(dataset_name: str) -> dict[str, Any]:
         image = {key: record[key] for key in ("file_name", "height", "width")}
         images.append({"id": len(images) + 1, **image})
         for instance in record["annotations"]:
-            annotations.append(_annotation(instance, len(annotations) + 1, len(images)))
+            mask = instance["segmentation"]
+            counts = mask["counts"].decode("ascii")
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": len(images),
+                "category_id": instance["category_id"],
+                "bbox": mask_util.toBbox(mask).tolist(),
+                "area": int(mask_util.area(mask)),
+                "iscrowd": int(instance["iscrowd"]),
+                "segmentation": {"size": list(mask["size"]), "counts": counts},
+            }
+            annotations.append(annotation)
     categories = [{"id": i, "name": name} for i, name in enumerate(metadata.thing_classes)]
     return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def _annotation(instance: dict[str, Any], id_: int, image_id: int) -> dict[str, Any]:
-    mask = instance["segmentation"]
-    return {
-        "id": id_,
-        "image_id": image_id,
-        "category_id": instance["category_id"],
-        "bbox": mask_util.toBbox(mask).tolist(),
-        "area": int(mask_util.area(mask)),
-        "iscrowd": int(instance["iscrowd"]),
-        "segmentation": {"size": list(mask["size"]), "counts": mask["counts"].decode("ascii")},
-    }

@@ -11,7 +11,6 @@ import numpy as np
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -82,7 +81,15 @@ class EvaluatedRun:
         Raises:
             InputError: a file is missing or damaged, or the predictions belong to other images.
         """
-        node = _test_dataset_node(os.path.join(output_dir, "config.yaml"))
+        path = os.path.join(output_dir, "config.yaml")
+        if not os.path.isfile(path):
+            raise InputError(f"{path} does not exist: expected the output folder of train_net.py.")
+        try:
+            node = LazyConfig.load(path).dataloader.test.dataset
+        except YAMLError as error:
+            raise InputError(f"{path} is not valid YAML: {error}") from error
+        except (OmegaConfBaseException, AttributeError) as error:
+            raise InputError(f"{path} has no dataloader.test.dataset.") from error
         results_file = os.path.join(output_dir, "inference", "coco_instances_results.json")
         results = _read_results(results_file)
         name = node.names if isinstance(node.names, str) else node.names[0]
@@ -156,17 +163,6 @@ def _labeled(
         labels=np.array(labels, dtype=int),
         scores=np.array([o["score"] for o in objects]) if scored else None,
     )
-
-
-def _test_dataset_node(path: str) -> DictConfig:
-    if not os.path.isfile(path):
-        raise InputError(f"{path} does not exist: expected the output folder of train_net.py.")
-    try:
-        return LazyConfig.load(path).dataloader.test.dataset
-    except YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
-    except (OmegaConfBaseException, AttributeError) as error:
-        raise InputError(f"{path} has no dataloader.test.dataset.") from error
 
 
 def _read_results(path: str) -> list[dict[str, Any]]:

@@ -71,11 +71,21 @@ def plot_scores(analysis: Analysis, thresholds: Calibration, path: str) -> None:
     """
     figure = new_figure(7.5, 6.4)
     above, below = figure.subplots(2, 1, sharex=True)
-    draw_score_histogram(above, analysis.matches)
+    matches = analysis.matches
+    draw_score_histogram(above, matches)
     tidy(above, ylabel="detections")
-    above.legend(fontsize=9)
-    _draw_threshold_curves(below, analysis.matches)
+    lowest_scores, lrp = mean_lrp_curve(matches)
+    label = f"LRP, mean of the classes (lowest {100 * lrp.min():.1f})"
+    below.plot(lowest_scores, 100 * lrp, color=_LRP, label=label)
+    order = np.argsort(-matches.scores, kind="stable")
+    found = matches.correct[order].cumsum()
+    f1 = 2 * found / (np.arange(1, len(found) + 1) + matches.num_objects.sum())
+    label = f"F1, all classes (highest {100 * f1.max():.1f})"
+    below.plot(matches.scores[order], 100 * f1, color=_F1, label=label)
+    below.set_ylim(0, 102)
+    tidy(below, xlabel="score threshold", ylabel="percent")
     for axes in (above, below):
+        axes.legend(fontsize=9)
         axes.axvline(thresholds.score_threshold, color=_LRP, linestyle="--", linewidth=1)
         axes.axvline(thresholds.best_f1_threshold, color=_F1, linestyle=":", linewidth=1.4)
     figure.suptitle(
@@ -107,20 +117,6 @@ def draw_score_histogram(axes: Axes, matches: Matches, *, bins: int = 50) -> Non
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)
     axes.set_xlim(0, edges[-1])
-
-
-def _draw_threshold_curves(axes: Axes, matches: Matches) -> None:
-    thresholds, lrp = mean_lrp_curve(matches)
-    order = np.argsort(-matches.scores, kind="stable")
-    found = matches.correct[order].cumsum()
-    f1 = 2 * found / (np.arange(1, len(found) + 1) + matches.num_objects.sum())
-    label = f"LRP, mean of the classes (lowest {100 * lrp.min():.1f})"
-    axes.plot(thresholds, 100 * lrp, color=_LRP, label=label)
-    label = f"F1, all classes (highest {100 * f1.max():.1f})"
-    axes.plot(matches.scores[order], 100 * f1, color=_F1, label=label)
-    axes.set_ylim(0, 102)
-    tidy(axes, xlabel="score threshold", ylabel="percent")
-    axes.legend(fontsize=9)
 
 
 def plot_classes(analysis: Analysis, path: str) -> None:
@@ -229,7 +225,14 @@ def plot_each_class(analysis: Analysis, pattern: str) -> list[str]:
         for axes in panels.flat[len(own) :]:
             axes.set_axis_off()
         for axes, label in zip(panels.flat, own, strict=False):
-            _draw_class(axes, analysis, label)
+            for number, iou in enumerate(_IOUS):
+                curve = analysis.precisions[_row(analysis, iou), :, label]
+                axes.plot(analysis.recalls, curve, label=f"IoU {iou:.2f}", **style_of(number))
+            axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+            tidy(axes)
+            olrp = 100 * analysis.lrp.olrp[label]
+            numbers = f"AP {analysis.class_ap[label]:.1f}, oLRP {olrp:.1f}"
+            axes.set_title(f"{plain(analysis.class_names[label])}\n{numbers}", fontsize=8)
         handles = panels.flat[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside upper center", ncols=2)
         figure.supxlabel("recall", fontsize=10)
@@ -237,16 +240,6 @@ def plot_each_class(analysis: Analysis, pattern: str) -> list[str]:
         paths.append(pattern.format(page))
         save_figure(figure, paths[-1])
     return paths
-
-
-def _draw_class(axes: Axes, analysis: Analysis, label: int) -> None:
-    for number, iou in enumerate(_IOUS):
-        curve = analysis.precisions[_row(analysis, iou), :, label]
-        axes.plot(analysis.recalls, curve, label=f"IoU {iou:.2f}", **style_of(number))
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-    tidy(axes)
-    numbers = f"AP {analysis.class_ap[label]:.1f}, oLRP {100 * analysis.lrp.olrp[label]:.1f}"
-    axes.set_title(f"{plain(analysis.class_names[label])}\n{numbers}", fontsize=8)
 
 
 def plot_reliability(

@@ -139,23 +139,19 @@ def _draw_panel(
     extent = (0, width, height, 0)
     panel.imshow(image, extent=extent, interpolation="bilinear")
     if objects.masks is not None and len(objects.masks):
-        panel.imshow(_overlay(objects.masks, objects.labels), extent=extent)
+        overlay = np.zeros((*objects.masks.shape[1:], 4))
+        for mask, label in zip(objects.masks, objects.labels, strict=True):
+            overlay[mask] = (*_color(label)[:3], _MASK_ALPHA)
+            # An opaque rim: pixels of the mask with a neighbor outside it.
+            inner = np.pad(mask, 1)
+            inner = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+            overlay[mask & ~inner, 3] = 1.0
+        panel.imshow(overlay, extent=extent)
     crowded = len(objects.boxes) > _CROWDED
     for number, (box, label) in enumerate(zip(objects.boxes, objects.labels, strict=True)):
         name = "" if crowded and has_legend else class_names[label]
         score = "" if objects.scores is None else f"{objects.scores[number]:.2f}"
         _draw_box(panel, box, f"{name} {score}".strip(), _color(label), small=crowded)
-
-
-def _overlay(masks: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the colors of masks, (H, W, 4), with an opaque rim and transparent elsewhere."""
-    overlay = np.zeros((*masks.shape[1:], 4))
-    for mask, label in zip(masks, labels, strict=True):
-        overlay[mask] = (*_color(label)[:3], _MASK_ALPHA)
-        inner = np.pad(mask, 1)
-        inner = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-        overlay[mask & ~inner, 3] = 1.0
-    return overlay
 
 
 def _draw_box(

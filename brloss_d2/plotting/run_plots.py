@@ -152,36 +152,27 @@ def _draw_ap(axes: Axes, runs: Sequence[TrainedRun]) -> None:
     if not tasks:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "not evaluated yet", ha="center", transform=axes.transAxes)
-    elif max(len(run.curve(task)[0]) for run in runs for task in tasks) > 1:
-        _draw_ap_curves(axes, runs, tasks)
-    else:
-        _draw_ap_bars(axes, runs, tasks)
-
-
-def _draw_ap_curves(axes: Axes, runs: Sequence[TrainedRun], tasks: Sequence[str]) -> None:
-    for number, run in enumerate(runs):
-        for task in tasks:
-            if task in run.metrics:
-                iterations, values = run.curve(task)
-                label = f"{plain(run.name)}, {_TASKS[task]}: {values[-1]:.1f}"
-                marker = "o" if task == tasks[0] else "^"
-                axes.plot(iterations, values, marker=marker, label=label, **style_of(number))
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
-    tidy(axes, xlabel="iteration", ylabel="AP", title="AP, the last one in the legend")
-    axes.legend(fontsize=8)
-
-
-def _draw_ap_bars(axes: Axes, runs: Sequence[TrainedRun], tasks: Sequence[str]) -> None:
-    """Draw bars for a single evaluation, which makes no curve."""
-    bars = [(n, run, task) for n, run in enumerate(runs) for task in tasks if task in run.metrics]
-    for row, (number, run, task) in enumerate(bars):
+        return
+    found = [(n, run, task) for n, run in enumerate(runs) for task in tasks if task in run.metrics]
+    if max(len(run.curve(task)[0]) for _, run, task in found) > 1:
+        for number, run, task in found:
+            iterations, values = run.curve(task)
+            label = f"{plain(run.name)}, {_TASKS[task]}: {values[-1]:.1f}"
+            marker = "o" if task == tasks[0] else "^"
+            axes.plot(iterations, values, marker=marker, label=label, **style_of(number))
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        tidy(axes, xlabel="iteration", ylabel="AP", title="AP, the last one in the legend")
+        axes.legend(fontsize=8)
+        return
+    # A single evaluation makes no curve.
+    for row, (number, run, task) in enumerate(found):
         (iteration,), (value,) = run.curve(task)
         axes.barh(-row, value, color=style_of(number)["color"], height=0.6, alpha=0.5)
         text = f"{value:.1f} ({_TASKS[task]}, iteration {iteration:.0f})"
         axes.text(1, -row, text, va="center", fontsize=9)
     axes.set_yticks([])
-    axes.set_ylim(-max(len(bars), 3) + 0.4, 0.6)
+    axes.set_ylim(-max(len(found), 3) + 0.4, 0.6)
     axes.set_xlim(0, 100)
     tidy(axes, xlabel="AP", title="AP")
 

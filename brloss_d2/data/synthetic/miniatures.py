@@ -107,7 +107,24 @@ def _write_coco(folder: Path, scenes: Sequence[_Scene]) -> None:
     for split in ("train", "val"):
         chosen = [scene for scene in scenes if scene.split == split]
         annotations = _annotations(chosen, ids)
-        annotations.append(_crowd(chosen[0], ids[0], len(annotations) + 1))
+        # The upper left ninth of the first image is a crowd, encoded as in COCO: run lengths by
+        # columns.
+        height, width = (side // 3 for side in chosen[0].size)
+        mask = np.zeros(chosen[0].size, dtype=bool)
+        mask[:height, :width] = True
+        column_major = mask.ravel(order="F")
+        edges = np.flatnonzero(np.diff(column_major, prepend=False, append=True))
+        counts = np.diff(edges, prepend=0).tolist()
+        crowd = {
+            "id": len(annotations) + 1,
+            "image_id": chosen[0].image_id,
+            "category_id": ids[0],
+            "bbox": [0, 0, width, height],
+            "area": width * height,
+            "segmentation": {"counts": counts, "size": list(chosen[0].size)},
+            "iscrowd": 1,
+        }
+        annotations.append(crowd)
         images = [{"file_name": scene.file_name, **_image(scene)} for scene in chosen]
         content = {"images": images, "annotations": annotations, "categories": categories}
         (folder / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
@@ -154,25 +171,6 @@ def _annotations(scenes: Iterable[_Scene], category_ids: Sequence[int]) -> list[
     return annotations
 
 
-def _crowd(scene: _Scene, category_id: int, id_: int) -> dict[str, Any]:
-    """Return the upper left ninth as a crowd, encoded as in COCO: run lengths by columns."""
-    height, width = (side // 3 for side in scene.size)
-    mask = np.zeros(scene.size, dtype=bool)
-    mask[:height, :width] = True
-    column_major = mask.ravel(order="F")
-    edges = np.flatnonzero(np.diff(column_major, prepend=False, append=True))
-    counts = np.diff(edges, prepend=0).tolist()
-    return {
-        "id": id_,
-        "image_id": scene.image_id,
-        "category_id": category_id,
-        "bbox": [0, 0, width, height],
-        "area": width * height,
-        "segmentation": {"counts": counts, "size": list(scene.size)},
-        "iscrowd": 1,
-    }
-
-
 def _image(scene: _Scene) -> dict[str, Any]:
     return {"id": scene.image_id, "height": scene.size[0], "width": scene.size[1]}
 
@@ -188,6 +186,9 @@ def _write_cityscapes(
     Raises:
         InputError: these scripts are not installed.
     """
+    height, width = size
+    road = [[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]
+    group = [[0, 0], [width // 3, 0], [width // 3, height // 3], [0, height // 3]]
     for stream, (split, count) in enumerate(counts.items()):
         city = _CITIES[split]
         images, truth = (folder / kind / split / city for kind in ("leftImg8bit", "gtFine"))
@@ -198,26 +199,16 @@ def _write_cityscapes(
             pixels, shapes = draw_image(rng, *size)
             name = f"{city}_{number:06d}_000019"
             Image.fromarray(pixels).save(images / f"{name}_leftImg8bit.png")
-            objects = _objects(shapes, size, with_group=number == 1)
-            content = {"imgHeight": size[0], "imgWidth": size[1], "objects": objects}
+            # From back to front: a later object hides the earlier ones.
+            objects: list[dict[str, Any]] = [{"label": "road", "polygon": road}]
+            if number == 1:
+                objects.append({"label": "cargroup", "polygon": group})
+            for shape in shapes:
+                polygon = shape.polygon.round().astype(int).tolist()  # Cityscapes has whole pixels
+                objects.append({"label": _CITY_LABELS[shape.label], "polygon": polygon})
+            content = {"imgHeight": height, "imgWidth": width, "objects": objects}
             (truth / f"{name}_gtFine_polygons.json").write_text(json.dumps(content))
             _write_id_images(truth, name)
-
-
-def _objects(
-    shapes: list[Shape], size: tuple[int, int], *, with_group: bool
-) -> list[dict[str, Any]]:
-    """Return the objects from back to front; a later one hides the earlier ones."""
-    height, width = size
-    corners = [[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]
-    objects: list[dict[str, Any]] = [{"label": "road", "polygon": corners}]
-    if with_group:
-        corner = [[0, 0], [width // 3, 0], [width // 3, height // 3], [0, height // 3]]
-        objects.append({"label": "cargroup", "polygon": corner})
-    for shape in shapes:
-        polygon = shape.polygon.round().astype(int).tolist()  # Cityscapes has whole pixels
-        objects.append({"label": _CITY_LABELS[shape.label], "polygon": polygon})
-    return objects
 
 
 def _write_id_images(folder: Path, name: str) -> None:

@@ -62,9 +62,18 @@ def draw_image(rng: np.random.Generator, height: int, width: int) -> tuple[np.nd
         color = rng.uniform(20, 235, size=3)
         while np.linalg.norm(color - background) <= _MIN_CONTRAST:
             color = rng.uniform(20, 235, size=3)
-        fill = color + _texture(rng, height, width)
-        alpha = _coverage(shape.polygon, height, width)[..., None]
-        image = (1 - alpha) * image + alpha * fill
+        if rng.random() < 0.5:
+            texture = _smooth_noise(rng, height, width, amplitude=12.0)
+        else:  # stripes
+            y, x = np.mgrid[:height, :width]
+            direction, period = rng.uniform(0, np.pi), rng.uniform(4, 12)
+            phase = (x * np.cos(direction) + y * np.sin(direction)) * 2 * np.pi / period
+            texture = 12.0 * np.sin(phase)[..., None]
+        # The fraction of each pixel that the polygon covers.
+        large = Image.new("L", (width * _SUPERSAMPLING, height * _SUPERSAMPLING))
+        ImageDraw.Draw(large).polygon([tuple(p) for p in shape.polygon * _SUPERSAMPLING], fill=255)
+        alpha = np.asarray(large.resize((width, height), Image.Resampling.BOX))[..., None] / 255.0
+        image = (1 - alpha) * image + alpha * (color + texture)
     image += rng.normal(scale=rng.uniform(2, 8), size=image.shape)
     return image.clip(0, 255).round().astype(np.uint8), shapes
 
@@ -103,23 +112,6 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Return the intersection of two XYXY boxes as a fraction of the smaller one."""
     sides = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).clip(min=0)
     return float(sides.prod() / min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
-
-
-def _coverage(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return the fraction of each pixel that a polygon covers, (height, width)."""
-    large = Image.new("L", (width * _SUPERSAMPLING, height * _SUPERSAMPLING))
-    ImageDraw.Draw(large).polygon([tuple(p) for p in polygon * _SUPERSAMPLING], fill=255)
-    return np.asarray(large.resize((width, height), Image.Resampling.BOX)) / 255.0
-
-
-def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Return stripes or clouds around 0, (height, width, 1 or 3)."""
-    if rng.random() < 0.5:
-        return _smooth_noise(rng, height, width, amplitude=12.0)
-    y, x = np.mgrid[:height, :width]
-    direction, period = rng.uniform(0, np.pi), rng.uniform(4, 12)
-    phase = (x * np.cos(direction) + y * np.sin(direction)) * 2 * np.pi / period
-    return 12.0 * np.sin(phase)[..., None]
 
 
 def _smooth_noise(
