@@ -124,13 +124,18 @@ __all__ = [
     "rank_sort_loss",
 ]
 
+# Importable as attributes too.
+_PACKAGES = (
+    *("checkpoint", "criteria", "data", "engine", "evaluation", "losses", "model_zoo"),
+    *("modeling", "ops", "plotting", "prediction"),
+)
 
 if not TYPE_CHECKING:  # which makes type checkers report unknown names
 
     def __getattr__(name: str) -> Any:
         """Import a name of `__all__` when it is used for the first time."""
-        if name == "model_zoo":
-            return import_module("brloss_d2.model_zoo")
+        if name in _PACKAGES:
+            return import_module(f"brloss_d2.{name}")
         if name in __all__:
             # The lightest first: detectron2 is imported for `predict` only.
             for part in ("losses", "criteria", "prediction"):

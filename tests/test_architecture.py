@@ -19,7 +19,7 @@ ALLOWED = {
     "losses": {"ops"},
     "criteria": {"losses", "ops"},
     # The configs by name, for YAML users: `modeling.yaml`.
-    "modeling": {"criteria", "losses", "model_zoo"},
+    "modeling": {"checkpoint", "criteria", "losses", "model_zoo"},
     "data": set(),
     "evaluation": {"data"},
     # Projects register the names of their weights.

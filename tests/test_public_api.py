@@ -62,3 +62,7 @@ def test_type_checkers_see_what_programs_see() -> None:
 def test_the_version_is_the_same_everywhere() -> None:
     root = Path(brloss_d2.__file__).parents[1]
     assert f"\nversion: {brloss_d2.__version__}\n" in (root / "CITATION.cff").read_text()
+
+
+def test_packages_are_attributes() -> None:
+    run("import brloss_d2; brloss_d2.ops.PoolGroup, brloss_d2.losses.APLoss, brloss_d2.modeling")

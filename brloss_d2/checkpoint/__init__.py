@@ -15,7 +15,7 @@ from brloss_d2.checkpoint.mmdetection_names import (
     architectures,
     register_architecture,
 )
-from brloss_d2.checkpoint.sources import is_backbone_only, local_file
+from brloss_d2.checkpoint.sources import is_backbone_only, local_file, register_classifiers
 
 __all__ = [
     "Architecture",
@@ -30,5 +30,6 @@ __all__ = [
     "read_checkpoint",
     "recognize_architecture",
     "register_architecture",
+    "register_classifiers",
     "to_mmdetection",
 ]

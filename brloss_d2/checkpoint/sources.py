@@ -3,13 +3,18 @@
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
 from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler
 from torchvision.models import get_model_weights, list_models
 
+from brloss_d2.checkpoint.classifiers import find_family
+from brloss_d2.checkpoint.files import read_checkpoint
 from brloss_d2.errors import InputError
+from brloss_d2.utils.files import replacing
 
 TORCHVISION = "torchvision://"
 SWIN = "swin://"
@@ -64,6 +69,35 @@ def local_file(path: str) -> str:
     if not os.path.isfile(name):
         raise InputError(f"Checkpoint missing: {name}")
     return path
+
+
+class ClassifierHandler(PathHandler):
+    """Let detectron2's own checkpointer read `torchvision://` and `swin://` names.
+
+    The local file holds the weights under detectron2's names, to be matched by their endings.
+    """
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [TORCHVISION, SWIN]
+
+    def _get_local_path(self, path: str, force: bool = False, **_: Any) -> str:
+        file = local_file(path)
+        renamed = f"{file.removesuffix('.pth')}.detectron2.pth"
+        if force or not os.path.isfile(renamed):
+            state = read_checkpoint(file)
+            state = state.get("model", state)
+            family = find_family(state)
+            if family is None:
+                raise InputError(f"{file} holds no weights of a classifier that is known.")
+            content = {"model": family.backbone_weights(state), "matching_heuristics": True}
+            with replacing(renamed) as temporary:
+                torch.save(content, temporary)
+        return renamed
+
+
+def register_classifiers() -> None:
+    """Register `ClassifierHandler` with detectron2's `PathManager`. Idempotent."""
+    PathManager.register_handler(ClassifierHandler(), allow_override=True)
 
 
 def _check_known(scheme: str, model: str, known: Sequence[str]) -> None:

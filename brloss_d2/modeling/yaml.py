@@ -22,6 +22,7 @@ from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY, Defa
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
+from brloss_d2.checkpoint import register_classifiers
 from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import get_config, get_criterion, list_configs, list_criteria
 from brloss_d2.model_zoo.card import schedule_of
@@ -82,6 +83,7 @@ def add_brloss_config(cfg: CfgNode, criterion: str = "", *, recipe: str = "") ->
         ('build_recipe_model', 0.008)
     """
     criterion = criterion or ("" if recipe else "brs")
+    register_classifiers()  # for the MODEL.WEIGHTS of recipes
     ranking = _rcnn_layout("brs", "mask_rcnn")
     options = cfg.MODEL.BRLOSS = CfgNode()
     # Name of a config of the model zoo; "" if detectron2's keys describe an R-CNN.

@@ -27,10 +27,10 @@ def prefix_ramp_sum(
 
 
 def accumulate(
-    logits: Tensor, labels: Tensor, lowest: Tensor, centre: Tensor, left: Tensor
+    logits: Tensor, labels: Tensor, lowest: Tensor, center: Tensor, left: Tensor
 ) -> Cells:
     """The contract of `cells.accumulate` by a table of all logits x cells."""
-    scores = (logits - centre).double()
+    scores = (logits - center).double()
     edges = left.double()
     cell = (scores[:, None] >= edges[1:]).sum(1)
     member = cell[:, None] == torch.arange(len(left), device=left.device)

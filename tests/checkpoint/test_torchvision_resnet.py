@@ -4,12 +4,18 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import FPN
 from detectron2.modeling.backbone import BasicStem, ResNet
 from torch import nn
 
-from brloss_d2.checkpoint import Checkpointer, is_backbone_only, local_file
+from brloss_d2.checkpoint import (
+    Checkpointer,
+    is_backbone_only,
+    local_file,
+    register_classifiers,
+)
 from brloss_d2.checkpoint.classifiers import RESNET, preprocessing_mistakes
 from brloss_d2.errors import InputError
 
@@ -65,6 +71,18 @@ def hub(tmp_path: Path, resnet18: nn.Module, monkeypatch: pytest.MonkeyPatch) ->
 def features(resnet: nn.Module, images: torch.Tensor) -> torch.Tensor:
     x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(images))))
     return resnet.layer4(resnet.layer3(resnet.layer2(resnet.layer1(x))))
+
+
+def test_the_checkpointer_of_detectron2_reads_names_of_torchvision(
+    hub: Path, resnet18: nn.Module
+) -> None:
+    register_classifiers()
+    register_classifiers()  # idempotent
+    detector = Detector(norm="FrozenBN").eval()
+    DetectionCheckpointer(detector).load("torchvision://resnet18")
+    assert torch.equal(detector.backbone.bottom_up.stem.conv1.weight, resnet18.conv1.weight)
+    last = detector.backbone.bottom_up.res5[1].conv2.norm.running_var
+    assert torch.equal(last, resnet18.layer4[1].bn2.running_var)
 
 
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from brloss_d2.criteria import (
+    ALRPCriterion,
     Criterion,
     MatchedPredictions,
     RankingCriterion,
@@ -14,6 +15,7 @@ from brloss_d2.criteria import (
 )
 from brloss_d2.errors import InputError
 from brloss_d2.losses import (
+    ALRPLoss,
     BinaryCrossEntropyLoss,
     ConstantBalancer,
     EpochSelfBalancer,
@@ -271,3 +273,22 @@ def test_every_box_loss_needs_a_weight():
 def test_foreground_and_boxes_have_to_agree():
     with pytest.raises(ValueError, match="one box for each of the 3 foreground rows, got 2"):
         replace(batch([0, 3, 1]), labels=torch.tensor([0, 1, 1]), foreground=None)
+
+
+def test_losses_go_with_their_criteria():
+    with pytest.raises(ValueError, match="ALRPCriterion"):
+        RankingCriterion(ALRPLoss(), GIoULoss(), SelfBalancer())
+    with pytest.raises(ValueError, match="expected an ALRPLoss, got RankSortLoss"):
+        ALRPCriterion(RankSortLoss(), GIoULoss(), SelfBalancer())
+    with pytest.raises(ValueError, match="cls_weights names"):
+        misspelled = RankingCriterion(
+            RankSortLoss(), GIoULoss(), SelfBalancer(), cls_weights={"loss_rnk": 2.0}
+        )
+        misspelled(batch([0, 3, 1]))
+
+
+def test_rows_and_columns_are_checked():
+    with pytest.raises(ValueError, match="rows_per_image adds up to 2 rows, but there are 3"):
+        replace(batch([0, 3, 1]), rows_per_image=[1, 1])
+    with pytest.raises(ValueError, match="without a background column"):
+        batch([0, 3, 1], columns=CLASSES + 1).binary_labels()

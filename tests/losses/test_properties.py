@@ -127,7 +127,7 @@ class TestEveryLoss:
             function(logits, labels.float(), quality)
         with pytest.raises(ValueError, match="each of the 2 positives"):
             function(logits, labels, torch.ones(3))
-        with pytest.raises(ValueError, match="delta must be >= 0"):
+        with pytest.raises(ValueError, match="delta must be a finite number >= 0"):
             TABLE[loss].module(delta=-1.0)
 
 

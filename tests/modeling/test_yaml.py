@@ -238,7 +238,9 @@ def test_a_recipe_that_is_not_built_is_refused(file: str) -> None:
     add_brloss_config(cfg, recipe="quick/atss_R_18_FPN_brs_300it")
     cfg.merge_from_file(stock.get_config_file(file))
     cfg.MODEL.DEVICE = "cpu"
-    with pytest.raises(InputError, match=r"RECIPE is quick/atss.*call add_brloss_config after merge_from_file"):
+    with pytest.raises(
+        InputError, match=r"RECIPE is quick/atss.*call add_brloss_config after merge_from_file"
+    ):
         build_model(cfg)
 
 
