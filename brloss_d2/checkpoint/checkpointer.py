@@ -113,13 +113,9 @@ class Checkpointer(DetectionCheckpointer):
         # The file of a backbone lacks the rest of the detector by nature: no need to report it.
         names = [name for name in incompatible.missing_keys if name.startswith(prefix)]
         incompatible.missing_keys[:] = names
-        self._refuse_another_model(incompatible)
-        return incompatible
-
-    def _refuse_another_model(self, incompatible: Any) -> None:
-        """Raise an error if detectron2's warning would mean random weights."""
+        # What detectron2 only warns of may mean that the model keeps random weights.
         parameters = [name for name, _ in self.model.named_parameters()]
-        absent = {*incompatible.missing_keys, *(name for name, *_ in incompatible.incorrect_shapes)}
+        absent = {*names, *(name for name, *_ in incompatible.incorrect_shapes)}
         lost = [name for name in parameters if name in absent]
         if lost and (self.strict or len(lost) == len(parameters)):
             raise InputError(
@@ -127,3 +123,4 @@ class Checkpointer(DetectionCheckpointer):
                 f"are absent or of another shape, first {lost[0]}. Use the config of its run "
                 "(config.yaml next to it)."
             )
+        return incompatible

@@ -10,7 +10,7 @@ fc                               none
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from detectron2.modeling.backbone.resnet import BottleneckBlock
@@ -27,7 +27,8 @@ class ClassifierFamily:
         title: name in messages.
         marks: names that the state dict of each classifier of the family has.
         dropped: pattern of the names that no backbone has.
-        rename: function from a name in the file to the name in detectron2.
+        renamed: patterns in the names of the file and what detectron2 has instead, in the order
+            of replacement.
         stem: name in detectron2 of the first weight.
         compared: pattern of the names whose shapes have to fit.
         unit: plural for what has such a name.
@@ -37,7 +38,7 @@ class ClassifierFamily:
     title: str
     marks: frozenset[str]
     dropped: re.Pattern[str]
-    rename: Callable[[str], str]
+    renamed: tuple[tuple[str, str], ...]
     stem: str
     compared: re.Pattern[str]
     unit: str
@@ -45,8 +46,13 @@ class ClassifierFamily:
 
     def backbone_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename the weights of a classifier as in detectron2, without its classification layer."""
-        kept = (name for name in state if not self.dropped.fullmatch(name))
-        return {self.rename(name): state[name] for name in kept}
+        weights = {}
+        for name, weight in state.items():
+            if not self.dropped.fullmatch(name):
+                for pattern, replacement in self.renamed:
+                    name = re.sub(pattern, replacement, name)
+                weights[name] = weight
+        return weights
 
     def fit(self, weights: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> tuple[str, str]:
         """Find the backbone of a model, and check that weights fit it.
@@ -112,20 +118,19 @@ def preprocessing_mistakes(model: nn.Module) -> Iterator[str]:
         yield "stride_in_1x1 is True: the 3x3 convolution has the stride"
 
 
-def _detectron2_name(name: str) -> str:
-    name = re.sub(r"^(conv1|bn1)\.", r"stem.\1.", name)
-    name = re.sub(r"^layer(\d)\.", lambda match: f"res{int(match[1]) + 1}.", name)
-    name = name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
-    return re.sub(r"\.bn(\d)\.", r".conv\1.norm.", name)
-
-
 RESNET = ClassifierFamily(
     title="ResNet",
     marks=frozenset(
         {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"}
     ),
     dropped=re.compile(r"fc\..+|.+\.num_batches_tracked"),
-    rename=_detectron2_name,
+    renamed=(
+        (r"^(conv1|bn1)\.", r"stem.\1."),
+        *((rf"^layer{stage}\.", f"res{stage + 1}.") for stage in range(1, 5)),
+        (r"downsample\.0\.", "shortcut."),
+        (r"downsample\.1\.", "shortcut.norm."),
+        (r"\.bn(\d)\.", r".conv\1.norm."),
+    ),
     stem="stem.conv1.weight",
     compared=re.compile(r"(stem|res\d\.\d+)\.(conv\d|shortcut)\.weight"),
     unit="convolutions",
@@ -137,7 +142,7 @@ SWIN = ClassifierFamily(
     # Attention masks depend on the size of the image. The last normalization belongs to the
     # classifier: each feature map of a detector has its own.
     dropped=re.compile(r"(head|norm)\..+|.+\.attn_mask"),
-    rename=str,
+    renamed=(),
     stem="patch_embed.proj.weight",
     compared=re.compile(r"(patch_embed|layers)\..+"),
     unit="tensors",

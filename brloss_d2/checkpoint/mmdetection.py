@@ -77,10 +77,17 @@ def convert_file(file: str, architecture: str | None = None) -> Conversion:
     if len(state.keys() & ours) > len(state.keys() & published):
         return Conversion(architecture, False, to_mmdetection(state, architecture))
     weights = from_mmdetection(state, architecture)
-    warnings = [
-        *_config_warnings(checkpoint.get("meta")),
-        *architectures()[architecture].warnings(weights),
-    ]
+    # Published checkpoints hold the text of their config, which tells what the weights do not.
+    meta = checkpoint.get("meta")
+    config = str(meta.get("config", "")) if isinstance(meta, dict) else ""
+    warnings = []
+    if "to_rgb=False" in config:
+        warnings.append(
+            "it was trained on BGR images: set model.input_format, pixel_mean and pixel_std"
+        )
+    if "style='caffe'" in config:
+        warnings.append("its ResNet has the stride in the 1x1 convolutions: set stride_in_1x1=True")
+    warnings += architectures()[architecture].warnings(weights)
     return Conversion(architecture, True, weights, tuple(warnings))
 
 
@@ -214,16 +221,3 @@ def _check_shapes(ours: Mapping[str, Tensor]) -> None:
                 f"{name} has the shape {tuple(tensor.shape)}, but {match[1]}.weight "
                 f"{tuple(weight.shape)} asks for ({channels},)."
             )
-
-
-def _config_warnings(meta: Any) -> list[str]:
-    """Compare a published config, kept as text in its checkpoint, with our models."""
-    config = str(meta.get("config", "")) if isinstance(meta, dict) else ""
-    found = []
-    if "to_rgb=False" in config:
-        found.append(
-            "it was trained on BGR images: set model.input_format, pixel_mean and pixel_std"
-        )
-    if "style='caffe'" in config:
-        found.append("its ResNet has the stride in the 1x1 convolutions: set stride_in_1x1=True")
-    return found

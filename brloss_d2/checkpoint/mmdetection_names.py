@@ -80,7 +80,15 @@ def resnet(state: Iterable[str], ours: str = _BOTTOM_UP) -> Iterator[Pair]:
             and the deformable stages.
         ours: prefix of our names.
     """
-    depths, bottleneck, deformable = _resnet_layout(state)
+    blocks, bottleneck, deformable = [0, 0, 0, 0], False, set()
+    for match in filter(None, map(_BLOCK.fullmatch, state)):
+        stage = int(match[2]) - (1 if match[1] == "layer" else 2)
+        if stage in range(4):
+            blocks[stage] = max(blocks[stage], int(match[3]) + 1)
+            bottleneck |= match[4] == "conv3.weight"
+            if match[4].startswith(("conv2.conv_offset.", "conv2_offset.")):
+                deformable.add(stage)
+    depths = smallest_network(_BOTTLENECK if bottleneck else _BASIC, blocks)
     yield from module("backbone.conv1", f"{ours}.stem.conv1", WEIGHT)
     yield from module("backbone.bn1", f"{ours}.stem.conv1.norm", BATCH_NORM)
     for stage, block in ((s, b) for s, depth in enumerate(depths) for b in range(depth)):
@@ -94,19 +102,6 @@ def resnet(state: Iterable[str], ours: str = _BOTTOM_UP) -> Iterator[Pair]:
         if block == 0 and (bottleneck or stage > 0):
             yield from module(f"{old}.downsample.0", f"{new}.shortcut", WEIGHT)
             yield from module(f"{old}.downsample.1", f"{new}.shortcut.norm", BATCH_NORM)
-
-
-def _resnet_layout(state: Iterable[str]) -> tuple[tuple[int, ...], bool, set[int]]:
-    """Return the blocks per stage, whether they are bottlenecks, and the deformable stages."""
-    blocks, bottleneck, deformable = [0, 0, 0, 0], False, set()
-    for match in filter(None, map(_BLOCK.fullmatch, state)):
-        stage = int(match[2]) - (1 if match[1] == "layer" else 2)
-        if stage in range(4):
-            blocks[stage] = max(blocks[stage], int(match[3]) + 1)
-            bottleneck |= match[4] == "conv3.weight"
-            if match[4].startswith(("conv2.conv_offset.", "conv2_offset.")):
-                deformable.add(stage)
-    return smallest_network(_BOTTLENECK if bottleneck else _BASIC, blocks), bottleneck, deformable
 
 
 def smallest_network(known: tuple[tuple[int, ...], ...], blocks: list[int]) -> tuple[int, ...]:

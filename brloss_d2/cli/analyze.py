@@ -12,14 +12,13 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from brloss_d2.cli.common import make_parser, run_program
 from brloss_d2.utils.arguments import positive_int
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from brloss_d2.evaluation import Analysis, Calibration
 
 _KINDS = {
@@ -67,7 +66,17 @@ def _analyze(args: argparse.Namespace) -> int:
     tables = "\n\n".join([metric_tables(analysis), *error_tables(analysis)])
     print(tables, end="\n\n")
     calibration = _calibrate(analysis, run.json_file, args.calibration)
-    advice = _advice(calibration)
+    advice = (
+        f"Suggested score threshold: {calibration.score_threshold:.4f} (lowest LRP); best F1 at "
+        f"{calibration.best_f1_threshold:.4f}"
+    )
+    if calibration.calibration:
+        errors = calibration.computed_on["held_out"]
+        for prefix, which in (("", "all detections"), ("kept_", "from the threshold on")):
+            before, after = (errors[f"{prefix}ece_{when}"] for when in ("before", "after"))
+            advice += (
+                f"\nExpected calibration error, held out, {which}: {before:.4f} -> {after:.4f}"
+            )
     print(advice, end="\n\n")
     folder = os.path.join(args.output_dir, "analysis")
     os.makedirs(folder, exist_ok=True)
@@ -118,19 +127,14 @@ def error_tables(analysis: "Analysis") -> list[str]:
     )
     title = f"from score {errors.score_threshold:.4f} on, IoU 0.5, percent of the row:"
     if max(map(len, matrix.split("\n"))) > _WIDTH:
-        matrix, title = _most_confused(names, confusion, shares), title.replace("row", "true class")
+        # Too wide: the pairs of classes with the most confusions; background is in the picture.
+        title = title.replace("row", "true class")
+        classes = range(len(names) - 1)
+        pairs = [(i, j) for i in classes for j in classes if i != j and confusion[i, j]]
+        pairs.sort(key=lambda pair: -confusion[pair])
+        rows = [[names[i], names[j], confusion[i, j], shares[i, j]] for i, j in pairs[:_MOST]]
+        matrix = tabulate(rows, headers=["true", "found", "objects", "percent"], floatfmt=".1f")
     return [f"Errors at IoU 0.5 (TIDE), all scores:\n{kinds}", f"Confusion, {title}\n{matrix}"]
-
-
-def _most_confused(names: Sequence[str], confusion: "np.ndarray", shares: "np.ndarray") -> str:
-    """Return the pairs of classes with the most confusions; background is in the picture."""
-    from tabulate import tabulate
-
-    classes = len(names) - 1
-    pairs = [(i, j) for i in range(classes) for j in range(classes) if i != j and confusion[i, j]]
-    pairs.sort(key=lambda pair: -confusion[pair])
-    rows = [[names[i], names[j], confusion[i, j], shares[i, j]] for i, j in pairs[:_MOST]]
-    return tabulate(rows, headers=["true", "found", "objects", "percent"], floatfmt=".1f")
 
 
 def _calibrate(analysis: "Analysis", json_file: str, kind: str | None) -> "Calibration":
@@ -153,21 +157,6 @@ def _calibrate(analysis: "Analysis", json_file: str, kind: str | None) -> "Calib
     return replace(found, calibration=fit_calibration(matches, names, kind))
 
 
-def _advice(calibration: "Calibration") -> str:
-    lines = [
-        f"Suggested score threshold: {calibration.score_threshold:.4f} (lowest LRP); best F1 at "
-        f"{calibration.best_f1_threshold:.4f}"
-    ]
-    if calibration.calibration:
-        errors = calibration.computed_on["held_out"]
-        for prefix, which in (("", "all detections"), ("kept_", "from the threshold on")):
-            before, after = (errors[f"{prefix}ece_{when}"] for when in ("before", "after"))
-            lines.append(
-                f"Expected calibration error, held out, {which}: {before:.4f} -> {after:.4f}"
-            )
-    return "\n".join(lines)
-
-
 def _draw(
     analysis: "Analysis", calibration: "Calibration", folder: str, *, per_class: bool
 ) -> list[str]:
@@ -175,9 +164,7 @@ def _draw(
     from brloss_d2.evaluation.calibration import held_out
     from brloss_d2.plotting import detection_plots as plots
 
-    def path(name: str) -> str:
-        return os.path.join(folder, name)
-
+    path = partial(os.path.join, folder)
     paths = [path("precision_recall.png"), path("scores.png")]
     plots.plot_precision_recall(analysis, paths[0])
     plots.plot_scores(analysis, calibration, paths[1])

@@ -14,12 +14,8 @@ bit for bit.
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from brloss_d2.cli.common import find_config, make_parser, run_program
-
-if TYPE_CHECKING:
-    from brloss_d2.checkpoint import Conversion
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,12 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _convert(args: argparse.Namespace) -> int:
     import torch
 
-    from brloss_d2.checkpoint import convert_file
+    from brloss_d2.checkpoint import check_fit, convert_file, from_mmdetection
     from brloss_d2.utils.files import check_folder_of, replacing
 
     conversion = convert_file(args.source, args.architecture)
     if args.config_file:
-        _check_shapes(conversion, args.config_file)
+        from detectron2.config import instantiate
+
+        from brloss_d2.engine import load_config
+
+        cfg, _ = load_config(find_config(args.config_file), ())
+        ours = conversion.weights
+        if not conversion.is_ours:
+            ours = from_mmdetection(ours, conversion.architecture)
+        check_fit(ours, instantiate(cfg.model))
     check_folder_of(args.target)
     with replacing(args.target) as temporary:
         torch.save(conversion.checkpoint(), temporary)
@@ -61,16 +65,3 @@ def _convert(args: argparse.Namespace) -> int:
         f"names of {whose} in {args.target}"
     )
     return 0
-
-
-def _check_shapes(conversion: "Conversion", config: str) -> None:
-    from detectron2.config import instantiate
-
-    from brloss_d2.checkpoint import check_fit, from_mmdetection
-    from brloss_d2.engine import load_config
-
-    cfg, _ = load_config(find_config(config), ())
-    ours = conversion.weights
-    if not conversion.is_ours:
-        ours = from_mmdetection(ours, conversion.architecture)
-    check_fit(ours, instantiate(cfg.model))

@@ -5,7 +5,6 @@ A document holds its tables between a line `<!-- zoo: PATTERN ... -->`, with pat
 """
 
 import re
-from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -51,32 +50,26 @@ def with_tables(text: str) -> str:
 def _with_table(block: re.Match[str]) -> str:
     begin, kind, argument, end = block.groups()
     if kind == "zoo":
-        header, rows = _results(argument.split())
+        found = {
+            name: row
+            for name, row in published()["results"].items()
+            if any(fnmatch(name, pattern) for pattern in argument.split())
+        }
+        numbers = [key for key in _NUMBERS if any(key in row for row in found.values())]
+        header = ["config", "epochs", "score", *(_NUMBERS[key] for key in numbers), "source"]
+        rows = []
+        for name, row in found.items():
+            sizes, score = _sizes_and_score(cfg := get_config(name))
+            drops = ", ".join(drop_epochs(schedule_of(cfg), row["epochs"]))
+            epochs = f"{row['epochs']} ({drops})" + (f", {sizes}" if sizes != "800" else "")
+            texts = [cell(row, key) for key in numbers]
+            rows.append([f"`{name}`", epochs, score, *texts, row.get("source", "-")])
     else:
         header = ["here", "published", "reason"]
-        found = published()["deviations"][argument]
-        rows = [[deviation[key].strip() for key in header] for deviation in found]
+        deviations = published()["deviations"][argument]
+        rows = [[deviation[key].strip() for key in header] for deviation in deviations]
     first, *lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
     return "\n".join([begin, first, "|---" * len(header) + "|", *lines, "", end])
-
-
-def _results(patterns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the published results of the configs that fit a pattern."""
-    found = {
-        name: row
-        for name, row in published()["results"].items()
-        if any(fnmatch(name, pattern) for pattern in patterns)
-    }
-    numbers = [key for key in _NUMBERS if any(key in row for row in found.values())]
-    header = ["config", "epochs", "score", *(_NUMBERS[key] for key in numbers), "source"]
-    rows = []
-    for name, row in found.items():
-        sizes, score = _sizes_and_score(cfg := get_config(name))
-        drops = ", ".join(drop_epochs(schedule_of(cfg), row["epochs"]))
-        epochs = f"{row['epochs']} ({drops})" + (f", {sizes}" if sizes != "800" else "")
-        texts = [cell(row, key) for key in numbers]
-        rows.append([f"`{name}`", epochs, score, *texts, row.get("source", "-")])
-    return header, rows
 
 
 def _sizes_and_score(cfg: DictConfig) -> tuple[str, str]:

@@ -71,7 +71,22 @@ def list_configs(**filters: str) -> list[ConfigEntry]:
     # The longest first: "brs" is not read as "rs" of a detector "..._b".
     losses = "|".join(sorted(list_criteria(), key=len, reverse=True))
     pattern = re.compile(_NAME.format(losses=losses))
-    entries = [_entry(name, pattern) for name in config_files()]
+    entries = []
+    for name in config_files():
+        *folders, leaf = name.split("/")
+        found = pattern.fullmatch(leaf)
+        parts = found.groupdict() if found else {}
+        row = published()["results"].get(name, {})
+        datasets = {"lvis_v1", "cityscapes"} & set(folders)
+        entry = ConfigEntry(
+            name=name,
+            data="custom" if "quick" in folders else datasets.pop() if datasets else "coco",
+            **{key: parts.get(key) or "-" for key in ("detector", "backbone", "loss", "schedule")},
+            box_ap=cell(row, "box_ap"),
+            mask_ap=cell(row, "mask_ap"),
+            source=row.get("source", "-"),
+        )
+        entries.append(entry)
     for key, value in filters.items():
         known = [field.name for field in fields(ConfigEntry)]
         if key not in known:
@@ -126,19 +141,3 @@ def cell(row: dict[str, Any], key: str) -> str:
     digits = 2 if key == "seconds" else 1
     source = row.get(f"{key}_source")
     return f"{row[key]:.{digits}f}" + (f" ({source})" if source else "")
-
-
-def _entry(name: str, pattern: re.Pattern[str]) -> ConfigEntry:
-    *folders, leaf = name.split("/")
-    found = pattern.fullmatch(leaf)
-    parts = found.groupdict() if found else {}
-    row = published()["results"].get(name, {})
-    datasets = {"lvis_v1", "cityscapes"} & set(folders)
-    return ConfigEntry(
-        name=name,
-        data="custom" if "quick" in folders else datasets.pop() if datasets else "coco",
-        **{key: parts.get(key) or "-" for key in ("detector", "backbone", "loss", "schedule")},
-        box_ap=cell(row, "box_ap"),
-        mask_ap=cell(row, "mask_ap"),
-        source=row.get("source", "-"),
-    )

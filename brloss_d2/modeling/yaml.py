@@ -110,7 +110,7 @@ def _use_recipe(cfg: CfgNode) -> None:
     recipe = get_config(name)
     if cfg.MODEL.BRLOSS.CRITERION:
         _replace_criterion(recipe.model, name, cfg.MODEL.BRLOSS.CRITERION)
-    mapper, optimizer = recipe.dataloader.train.mapper, schedule_of(recipe).optimizer
+    mapper, schedule = recipe.dataloader.train.mapper, schedule_of(recipe)
     values = {path: node[key] for node, key, path in _settings(recipe.model)}
     values |= {
         "MODEL.META_ARCHITECTURE": "build_recipe_model",
@@ -119,12 +119,24 @@ def _use_recipe(cfg: CfgNode) -> None:
         "INPUT.MASK_FORMAT": mapper.get("instance_mask_format", "polygon"),
         "INPUT.FORMAT": recipe.model.input_format,
         **_image_sizes(recipe),
-        **(_sgd(recipe) if optimizer == "SGD" else {}),
     }
+    if schedule.optimizer == "SGD":
+        values |= {
+            "SOLVER.IMS_PER_BATCH": schedule.images_per_iteration,
+            "SOLVER.BASE_LR": schedule.lr,
+            "SOLVER.MOMENTUM": recipe.optimizer.momentum,
+            "SOLVER.WEIGHT_DECAY": recipe.optimizer.weight_decay,
+            "SOLVER.WEIGHT_DECAY_NORM": recipe.optimizer.weight_decay,
+            "SOLVER.MAX_ITER": schedule.iterations,
+            "SOLVER.STEPS": schedule.milestones,
+            "SOLVER.GAMMA": schedule.factor,
+            "SOLVER.WARMUP_ITERS": schedule.warmup_iterations,
+            "SOLVER.WARMUP_FACTOR": schedule.warmup_factor,
+        }
     for path, value in values.items():
         cfg.merge_from_list([path, list(value) if isinstance(value, ListConfig) else value])
     left = {
-        f"its optimizer {optimizer}": optimizer != "SGD",
+        f"its optimizer {schedule.optimizer}": schedule.optimizer != "SGD",
         "its augmentations": "INPUT.MAX_SIZE_TRAIN" not in values,
         "its sampler": "sampler" in recipe.dataloader.train,
     }
@@ -149,23 +161,6 @@ def _image_sizes(recipe: DictConfig) -> dict[str, Any]:
             values["INPUT.MIN_SIZE_TEST"] = resize.short_edge_length
             values["INPUT.MAX_SIZE_TEST"] = resize.max_size
     return values
-
-
-def _sgd(recipe: DictConfig) -> dict[str, Any]:
-    """Return the values of `SOLVER` for the optimizer and the schedule of a recipe."""
-    schedule, optimizer = schedule_of(recipe), recipe.optimizer
-    return {
-        "SOLVER.IMS_PER_BATCH": schedule.images_per_iteration,
-        "SOLVER.BASE_LR": optimizer.lr,
-        "SOLVER.MOMENTUM": optimizer.momentum,
-        "SOLVER.WEIGHT_DECAY": optimizer.weight_decay,
-        "SOLVER.WEIGHT_DECAY_NORM": optimizer.weight_decay,
-        "SOLVER.MAX_ITER": schedule.iterations,
-        "SOLVER.STEPS": schedule.milestones,
-        "SOLVER.GAMMA": schedule.factor,
-        "SOLVER.WARMUP_ITERS": schedule.warmup_iterations,
-        "SOLVER.WARMUP_FACTOR": schedule.warmup_factor,
-    }
 
 
 def _use_criterion(cfg: CfgNode) -> None:

@@ -76,7 +76,27 @@ def export_onnx(predictor: Predictor, image: np.ndarray, path: str) -> list[str]
     adapter(example)
     names = adapter.outputs_schema.keys
     with replacing(path) as temporary:
-        _to_onnx(adapter, example, names, temporary)
+        try:
+            torch.onnx.export(
+                adapter,
+                (example,),
+                temporary,
+                opset_version=_OPSET,
+                input_names=["image"],
+                output_names=names,
+                dynamic_axes={
+                    "image": {1: "height", 2: "width"},
+                    **{name: {0: "count"} for name in names},
+                },
+                # The exporter for traces: the newer one refuses sizes that depend on the data.
+                dynamo=False,
+            )
+        except (ImportError, torch.onnx.OnnxExporterError) as error:
+            reason = str(error).splitlines()[0].rstrip(".!")
+            raise InputError(
+                f"Cannot export to ONNX: {reason}. It needs the package onnx, and a detector whose "
+                "operators all exist there."
+            ) from error
         run = _onnx_runner(temporary, names)
         if run is not None:
             _compare(predictor.model, example, run)
@@ -122,27 +142,6 @@ def _adapter(predictor: Predictor, image: np.ndarray) -> tuple[TracingAdapter, T
         )
     inference = patch_builtin_len([_COUNTING])(detections)
     return TracingAdapter(predictor.model, example, inference).eval(), example
-
-
-def _to_onnx(adapter: TracingAdapter, example: Tensor, names: list[str], path: str) -> None:
-    try:
-        torch.onnx.export(
-            adapter,
-            (example,),
-            path,
-            opset_version=_OPSET,
-            input_names=["image"],
-            output_names=names,
-            dynamic_axes={"image": {1: "height", 2: "width"}, **{n: {0: "count"} for n in names}},
-            # The exporter for traces: the newer one refuses sizes that depend on the data.
-            dynamo=False,
-        )
-    except (ImportError, torch.onnx.OnnxExporterError) as error:
-        reason = str(error).splitlines()[0].rstrip(".!")
-        raise InputError(
-            f"Cannot export to ONNX: {reason}. It needs the package onnx, and a detector whose "
-            "operators all exist there."
-        ) from error
 
 
 def _onnx_runner(path: str, names: list[str]) -> Callable[[Tensor], Outputs] | None:

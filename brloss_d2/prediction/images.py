@@ -24,10 +24,30 @@ def find_images(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
     Raises:
         InputError: a folder has no image, a pattern matches no file, or there is no path.
     """
-    found = dict.fromkeys(file for path in inputs for file in _files_of(os.fspath(path)))
+    found: list[str] = []
+    for given in inputs:
+        path = os.fspath(given)
+        files = [path]
+        if os.path.isdir(path):
+            files = [
+                os.path.join(folder, name)
+                for folder, _, names in os.walk(path)
+                for name in names
+                if name.lower().endswith(SUFFIXES)
+            ]
+            if not files:
+                raise InputError(
+                    f"There are no images in the folder {path} or below: expected files that end "
+                    f"with {', '.join(SUFFIXES)}."
+                )
+        elif glob.has_magic(path) and not os.path.exists(path):
+            files = list(filter(os.path.isfile, glob.glob(path, recursive=True)))
+            if not files:
+                raise InputError(f"No file matches the pattern {path}.")
+        found += sorted(files)
     if not found:
         raise InputError("No images given: expected files, folders or patterns like 'a/*.jpg'.")
-    return list(found)
+    return list(dict.fromkeys(found))
 
 
 def read_rgb(file: str) -> np.ndarray:
@@ -41,46 +61,21 @@ def read_rgb(file: str) -> np.ndarray:
     if not os.path.isfile(file):
         raise InputError(f"Image file missing: {file}")
     try:
-        with Image.open(file) as image:
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except InputError as error:
-        raise InputError(f"Image file {file}: {error}") from error
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode == "F" or image.mode.startswith("I"):
+                # Pillow's own conversion would clip 16 bits at 255.
+                pixels = np.asarray(image)
+                if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+                    raise InputError(
+                        f"Image file {file}: its pixels are numbers from {pixels.min()} to "
+                        f"{pixels.max()}: expected 8 or 16 unsigned bits. Convert it first."
+                    )
+                image = Image.fromarray((pixels / 257).round().astype(np.uint8))
+            return np.array(image.convert("RGB"))
+    except InputError:
+        raise
     except Exception as error:  # Pillow raises almost anything for a damaged file
         raise InputError(
             f"Image file unreadable: {file} ({type(error).__name__}: {error})."
         ) from error
-
-
-def _files_of(path: str) -> list[str]:
-    if os.path.isdir(path):
-        files = [
-            os.path.join(folder, name)
-            for folder, _, names in os.walk(path)
-            for name in names
-            if name.lower().endswith(SUFFIXES)
-        ]
-        if not files:
-            raise InputError(
-                f"There are no images in the folder {path} or below: expected files that end with "
-                f"{', '.join(SUFFIXES)}."
-            )
-        return sorted(files)
-    if glob.has_magic(path) and not os.path.exists(path):
-        files = list(filter(os.path.isfile, glob.glob(path, recursive=True)))
-        if not files:
-            raise InputError(f"No file matches the pattern {path}.")
-        return sorted(files)
-    return [path]
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    """Return (H, W, 3) uint8; Pillow's own conversion would clip 16-bit gray at 255."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        pixels = np.asarray(image)
-        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
-            raise InputError(
-                f"its pixels are numbers from {pixels.min()} to {pixels.max()}: expected 8 or 16 "
-                "unsigned bits. Convert it first."
-            )
-        image = Image.fromarray((pixels / 257).round().astype(np.uint8))
-    return np.array(image.convert("RGB"))

@@ -160,9 +160,20 @@ class Predictor:
         folder = os.path.dirname(os.path.abspath(os.fspath(weights)))
         threshold = _find_threshold(score_threshold, folder)
         if threshold is not None:
-            _lower_thresholds(cfg.model, threshold)
+            # The model's own thresholds are exclusive: this score has to pass them too.
+            below = threshold * (1 - 1e-6)
+            for node in walk_nodes(cfg.model):
+                for key in _THRESHOLD_KEYS:
+                    if key in node and not OmegaConf.is_interpolation(node, key):
+                        node[key] = min(node[key], below)
         categories = Categories.find(cfg, folder, annotations)
-        mapper = _test_mapper(cfg)
+        node = OmegaConf.select(cfg, "dataloader.test.mapper")
+        mapper = None if node is None else instantiate(node)
+        if not isinstance(mapper, DetectionMapper):
+            raise InputError(
+                "The config has no dataloader.test.mapper of the type DetectionMapper, which "
+                "defines how images are resized."
+            )
         local_file(os.fspath(weights))  # fails early: building the model takes time
         model = instantiate(cfg.model).to(choose_device(device)).eval()
         Checkpointer(model, strict=True).load(os.fspath(weights))
@@ -232,26 +243,6 @@ def _find_threshold(given: float | None, folder: str) -> float | None:
     if not is_number or not 0 <= threshold <= 1:
         raise InputError(f"{what} is {threshold!r}: expected a number from 0 to 1.")
     return threshold
-
-
-def _lower_thresholds(model: DictConfig, threshold: float) -> None:
-    """Lower the model's own thresholds, which are exclusive, so that this score passes too."""
-    below = threshold * (1 - 1e-6)
-    for node in walk_nodes(model):
-        for key in _THRESHOLD_KEYS:
-            if key in node and not OmegaConf.is_interpolation(node, key):
-                node[key] = min(node[key], below)
-
-
-def _test_mapper(cfg: DictConfig) -> DetectionMapper:
-    node = OmegaConf.select(cfg, "dataloader.test.mapper")
-    mapper = None if node is None else instantiate(node)
-    if not isinstance(mapper, DetectionMapper):
-        raise InputError(
-            "The config has no dataloader.test.mapper of the type DetectionMapper, which defines "
-            "how images are resized."
-        )
-    return mapper
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

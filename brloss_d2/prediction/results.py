@@ -146,7 +146,12 @@ class OutputFolder:
             "height": prediction.height,
         }
         if self.pictures:
-            record["picture"] = self._unused_picture(prediction.file_name)
+            # `a.jpg` and `b/a.png` become `a.png` and `a_2.png`.
+            stem = Path(prediction.file_name).stem or "image"
+            unused = (f"{stem}_{i}.png" if i > 1 else f"{stem}.png" for i in count(1))
+            picture = next(name for name in unused if name not in self._picture_names)
+            self._picture_names.add(picture)
+            record["picture"] = os.path.join(PICTURES_FOLDER, picture)
             # One name per label in the legend.
             labels, names = prediction.labels.tolist(), prediction.class_names
             objects = LabeledBoxes(
@@ -169,11 +174,3 @@ class OutputFolder:
                     json.dump(content, file)
             except OSError as error:
                 raise InputError(f"Cannot write {path}: {error.strerror}.") from error
-
-    def _unused_picture(self, file_name: str) -> str:
-        """Return a new relative path: `a.jpg` and `b/a.png` become `a.png` and `a_2.png`."""
-        stem = Path(file_name).stem or "image"
-        names = (f"{stem}_{i}.png" if i > 1 else f"{stem}.png" for i in count(1))
-        name = next(name for name in names if name not in self._picture_names)
-        self._picture_names.add(name)
-        return os.path.join(PICTURES_FOLDER, name)
