@@ -111,15 +111,15 @@ def _overlaps(
         shared = width * height
         return shared / (a[2] * a[3] + b[2] * b[3] - shared)
     images = {image["id"]: image for image in evaluation.truth["images"]}
-    ious = [
-        mask_util.iou(*([_rle(r["segmentation"], images[r["image_id"]])] for r in pair), [0])
-        for pair in pairs
-    ]
+    ious = []
+    for pair in pairs:
+        masks = []  # compressed RLE
+        for record in pair:
+            image, mask = images[record["image_id"]], record["segmentation"]
+            if isinstance(mask, list):  # polygons
+                mask = mask_util.merge(mask_util.frPyObjects(mask, image["height"], image["width"]))
+            elif isinstance(mask["counts"], list):  # uncompressed
+                mask = mask_util.frPyObjects(mask, *mask["size"])
+            masks.append([mask])
+        ious.append(mask_util.iou(*masks, [0]))
     return np.array(ious, float).reshape(-1)
-
-
-def _rle(mask: Any, image: Mapping[str, Any]) -> Any:
-    """Return the compressed RLE of polygons or of an RLE."""
-    if isinstance(mask, list):
-        return mask_util.merge(mask_util.frPyObjects(mask, image["height"], image["width"]))
-    return mask_util.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask

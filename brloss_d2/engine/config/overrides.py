@@ -27,32 +27,26 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
         InputError: an override is malformed, or its key is unknown; the message names similar keys.
     """
     for text in overrides:
-        key, adds = _parse(text)
-        if not adds:
-            _check_key(cfg, key)
+        key, equals, _ = text.partition("=")
+        if not equals or not key.strip("+"):
+            raise InputError(f"Cannot understand {text!r}: expected key=value.")
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException as error:
+            raise InputError(
+                f"Cannot understand {text!r}: {str(error).splitlines()[0]}. A value with spaces, "
+                f"brackets, quotes or '=' needs quotes of its own: '{key}=\"...\"'."
+            ) from error
+        if override.is_sweep_override():
+            raise InputError(f"{text!r} has several values: write a list as '{key}=[...]'.")
+        if override.is_delete() or override.package is not None:
+            raise InputError(f"Cannot understand {text!r}: expected key=value.")
+        if not (override.is_add() or override.is_force_add()):
+            _check_key(cfg, override.key_or_group)
         try:
             LazyConfig.apply_overrides(cfg, [text])
         except KeyError as error:  # +a.b=1 if a is a number
             raise InputError(f"Cannot apply {text!r}: {error.args[0]}") from error
-
-
-def _parse(text: str) -> tuple[str, bool]:
-    """Return the key of an override, and whether it may be a new one."""
-    key, equals, _ = text.partition("=")
-    if not equals or not key.strip("+"):
-        raise InputError(f"Cannot understand {text!r}: expected key=value.")
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except HydraException as error:
-        raise InputError(
-            f"Cannot understand {text!r}: {str(error).splitlines()[0]}. A value with spaces, "
-            f"brackets, quotes or '=' needs quotes of its own: '{key}=\"...\"'."
-        ) from error
-    if override.is_sweep_override():
-        raise InputError(f"{text!r} has several values: write a list as '{key}=[...]'.")
-    if override.is_delete() or override.package is not None:
-        raise InputError(f"Cannot understand {text!r}: expected key=value.")
-    return override.key_or_group, override.is_add() or override.is_force_add()
 
 
 def _check_key(cfg: DictConfig, key: str) -> None:

@@ -36,11 +36,23 @@ class StopSignals(HookBase):
         self._shared = mmap.mmap(-1, 1)
 
     def before_train(self) -> None:
-        if threading.current_thread() is threading.main_thread():  # others may set no handler
-            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
-            if hasattr(os, "register_at_fork"):  # Windows does not fork
-                os.register_at_fork(after_in_child=self._reset_in_child)
-            self._reach_workers()
+        if threading.current_thread() is not threading.main_thread():
+            return  # only the main thread may set handlers
+        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        if hasattr(os, "register_at_fork"):  # Windows does not fork
+            os.register_at_fork(after_in_child=self._reset_in_child)
+        loader = getattr(self.trainer.data_loader, "torch_loader", None)
+        if loader is None or multiprocessing.get_start_method() != "fork":
+            return
+        initialize = loader.worker_init_fn
+
+        def initialize_worker(worker_id: int) -> None:
+            # Workers follow the training process, after torch has set its own signal handlers.
+            signal.signal(signal.SIGTERM, self._receive)
+            if initialize is not None:
+                initialize(worker_id)
+
+        loader.worker_init_fn = initialize_worker
 
     def after_step(self) -> None:
         received = max(comm.all_gather(self.received))
@@ -58,20 +70,6 @@ class StopSignals(HookBase):
         """Let SIGTERM end a forked process at once, even a stuck one, as pools rely on."""
         if self._before:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def _reach_workers(self) -> None:
-        """Let workers follow the training process, after torch has set its own signal handlers."""
-        loader = getattr(self.trainer.data_loader, "torch_loader", None)
-        if loader is None or multiprocessing.get_start_method() != "fork":
-            return
-        initialize = loader.worker_init_fn
-
-        def initialize_worker(worker_id: int) -> None:
-            signal.signal(signal.SIGTERM, self._receive)
-            if initialize is not None:
-                initialize(worker_id)
-
-        loader.worker_init_fn = initialize_worker
 
     def _receive(self, number: int, frame: Any) -> None:
         if os.getpid() != self._pid:
