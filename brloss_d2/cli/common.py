@@ -11,10 +11,15 @@ from brloss_d2.errors import InputError
 def run_program(program: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run a program and return its exit status; print an `InputError` as one line, status 1."""
     try:
-        return program(args)
+        status = program(args)
+        sys.stdout.flush()
+        return status
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:

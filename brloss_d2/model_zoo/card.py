@@ -204,7 +204,8 @@ def _training(cfg: DictConfig, epochs: int | None) -> tuple[str, str]:
     if schedule.milestones:
         drops = " and ".join(f"{m:,}" for m in schedule.milestones)
         if epochs:
-            drops += f" (after epochs {', '.join(drop_epochs(schedule, epochs))})"
+            after = drop_epochs(schedule, epochs)
+            drops += f" (after epoch{'s' * (len(after) > 1)} {', '.join(after)})"
         second.append(f"lr x {schedule.factor:g} at {drops}")
     else:
         second.append("cosine decay of the lr")
@@ -233,8 +234,11 @@ def _published(name: str, row: dict[str, Any]) -> Iterator[str]:
     numbers = [f"{label} {cell(row, key)}" for key, label in _NUMBERS.items() if key in row]
     if "seconds" in row:
         numbers.append(f"{cell(row, 'seconds')} s per iteration on 4 A100 GPUs")
+    if not numbers:
+        yield "nothing"
+        return
     source = f" ({row['source']})" if "source" in row else ""
-    yield ", ".join(numbers) + source + "; not measured with this package" if numbers else "nothing"
+    yield ", ".join(numbers) + source + "; not measured with this package"
     for group in published()["deviations"].values():
         for deviation in group:
             if any(fnmatch(name, pattern) for pattern in deviation.get("configs", [])):

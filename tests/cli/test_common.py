@@ -1,6 +1,8 @@
 """What the programs share: names of configs, and errors of one line."""
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,23 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert run_program(fail, argparse.Namespace(name="a.pth")) == 1
     assert capsys.readouterr().err == "error: a.pth is missing\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    code = (
+        "import argparse\n"
+        "from brloss_d2.cli.common import run_program\n"
+        "def program(args):\n"
+        "    for number in range(100_000):\n"
+        "        print(number)\n"
+        "    return 0\n"
+        "raise SystemExit(run_program(program, argparse.Namespace()))\n"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
