@@ -234,11 +234,8 @@ def _published(name: str, row: dict[str, Any]) -> Iterator[str]:
     numbers = [f"{label} {cell(row, key)}" for key, label in _NUMBERS.items() if key in row]
     if "seconds" in row:
         numbers.append(f"{cell(row, 'seconds')} s per iteration on 4 A100 GPUs")
-    if not numbers:
-        yield "nothing"
-        return
     source = f" ({row['source']})" if "source" in row else ""
-    yield ", ".join(numbers) + source + "; not measured with this package"
+    yield ", ".join(numbers) + source + "; not measured with this package" if numbers else "nothing"
     for group in published()["deviations"].values():
         for deviation in group:
             if any(fnmatch(name, pattern) for pattern in deviation.get("configs", [])):

@@ -174,6 +174,7 @@ def test_what_hotcoco_refuses_is_evaluated_officially(register, caplog):
     data, pairs = shifted(*small_case(), -100)
     register(data)
     expected = evaluate(COCOEvaluator(NAME, use_fast_impl=False), pairs)
+    caplog.clear()  # other tests may leave the logger at INFO
     with caplog.at_level(logging.INFO, logger="brloss_d2"):
         assert_same(evaluate(COCOEvaluator(NAME), pairs), expected, {"bbox", "segm"})
     messages = [record.getMessage() for record in caplog.records]
