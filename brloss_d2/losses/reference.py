@@ -60,31 +60,23 @@ def ap(logits: Tensor, labels: Tensor, *, delta: float = 1.0) -> Terms:
     return {"loss_rank": value}, {"loss_rank": gradient}
 
 
-def _buckets(p: Tensor, n: Tensor, delta: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Prototype and size per bucket, and the bucket of each negative (-1: dropped).
-
-    A bucket holds the negatives below which the same number of positives lie; a negative that ties
-    with a positive ranks above it (project rule; the published code leaves it to the sort).
-    """
-    above = (p[None, :] <= n[:, None]).sum(1)
-    above[n < p.min() - delta] = -1
-    kept = above[above >= 0].unique()
-    members = [n[above == b] for b in kept]
-    means = [m.min() + (m - m.min()).mean() for m in members]
-    sizes = [float(len(m)) for m in members]
-    index = torch.full_like(above, -1)
-    for i, b in enumerate(kept):
-        index[above == b] = i
-    return p.new_tensor(means), p.new_tensor(sizes), index
-
-
 def _bucketed_average_precision(
     logits: Tensor, labels: Tensor, delta: float
 ) -> tuple[Tensor, Tensor]:
     p, n, pos, neg = _split(logits, labels)
     if len(p) == 0:
         return logits.new_zeros((), dtype=torch.float64), _assemble(logits, [])
-    mean, size, bucket = _buckets(p, n, delta)
+    # A bucket holds the negatives below which the same number of positives lie; a negative that
+    # ties with a positive ranks above it (the published code leaves it to the sort).
+    above = (p[None, :] <= n[:, None]).sum(1)
+    above[n < p.min() - delta] = -1
+    kept = above[above >= 0].unique()
+    members = [n[above == b] for b in kept]
+    mean = p.new_tensor([m.min() + (m - m.min()).mean() for m in members])
+    size = p.new_tensor([float(len(m)) for m in members])
+    bucket = torch.full_like(above, -1)  # -1: dropped
+    for i, b in enumerate(kept):
+        bucket[above == b] = i
     h_bucket = ramp(mean[None, :] - p[:, None], delta)
     fp = h_bucket @ size
     error = fp / (ramp(p[None, :] - p[:, None], delta).sum(1) + fp)

@@ -98,10 +98,6 @@ def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) 
     )
 
 
-def _tile_pairs(tensor: Tensor) -> int:
-    return _TILE_PAIRS.get(tensor.device.type, _TILE_PAIRS["cpu"])
-
-
 def prefix_ramp_sum_tiled(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
@@ -109,7 +105,7 @@ def prefix_ramp_sum_tiled(
 
     Time O(T V), memory O(T + V), few operations.
     """
-    rows = max(1, _tile_pairs(values) // max(1, len(values)))
+    rows = max(1, _TILE_PAIRS.get(values.device.type, _TILE_PAIRS["cpu"]) // max(1, len(values)))
     tiles = zip(thresholds.split(rows), prefix.split(rows), strict=True)
     return torch.cat([dense.prefix_ramp_sum(t, n, values, weights, delta) for t, n in tiles], -1)
 
@@ -156,7 +152,7 @@ def _sums_in_leaves(
     table = F.pad(table, (0, number * leaf - len(values))).unflatten(1, (number, leaf))
     table = table.transpose(0, 1).flatten(1).contiguous()
     place = torch.arange(leaf, device=values.device)
-    size = max(1, _tile_pairs(values) // leaf)
+    size = max(1, _TILE_PAIRS.get(values.device.type, _TILE_PAIRS["cpu"]) // leaf)
     sums = []
     for t, n in zip(thresholds.split(size), prefix.split(size), strict=True):
         row = table.index_select(0, n >> _LEAF_BITS).unflatten(1, (-1, leaf))

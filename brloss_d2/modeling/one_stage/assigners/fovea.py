@@ -50,25 +50,21 @@ class FoveaAssigner(Assigner):
         # Stable, so that of two objects of one size the first gets the cell.
         order = objects.gt_boxes.area().argsort(stable=True)
         boxes = objects.gt_boxes.tensor[order]
+        sides = boxes[:, 2:] - boxes[:, :2]
+        centers = (boxes[:, 2:] + boxes[:, :2]) / 2
+        scale = sides.prod(1).sqrt()
         counts = torch.bincount(anchors.levels, minlength=len(self.scale_ranges)).tolist()
         levels = zip(anchors.centers.split(counts), self.scale_ranges, strict=True)
         assigned = []
         for points, (low, high) in levels:
-            covers = self._covers(points, boxes, low, high)
+            if len(points) == 0:
+                continue
+            # Bounds outside the map move to its first or last cell.
+            bounds = points.amin(0), points.amax(0)
+            start = (centers - self.sigma / 2 * sides).clamp(*bounds)
+            end = (centers + self.sigma / 2 * sides).clamp(*bounds)
+            inside = ((points >= start[:, None]) & (points <= end[:, None])).all(-1)
+            covers = inside & ((scale >= low) & (scale <= high))[:, None]
             first = covers.to(torch.int8).argmax(0)  # the first of equal values
             assigned.append(torch.where(covers.any(0), order[first], BACKGROUND))
-        return torch.cat(assigned)
-
-    def _covers(self, points: Tensor, boxes: Tensor, low: float, high: float) -> Tensor:
-        """(G, R) whether a cell of a level is in the middle of an object of that level."""
-        if len(points) == 0:
-            return boxes.new_zeros(len(boxes), 0, dtype=torch.bool)
-        sides = boxes[:, 2:] - boxes[:, :2]
-        centers = (boxes[:, 2:] + boxes[:, :2]) / 2
-        scale = sides.prod(1).sqrt()
-        # Bounds outside the map move to its first or last cell.
-        bounds = points.amin(0), points.amax(0)
-        start = (centers - self.sigma / 2 * sides).clamp(*bounds)
-        end = (centers + self.sigma / 2 * sides).clamp(*bounds)
-        inside = (points >= start[:, None]) & (points <= end[:, None])
-        return inside.all(-1) & ((scale >= low) & (scale <= high))[:, None]
+        return torch.cat(assigned) if assigned else background(anchors)
