@@ -19,6 +19,7 @@ from brloss_d2.evaluation.score_maps import (
     fit_isotonic,
     fit_temperature,
 )
+from brloss_d2.utils.files import replacing
 
 FILE_NAME = "calibration.json"
 KINDS = ("temperature", "isotonic")
@@ -181,9 +182,8 @@ def save_calibration(calibration: Calibration, output_dir: str) -> str:
     """Write `<output_dir>/calibration.json`, complete or not at all, and return its path."""
     path = os.path.join(output_dir, FILE_NAME)
     try:
-        with open(f"{path}.incomplete", "w", encoding="utf-8") as file:
+        with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
             json.dump(asdict(calibration), file, indent=2, allow_nan=False)
-        os.replace(f"{path}.incomplete", path)
     except OSError as error:
         raise InputError(f"Cannot write {path}: {error.strerror}.") from error
     return path

@@ -12,21 +12,11 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from brloss_d2.model_zoo.configs import config_file, get_config
-from brloss_d2.model_zoo.entries import cell, published
+from brloss_d2.model_zoo.entries import NUMBERS, cell, published
 from brloss_d2.utils.config_nodes import walk_nodes
 
 _WIDTH = 100
 _LABEL = 13
-_NUMBERS = {
-    "box_ap": "box AP",
-    "ap50": "AP50",
-    "ap75": "AP75",
-    "ap_small": "small",
-    "ap_medium": "medium",
-    "ap_large": "large",
-    "mask_ap": "mask AP",
-    "olrp": "oLRP",
-}
 
 
 @dataclass(frozen=True)
@@ -231,7 +221,7 @@ def _data(cfg: DictConfig) -> Iterator[str]:
 
 
 def _published(name: str, row: dict[str, Any]) -> Iterator[str]:
-    numbers = [f"{label} {cell(row, key)}" for key, label in _NUMBERS.items() if key in row]
+    numbers = [f"{label} {cell(row, key)}" for key, label in NUMBERS.items() if key in row]
     if "seconds" in row:
         numbers.append(f"{cell(row, 'seconds')} s per iteration on 4 A100 GPUs")
     source = f" ({row['source']})" if "source" in row else ""

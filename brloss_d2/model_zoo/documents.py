@@ -13,21 +13,11 @@ from omegaconf import DictConfig
 from brloss_d2.errors import InputError
 from brloss_d2.model_zoo.card import drop_epochs, schedule_of
 from brloss_d2.model_zoo.configs import get_config, root
-from brloss_d2.model_zoo.entries import cell, published
+from brloss_d2.model_zoo.entries import NUMBERS, cell, published
 from brloss_d2.utils.config_nodes import walk_nodes
 
 _BLOCK = re.compile(r"(<!-- (zoo|deviations): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-_NUMBERS = {
-    "box_ap": "box AP",
-    "ap50": "AP50",
-    "ap75": "AP75",
-    "ap_small": "small",
-    "ap_medium": "medium",
-    "ap_large": "large",
-    "mask_ap": "mask AP",
-    "olrp": "oLRP",
-    "seconds": "s",
-}
+_HEADERS = {**NUMBERS, "seconds": "s"}
 
 
 def documents() -> list[Path]:
@@ -55,8 +45,8 @@ def _with_table(block: re.Match[str]) -> str:
             for name, row in published()["results"].items()
             if any(fnmatch(name, pattern) for pattern in argument.split())
         }
-        numbers = [key for key in _NUMBERS if any(key in row for row in found.values())]
-        header = ["config", "epochs", "score", *(_NUMBERS[key] for key in numbers), "source"]
+        numbers = [key for key in _HEADERS if any(key in row for row in found.values())]
+        header = ["config", "epochs", "score", *(_HEADERS[key] for key in numbers), "source"]
         rows = []
         for name, row in found.items():
             sizes, score = _sizes_and_score(cfg := get_config(name))

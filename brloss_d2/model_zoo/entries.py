@@ -18,6 +18,18 @@ _NAME = (
     r"(?:_FPN)?_(?P<loss>{losses})(?:_(?P<schedule>.+))?"
 )
 
+# Published numbers by their keys in zoo.yaml, with their names in cards and tables.
+NUMBERS = {
+    "box_ap": "box AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_small": "small",
+    "ap_medium": "medium",
+    "ap_large": "large",
+    "mask_ap": "mask AP",
+    "olrp": "oLRP",
+}
+
 
 @dataclass(frozen=True)
 class ConfigEntry:
