@@ -125,3 +125,28 @@ def check_side_ratio(file: str | os.PathLike[str], size: tuple[int, int]) -> Non
             f"of which resizing leaves nothing: expected at most 1 : {MAX_SIDE_RATIO}. Cut it into "
             "tiles."
         )
+
+
+def check_size(
+    file: str | os.PathLike[str], size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    """Check that an image is as large as its annotations say.
+
+    Args:
+        file: path of the image, for the message.
+        size: width and height of the upright image, in pixels.
+        expected: width and height in the annotations.
+
+    Raises:
+        InputError: the sizes differ.
+    """
+    if size == expected:
+        return
+    hint = "Was it resized after it was annotated?"
+    if size == expected[::-1]:
+        hint = "The EXIF rotation of images is applied: annotations belong to the upright image."
+    raise InputError(
+        f"Image and annotations disagree about the size: {printable(os.fspath(file))} has "
+        f"{size[0]} x {size[1]} pixels (width x height), the JSON says {expected[0]} x "
+        f"{expected[1]}. {hint}"
+    )

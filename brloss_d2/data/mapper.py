@@ -11,9 +11,8 @@ from detectron2.data.detection_utils import transform_proposals
 from detectron2.structures import BitMasks, PolygonMasks
 from detectron2.utils.file_io import PathManager
 
-from brloss_d2.data.images import read_image
+from brloss_d2.data.images import check_size, read_image
 from brloss_d2.errors import InputError
-from brloss_d2.utils.text import printable
 
 
 class DetectionMapper(DatasetMapper):
@@ -55,9 +54,9 @@ class DetectionMapper(DatasetMapper):
             message = f"{error} Replace it, or remove it from the annotations."
             raise InputError(message) from error
         height, width = image.shape[:2]
-        expected = (record.setdefault("width", width), record.setdefault("height", height))
-        if expected != (width, height):
-            raise InputError(size_mismatch(file, (width, height), expected))
+        record.setdefault("width", width)
+        record.setdefault("height", height)
+        check_size(file, (width, height), (record["width"], record["height"]))
         return image
 
     def _transform_annotations(
@@ -70,24 +69,3 @@ class DetectionMapper(DatasetMapper):
             polygons = self.instance_mask_format == "polygon"
             empty = torch.zeros((0, *instances.image_size), dtype=torch.bool)
             instances.gt_masks = PolygonMasks([]) if polygons else BitMasks(empty)
-
-
-def size_mismatch(file: str, size: tuple[int, int], expected: tuple[int, int]) -> str:
-    """Return the message about an image that is not as large as the annotations say.
-
-    Args:
-        file: path of the image.
-        size: width and height after the EXIF rotation, in pixels.
-        expected: width and height in the annotations.
-    """
-    turned = " They are exchanged: " * (size == expected[::-1])
-    hint = (
-        f"{turned}an EXIF rotation of the image is applied, as viewers do, so the annotations have "
-        "to be those of the upright image."
-        if turned
-        else " Was the image resized after it was annotated?"
-    )
-    return (
-        f"Image and annotations disagree about the size: {printable(file)} has {size[0]} x "
-        f"{size[1]} pixels (width x height), the JSON says {expected[0]} x {expected[1]}.{hint}"
-    )
