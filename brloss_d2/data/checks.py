@@ -9,11 +9,12 @@ import math
 import operator
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import first_few, printable
 
 Record = dict[str, Any]
 Sections = dict[str, list[Record]]
@@ -180,7 +181,7 @@ def _read_sections(json_file: str, where: str) -> Sections:
         )
     missing = ", ".join(name for name in _SECTIONS if name not in content)
     if missing:
-        got = _cut(", ".join(content) or "none")
+        got = printable(", ".join(content) or "none", length=80)
         raise InputError(f"{where}: not COCO format: no key {missing} (keys found: {got}).")
     for name in _SECTIONS:
         records = content[name]
@@ -206,7 +207,7 @@ def _check_records(content: Sections, where: str) -> None:
             if bad:
                 show = f" ({key} {{}})" if key in _SHOWN else ""
                 texts = [f"id {record.get('id')}{show.format(record.get(key))}" for record in bad]
-                raise InputError(f"{where}: {len(bad)} {name} {what}: {_first(texts)}.")
+                raise InputError(f"{where}: {len(bad)} {name} {what}: {first_few(texts)}.")
             if key == "id":
                 counts = Counter(record["id"] for record in records)
                 ids[name] = set(counts)
@@ -214,7 +215,7 @@ def _check_records(content: Sections, where: str) -> None:
                 if repeated:
                     raise InputError(
                         f"{where}: {len(repeated)} ids of {name} occur more than once: "
-                        f"{_first(repeated)}."
+                        f"{first_few(repeated)}."
                     )
 
 
@@ -237,12 +238,3 @@ def _summarize(content: Sections, json_file: str, image_root: str) -> CocoSummar
         boxes_without_mask=sum(not r.get("segmentation") for r in objects),
         not_evaluable=sum("area" not in r or "iscrowd" not in r for r in annotations),
     )
-
-
-def _first(items: Sequence[object]) -> str:
-    texts = ", ".join(_cut(str(item)) for item in items[:_NAMED])
-    return texts + (", ..." if len(items) > _NAMED else "")
-
-
-def _cut(text: str, length: int = 80) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."
