@@ -20,6 +20,7 @@ from brloss_d2.checkpoint.files import read_checkpoint
 from brloss_d2.checkpoint.sources import local_file
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import replacing
+from brloss_d2.utils.text import printable
 
 _MAX_ITERATION = 2**53
 
@@ -66,7 +67,7 @@ class Checkpointer(DetectionCheckpointer):
         damaged = next((name for name in names if not self._load_part(name, rest)), "")
         iteration = rest.get("iteration", 0)
         if names and (type(iteration) is not int or not -1 <= iteration < _MAX_ITERATION):
-            damaged = f"iteration {iteration!a:.40}"
+            damaged = f"iteration {printable(iteration, length=20)}"
         if damaged:
             raise InputError(
                 f"The state of the training in {path} is damaged, or of another config "

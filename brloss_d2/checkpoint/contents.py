@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import first_few
 
 # Keys of the weights in files of this package, mmdetection, Lightning, pycls, timm, DeepSpeed, ...
 _KEYS = (
@@ -100,11 +101,11 @@ def of_another_model(
         )
     names = ""
     if not set(weights) & set(parameters):
-        theirs, ours = (", ".join(map(ascii, sorted(n)[:2])) for n in (weights, parameters))
-        names = f"; its weights are named {theirs}, ..., those of the model {ours}, ..."
+        theirs, ours = (first_few(sorted(n), count=2) for n in (weights, parameters))
+        names = f"; its weights are named {theirs}, those of the model {ours}"
     return InputError(
-        f"Checkpoint {file} is of another model: {len(lost)} of {len(parameters)} parameters are "
-        f"absent or of another shape, first {lost[0]}{names}. Use the config of its run "
+        f"The checkpoint is of another model: {len(lost)} of {len(parameters)} parameters are "
+        f"absent or of another shape in {file}, first {lost[0]}{names}. Use the config of its run "
         "(config.yaml next to it)."
     )
 
@@ -114,6 +115,6 @@ def no_weights(file: str, content: Mapping[Any, Any]) -> InputError:
     if {"state", "param_groups"} <= content.keys() or {"optimizer"} & content.keys():
         what = "the state of an optimizer, but no weights"
     else:
-        keys = ", ".join(f"{key!a} ({type(value).__name__})" for key, value in content.items())
-        what = f"no weights, but {keys[:200] or 'nothing'}"
+        keys = first_few([f"{key} ({type(value).__name__})" for key, value in content.items()])
+        what = f"no weights, but {keys or 'nothing'}"
     return InputError(f"Cannot read checkpoint {file}: it holds {what}.")

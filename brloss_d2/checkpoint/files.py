@@ -6,12 +6,15 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
+from contextlib import suppress
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import first_few, printable
 
 # What people download or name instead of a checkpoint: its first bytes, what it is, what to do.
 _FOREIGN = (
@@ -58,12 +61,12 @@ _ARRAY_PARTS = {
     "numpy.dtype": np.dtype,
     "numpy.ndarray": np.ndarray,
     **{
-        f"numpy.{core}.{module}.{name}": getattr(getattr(np._core, module), name)
+        f"numpy.{core}.{function}": reduced[0]
         for core in ("core", "_core")
-        for module, name in (
-            ("multiarray", "_reconstruct"),
-            ("multiarray", "scalar"),
-            ("numeric", "_frombuffer"),
+        for function, reduced in (
+            ("multiarray._reconstruct", np.zeros(1).__reduce__()),
+            ("multiarray.scalar", np.float64().__reduce__()),
+            ("numeric._frombuffer", np.zeros(1).__reduce_ex__(5)),
         )
     },
 }
@@ -153,9 +156,9 @@ def check_file(file: str) -> None:
     elif start.startswith(_TORCH_LEGACY):
         pass  # the weights follow the pickle: torch sees whether there are enough
     elif not (start.startswith(b"\x80") or file.endswith(".pkl")):
-        text = _text(start)
-        what = f"it is a text that begins with {text!a}, no checkpoint" if text else "it is none"
-        _refuse(file, f"{what}, or damaged; download or copy it again")
+        text = printable(_text(start))
+        kind = f"a text that begins with '{text}'" if text else "no checkpoint of PyTorch"
+        _refuse(file, f"it is {kind}, or damaged; download or copy it again")
     elif last != pickle.STOP:
         _refuse_damaged(file, "its end is missing")
 
@@ -164,7 +167,7 @@ def _text(start: bytes) -> str:
     """Return the first words of a text, "" if the bytes are none."""
     encoding = "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     text = start.decode(encoding, "ignore").strip()
-    return text[:30] if text.replace("\n", "").replace("\t", "").isprintable() else ""
+    return text[:30] if all(char.isprintable() or char.isspace() for char in text) else ""
 
 
 def _check_archive(file: str) -> None:
@@ -177,7 +180,7 @@ def _check_archive(file: str) -> None:
                 if any(re.fullmatch(pattern, name) for name in names):
                     _refuse(file, f"it is {kind}; {cure}")
             if not any(re.fullmatch("[^/]+/data.pkl", name) for name in names):
-                inside = ", ".join(map(ascii, names[:3])) or "nothing"
+                inside = first_few(names) or "nothing"
                 _refuse(file, f"it is an archive of {inside}; unpack it and name a checkpoint")
             # A few packed bytes may expand to all of the memory.
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
@@ -188,7 +191,7 @@ def _check_archive(file: str) -> None:
             if any(entry.CRC for entry in entries):
                 damaged = archive.testzip()
                 if damaged is not None:
-                    _refuse_damaged(file, f"the checksum of {damaged!a} in it differs")
+                    _refuse_damaged(file, f"the checksum of {printable(damaged)} in it differs")
     except InputError:
         raise
     except Exception as error:  # a damaged archive raises almost anything
@@ -203,7 +206,11 @@ def _read_torch(file: str) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises almost anything
         if match := re.search(r"GLOBAL (\S+)", str(error)):
-            _refuse_code(file, match[1], error)
+            # Half a name of torch is damage, too.
+            module, _, rest = match[1].partition(".")
+            with suppress(AttributeError):
+                if module != "torch" or attrgetter(rest)(torch):
+                    _refuse_code(file, match[1], error)
         _refuse_damaged(file, "its content contradicts itself", error)
 
 
@@ -249,7 +256,7 @@ def _refuse_damaged(file: str, sign: str, cause: Exception | None = None) -> NoR
 def _refuse_code(file: str, name: str, cause: Exception | None = None) -> NoReturn:
     _refuse(
         file,
-        f"it wants to run {ascii(name)[1:-1]}, and only weights and plain values are read; where "
-        "it was made, save the weights alone: torch.save(model.state_dict(), NEW_FILE)",
+        f"it wants to run {printable(name)}, and such objects can run code; where it was made, "
+        "save only its weights: torch.save(model.state_dict(), NEW_FILE)",
         cause,
     )

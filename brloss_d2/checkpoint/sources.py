@@ -115,15 +115,15 @@ def _cached(url: str) -> str:
     """Return the file of a URL in the folder of torch.hub, downloaded if necessary."""
     name = os.path.basename(urlparse(url).path)
     file = os.path.join(torch.hub.get_dir(), "checkpoints", name)
+    checksum = re.search(r"-([a-f0-9]{8,})\.", name)  # torch.hub's convention
     if not os.path.isfile(file):
-        checksum = re.search(r"-([a-f0-9]{8,})\.", name)  # torch.hub's convention
         try:
             os.makedirs(os.path.dirname(file), exist_ok=True)
             with _timeout():
                 torch.hub.download_url_to_file(url, file, checksum and checksum[1])
         except (OSError, RuntimeError, HTTPException) as error:
             raise _download_failed(url, error) from error
-    return _checked(url, file)
+    return file if checksum else _checked(url, file)
 
 
 @contextmanager
