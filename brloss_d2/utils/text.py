@@ -1,0 +1,49 @@
+"""Text of users, such as names of classes and files, in messages and tables."""
+
+import unicodedata
+from collections.abc import Collection
+from itertools import islice
+
+_JOINERS = "\u200c\u200d"  # invisible, but part of words and of emoji
+
+
+def printable(text: object, *, length: int | None = None) -> str:
+    r"""Return text without line breaks and codes that a terminal would obey.
+
+    Control characters, lone surrogates and marks that change the direction of writing are shown
+    as Python writes them: `\x1b`, `\n`, `\u202e`. All other characters stay as they are.
+
+    Args:
+        text: text to print, or any other value.
+        length: largest number of characters to return, at least 3; all of them by default.
+
+    Example:
+        >>> print(printable("\x1b[31mred\nnut"))
+        \x1b[31mred\nnut
+    """
+    shown = str(text)
+    if not shown.isprintable():
+        shown = "".join(
+            character
+            if character.isprintable()
+            or character in _JOINERS
+            or unicodedata.category(character) == "Zs"
+            else character.encode("unicode_escape").decode("ascii")
+            for character in shown
+        )
+    return shown if length is None or len(shown) <= length else shown[: length - 3] + "..."
+
+
+def first_few(items: Collection[object], *, count: int = 5) -> str:
+    """Return the first of many things, separated by commas, for a message.
+
+    Args:
+        items: things to name; text is printed as by `printable`, 80 characters of each.
+        count: largest number of things to name.
+
+    Example:
+        >>> first_few(range(9), count=3)
+        '0, 1, 2, ...'
+    """
+    texts = ", ".join(printable(item, length=80) for item in islice(items, count))
+    return texts + (", ..." if len(items) > count else "")
