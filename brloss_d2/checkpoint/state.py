@@ -40,5 +40,7 @@ def fingerprint(weights: Mapping[str, Any]) -> str:
         value = weights[name]
         if isinstance(value, Tensor) and value.is_floating_point():
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(
+                value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            )
     return digest.hexdigest()[:16]
