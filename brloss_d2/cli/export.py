@@ -27,9 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from brloss_d2.prediction import Predictor, export_onnx, export_torchscript, read_rgb
+    from brloss_d2.data import read_image
+    from brloss_d2.prediction import Predictor, export_onnx, export_torchscript
 
-    sample = read_rgb(args.sample)
+    sample = read_image(args.sample)
     predictor = Predictor.load(
         find_config(args.config_file),
         args.weights,

@@ -11,6 +11,7 @@ from brloss_d2.data.categories import CATEGORIES_FILE, read_categories, write_ca
 from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
 from brloss_d2.data.custom import CustomData, CustomDataSummary, apply_custom_data
+from brloss_d2.data.images import read_image
 from brloss_d2.data.mapper import DetectionMapper
 from brloss_d2.data.repeat_factors import ceil_repeat_factors
 from brloss_d2.data.synthetic.miniatures import write_miniatures
@@ -32,6 +33,7 @@ __all__ = [
     "check_registered_dataset",
     "load_coco_dataset",
     "read_categories",
+    "read_image",
     "register_coco_metadata",
     "write_categories",
     "write_miniatures",

@@ -13,7 +13,9 @@ from omegaconf import DictConfig, ListConfig
 from brloss_d2.checkpoint import is_backbone_only, local_file
 from brloss_d2.data import CustomDataSummary, check_registered_dataset
 from brloss_d2.data.custom import refuse_missing_dataset
+from brloss_d2.engine.classes import check_classes, read_dataset_categories
 from brloss_d2.engine.config.load import load_config
+from brloss_d2.engine.folder import find_last_checkpoint
 from brloss_d2.engine.hooks.writers import import_wandb
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import target_of
@@ -26,6 +28,7 @@ class Job:
     Attributes:
         cfg: effective config.
         custom_data: contents of the custom dataset; None if there is none.
+        categories: category id -> name of a dataset that is a JSON file; None for other datasets.
         checkpoint: weights to start from or to evaluate; "" for a start from scratch.
         resume: whether to continue the run of `checkpoint`.
         device: device of the model.
@@ -33,6 +36,7 @@ class Job:
 
     cfg: DictConfig
     custom_data: CustomDataSummary | None
+    categories: dict[int, str] | None
     checkpoint: str
     resume: bool
     device: torch.device
@@ -61,19 +65,18 @@ def prepare(args: argparse.Namespace) -> Job:
         raise InputError("train.early_stopping needs dataloader.test and dataloader.evaluator.")
     if args.eval_only and not can_evaluate(cfg):
         raise InputError("--eval-only needs dataloader.test and dataloader.evaluator.")
-    last = ""
-    if os.path.isfile(os.path.join(output_dir, "last_checkpoint")):
-        with open(os.path.join(output_dir, "last_checkpoint"), encoding="utf-8") as file:
-            last = os.path.join(output_dir, file.read().strip())
-    resume = args.resume and not args.eval_only and bool(last)
+    checkpoint, resume = cfg.train.init_checkpoint, False
     if args.eval_only:
         is_given = any(x.lstrip("+").startswith("train.init_checkpoint=") for x in overrides)
-        checkpoint = _checkpoint_to_evaluate(cfg, last, is_given=is_given)
-    else:
-        checkpoint = last if resume else cfg.train.init_checkpoint
+        checkpoint = _checkpoint_to_evaluate(cfg, is_given=is_given)
+    elif args.resume and (last := find_last_checkpoint(output_dir)):
+        checkpoint, resume = last, True
     if checkpoint and comm.get_local_rank() == 0:
         local_file(checkpoint)  # downloads it if necessary, once per machine
-    return Job(cfg, custom_data, checkpoint, resume, choose_device(cfg.train.device))
+    categories = read_dataset_categories(cfg, custom_data)
+    if categories and (resume or args.eval_only):
+        check_classes(checkpoint, categories, must_agree=True)
+    return Job(cfg, custom_data, categories, checkpoint, resume, choose_device(cfg.train.device))
 
 
 def can_evaluate(cfg: DictConfig) -> bool:
@@ -132,7 +135,7 @@ def _check_datasets(cfg: DictConfig, *, training: bool) -> None:
                 check_registered_dataset(name)
 
 
-def _checkpoint_to_evaluate(cfg: DictConfig, last: str, *, is_given: bool) -> str:
+def _checkpoint_to_evaluate(cfg: DictConfig, *, is_given: bool) -> str:
     """Choose the checkpoint for --eval-only.
 
     `train.init_checkpoint` is it on the command line. In a config it is where training started,
@@ -146,8 +149,8 @@ def _checkpoint_to_evaluate(cfg: DictConfig, last: str, *, is_given: bool) -> st
     final = os.path.join(output_dir, "model_final.pth")
     if os.path.isfile(final):
         return final
-    if last or initial:
-        return last or initial
+    if checkpoint := find_last_checkpoint(output_dir) or initial:
+        return checkpoint
     raise InputError(
         f"There is nothing to evaluate: {output_dir} has no checkpoint. Pass "
         "train.init_checkpoint=FILE, or train.output_dir of a run."

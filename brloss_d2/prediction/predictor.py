@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from brloss_d2.checkpoint import Checkpointer, local_file
-from brloss_d2.data import DetectionMapper
+from brloss_d2.data import DetectionMapper, read_image
 from brloss_d2.engine import apply_overrides, choose_device, load_config
 from brloss_d2.errors import InputError
 from brloss_d2.prediction.categories import Categories
-from brloss_d2.prediction.images import find_images, read_rgb
+from brloss_d2.prediction.images import find_images
 from brloss_d2.prediction.results import OutputFolder, Prediction
 from brloss_d2.utils.config_nodes import walk_nodes
 
@@ -262,6 +262,6 @@ def _read(
             if isinstance(image, np.ndarray):
                 yield "", _checked(image)
             else:
-                yield image, read_rgb(image)
+                yield image, read_image(image)
         except InputError as error:
             on_error(error)

@@ -75,10 +75,7 @@ def damage_size(path):
         (damage_text, "Image file unreadable: {}"),
         (damage_truncated, "Image file unreadable: {}"),
         (damage_missing, "Image file missing: {}"),
-        (
-            damage_size,
-            "disagree about the size (width, height): Mismatched image shape for image {}",
-        ),
+        (damage_size, "disagree about the size: {} has 20 x 30 pixels"),
     ],
 )
 def test_errors_name_the_file(records, tmp_path, damage, expected, is_train):

@@ -272,7 +272,7 @@ def test_a_new_run_in_an_old_folder_does_not_mix_its_numbers(train_net: TrainNet
     train_net()
     out = train_net("train.max_iter=2")
     assert [line["iteration"] for line in lines(out) if "total_loss" in line] == [0, 1]
-    assert (out / "metrics.json.old").is_file()
+    assert (out / "earlier_1" / "metrics.json").is_file()
 
 
 def test_one_line_of_what_is_logged(train_net: TrainNet, capsys: pytest.CaptureFixture) -> None:
@@ -296,7 +296,8 @@ def test_tensorboard_is_written_or_missed_in_one_line(
     capsys.readouterr()
     train_net("train.max_iter=1")
     assert capsys.readouterr().out.count("TensorBoard is not installed") == 1
-    assert len(list(out.glob("events.out.tfevents.*"))) == 1
+    assert not list(out.glob("events.out.tfevents.*"))
+    assert len(list(out.glob("earlier_1/events.out.tfevents.*"))) == 1
 
 
 def test_wandb_has_to_be_there(

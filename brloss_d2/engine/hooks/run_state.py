@@ -51,7 +51,7 @@ class RunState(HookBase):
         """Return the states of all processes; empty except in the main process. A collective."""
         own = {
             "rng": rng_state(),
-            "data": self.loader.state_dict() if self.loader else {},
+            "data": self._position(),
             "buffers": {name: value.cpu() for name, value in self._buffers().items()},
         }
         processes = comm.gather(own)
@@ -78,6 +78,11 @@ class RunState(HookBase):
             len(processes),
             comm.get_world_size(),
         )
+
+    def _position(self) -> dict[str, Any]:
+        if self.loader is not None:
+            return self.loader.state_dict()
+        return dict(self._loaded["data"]) if self._loaded else {}
 
     def _buffers(self) -> dict[str, Tensor]:
         names = self.model.state_dict().keys()  # without the buffers that are not saved
