@@ -22,6 +22,7 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, start_processes
 
 from brloss_d2.engine.hooks.signals import SIGNALS, replace_handlers
+from brloss_d2.engine.logs import LogFile
 from brloss_d2.engine.trainer import NonFiniteLossError
 from brloss_d2.errors import InputError, user_message
 from brloss_d2.utils.faults import BROKEN_CONNECTION, machine_fault
@@ -303,7 +304,7 @@ def _to_log_file(message: str, error: Exception | None = None) -> None:
     trace = (type(error), error, error.__traceback__) if error else None
     record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), trace)
     for handler in logger.handlers:
-        if getattr(handler, "stream", sys.stdout) is not sys.stdout:
+        if isinstance(handler, LogFile):
             handler.handle(record)
 
 

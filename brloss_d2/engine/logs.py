@@ -15,7 +15,7 @@ _ROOTS = ("brloss_d2", "detectron2", "fvcore")
 # Loggers of others whose lines reach the terminal: skipped weights, and while no progress bar is
 # shown the metrics and the progress of evaluations.
 _WEIGHTS = ("fvcore.common.checkpoint", "detectron2.checkpoint")
-METRICS = "detectron2.utils.events"
+_METRICS = "detectron2.utils.events"
 _EVALUATION = "detectron2.evaluation.evaluator"
 _MOST_LINES = 40  # of one message on a terminal
 
@@ -33,6 +33,7 @@ class Console(logging.Handler):
     def __init__(self, stream: TextIO):
         super().__init__(logging.INFO)
         self.stream = getattr(stream, "stream", stream)
+        self._has_failed = False
         self.has_bar = self.stream.isatty() and os.environ.get("TERM") != "dumb"
         self.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%m/%d %H:%M:%S"))
         self.addFilter(self._is_shown)
@@ -43,9 +44,13 @@ class Console(logging.Handler):
                 self.stream.write(f"{self.format(record)}\n")
                 self.stream.flush()
         except (OSError, ValueError) as error:
+            if self._has_failed:
+                return
+            self._has_failed = True
+            with suppress(OSError, ValueError):
+                print(f"warning: no more output here ({error}); the run continues", file=sys.stderr)
             with suppress(OSError, ValueError):
                 discard(self.stream)
-                print(f"warning: no more output here ({error}); the run continues", file=sys.stderr)
 
     def format(self, record: logging.LogRecord) -> str:
         text = printable_lines(super().format(record))
@@ -64,7 +69,7 @@ class Console(logging.Handler):
             return record.levelno >= logging.WARNING
         if record.name == _EVALUATION:
             return not self.has_bar and str(record.msg).startswith("Inference done")
-        return record.name == METRICS and not self.has_bar
+        return record.name == _METRICS and not self.has_bar
 
 
 class LogFile(logging.FileHandler):
@@ -94,12 +99,13 @@ def set_up_logging(folder: str) -> None:
     """Log to the terminal, in the main process, and to log.txt, `log.txt.rank1` and so on.
 
     Args:
-        folder: folder of the files, which exists.
+        folder: folder of the files, made if necessary.
 
     Raises:
         OSError: the file cannot be written.
     """
     rank = comm.get_rank()
+    os.makedirs(folder, exist_ok=True)
     file = LogFile(os.path.join(folder, f"log.txt.rank{rank}" if rank else "log.txt"))
     file.setFormatter(
         logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%m/%d %H:%M:%S")
