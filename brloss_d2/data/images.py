@@ -25,11 +25,11 @@ _IMPOSTORS = (
     (b"<", "a web page or SVG"),
     (b"{", "JSON"),
     (b"\0\0\0\0", "zeros, as of a copy that was broken off"),
-    (b"", "of a format that Pillow does not read"),
+    (b"", "cut off, or of a format that Pillow does not read"),
 )
 
-# A warning below the limit at which Pillow refuses: large photos are no mistake.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow warns of what the reader handles: large photos, garbage in EXIF, transparent palettes.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(file: str | os.PathLike[str], image_format: str = "RGB") -> np.ndarray:

@@ -7,7 +7,20 @@ from collections.abc import Iterable
 from brloss_d2.errors import InputError
 
 # Searched for in folders; a file given by its name may have any format that Pillow reads.
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jpeg",
+    ".jpg",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 
 
 def find_images(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
