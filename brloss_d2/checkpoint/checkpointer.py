@@ -18,6 +18,7 @@ from brloss_d2.checkpoint.contents import (
 )
 from brloss_d2.checkpoint.files import read_checkpoint
 from brloss_d2.checkpoint.sources import local_file
+from brloss_d2.checkpoint.state import find_non_finite
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import replacing
 from brloss_d2.utils.text import printable
@@ -48,6 +49,7 @@ class Checkpointer(DetectionCheckpointer):
     def __init__(self, model: nn.Module, save_dir: str = "", *, strict: bool = False, **parts: Any):
         super().__init__(model, save_dir, **parts)
         self.strict = strict
+        self._never_finite = find_non_finite(dict(self.model.named_buffers()))
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a checkpoint.
@@ -99,13 +101,26 @@ class Checkpointer(DetectionCheckpointer):
             self.tag_last_checkpoint(f"{name}.pth")
 
     def save_weights(self, name: str, **kwargs: Any) -> None:
-        """Save the model and `kwargs` as `<save_dir>/<name>.pth`, in the first process."""
+        """Save the model and `kwargs` as `<save_dir>/<name>.pth`, in the first process.
+
+        Raises:
+            InputError: weights, averages or buffers are not finite.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
         file = os.path.join(self.save_dir, f"{name}.pth")
+        content = {"model": self.model.state_dict(), **kwargs}
+        broken = find_non_finite(content, except_for=self._never_finite)
+        if broken:
+            raise InputError(
+                f"Training has diverged: {len(broken)} tensors of the model are NaN or infinite, "
+                f"first {broken[0]}. {file} is not saved. Continue from an earlier checkpoint, if "
+                "there is one, or start again, with a lower learning rate (optimizer.lr) or "
+                "clipped gradients (train.clip_grad_norm=5)."
+            )
         self.logger.info("Saving checkpoint to %s", file)
         with replacing(file) as temporary:
-            torch.save({"model": self.model.state_dict(), **kwargs}, temporary)
+            torch.save(content, temporary)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Record the checkpoint that `--resume` starts from."""

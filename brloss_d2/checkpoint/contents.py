@@ -69,14 +69,15 @@ def unusable(weights: Mapping[str, Any], model: Mapping[str, Tensor]) -> dict[st
     for name in weights.keys() & model.keys():
         weight, wanted = torch.as_tensor(weights[name]), model[name]
         is_float = weight.is_floating_point()
+        same_shape = weight.shape == wanted.shape
         if weight.is_meta:
             problem = "has no values (meta device)"
         elif weight.layout is not torch.strided or weight.is_quantized:
             problem = "is sparse or quantized"
         elif weight.is_complex() or (wanted.is_floating_point() and not is_float):
             problem = f"has {weight.dtype} instead of {wanted.dtype}".replace("torch.", "")
-        elif is_float and weight.shape == wanted.shape and not weight.isfinite().all():
-            problem = "has NaN or infinite values"
+        elif is_float and same_shape and wanted.isfinite().all() and not weight.isfinite().all():
+            problem = "has NaN or infinite values"  # which the model's own, a mask, may have
         else:
             continue
         problems[name] = problem

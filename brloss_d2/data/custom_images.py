@@ -12,11 +12,12 @@ from brloss_d2.utils.config_nodes import walk_nodes
 _LIMITS = ("max_detections", "test_topk_per_image")  # detections of a model per image
 
 
-def check_custom_images(data: CustomDataSummary) -> CustomDataSummary:
+def check_custom_images(data: CustomDataSummary, *, training: bool) -> CustomDataSummary:
     """Read all images of a custom dataset through.
 
     Args:
-        data: contents of the dataset; its training images are read if there are any.
+        data: contents of the dataset.
+        training: whether the training images are needed, if there are any.
 
     Returns:
         The contents, with notes about the images.
@@ -27,13 +28,13 @@ def check_custom_images(data: CustomDataSummary) -> CustomDataSummary:
     train, val = data.train, data.val
     seen = look_at_images(val.image_sizes, key="data.val")
     notes = image_notes(seen)
-    if train is not None:
+    if training and train is not None:
         learned = look_at_images(train.image_sizes, key="data.train")
         train = _noted(train, image_notes(learned))
         shared = len(same_content(seen, learned))
         if shared:
             notes.append(
-                f"{shared} of {len(seen)} images are in data.train too: AP is not that of new images"
+                f"{shared} of {len(seen)} images are in data.train too: AP flatters the model"
             )
     return replace(data, train=train, val=_noted(val, notes))
 
@@ -45,16 +46,15 @@ def note_detection_limits(data: CustomDataSummary, cfg: DictConfig) -> CustomDat
         data: contents of the dataset.
         cfg: effective config.
     """
-    evaluator = cfg.dataloader.get("evaluator") or {}
     limits = {
-        "dataloader.evaluator.max_dets_per_image": evaluator.get("max_dets_per_image") or 100,
-        **{
-            f"{node._get_full_key(key)}": node[key]
-            for node in walk_nodes(cfg.model)
-            for key in _LIMITS
-            if key in node
-        },
+        node._get_full_key(key): node[key]
+        for node in walk_nodes(cfg.model)
+        for key in _LIMITS
+        if key in node
     }
+    if (evaluator := cfg.dataloader.get("evaluator")) is not None:
+        name = "max_dets_per_image"
+        limits[f"dataloader.evaluator.{name}"] = evaluator.get(name) or 100
     most = data.val.most_objects
     low = [key for key, limit in limits.items() if isinstance(limit, int) and limit < most]
     if not low:

@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
-from brloss_d2.checkpoint import Checkpointer, local_file
+from brloss_d2.checkpoint import Checkpointer, fingerprint, local_file, read_checkpoint
+from brloss_d2.checkpoint.contents import find_weights
 from brloss_d2.data import DetectionMapper, read_image
 from brloss_d2.engine import apply_overrides, choose_device, load_config
 from brloss_d2.errors import InputError
@@ -158,7 +159,7 @@ class Predictor:
         else:
             cfg, _ = load_config(os.fspath(config), overrides)
         folder = os.path.dirname(os.path.abspath(os.fspath(weights)))
-        threshold = _find_threshold(score_threshold, folder)
+        threshold = _find_threshold(score_threshold, folder, os.fspath(weights))
         if threshold is not None:
             # The model's own thresholds are exclusive: this score has to pass them too.
             below = threshold * (1 - 1e-6)
@@ -224,8 +225,11 @@ class Predictor:
         return torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
 
 
-def _find_threshold(given: float | None, folder: str) -> float | None:
-    """Return the given threshold, or the one in `calibration.json`; None if there is neither."""
+def _find_threshold(given: float | None, folder: str, weights: str) -> float | None:
+    """Return the given threshold, or the one in `calibration.json`; None if there is neither.
+
+    A calibration of other weights does not count.
+    """
     threshold: Any = given
     what = "The score threshold"
     if given is None:
@@ -237,7 +241,17 @@ def _find_threshold(given: float | None, folder: str) -> float | None:
             return None
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"Cannot read {file_name}: {error}") from error
-        threshold = content.get("score_threshold") if isinstance(content, dict) else None
+        content = content if isinstance(content, dict) else {}
+        threshold = content.get("score_threshold")
+        computed_on = content.get("computed_on")
+        known = computed_on.get("weights") if isinstance(computed_on, dict) else None
+        if known and known != fingerprint(find_weights(read_checkpoint(local_file(weights)))):
+            logger.warning(
+                "%s is of other weights than %s: its score threshold is not used. Evaluate these "
+                "weights (--eval-only) and analyze again.",
+                *(file_name, weights),
+            )
+            return None
         what = f"{file_name}: score_threshold"
     is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
     if not is_number or not 0 <= threshold <= 1:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from brloss_d2.checkpoint import fingerprint
 from brloss_d2.engine import folder as folder_module
 from brloss_d2.engine.folder import find_last_checkpoint, reserved, set_aside
 from brloss_d2.errors import InputError
@@ -138,6 +139,8 @@ def test_evaluation_changes_nothing_of_the_run(
     train_net(coco[1], "train.log_period=7", eval_only=True)
     assert [(out / name).read_bytes() for name in names] == before
     assert "log_period: 7" in (out / "inference" / "config.yaml").read_text()
+    evaluated = json.loads((out / "inference" / "weights.json").read_text())
+    assert evaluated == {"fingerprint": fingerprint(load(out / "model_final.pth")["model"])}
 
 
 def with_classes(coco: list[str], *names: str) -> list[str]:

@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 import brloss_d2
+from brloss_d2.checkpoint import fingerprint
 from brloss_d2.errors import InputError
 from brloss_d2.prediction import Predictor
 from tests.helpers.bright_squares import SQUARE, BrightSquares, square_image
@@ -68,6 +69,19 @@ def test_thresholds(run_folder: Path, square: Path, threshold, calibrated, class
         (run_folder / "calibration.json").write_text(json.dumps(content))
     (found,) = predict(run_folder, square, score_threshold=threshold)
     assert found.class_names == classes
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_calibration_of_other_weights_is_not_used(
+    run_folder: Path, square: Path, caplog: pytest.LogCaptureFixture, *, stale: bool
+) -> None:
+    evaluated = torch.load(weights(run_folder), weights_only=True)["model"]
+    evaluated["scale"] += stale
+    content = {"score_threshold": 0.4, "computed_on": {"weights": fingerprint(evaluated)}}
+    (run_folder / "calibration.json").write_text(json.dumps(content))
+    (found,) = predict(run_folder, square)
+    assert found.class_names == (["bolt"] if stale else ["bolt", "nut"])
+    assert ("calibration.json is of other weights" in caplog.text) == stale
 
 
 def test_a_threshold_is_inclusive(run_folder: Path, square: Path) -> None:

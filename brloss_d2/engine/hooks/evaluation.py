@@ -1,6 +1,7 @@
 """Evaluation during and after training, and the table of its results."""
 
 import copy
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from omegaconf import DictConfig
 from tabulate import tabulate
 from torch import nn
 
+from brloss_d2.checkpoint import fingerprint
 from brloss_d2.engine.hooks.ema import EMA
 from brloss_d2.engine.randomness import preserved_rng
 
@@ -124,12 +126,18 @@ class Evaluation:
         return results
 
     def _run(self, model: nn.Module, evaluator: DictConfig) -> dict[str, Any]:
-        results = inference_on_dataset(model, self.loader, instantiate(evaluator))
-        folder = evaluator.get("output_dir")
-        if folder and comm.is_main_process():
-            # What was evaluated need not be the run whose folder this is.
+        # What is evaluated need not be the run whose folder this is, nor its last weights.
+        folder = comm.is_main_process() and evaluator.get("output_dir")
+        if folder:
             os.makedirs(folder, exist_ok=True)
             LazyConfig.save(self.cfg, os.path.join(folder, "config.yaml"))
+            weights_file = os.path.join(folder, "weights.json")
+            with open(weights_file, "w", encoding="utf-8"):
+                pass  # empty until the results are those of the weights
+        results = inference_on_dataset(model, self.loader, instantiate(evaluator))
+        if folder:
+            with open(weights_file, "w", encoding="utf-8") as file:
+                json.dump({"fingerprint": fingerprint(model.state_dict())}, file)
         return results
 
 
