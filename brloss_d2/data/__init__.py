@@ -10,6 +10,7 @@ from brloss_d2.data.catalog import check_registered_dataset
 from brloss_d2.data.categories import CATEGORIES_FILE, read_categories, write_categories
 from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
+from brloss_d2.data.coco_file import CocoFile, read_coco
 from brloss_d2.data.custom import CustomData, CustomDataSummary, apply_custom_data
 from brloss_d2.data.images import read_image
 from brloss_d2.data.mapper import DetectionMapper
@@ -20,6 +21,7 @@ from brloss_d2.data.synthetic.shapes import write_shapes
 __all__ = [
     "CATEGORIES_FILE",
     "BoxAwareMapper",
+    "CocoFile",
     "CocoSummary",
     "CustomData",
     "CustomDataSummary",
@@ -33,6 +35,7 @@ __all__ = [
     "check_registered_dataset",
     "load_coco_dataset",
     "read_categories",
+    "read_coco",
     "read_image",
     "register_coco_metadata",
     "write_categories",

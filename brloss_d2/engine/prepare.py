@@ -94,8 +94,10 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InputError(f"train.device is {name!r}: expected auto, cpu or cuda.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"train.device is {name!r}: expected auto, cpu or cuda.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"train.device is {name!r}, but torch finds no GPU.")
     if device.type != "cuda" and comm.get_world_size() > 1 and dist.get_backend() == "nccl":

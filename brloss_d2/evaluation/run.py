@@ -163,7 +163,7 @@ def best_f1_threshold(run: EvaluatedRun) -> float:
     """
     if not run.results:
         return _DEFAULT_THRESHOLD
-    truth = read_ground_truth(run.json_file)
+    truth = read_ground_truth(run.json_file, masks=False)
     matches = match_detections(evaluate_detections(truth, run.results, "bbox"))
     threshold = best_f1_of_matches(matches)
     return _DEFAULT_THRESHOLD if math.isnan(threshold) else threshold
