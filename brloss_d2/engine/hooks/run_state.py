@@ -140,18 +140,18 @@ def describe_data(cfg: DictConfig) -> dict[str, dict[str, Any]]:
     found = {}
     for split in ("train", "test"):
         node = (cfg.dataloader.get(split) or {}).get("dataset")
-        names = node.get("names") if isinstance(node, DictConfig) else None
-        if not names:
+        if not isinstance(node, DictConfig) or not node.get("names"):
             continue
-        names = [names] if isinstance(names, str) else list(names)
+        names = [node.names] if isinstance(node.names, str) else list(node.names)
         given = [node.json_file] if node.get("json_file") else []
-        files = given or [MetadataCatalog.get(name).get("json_file") for name in names]
-        digest = hashlib.sha256(b"" if all(files) else repr(names).encode())
-        for file_name in filter(None, files):
+        known = given or [MetadataCatalog.get(name).get("json_file") for name in names]
+        files = [name for name in known if name and os.path.isfile(name)]
+        digest = hashlib.sha256(b"" if files else repr(names).encode())
+        for file_name in files:
             with open(file_name, "rb") as file:
                 while block := file.read(_BLOCK):
                     digest.update(block)
-        source = ", ".join(map(os.path.abspath, filter(None, files))) or ", ".join(names)
+        source = ", ".join(map(os.path.abspath, files)) or ", ".join(names)
         found[f"dataloader.{split}"] = {
             "names": names,
             "source": source,
