@@ -1,6 +1,7 @@
 """Effects of the `train.*` options on a run."""
 
 import json
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
