@@ -10,11 +10,13 @@ from tabulate import tabulate
 
 from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
+from brloss_d2.data.coco_file import DROPPED
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import walk_nodes
 from brloss_d2.utils.suggest import did_you_mean
 
 _PREFIX = "data."
+_SHOWN_IF_ANY = [f"boxes {kind}, dropped" for kind in DROPPED[1:]]  # rows of the table
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,21 @@ class CustomDataSummary:
         rows = [
             [label, *(column[label] for column in columns.values())] for label in _counts(self.val)
         ]
+        rows = [row for row in rows if any(row[1:]) or row[0] not in _SHOWN_IF_ANY]
         lines = [tabulate(rows, headers=["", *columns])]
         if self.train is None:
             lines.append("Note: data.train is not given: evaluation only.")
-        if self.val.boxes_without_area:
-            lines.append(
-                "Note: COCO evaluation reads data.val itself: its boxes without area, which "
-                "nothing can match, count as missed objects."
-            )
+        for kind, count in self.val.dropped.items():
+            if count:
+                lines.append(
+                    f"Note: the {count} boxes {kind}, which nothing can match, count as missed "
+                    "objects in the evaluation of data.val."
+                )
+        notes: dict[str, list[str]] = {}
+        for name, split in splits.items():
+            for note in split.notes if split is not None else ():
+                notes.setdefault(note, []).append(f"data.{name}")
+        lines += [f"Note: {' and '.join(keys)}: {note}." for note, keys in notes.items()]
         return "\n".join(lines)
 
 
@@ -115,15 +124,8 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
         InputError: a file is missing or malformed, train and val differ in their categories, or
             the config learns masks and the files have none.
     """
-    summary = _check(data)
-    if (cfg.dataloader.train.get("mapper") or {}).get("use_instance_mask"):
-        for key, split in (("data.train", summary.train), ("data.val", summary.val)):
-            if split is not None and split.boxes_without_mask:
-                raise InputError(
-                    f"{key}={split.json_file}: {split.boxes_without_mask} of {split.boxes} boxes "
-                    "have no 'segmentation', and this config learns masks: use one without, such "
-                    "as faster_rcnn."
-                )
+    masks = bool((cfg.dataloader.train.get("mapper") or {}).get("use_instance_mask"))
+    summary = _check(data, masks=masks)
     nodes = [node for node in walk_nodes(cfg.model) if "num_classes" in node]
     # An interpolation follows the number it refers to; writing into it would cut the link.
     owners = [node for node in nodes if not OmegaConf.is_interpolation(node, "num_classes")]
@@ -133,11 +135,11 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
         )
     for node in owners:
         node.num_classes = summary.num_classes
-    cfg.dataloader.test.dataset = _dataset_node("custom_val", summary.val)
+    cfg.dataloader.test.dataset = _dataset_node("custom_val", summary.val, masks=masks)
     if summary.train is None:
         cfg.dataloader.train.dataset = L(refuse_missing_dataset)(key="data.train")
     else:
-        cfg.dataloader.train.dataset = _dataset_node("custom_train", summary.train)
+        cfg.dataloader.train.dataset = _dataset_node("custom_train", summary.train, masks=masks)
     return summary
 
 
@@ -150,18 +152,12 @@ def refuse_missing_dataset(key: str) -> None:
     raise InputError(f"{key} is not given: training needs {key}=FILE.json {key}_images=FOLDER.")
 
 
-def _check(data: CustomData) -> CustomDataSummary:
-    val = _check_split(data.val, data.val_images, "data.val")
-    train = _check_split(data.train, data.train_images, "data.train")
+def _check(data: CustomData, *, masks: bool) -> CustomDataSummary:
+    train = _check_split(data.train, data.train_images, "data.train", masks=masks)
+    val = _check_split(data.val, data.val_images, "data.val", masks=masks)
     if val is None:
         raise InputError(
             "data.val is not given: evaluation needs data.val=FILE.json data.val_images=FOLDER."
-        )
-    if val.not_evaluable:
-        raise InputError(
-            f"data.val={val.json_file}: {val.not_evaluable} annotations have no 'area' or no "
-            "'iscrowd', which COCO evaluation reads. Add both: the area in pixels (width times "
-            "height for boxes) and iscrowd 0."
         )
     if train is not None and train.categories != val.categories:
         details = ""
@@ -173,25 +169,31 @@ def _check(data: CustomData) -> CustomDataSummary:
         raise InputError(
             f"The categories of data.train and data.val differ (id and name):{details}"
         )
-    if train is not None and not train.boxes:
-        raise InputError(f"data.train={train.json_file}: it has no boxes to learn from.")
+    for key, split, purpose in (("train", train, "learn from"), ("val", val, "find")):
+        if split is not None and not split.boxes:
+            others = [f"{count} {kind}" for kind, count in split.dropped.items() if count]
+            others += [f"{split.crowd} of crowds"] if split.crowd else []
+            found = f" (only {', '.join(others)})" if others else ""
+            raise InputError(f"data.{key}={split.json_file}: it has no boxes to {purpose}{found}.")
     return CustomDataSummary(train=train, val=val)
 
 
-def _check_split(json_file: str | None, image_root: str | None, key: str) -> CocoSummary | None:
+def _check_split(
+    json_file: str | None, image_root: str | None, key: str, *, masks: bool
+) -> CocoSummary | None:
     if json_file is not None:
         image_root = image_root or os.path.dirname(os.path.abspath(json_file))
-        return check_coco_json(json_file, image_root, key=key)
+        return check_coco_json(json_file, image_root, key=key, masks=masks)
     if image_root is not None:
         raise InputError(f"{key}_images is given without {key}=FILE.json.")
     return None
 
 
-def _dataset_node(name: str, summary: CocoSummary) -> DictConfig:
+def _dataset_node(name: str, summary: CocoSummary, *, masks: bool) -> DictConfig:
     # Registered here too, so that the evaluator does not depend on the loader being built first.
-    register_coco_metadata(name, summary.json_file, summary.image_root)
+    register_coco_metadata(name, summary.json_file, summary.image_root, masks=masks)
     return L(load_coco_dataset)(
-        names=name, json_file=summary.json_file, image_root=summary.image_root
+        names=name, json_file=summary.json_file, image_root=summary.image_root, masks=masks
     )
 
 
@@ -202,7 +204,7 @@ def _counts(split: CocoSummary) -> dict[str, int]:
             for id_, name in split.categories.items()
         },
         "boxes": split.boxes,
-        "boxes without area, dropped": split.boxes_without_area,
+        **{f"boxes {kind}, dropped": count for kind, count in split.dropped.items()},
         "crowd boxes, ignored": split.crowd,
         "images": split.images,
         "images without objects": split.images_without_objects,

@@ -4,6 +4,8 @@ import json
 import math
 import os
 from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +18,8 @@ from yaml import YAMLError
 
 from brloss_d2.data import check_registered_dataset
 from brloss_d2.errors import InputError
-from brloss_d2.evaluation.lrp import best_f1_threshold as best_f1_of_matches
-from brloss_d2.evaluation.matches import match_detections
+from brloss_d2.evaluation.lrp import best_lrp_threshold
+from brloss_d2.evaluation.matches import Matches, match_detections
 from brloss_d2.evaluation.protocols import evaluate_detections, read_ground_truth
 
 _DEFAULT_THRESHOLD = 0.5  # if no detection is correct
@@ -66,6 +68,7 @@ class EvaluatedRun:
         json_file: path of the ground truth in COCO format.
         class_names: names of the classes, K of them.
         class_ids: category id of the JSON -> class, 0..K-1.
+        weights: fingerprint of the model that was evaluated; "" if it is unknown.
     """
 
     records: list[dict[str, Any]]
@@ -73,15 +76,21 @@ class EvaluatedRun:
     json_file: str
     class_names: list[str]
     class_ids: dict[int, int]
+    weights: str = ""
 
     @classmethod
     def load(cls, output_dir: str) -> "EvaluatedRun":
-        """Load `<output_dir>/config.yaml` and `<output_dir>/inference/coco_instances_results.json`.
+        """Load `<output_dir>/inference`: `coco_instances_results.json` and the config behind it.
+
+        Without a config there it is that of the training, `<output_dir>/config.yaml`.
 
         Raises:
             InputError: a file is missing or damaged, or the predictions belong to other images.
         """
-        path = os.path.join(output_dir, "config.yaml")
+        folder = os.path.join(output_dir, "inference")
+        path = os.path.join(folder, "config.yaml")
+        if not os.path.isfile(path):
+            path = os.path.join(output_dir, "config.yaml")
         if not os.path.isfile(path):
             raise InputError(f"{path} does not exist: expected the output folder of train_net.py.")
         try:
@@ -90,7 +99,7 @@ class EvaluatedRun:
             raise InputError(f"{path} is not valid YAML: {error}") from error
         except (OmegaConfBaseException, AttributeError) as error:
             raise InputError(f"{path} has no dataloader.test.dataset.") from error
-        results_file = os.path.join(output_dir, "inference", "coco_instances_results.json")
+        results_file = os.path.join(folder, "coco_instances_results.json")
         results = _read_results(results_file)
         name = node.names if isinstance(node.names, str) else node.names[0]
         if node.get("json_file") is None:
@@ -109,7 +118,14 @@ class EvaluatedRun:
                     f"{results_file}: predictions for {len(unknown)} {what} that dataset {name} "
                     "does not contain. Evaluate again."
                 )
-        return cls(records, results, metadata.json_file, metadata.thing_classes, class_ids)
+        weights = ""
+        with (
+            suppress(OSError, ValueError, LookupError, TypeError),
+            open(os.path.join(folder, "weights.json"), encoding="utf-8") as file,
+        ):
+            weights = str(json.load(file)["fingerprint"])
+        names = metadata.thing_classes
+        return cls(records, results, metadata.json_file, names, class_ids, weights)
 
     @property
     def category_names(self) -> dict[int, str]:
@@ -140,17 +156,23 @@ class EvaluatedRun:
         return pairs
 
 
-def best_f1_threshold(run: EvaluatedRun) -> float:
-    """Return the score threshold with the best F1 over all classes, at IoU 0.5.
+def best_threshold(
+    run: EvaluatedRun, criterion: Callable[[Matches], float] = best_lrp_threshold
+) -> float:
+    """Return the best score threshold over all classes, at IoU 0.5.
 
     A ranking loss orders scores and does not calibrate them: with one loss the best threshold is
     0.3, with another 0.8, so that pictures with a fixed threshold are not comparable.
+
+    Args:
+        run: evaluated dataset.
+        criterion: function that chooses the threshold, by default the one with the lowest LRP, as
+            in `calibration.json`.
     """
     if not run.results:
         return _DEFAULT_THRESHOLD
-    truth = read_ground_truth(run.json_file)
-    matches = match_detections(evaluate_detections(truth, run.results, "bbox"))
-    threshold = best_f1_of_matches(matches)
+    truth = read_ground_truth(run.json_file, masks=False)
+    threshold = criterion(match_detections(evaluate_detections(truth, run.results, "bbox")))
     return _DEFAULT_THRESHOLD if math.isnan(threshold) else threshold
 
 
