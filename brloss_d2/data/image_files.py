@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -80,7 +81,14 @@ def look_at_images(
     files = list(sizes)
     chunks = [files[i : i + 32] for i in range(0, len(files), 32)]
     pool = ThreadPoolExecutor(_THREADS)
-    bar = tqdm(total=len(files), desc=f"Images of {key}", delay=2, leave=False, disable=None)
+    bar = tqdm(
+        total=len(files),
+        desc=f"Images of {key}",
+        delay=2,
+        leave=False,
+        file=getattr(sys.stderr, "stream", sys.stderr),  # below what makes text printable
+        disable=None,
+    )
     try:
         with bar:
             for seen in pool.map(lambda chunk: [_look(f, sizes[f], known) for f in chunk], chunks):
