@@ -14,6 +14,7 @@ from brloss_d2.checkpoint import is_backbone_only, local_file
 from brloss_d2.data import CustomDataSummary, check_registered_dataset
 from brloss_d2.data.custom import refuse_missing_dataset
 from brloss_d2.engine.config.load import load_config
+from brloss_d2.engine.config.values import check_parts
 from brloss_d2.engine.hooks.writers import import_wandb
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import target_of
@@ -55,10 +56,13 @@ def prepare(args: argparse.Namespace) -> Job:
     output_dir = cfg.train.output_dir
     _check_output_dir(output_dir)
     _check_datasets(cfg, training=not args.eval_only)
+    check_parts(cfg, overrides, training=not args.eval_only)
     if cfg.train.wandb and not args.eval_only:
         import_wandb()
     if cfg.train.early_stopping.patience and not can_evaluate(cfg):
         raise InputError("train.early_stopping needs dataloader.test and dataloader.evaluator.")
+    if args.eval_only and custom_data is not None and custom_data.val is None:
+        instantiate(cfg.dataloader.test.dataset)  # says that data.val is not given
     if args.eval_only and not can_evaluate(cfg):
         raise InputError("--eval-only needs dataloader.test and dataloader.evaluator.")
     last = ""

@@ -83,7 +83,7 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
         logger.warning("Nothing to resume in %s: starting a new run.", job.cfg.train.output_dir)
     if job.custom_data is not None:
         if comm.is_main_process():
-            write_categories(job.cfg.train.output_dir, job.custom_data.val.categories)
+            write_categories(job.cfg.train.output_dir, job.custom_data.categories)
         logger.info("Custom dataset, %d classes:\n%s", job.custom_data.num_classes, job.custom_data)
 
 
