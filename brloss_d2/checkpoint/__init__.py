@@ -16,6 +16,7 @@ from brloss_d2.checkpoint.mmdetection_names import (
     register_architecture,
 )
 from brloss_d2.checkpoint.sources import is_backbone_only, local_file, register_classifiers
+from brloss_d2.checkpoint.state import find_non_finite, fingerprint
 
 __all__ = [
     "Architecture",
@@ -24,6 +25,8 @@ __all__ = [
     "architectures",
     "check_fit",
     "convert_file",
+    "find_non_finite",
+    "fingerprint",
     "from_mmdetection",
     "is_backbone_only",
     "local_file",

@@ -2,16 +2,28 @@
 
 import os
 from typing import Any
+from urllib.parse import parse_qs
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
-from brloss_d2.checkpoint.classifiers import RESNET, find_family, preprocessing_mistakes
-from brloss_d2.checkpoint.files import read_array_pickle, read_checkpoint
+from brloss_d2.checkpoint.classifiers import RESNET, SWIN, find_family, preprocessing_mistakes
+from brloss_d2.checkpoint.contents import (
+    find_weights,
+    no_weights,
+    of_another_model,
+    unusable,
+    without_wrapper,
+)
+from brloss_d2.checkpoint.files import read_checkpoint
 from brloss_d2.checkpoint.sources import local_file
+from brloss_d2.checkpoint.state import find_non_finite
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import replacing
+from brloss_d2.utils.text import printable
+
+_MAX_ITERATION = 2**53
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -19,10 +31,12 @@ class Checkpointer(DetectionCheckpointer):
 
     In addition it
 
-    * runs no code stored in a file;
+    * runs no code stored in a file, and compares its checksums;
+    * finds the weights in files of other programs, behind `state_dict`, `module.` and the like;
     * reads torchvision's ResNets and the published Swin transformers;
     * replaces files atomically: a crash while saving leaves the previous checkpoint as it was;
-    * refuses a checkpoint that would leave the whole model at random weights.
+    * refuses weights that are not finite, and a checkpoint that would leave the whole model at
+      random weights.
 
     Args:
         model: module whose parameters and buffers are loaded and saved.
@@ -35,6 +49,7 @@ class Checkpointer(DetectionCheckpointer):
     def __init__(self, model: nn.Module, save_dir: str = "", *, strict: bool = False, **parts: Any):
         super().__init__(model, save_dir, **parts)
         self.strict = strict
+        self._never_finite = find_non_finite(dict(self.model.named_buffers()))
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a checkpoint.
@@ -49,7 +64,31 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             InputError: the checkpoint is missing, damaged, or of another model.
         """
-        return super().load(path and local_file(path), checkpointables)
+        rest = super().load(path and local_file(path), [])
+        names = self.checkpointables if checkpointables is None else checkpointables
+        damaged = next((name for name in names if not self._load_part(name, rest)), "")
+        iteration = rest.get("iteration", 0)
+        if names and (type(iteration) is not int or not -1 <= iteration < _MAX_ITERATION):
+            damaged = f"iteration {printable(iteration, length=20)}"
+        if damaged:
+            raise InputError(
+                f"The state of the training in {path} is damaged, or of another config "
+                f"({damaged}): resume from an older checkpoint, or start again from its weights, "
+                f"train.init_checkpoint={path} without --resume."
+            )
+        return rest
+
+    def _load_part(self, name: str, rest: dict[str, Any]) -> bool:
+        """Load a part if the checkpoint has it; return whether this worked."""
+        if name in rest:
+            try:
+                self.checkpointables[name].load_state_dict(rest.pop(name))
+            except InputError:
+                raise
+            except Exception as error:  # a damaged state raises almost anything
+                self.logger.debug("State of %s: %r", name, error)
+                return False
+        return True
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Save the model, all parts and `kwargs` as `<save_dir>/<name>.pth`, to resume from.
@@ -62,13 +101,26 @@ class Checkpointer(DetectionCheckpointer):
             self.tag_last_checkpoint(f"{name}.pth")
 
     def save_weights(self, name: str, **kwargs: Any) -> None:
-        """Save the model and `kwargs` as `<save_dir>/<name>.pth`, in the first process."""
+        """Save the model and `kwargs` as `<save_dir>/<name>.pth`, in the first process.
+
+        Raises:
+            InputError: weights, averages or buffers are not finite.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
         file = os.path.join(self.save_dir, f"{name}.pth")
+        content = {"model": self.model.state_dict(), **kwargs}
+        broken = find_non_finite(content, except_for=self._never_finite)
+        if broken:
+            raise InputError(
+                f"Training has diverged: {len(broken)} tensors of the model are NaN or infinite, "
+                f"first {broken[0]}. {file} is not saved. Continue from an earlier checkpoint, if "
+                "there is one, or start again, with a lower learning rate (optimizer.lr) or "
+                "clipped gradients (train.clip_grad_norm=5)."
+            )
         self.logger.info("Saving checkpoint to %s", file)
         with replacing(file) as temporary:
-            torch.save({"model": self.model.state_dict(), **kwargs}, temporary)
+            torch.save(content, temporary)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Record the checkpoint that `--resume` starts from."""
@@ -77,35 +129,39 @@ class Checkpointer(DetectionCheckpointer):
             file.write(last_filename_basename)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        # detectron2 itself would run the code in a .pkl or .pyth file.
-        if filename.endswith(".pkl"):
-            return read_array_pickle(filename)
         if filename.endswith(".pyth"):
             raise InputError(f"{filename} is a checkpoint of pycls, which is not supported.")
-        checkpoint = super()._load_file(filename)
-        family = find_family(checkpoint["model"])
+        content = read_checkpoint(filename)
+        weights = find_weights(content)
+        if not weights:
+            raise no_weights(filename, content)
+        checkpoint = {key: value for key, value in content.items() if key not in weights}
+        # The part of the path behind "?", which detectron2 has removed.
+        if "matching_heuristics" in parse_qs(self._parsed_url_during_load.query):
+            checkpoint["matching_heuristics"] = True
+        if not checkpoint.get("matching_heuristics"):
+            known = self.model.state_dict().keys() | RESNET.marks | SWIN.marks
+            weights = without_wrapper(weights, known)
+        family = find_family(weights)
         if family is not None:
-            weights = family.backbone_weights(checkpoint["model"])
-            checkpoint.update(model=weights, classifier_family=family)
-        return checkpoint
-
-    def _torch_load(self, f: str) -> dict[str, Any]:
-        loaded = read_checkpoint(f)
-        if isinstance(loaded.get("state_dict"), dict):
-            raise InputError(
-                f"{f} is a checkpoint of mmdetection. Convert it first: brloss-convert {f} "
-                "NEW_FILE, or python tools/convert_checkpoint.py in a clone."
-            )
-        return loaded
+            weights = family.backbone_weights(weights)
+        return {**checkpoint, "model": weights, "classifier_family": family, "file": filename}
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        prefix = ""
-        family = checkpoint.pop("classifier_family", None)
+        prefix, weights, file = "", checkpoint["model"], checkpoint.pop("file")
+        family = checkpoint.pop("classifier_family")
         if family is not None:
-            weights = checkpoint["model"]
             prefix, loaded = family.fit(weights, self.model.state_dict())
-            checkpoint["model"] = {prefix + name: weight for name, weight in weights.items()}
+            weights = {prefix + name: weight for name, weight in weights.items()}
             self.logger.info("Loading %s from the weights of a classifier", loaded)
+        problems = unusable(weights, self.model.state_dict())
+        if problems:
+            name, problem = next(iter(problems.items()))
+            raise InputError(
+                f"Cannot use checkpoint {file}: {len(problems)} of {len(weights)} weights are "
+                f"unusable, first {name}, which {problem}. Use another checkpoint."
+            )
+        checkpoint["model"] = dict(weights)
         if family is RESNET:
             for mistake in preprocessing_mistakes(self.model):
                 self.logger.warning("torchvision's weights were trained differently: %s", mistake)
@@ -118,9 +174,5 @@ class Checkpointer(DetectionCheckpointer):
         absent = {*names, *(name for name, *_ in incompatible.incorrect_shapes)}
         lost = [name for name in parameters if name in absent]
         if lost and (self.strict or len(lost) == len(parameters)):
-            raise InputError(
-                f"The checkpoint is of another model: {len(lost)} of {len(parameters)} parameters "
-                f"are absent or of another shape, first {lost[0]}. Use the config of its run "
-                "(config.yaml next to it)."
-            )
+            raise of_another_model(file, weights, parameters, lost)
         return incompatible

@@ -1,91 +1,262 @@
-"""Read checkpoint files without running code stored in them."""
+"""Read checkpoint files without running code stored in them, and notice damage."""
 
+import codecs
 import os
 import pickle
 import re
-from typing import Any
+import zipfile
+from collections import OrderedDict
+from contextlib import suppress
+from operator import attrgetter
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import first_few, printable
 
+# What people download or name instead of a checkpoint: its first bytes, what it is, what to do.
+_FOREIGN = (
+    (
+        rb"version https://git-lfs",
+        "a pointer of Git LFS instead of the file itself",
+        "run git lfs pull where it comes from, or download it in a browser",
+    ),
+    (
+        rb"<(?i:!doctype|html|head|body|!--|\?xml)",
+        "a web page",
+        "download the file itself, which may need a login or another link",
+    ),
+    (
+        rb".{8}\{\s*\"",
+        "a safetensors file",
+        "convert it with the package safetensors: torch.save(load_file(OLD), NEW)",
+    ),
+    (
+        rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|.{257}ustar",
+        "a packed archive",
+        "unpack it and name the checkpoint in it",
+    ),
+    (rb"\x89HDF", "an HDF5 file, as Keras writes it", "expected a checkpoint of PyTorch"),
+    (rb"\x93NUMPY", "a NumPy array", "expected a checkpoint of PyTorch"),
+    (rb"\x08.{0,3}\x12.{1,2}(?i:pytorch)", "an ONNX file", "name the checkpoint it was made from"),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|BM.{4}\0{4}", "an image", "name the checkpoint"),
+)
+# The same for archives, by the names in them.
+_FOREIGN_ARCHIVES = (
+    (r".+/constants\.pkl", "a TorchScript program", "name the checkpoint it was made from"),
+    (
+        r"(.+/)?(archive_format|serialized_exported_program\.json)",
+        "a program exported by torch.export",
+        "name the checkpoint it was made from",
+    ),
+    (r".+\.npy", "an archive of NumPy arrays", "expected a checkpoint of PyTorch"),
+)
+_TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # What dictionaries of arrays and numbers consist of; NumPy 2 renamed a module.
 _ARRAY_PARTS = {
-    ("_codecs", "encode"),
-    ("collections", "OrderedDict"),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    *(
-        (f"numpy.{core}.{module}", name)
+    "_codecs.encode": codecs.encode,
+    "collections.OrderedDict": OrderedDict,
+    "numpy.dtype": np.dtype,
+    "numpy.ndarray": np.ndarray,
+    **{
+        f"numpy.{core}.{function}": reduced[0]
         for core in ("core", "_core")
-        for module, name in (
-            ("multiarray", "_reconstruct"),
-            ("multiarray", "scalar"),
-            ("numeric", "_frombuffer"),
+        for function, reduced in (
+            ("multiarray._reconstruct", np.zeros(1).__reduce__()),
+            ("multiarray.scalar", np.float64().__reduce__()),
+            ("numeric._frombuffer", np.zeros(1).__reduce_ex__(5)),
         )
-    ),
+    },
 }
-_OTHER_OBJECT = re.compile(r"GLOBAL (\S+) was not an allowed global")
+
+
+class _Placeholder:
+    """Stands for an object next to the weights that nobody needs; accepts any state."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+# Settings and statistics that DETR, mmdetection and others save next to the weights.
+_UNUSED = (
+    "argparse.Namespace",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "pathlib.Path",
+    "pathlib.PosixPath",
+    "pathlib.PurePosixPath",
+    "pathlib._local.PosixPath",
+)
+_SAFE: list[Any] = [
+    *((part, name) for name, part in _ARRAY_PARTS.items()),
+    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
+    *((_Placeholder, name) for name in _UNUSED),
+]
 
 
 def read_checkpoint(file: str) -> dict[str, Any]:
-    """Load a checkpoint saved by torch to the CPU, without running pickled code.
+    """Load a checkpoint of torch, or pickled arrays, to the CPU; run no code and notice damage.
+
+    Args:
+        file: path of the file. Checkpoints are zip archives, whose checksums are compared. Older
+            ones, and the `.pkl` files of detectron2's model zoo, of Caffe2 or Detectron, have
+            none.
+
+    Returns:
+        The dictionary in the file. That of pickled arrays is what detectron2's checkpointer makes
+        of it: `model`, and `matching_heuristics` if names have to be matched. Objects that are
+        neither weights nor plain values are placeholders.
 
     Raises:
-        InputError: the file is missing or damaged, holds objects other than weights and plain
-            values, or is no dictionary.
+        InputError: the file is missing, damaged or of another kind, or has objects that can run
+            code.
     """
-    if not os.path.isfile(file):
-        raise InputError(f"Checkpoint missing: {file}")
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        if match := _OTHER_OBJECT.search(str(error)):
-            reason = (
-                f"in addition to weights it holds an object that needs {match[1]}, and such "
-                "objects can run code. If you trust its origin, load it with torch.load(FILE, "
-                "weights_only=False), and save only its weights."
-            )
-        else:
-            line = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-            reason = f"{line}. It is damaged, or no checkpoint."
-        raise InputError(f"Cannot read checkpoint {file}: {reason}") from error
+    check_file(file)
+    with open(file, "rb") as opened:
+        start = opened.read(len(_TORCH_LEGACY))
+    by_torch = start == _TORCH_LEGACY or start.startswith(b"PK")
+    loaded = _read_torch(file) if by_torch else _read_arrays(file)
     if not isinstance(loaded, dict):
-        raise InputError(f"Checkpoint {file}: expected a state dict, got {type(loaded).__name__}.")
+        _refuse(
+            file,
+            f"it holds a {type(loaded).__name__}, but a checkpoint is a dictionary of weights by "
+            "name, such as model.state_dict()",
+        )
     return loaded
 
 
-def read_array_pickle(file: str) -> dict[str, Any]:
-    """Load pickled arrays: weights of detectron2's model zoo, of Caffe2 or Detectron (.pkl).
-
-    Returns:
-        The dictionary that detectron2's checkpointer makes of such a file: `model`, and
-        `matching_heuristics` if names have to be matched.
+def check_file(file: str) -> None:
+    """Check that a file is an undamaged checkpoint, as far as this shows without loading it.
 
     Raises:
-        InputError: the file is missing or damaged, or holds objects other than dictionaries,
-            arrays and plain values.
+        InputError: it is missing, damaged or of another kind.
     """
-    if not os.path.isfile(file):
+    if not os.path.exists(file):
         raise InputError(f"Checkpoint missing: {file}")
+    if not os.path.isfile(file):  # a pipe would wait forever
+        _refuse(file, "it is no file; name a file, such as model_final.pth in the folder of a run")
+    try:
+        with open(file, "rb") as opened:
+            start = opened.read(512)
+            opened.seek(-1 if start else 0, os.SEEK_END)
+            last = opened.read()
+    except OSError as error:
+        _refuse(file, f"{error.strerror}")
+    if not start:
+        _refuse(file, "it is empty; download or copy it again")
+    for pattern, kind, cure in _FOREIGN:
+        if re.match(pattern, start.removeprefix(b"\xef\xbb\xbf").lstrip(), re.DOTALL):
+            _refuse(file, f"it is {kind}; {cure}")
+    if start.startswith(b"PK"):
+        _check_archive(file)
+    elif start.startswith(_TORCH_LEGACY):
+        pass  # the weights follow the pickle: torch sees whether there are enough
+    elif not (start.startswith(b"\x80") or file.endswith(".pkl")):
+        text = printable(_text(start))
+        kind = f"a text that begins with '{text}'" if text else "no checkpoint of PyTorch"
+        _refuse(file, f"it is {kind}, or damaged; download or copy it again")
+    elif last != pickle.STOP:
+        _refuse_damaged(file, "its end is missing")
+
+
+def _text(start: bytes) -> str:
+    """Return the first words of a text, "" if the bytes are none."""
+    encoding = "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    text = start.decode(encoding, "ignore").strip()
+    return text[:30] if all(char.isprintable() or char.isspace() for char in text) else ""
+
+
+def _check_archive(file: str) -> None:
+    """Compare the checksum of each entry of a checkpoint: torch does not."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            for pattern, kind, cure in _FOREIGN_ARCHIVES:
+                if any(re.fullmatch(pattern, name) for name in names):
+                    _refuse(file, f"it is {kind}; {cure}")
+            if not any(re.fullmatch("[^/]+/data.pkl", name) for name in names):
+                inside = first_few(names) or "nothing"
+                _refuse(file, f"it is an archive of {inside}; unpack it and name a checkpoint")
+            # A few packed bytes may expand to all of the memory.
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                _refuse(file, "it is compressed, which torch.save never does; save it again")
+            if sum(entry.file_size for entry in entries) > os.path.getsize(file):
+                _refuse_damaged(file, "its parts overlap")
+            # torch.serialization.set_crc32_options(False) writes none.
+            if any(entry.CRC for entry in entries):
+                damaged = archive.testzip()
+                if damaged is not None:
+                    _refuse_damaged(file, f"the checksum of {printable(damaged)} in it differs")
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive raises almost anything
+        unfinished = "not a zip file" in str(error)
+        sign = "its end is missing" if unfinished else "its parts contradict each other"
+        _refuse_damaged(file, sign, error)
+
+
+def _read_torch(file: str) -> Any:
+    try:
+        with torch.serialization.safe_globals(_SAFE):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises almost anything
+        if match := re.search(r"GLOBAL (\S+)", str(error)):
+            # Half a name of torch is damage, too.
+            module, _, rest = match[1].partition(".")
+            with suppress(AttributeError):
+                if module != "torch" or attrgetter(rest)(torch):
+                    _refuse_code(file, match[1], error)
+        _refuse_damaged(file, "its content contradicts itself", error)
+
+
+def _read_arrays(file: str) -> Any:
     try:
         with open(file, "rb") as opened:
             loaded = _ArrayUnpickler(opened, encoding="latin1").load()
+    except InputError:
+        raise
     except Exception as error:  # a damaged pickle raises almost anything
-        raise InputError(f"Cannot read checkpoint {file}: {error}.") from error
-    if not isinstance(loaded, dict):
-        raise InputError(f"Checkpoint {file}: expected a dict, got {type(loaded).__name__}.")
-    if "model" in loaded and "__author__" in loaded:
+        _refuse_damaged(file, "it is no complete pickle", error)
+    if not isinstance(loaded, dict) or ("model" in loaded and "__author__" in loaded):
         return loaded
     arrays = loaded.get("blobs", loaded)
-    arrays = {name: value for name, value in arrays.items() if not name.endswith("_momentum")}
+    if not isinstance(arrays, dict):
+        return arrays
+    arrays = {name: value for name, value in arrays.items() if not str(name).endswith("_momentum")}
     return {"model": arrays, "__author__": "Caffe2", "matching_heuristics": True}
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     """Unpickler that finds only the parts of arrays, so that no pickle can call a function."""
 
+    def __init__(self, file: Any, *, encoding: str):
+        super().__init__(file, encoding=encoding)
+        self.name = file.name
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ARRAY_PARTS:
-            raise pickle.UnpicklingError(f"it needs {module}.{name}, and such objects can run code")
-        return super().find_class(module, name)
+        if f"{module}.{name}" not in _ARRAY_PARTS:
+            _refuse_code(self.name, f"{module}.{name}")
+        return _ARRAY_PARTS[f"{module}.{name}"]
+
+
+def _refuse(file: str, reason: str, cause: Exception | None = None) -> NoReturn:
+    raise InputError(f"Cannot read checkpoint {file}: {reason}.") from cause
+
+
+def _refuse_damaged(file: str, sign: str, cause: Exception | None = None) -> NoReturn:
+    cure = "download or copy it again, or use an older checkpoint"
+    _refuse(file, f"it is damaged ({sign}); {cure}", cause)
+
+
+def _refuse_code(file: str, name: str, cause: Exception | None = None) -> NoReturn:
+    _refuse(
+        file,
+        f"it wants to run {printable(name)}, and such objects can run code; where it was made, "
+        "save only its weights: torch.save(model.state_dict(), NEW_FILE)",
+        cause,
+    )

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from brloss_d2.checkpoint.classifiers import RESNET, find_family
+from brloss_d2.checkpoint.contents import find_weights, no_weights
 from brloss_d2.checkpoint.files import read_checkpoint
 from brloss_d2.checkpoint.mmdetection_names import Pair, architectures
 from brloss_d2.errors import InputError
@@ -64,12 +66,10 @@ def convert_file(file: str, architecture: str | None = None) -> Conversion:
             architecture.
     """
     checkpoint = read_checkpoint(file)
-    state = next(
-        (c for c in map(checkpoint.get, ("state_dict", "model")) if isinstance(c, dict)), checkpoint
-    )
-    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
-    if others or not state:
-        raise InputError(f"{file} holds no state dict: no tensors are {listed(others)}.")
+    state = find_weights(checkpoint)
+    if not state:
+        raise no_weights(file, checkpoint)
+    consume_prefix_in_state_dict_if_present(state, "module.")  # of DDP
     if find_family(state) is RESNET:
         state = {f"backbone.{name}": w for name, w in state.items() if not name.startswith("fc.")}
     architecture = architecture or recognize_architecture(state)

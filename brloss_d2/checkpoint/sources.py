@@ -2,7 +2,10 @@
 
 import os
 import re
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlparse
 
@@ -12,7 +15,8 @@ from iopath.common.file_io import PathHandler
 from torchvision.models import get_model_weights, list_models
 
 from brloss_d2.checkpoint.classifiers import find_family
-from brloss_d2.checkpoint.files import read_checkpoint
+from brloss_d2.checkpoint.contents import find_weights
+from brloss_d2.checkpoint.files import check_file, read_checkpoint
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import replacing
 
@@ -29,6 +33,7 @@ _SWIN_MODELS = (
     "swin_large_patch4_window7_224_22k",
     "swin_large_patch4_window12_384_22k",
 )
+_PATIENCE = 60  # seconds without a byte
 _ADVICE = (
     "Without a network use a local file (train.init_checkpoint=FILE), or start from scratch "
     '(train.init_checkpoint="").'
@@ -63,11 +68,13 @@ def local_file(path: str) -> str:
     name, question, query = path.partition("?")
     if "://" in name:
         try:
-            return PathManager.get_local_path(name) + question + query
-        except (OSError, RuntimeError) as error:
-            raise InputError(f"Cannot download {name}: {error}. {_ADVICE}") from error
+            with _timeout():
+                file = PathManager.get_local_path(name)
+        except Exception as error:  # the handlers of detectron2 raise almost anything
+            raise _download_failed(name, error) from error
+        return _checked(name, file) + question + query
     if not os.path.isfile(name):
-        raise InputError(f"Checkpoint missing: {name}")
+        check_file(name)
     return path
 
 
@@ -84,8 +91,7 @@ class ClassifierHandler(PathHandler):
         file = local_file(path)
         renamed = f"{file.removesuffix('.pth')}.detectron2.pth"
         if force or not os.path.isfile(renamed):
-            state = read_checkpoint(file)
-            state = state.get("model", state)
+            state = find_weights(read_checkpoint(file))
             family = find_family(state)
             if family is None:
                 raise InputError(f"{file} holds no weights of a classifier that is known.")
@@ -109,11 +115,44 @@ def _cached(url: str) -> str:
     """Return the file of a URL in the folder of torch.hub, downloaded if necessary."""
     name = os.path.basename(urlparse(url).path)
     file = os.path.join(torch.hub.get_dir(), "checkpoints", name)
+    checksum = re.search(r"-([a-f0-9]{8,})\.", name)  # torch.hub's convention
     if not os.path.isfile(file):
-        checksum = re.search(r"-([a-f0-9]{8,})\.", name)  # torch.hub's convention
         try:
             os.makedirs(os.path.dirname(file), exist_ok=True)
-            torch.hub.download_url_to_file(url, file, checksum and checksum[1])
-        except (OSError, RuntimeError) as error:
-            raise InputError(f"Cannot download {url} to {file}: {error}. {_ADVICE}") from error
+            with _timeout():
+                torch.hub.download_url_to_file(url, file, checksum and checksum[1])
+        except (OSError, RuntimeError, HTTPException) as error:
+            raise _download_failed(url, error) from error
+    return file if checksum else _checked(url, file)
+
+
+@contextmanager
+def _timeout() -> Iterator[None]:
+    """Let downloads fail that stand still: neither detectron2 nor torch has a time limit."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _download_failed(url: str, error: Exception) -> InputError:
+    reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+    return InputError(f"Cannot download {url}: {reason}. {_ADVICE}")
+
+
+def _checked(url: str, file: str) -> str:
+    """Return a downloaded file; remove it if it is damaged or of another kind.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    try:
+        check_file(file)
+    except InputError as error:
+        os.remove(file)  # otherwise it would be taken for the download forever
+        raise InputError(
+            f"The download of {url} cannot be used and was removed; try again. {error}"
+        ) from error
     return file

@@ -20,6 +20,7 @@ from brloss_d2.utils.arguments import positive_int
 
 if TYPE_CHECKING:
     from brloss_d2.evaluation import Analysis, Calibration
+    from brloss_d2.evaluation.run import EvaluatedRun
 
 _KINDS = {
     "Cls": "place right, class wrong",
@@ -65,7 +66,7 @@ def _analyze(args: argparse.Namespace) -> int:
     )
     tables = "\n\n".join([metric_tables(analysis), *error_tables(analysis)])
     print(tables, end="\n\n")
-    calibration = _calibrate(analysis, run.json_file, args.calibration)
+    calibration = _calibrate(analysis, run, args.calibration)
     advice = (
         f"Suggested score threshold: {calibration.score_threshold:.4f} (lowest LRP); best F1 at "
         f"{calibration.best_f1_threshold:.4f}"
@@ -137,13 +138,14 @@ def error_tables(analysis: "Analysis") -> list[str]:
     return [f"Errors at IoU 0.5 (TIDE), all scores:\n{kinds}", f"Confusion, {title}\n{matrix}"]
 
 
-def _calibrate(analysis: "Analysis", json_file: str, kind: str | None) -> "Calibration":
+def _calibrate(analysis: "Analysis", run: "EvaluatedRun", kind: str | None) -> "Calibration":
     from brloss_d2.evaluation import fit_calibration, suggest_thresholds
     from brloss_d2.evaluation.calibration import held_out_errors
 
     matches, names = analysis.matches, analysis.class_names
     computed_on = {
-        "annotations": os.path.abspath(json_file),
+        "annotations": os.path.abspath(run.json_file),
+        "weights": run.weights,
         "task": analysis.task,
         "iou": 0.5,
         "images": analysis.num_images,

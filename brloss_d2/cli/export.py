@@ -21,19 +21,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=("torchscript", "onnx"), default="torchscript")
     parser.add_argument("--output", required=True, help="file to write")
     parser.add_argument(
-        "--score-threshold", type=float, metavar="0.x", help="becomes part of the file"
+        "--score-threshold",
+        type=float,
+        metavar="0.x",
+        help="becomes part of the file (default: as for brloss-predict)",
     )
+    parser.add_argument("--annotations", help="COCO file with the names of the classes")
     return run_program(_export, parser.parse_args(argv))
 
 
 def _export(args: argparse.Namespace) -> int:
-    from brloss_d2.prediction import Predictor, export_onnx, export_torchscript, read_rgb
+    from brloss_d2.data import read_image
+    from brloss_d2.prediction import Predictor, export_onnx, export_torchscript
 
-    sample = read_rgb(args.sample)
+    sample = read_image(args.sample)
     predictor = Predictor.load(
         find_config(args.config_file),
         args.weights,
         score_threshold=args.score_threshold,
+        annotations=args.annotations,
         overrides=args.opts,
         device=args.device,
     )

@@ -10,7 +10,10 @@ from brloss_d2.data.catalog import check_registered_dataset
 from brloss_d2.data.categories import CATEGORIES_FILE, read_categories, write_categories
 from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
+from brloss_d2.data.coco_file import CocoFile, read_coco
 from brloss_d2.data.custom import CustomData, CustomDataSummary, apply_custom_data
+from brloss_d2.data.custom_images import check_custom_images, note_detection_limits
+from brloss_d2.data.images import read_image
 from brloss_d2.data.mapper import DetectionMapper
 from brloss_d2.data.repeat_factors import ceil_repeat_factors
 from brloss_d2.data.synthetic.miniatures import write_miniatures
@@ -19,6 +22,7 @@ from brloss_d2.data.synthetic.shapes import write_shapes
 __all__ = [
     "CATEGORIES_FILE",
     "BoxAwareMapper",
+    "CocoFile",
     "CocoSummary",
     "CustomData",
     "CustomDataSummary",
@@ -29,9 +33,13 @@ __all__ = [
     "apply_custom_data",
     "ceil_repeat_factors",
     "check_coco_json",
+    "check_custom_images",
     "check_registered_dataset",
     "load_coco_dataset",
+    "note_detection_limits",
     "read_categories",
+    "read_coco",
+    "read_image",
     "register_coco_metadata",
     "write_categories",
     "write_miniatures",

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 
+from brloss_d2.data.coco_file import read_category_section, read_json
 from brloss_d2.errors import InputError
 
 CATEGORIES_FILE = "categories.json"
@@ -27,24 +28,15 @@ def read_categories(json_file: str) -> dict[int, str]:
     Raises:
         InputError: the file is missing, damaged or without categories.
     """
-    try:
-        with open(json_file, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        raise InputError(f"Cannot read categories from {json_file}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{json_file} is not valid JSON: {error}") from error
+    content = read_json(json_file, f"Cannot read categories from {json_file}")
     records = content.get("categories") if isinstance(content, dict) else None
     if (
-        not isinstance(records, list)
-        or not records
-        or not all(
-            isinstance(r, dict) and type(r.get("id")) is int and isinstance(r.get("name"), str)
-            for r in records
-        )
+        not records
+        or not isinstance(records, list)
+        or not all(isinstance(r, dict) for r in records)
     ):
         raise InputError(
             f"{json_file} has no categories: expected a COCO file with "
             '"categories": [{"id": 1, "name": "..."}, ...].'
         )
-    return {record["id"]: record["name"] for record in records}
+    return read_category_section(records, json_file)[1]

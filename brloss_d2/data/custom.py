@@ -14,12 +14,14 @@ from tabulate import tabulate
 
 from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
+from brloss_d2.data.coco_file import DROPPED, read_json
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import walk_nodes
 from brloss_d2.utils.files import replacing
 from brloss_d2.utils.suggest import did_you_mean
 
 _PREFIX = "data."
+_SHOWN_IF_ANY = [f"boxes {kind}, dropped" for kind in DROPPED[1:]]  # rows of the table
 # Folder below train.output_dir for the two files of data.val_fraction.
 _SPLIT_FOLDER = "split"
 
@@ -80,9 +82,8 @@ class CustomData:
             if key == "val_fraction":
                 values[key] = _fraction(value)
             else:
-                values[key] = os.path.abspath(
-                    os.path.expanduser(value)
-                )  # no shell expands data.x=~
+                # No shell expands data.x=~.
+                values[key] = os.path.abspath(os.path.expanduser(value))
         if "val_fraction" in values and ("train" not in values or "val" in values):
             raise InputError("data.val_fraction splits data.train: give it, and no data.val.")
         return cls(**values), others
@@ -135,6 +136,7 @@ class CustomDataSummary:
         columns = {name: _counts(split) for name, split in splits.items() if split is not None}
         labels = next(iter(columns.values()))
         rows = [[label, *(column[label] for column in columns.values())] for label in labels]
+        rows = [row for row in rows if any(row[1:]) or row[0] not in _SHOWN_IF_ANY]
         lines = [tabulate(rows, headers=["", *columns])]
         if self.train is None:
             lines.append("Note: data.train is not given: evaluation only.")
@@ -143,11 +145,17 @@ class CustomDataSummary:
                 "Note: data.val is not given: no evaluation, no model_best.pth. "
                 "data.val_fraction=0.2 sets a fifth of the images aside."
             )
-        elif self.val.boxes_without_area:
-            lines.append(
-                "Note: COCO evaluation reads data.val itself: its boxes without area, which "
-                "nothing can match, count as missed objects."
-            )
+        for kind, count in self.val.dropped.items() if self.val else ():
+            if count:
+                lines.append(
+                    f"Note: the {count} boxes {kind}, which nothing can match, count as missed "
+                    "objects in the evaluation of data.val."
+                )
+        notes: dict[str, list[str]] = {}
+        for name, split in splits.items():
+            for note in split.notes if split is not None else ():
+                notes.setdefault(note, []).append(f"data.{name}")
+        lines += [f"Note: {' and '.join(keys)}: {note}." for note, keys in notes.items()]
         if self.to_write:
             lines.append(f"The split is in {' and '.join(self.to_write)}.")
         return "\n".join(lines)
@@ -172,15 +180,11 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
         InputError: a file is missing or malformed, train and val differ in their categories, or
             the config learns masks and the files have none.
     """
-    summary = _check(data) if data.val_fraction is None else _split(data, cfg.train.output_dir)
-    if (cfg.dataloader.train.get("mapper") or {}).get("use_instance_mask"):
-        for key, split in (("data.train", summary.train), ("data.val", summary.val)):
-            if split is not None and split.boxes_without_mask:
-                raise InputError(
-                    f"{key}={split.json_file}: {split.boxes_without_mask} of {split.boxes} boxes "
-                    "have no 'segmentation', and this config learns masks: use one without, such "
-                    "as faster_rcnn."
-                )
+    masks = bool((cfg.dataloader.train.get("mapper") or {}).get("use_instance_mask"))
+    if data.val_fraction is None:
+        summary = _check(data, masks=masks)
+    else:
+        summary = _split(data, cfg.train.output_dir, masks=masks)
     nodes = [node for node in walk_nodes(cfg.model) if "num_classes" in node]
     # An interpolation follows the number it refers to; writing into it would cut the link.
     owners = [node for node in nodes if not OmegaConf.is_interpolation(node, "num_classes")]
@@ -198,7 +202,7 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
         if split is None:
             loader.dataset = L(refuse_missing_dataset)(key=key)
         else:
-            loader.dataset = _dataset_node(name, split)
+            loader.dataset = _dataset_node(name, split, masks=masks)
     if summary.val is None:
         cfg.dataloader.evaluator = None
     return summary
@@ -224,13 +228,12 @@ def _fraction(text: str) -> float:
     return value
 
 
-def _split(data: CustomData, output_dir: str) -> CustomDataSummary:
+def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSummary:
     """Divide the training data by file, into the same parts each time, and check both."""
-    whole = _check_split(data.train, data.train_images, "data.train")
+    whole = _check_split(data.train, data.train_images, "data.train", masks=masks)
     if whole is None or data.val_fraction is None:
         raise InputError("data.val_fraction needs data.train.")
-    with open(whole.json_file, encoding="utf-8-sig") as file:
-        content = json.load(file)
+    content = read_json(whole.json_file, f"data.train={whole.json_file}")
     # By a digest of the name, so that neither the order of the file nor new images matter much.
     names = {str(record["file_name"]) for record in content["images"]}
     shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
@@ -246,9 +249,14 @@ def _split(data: CustomData, output_dir: str) -> CustomDataSummary:
         for name, draft in drafts.items():
             with open(draft, "w", encoding="utf-8") as file:
                 json.dump(contents[name], file)
-        checked = _check(
-            CustomData(drafts["train"], whole.image_root, drafts["val"], whole.image_root)
-        )
+        drawn = CustomData(drafts["train"], whole.image_root, drafts["val"], whole.image_root)
+        try:
+            checked = _check(drawn, masks=masks)
+        except InputError as error:
+            text = str(error).replace(
+                f"{temporary}{os.sep}", f"{data.val_fraction} of data.train: "
+            )
+            raise InputError(text) from error
     if checked.train is None or checked.val is None:
         raise InputError("data.val_fraction needs data.train.")
     return CustomDataSummary(
@@ -266,15 +274,9 @@ def _only_files(content: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
     return {**content, "images": images, "annotations": annotations}
 
 
-def _check(data: CustomData) -> CustomDataSummary:
-    val = _check_split(data.val, data.val_images, "data.val")
-    train = _check_split(data.train, data.train_images, "data.train")
-    if val is not None and val.not_evaluable:
-        raise InputError(
-            f"data.val={val.json_file}: {val.not_evaluable} annotations have no 'area' or no "
-            "'iscrowd', which COCO evaluation reads. Add both: the area in pixels (width times "
-            "height for boxes) and iscrowd 0."
-        )
+def _check(data: CustomData, *, masks: bool) -> CustomDataSummary:
+    train = _check_split(data.train, data.train_images, "data.train", masks=masks)
+    val = _check_split(data.val, data.val_images, "data.val", masks=masks)
     if train is not None and val is not None and train.categories != val.categories:
         details = ""
         pairs = (("data.train", train, val), ("data.val", val, train))
@@ -285,25 +287,31 @@ def _check(data: CustomData) -> CustomDataSummary:
         raise InputError(
             f"The categories of data.train and data.val differ (id and name):{details}"
         )
-    if train is not None and not train.boxes:
-        raise InputError(f"data.train={train.json_file}: it has no boxes to learn from.")
+    for key, split, purpose in (("train", train, "learn from"), ("val", val, "find")):
+        if split is not None and not split.boxes:
+            others = [f"{count} {kind}" for kind, count in split.dropped.items() if count]
+            others += [f"{split.crowd} of crowds"] if split.crowd else []
+            found = f" (only {', '.join(others)})" if others else ""
+            raise InputError(f"data.{key}={split.json_file}: it has no boxes to {purpose}{found}.")
     return CustomDataSummary(train=train, val=val)
 
 
-def _check_split(json_file: str | None, image_root: str | None, key: str) -> CocoSummary | None:
+def _check_split(
+    json_file: str | None, image_root: str | None, key: str, *, masks: bool
+) -> CocoSummary | None:
     if json_file is not None:
         image_root = image_root or os.path.dirname(os.path.abspath(json_file))
-        return check_coco_json(json_file, image_root, key=key)
+        return check_coco_json(json_file, image_root, key=key, masks=masks)
     if image_root is not None:
         raise InputError(f"{key}_images is given without {key}=FILE.json.")
     return None
 
 
-def _dataset_node(name: str, summary: CocoSummary) -> DictConfig:
+def _dataset_node(name: str, summary: CocoSummary, *, masks: bool) -> DictConfig:
     # Registered here too, so that the evaluator does not depend on the loader being built first.
-    register_coco_metadata(name, summary.json_file, summary.image_root)
+    register_coco_metadata(name, summary.json_file, summary.image_root, masks=masks)
     return L(load_coco_dataset)(
-        names=name, json_file=summary.json_file, image_root=summary.image_root
+        names=name, json_file=summary.json_file, image_root=summary.image_root, masks=masks
     )
 
 
@@ -314,7 +322,7 @@ def _counts(split: CocoSummary) -> dict[str, int]:
             for id_, name in split.categories.items()
         },
         "boxes": split.boxes,
-        "boxes without area, dropped": split.boxes_without_area,
+        **{f"boxes {kind}, dropped": count for kind, count in split.dropped.items()},
         "crowd boxes, ignored": split.crowd,
         "images": split.images,
         "images without objects": split.images_without_objects,

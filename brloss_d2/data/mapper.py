@@ -1,22 +1,27 @@
 """Reading and augmentation of one image, with errors that name the file."""
 
-import os
+import copy
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.data import DatasetMapper
-from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import transform_proposals
 from detectron2.structures import BitMasks, PolygonMasks
+from detectron2.utils.file_io import PathManager
 
+from brloss_d2.data.images import check_size, read_image
 from brloss_d2.errors import InputError
 
 
 class DetectionMapper(DatasetMapper):
-    """detectron2's `DatasetMapper` with errors that name the image file.
+    """detectron2's `DatasetMapper` with the package's reader of images and errors that name a file.
 
     In training the result always has `instances` with `gt_boxes` (XYXY, pixels of the augmented
     image), `gt_classes` and, with `use_instance_mask`, `gt_masks`, possibly of length 0: an image
-    without objects is a training image like any other. Never returns None.
+    without objects is a training image like any other. Never returns None. Ground truth of semantic
+    segmentation is not read.
     """
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -25,28 +30,34 @@ class DetectionMapper(DatasetMapper):
         Raises:
             InputError: the image is missing, unreadable, or not as large as the JSON says.
         """
+        record = copy.deepcopy(dataset_dict)
+        inputs = T.AugInput(self._read(record))
+        transforms = self.augmentations(inputs)
+        height, width = inputs.image.shape[:2]
+        record["image"] = torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
+        if self.proposal_topk is not None:
+            transform_proposals(
+                record, (height, width), transforms, proposal_topk=self.proposal_topk
+            )
+        if not self.is_train:
+            record.pop("annotations", None)
+        elif "annotations" in record:
+            self._transform_annotations(record, transforms, (height, width))
+        return record
+
+    def _read(self, record: dict[str, Any]) -> np.ndarray:
+        """Return the image of a record, which gets `height` and `width` if it has none."""
+        file = record["file_name"]
         try:
-            return super().__call__(dataset_dict)
-        except Exception as error:
-            file_name = dataset_dict["file_name"]
-            if not os.path.isfile(file_name):
-                raise InputError(f"Image file missing: {file_name}") from error
-            # Pillow raises almost anything for a damaged file, ValueError included. Reading the
-            # file once more separates its faults from those of an augmentation.
-            try:
-                image = read_image(file_name, format=self.image_format)
-                check_image_size(dict(dataset_dict), image)
-            except SizeMismatchError as mismatch:
-                raise InputError(
-                    "Image and annotations disagree about the size (width, height): "
-                    f"{mismatch} An EXIF rotation of the image is applied before the comparison."
-                ) from error
-            except Exception as problem:
-                raise InputError(
-                    f"Image file unreadable: {file_name} ({type(problem).__name__}: {problem}). "
-                    "Replace it, or remove it from the annotations."
-                ) from error
-            raise
+            image = read_image(PathManager.get_local_path(file), self.image_format)
+        except InputError as error:
+            message = f"{error} Replace it, or remove it from the annotations."
+            raise InputError(message) from error
+        height, width = image.shape[:2]
+        record.setdefault("width", width)
+        record.setdefault("height", height)
+        check_size(file, (width, height), (record["width"], record["height"]))
+        return image
 
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]

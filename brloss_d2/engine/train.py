@@ -1,36 +1,42 @@
 """Training and evaluation of the model that a config describes."""
 
 import argparse
+import copy
 import logging
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from detectron2.config import instantiate
-from detectron2.engine import create_ddp_model, default_setup, hooks
+from detectron2.config import LazyConfig, instantiate
+from detectron2.engine import create_ddp_model, hooks
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
 from torch import nn
 
 from brloss_d2.checkpoint import Checkpointer
 from brloss_d2.data import write_categories
+from brloss_d2.engine.classes import check_classes
 from brloss_d2.engine.data_order import ResumableLoader
+from brloss_d2.engine.folder import reserved, set_aside
 from brloss_d2.engine.hooks.checkpoints import BestCheckpointer, EarlyStopping, Saver
 from brloss_d2.engine.hooks.ema import EMA
-from brloss_d2.engine.hooks.evaluation import EvalHook, evaluate, results_table
-from brloss_d2.engine.hooks.run_state import RunState
+from brloss_d2.engine.hooks.evaluation import EvalHook, Evaluation, results_table
+from brloss_d2.engine.hooks.run_state import RunState, describe_data
 from brloss_d2.engine.hooks.schedule import ScheduleGuard, scale_lr
 from brloss_d2.engine.hooks.signals import StopSignals
 from brloss_d2.engine.hooks.writers import History, PeriodicWriter, ProgressBar
 from brloss_d2.engine.launch import in_agreement
+from brloss_d2.engine.logs import set_up_logging
 from brloss_d2.engine.prepare import Job, can_evaluate, prepare
 from brloss_d2.engine.randomness import make_deterministic, seed_run, seeded
 from brloss_d2.engine.trainer import Trainer
+from brloss_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -48,42 +54,39 @@ def main(args: argparse.Namespace) -> None:
         NonFiniteLossError: training has diverged.
     """
     job = in_agreement(lambda: prepare(args))
-    _set_up(job, args)
-    if args.eval_only:
-
-        def load() -> nn.Module:
-            model = _build_model(job)
-            Checkpointer(model, strict=True).load(job.checkpoint)
-            return model
-
-        _report(job, evaluate(job.cfg, in_agreement(load)), job.checkpoint)
-    else:
-        _train(job)
+    with ExitStack() as stack:
+        if not args.eval_only:
+            folder = reserved(job.cfg.train.output_dir) if comm.is_main_process() else nullcontext()
+            in_agreement(lambda: stack.enter_context(folder))
+        in_agreement(lambda: _set_up(job, args))
+        if args.eval_only:
+            _evaluate(job)
+        else:
+            _train(job)
 
 
 def _set_up(job: Job, args: argparse.Namespace) -> None:
-    """Start logging, write config.yaml, and set up torch."""
-    # Without config_file detectron2 does not log that file, which the effective config repeats.
-    default_setup(job.cfg, argparse.Namespace(eval_only=args.eval_only))
-    # Warnings of recent torch about detectron2's code, which no user can fix.
-    warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
-    setup_logger(job.cfg.train.output_dir, distributed_rank=comm.get_rank(), name="brloss_d2")
-    logger.info("Command line: %s", shlex.join(sys.argv))
+    """Start logging and set up torch."""
+    rank, output_dir, seed = comm.get_rank(), job.cfg.train.output_dir, job.cfg.train.seed
+    try:
+        set_up_logging(output_dir)
+    except OSError as error:
+        raise InputError(f"train.output_dir={output_dir}: cannot write there: {error}.") from error
+    logger.debug("Command line: %s", shlex.join(sys.argv))
+    logger.debug("Environment:\n%s", collect_env_info())
+    size = comm.get_world_size()
+    logger.info("%d process%s. Details: %s/log.txt", size, "es" if size > 1 else "", output_dir)
+    seed_all_rng(None if seed < 0 else seed + rank)
+    torch.backends.cudnn.benchmark = job.cfg.train.cudnn_benchmark and not args.eval_only
     if job.cfg.train.deterministic:
         make_deterministic()
     if job.cfg.train.tf32:
         torch.set_float32_matmul_precision("high")
     if job.cfg.train.num_threads:
         torch.set_num_threads(job.cfg.train.num_threads)
-    if comm.is_main_process():
-        with open(os.path.join(job.cfg.train.output_dir, "config.yaml"), encoding="utf-8") as file:
-            logger.info("Effective config:\n%s", file.read())
     if args.resume and not args.eval_only and not job.resume:
-        logger.warning("Nothing to resume in %s: starting a new run.", job.cfg.train.output_dir)
+        logger.warning("Nothing to resume in %s: starting a new run.", output_dir)
     if job.custom_data is not None:
-        if comm.is_main_process():
-            write_categories(job.cfg.train.output_dir, job.custom_data.categories)
         logger.info("Custom dataset, %d classes:\n%s", job.custom_data.num_classes, job.custom_data)
 
 
@@ -94,22 +97,41 @@ def _build_model(job: Job) -> nn.Module:
     return model
 
 
+def _evaluate(job: Job) -> None:
+    """Evaluate a checkpoint. What belongs to a training in the folder stays as it is."""
+
+    def load() -> tuple[nn.Module, Evaluation]:
+        evaluation = Evaluation(job.cfg)
+        model = _build_model(job)
+        Checkpointer(model, strict=True).load(job.checkpoint)
+        return model, evaluation
+
+    model, evaluation = in_agreement(load)
+    _report(job, evaluation(model), job.checkpoint)
+
+
 def _train(job: Job) -> None:
     run = _build_run(job)
-    trainer = run.trainer
+    trainer, max_iter = run.trainer, job.cfg.train.max_iter
     start = in_agreement(lambda: _load(job, run))
-    max_iter = job.cfg.train.max_iter
-    if start < max_iter and not (run.early_stopping and run.early_stopping.is_over):
+    trains = start < max_iter and not (run.early_stopping and run.early_stopping.is_over)
+    if trains:
         with seeded((run.state.seed,)):  # samplers draw their seed
             loader = ResumableLoader(instantiate(job.cfg.dataloader.train), run.state.seed)
-        trainer.data_loader = run.state.track(loader)
+        trainer.data_loader = in_agreement(lambda: run.state.track(loader))
+    if can_evaluate(job.cfg):
+        # A mistake in it is better known now than after the training.
+        run.evaluation = in_agreement(lambda: Evaluation(job.cfg))
+    if comm.is_main_process():
+        _begin(job)
+    if trains or (start == max_iter and not run.is_complete()):
         # detectron2 would name a GPU on the CPU too, and not the only one that srun shows.
         devices = [torch.cuda.current_device()] if job.device.type == "cuda" else None
         trainer.model = create_ddp_model(run.model, device_ids=devices, **job.cfg.train.ddp)
         trainer.train(start, max_iter)
     else:
         logger.info("Training has finished before: %d of %d iterations.", start, max_iter)
-        if can_evaluate(job.cfg):
+        if run.evaluation:
             run.evaluate()
     if trainer.stop_reason:
         logger.info(
@@ -121,6 +143,19 @@ def _train(job: Job) -> None:
     if trainer.stop_reason and not trainer.is_finished:
         comm.synchronize()  # the launcher ends all processes as soon as one exits
         sys.exit(128 + run.signals.received)
+
+
+def _begin(job: Job) -> None:
+    """Write what describes the run, now that nothing is known to be wrong with it."""
+    folder = job.cfg.train.output_dir
+    if not job.resume:
+        set_aside(folder)
+    if job.categories is not None:
+        write_categories(folder, job.categories)
+    file_name = os.path.join(folder, "config.yaml")
+    LazyConfig.save(job.cfg, file_name)
+    with open(file_name, encoding="utf-8") as file:
+        logger.debug("Effective config, in %s:\n%s", file_name, file.read())
 
 
 @dataclass
@@ -136,21 +171,32 @@ class _Run:
     signals: StopSignals
     best: BestCheckpointer | None = None
     early_stopping: EarlyStopping | None = None
+    eval_hook: EvalHook | None = None
+    evaluation: Evaluation | None = None
     results: dict[str, Any] = field(default_factory=dict)
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate, and keep the results for the end of the run."""
         self.results.clear()
-        self.results.update(evaluate(self.job.cfg, self.model, self.ema))
+        if self.evaluation is not None:
+            self.results.update(self.evaluation(self.model, self.ema))
         return self.results
+
+    def is_complete(self) -> bool:
+        """Whether the end of a run that has trained enough was not cut off. A collective."""
+        file_name = os.path.join(self.checkpointer.save_dir, "model_final.pth")
+        has_file = comm.all_gather(os.path.isfile(file_name))[0]
+        is_evaluated = not self.eval_hook or self.eval_hook.done >= self.job.cfg.train.max_iter
+        return has_file and is_evaluated
 
 
 def _build_run(job: Job) -> _Run:
     cfg, train = job.cfg, job.cfg.train
     seed = seed_run(train.seed)
     model = _build_model(job)
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
+    optimizer_node = copy.deepcopy(cfg.optimizer)  # the config is saved without the model
+    optimizer_node.params.model = model
+    optimizer = instantiate(optimizer_node)
     scale_lr(optimizer, cfg)
     trainer = Trainer(
         model,
@@ -165,7 +211,7 @@ def _build_run(job: Job) -> _Run:
         model,
         trainer,
         Checkpointer(model, job.cfg.train.output_dir, strict=job.resume, trainer=trainer),
-        RunState(model, seed),
+        RunState(model, seed, describe_data(cfg)),
         EMA(model, train.ema.decay) if train.ema.enabled else None,
         StopSignals(),
     )
@@ -182,7 +228,9 @@ def _hooks(run: _Run) -> list[hooks.HookBase | None]:
     is_main = comm.is_main_process()
     scheduler = instantiate(cfg.lr_multiplier)
     saver = Saver(run.checkpointer, **train.checkpointer, ema=run.ema)
-    listeners = [hook for hook in (run.best, run.early_stopping, saver) if hook is not None]
+    if can_evaluate(cfg):
+        listeners = [hook for hook in (run.best, run.early_stopping, saver) if hook is not None]
+        run.eval_hook = EvalHook(train.eval_period, run.evaluate, listeners)
     return [
         hooks.IterationTimer(),
         History(),
@@ -190,12 +238,12 @@ def _hooks(run: _Run) -> list[hooks.HookBase | None]:
         hooks.LRScheduler(scheduler=scheduler),
         run.ema,
         saver,
-        EvalHook(train.eval_period, run.evaluate, listeners) if can_evaluate(cfg) else None,
+        run.eval_hook,
         run.best,
         run.early_stopping,
         run.state,
         run.signals,
-        ProgressBar(sys.stdout) if is_main and sys.stdout.isatty() else None,
+        ProgressBar() if is_main else None,
         # Last, so that it writes the metrics of the others.
         PeriodicWriter(cfg) if is_main else None,
     ]
@@ -205,8 +253,15 @@ def _load(job: Job, run: _Run) -> int:
     """Load weights, and the state of training if resuming; return the iteration to start with."""
     rest = run.checkpointer.load(job.checkpoint, None if job.resume else [])
     if not job.resume:
+        if job.checkpoint and job.categories:
+            check_classes(job.checkpoint, job.categories, must_agree=False)
         logger.info("Seed: %d", run.state.seed)
         return 0
+    changes = list(run.state.changes)
+    if 0 <= job.cfg.train.seed != run.state.seed:
+        changes.append(f"train.seed={job.cfg.train.seed} is ignored, its seed is {run.state.seed}")
+    if changes:
+        logger.warning("The run is not resumed as it began: %s.", "; ".join(changes))
     start = rest.get("iteration", -1) + 1
     logger.info(
         "Resuming %s: %d of %d iterations done, seed %d%s%s.",

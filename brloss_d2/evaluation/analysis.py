@@ -119,7 +119,7 @@ def analyze(
         raise InputError("The run has no detections: there is nothing to analyze.")
     if task == "segm" and not all("segmentation" in result for result in results):
         raise InputError("The detections have no masks: there is nothing to analyze for segm.")
-    truth = read_ground_truth(json_file)
+    truth = read_ground_truth(json_file, masks=task == "segm")
     evaluation = evaluate_detections(truth, results, task, limits=[1, 10, max_dets_per_image])
     params = evaluation.computed.params
     precisions = evaluation.eval["precision"][:, :, :, 0, -1].astype(float)

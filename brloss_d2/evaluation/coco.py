@@ -5,11 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectron2 import evaluation
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import coco_evaluation
 
 from brloss_d2.evaluation.lrp import OptimalLRP, lrp_metrics, lrp_table
 from brloss_d2.evaluation.matches import match_detections, unmatched
-from brloss_d2.evaluation.protocols import evaluate_detections, renumber_annotations
+from brloss_d2.evaluation.protocols import (
+    evaluate_detections,
+    read_ground_truth,
+    renumber_annotations,
+)
 from brloss_d2.evaluation.replace import replaced
 
 logger = logging.getLogger(__name__)
@@ -31,9 +36,17 @@ class COCOEvaluator(evaluation.COCOEvaluator):
     """
 
     def __init__(self, dataset_name: str, *args: Any, use_fast_impl: bool = True, **keywords: Any):
-        super().__init__(dataset_name, *args, use_fast_impl=False, **keywords)
         self._official = not use_fast_impl
-        renumber_annotations(self._coco_api)
+        if dataset_name in DatasetCatalog:  # detectron2 loads it for training, too
+            super().__init__(dataset_name, *args, use_fast_impl=False, **keywords)
+            renumber_annotations(self._coco_api)
+            return
+        metadata = MetadataCatalog.get(dataset_name)
+        tasks = args[0] if args else keywords.get("tasks")
+        masks = bool(tasks and "segm" in tasks) or metadata.get("masks")
+        truth = read_ground_truth(metadata.json_file, masks=masks)
+        with replaced(coco_evaluation, COCO=lambda json_file: truth):
+            super().__init__(dataset_name, *args, use_fast_impl=False, **keywords)
 
     def evaluate(self, img_ids: list[int] | None = None) -> dict[str, Any]:
         """Return task -> metric -> percent in the main process; empty elsewhere.
@@ -58,7 +71,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
             image_ids=options["img_ids"],
             official=self._official,
         )
-        logger.info("%s", found.summary)
+        logger.debug("%s", found.summary)
         return found
 
     def _derive_coco_results(

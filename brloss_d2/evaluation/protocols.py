@@ -17,6 +17,8 @@ from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from brloss_d2.data import read_coco
+from brloss_d2.errors import InputError
 from brloss_d2.evaluation.replace import numpy_with, replaced
 
 try:
@@ -153,6 +155,13 @@ def evaluate_detections(
         official: whether to insist on pycocotools or `lvis`.
     """
     records = list(results)
+    if task == "segm":
+        missing = sum("segmentation" not in record for record in api.anns.values())
+        if missing:
+            raise InputError(
+                f"{missing} of the {len(api.anns)} annotations of the ground truth have no mask, "
+                "so that masks cannot be evaluated."
+            )
     if task == "segm":  # the packages would take the area of the box for that of the mask
         records = [{key: r[key] for key in r if key != "bbox"} for r in records]
     limits = sorted(limits)  # as pycocotools does
@@ -167,14 +176,27 @@ def evaluate_detections(
     elif evaluation is None:
         evaluation = _by_pycocotools(api, records, task, limits, image_ids)
     package, protocol = evaluation.package, "LVIS" if lvis else "COCO-style"
-    logger.info("%s evaluation by %s %s: %s", protocol, package, version(package), task)
+    logger.debug("%s evaluation by %s %s: %s", protocol, package, version(package), task)
     return evaluation
 
 
-def read_ground_truth(json_file: str) -> COCO:
-    """Read a dataset in COCO format, with annotations numbered from 1."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        api = COCO(json_file)
+def read_ground_truth(json_file: str, *, masks: bool | None = None) -> COCO:
+    """Read a dataset in COCO format, with annotations numbered from 1.
+
+    Args:
+        json_file: path of the annotations.
+        masks: whether every object needs a mask, as in `read_coco`.
+
+    Raises:
+        InputError: the file is missing or has a mistake.
+    """
+    content = read_coco(json_file, masks=masks, evaluation=True)
+    api = COCO()
+    api.dataset = {
+        "images": content.images,
+        "annotations": content.annotations,
+        "categories": [{"id": id_, "name": name} for id_, name in content.categories.items()],
+    }
     renumber_annotations(api)
     return api
 

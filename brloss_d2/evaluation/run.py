@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,7 @@ class EvaluatedRun:
         json_file: path of the ground truth in COCO format.
         class_names: names of the classes, K of them.
         class_ids: category id of the JSON -> class, 0..K-1.
+        weights: fingerprint of the model that was evaluated; "" if it is unknown.
     """
 
     records: list[dict[str, Any]]
@@ -73,15 +75,21 @@ class EvaluatedRun:
     json_file: str
     class_names: list[str]
     class_ids: dict[int, int]
+    weights: str = ""
 
     @classmethod
     def load(cls, output_dir: str) -> "EvaluatedRun":
-        """Load `<output_dir>/config.yaml` and `<output_dir>/inference/coco_instances_results.json`.
+        """Load `<output_dir>/inference`: `coco_instances_results.json` and the config behind it.
+
+        Without a config there it is that of the training, `<output_dir>/config.yaml`.
 
         Raises:
             InputError: a file is missing or damaged, or the predictions belong to other images.
         """
-        path = os.path.join(output_dir, "config.yaml")
+        folder = os.path.join(output_dir, "inference")
+        path = os.path.join(folder, "config.yaml")
+        if not os.path.isfile(path):
+            path = os.path.join(output_dir, "config.yaml")
         if not os.path.isfile(path):
             raise InputError(f"{path} does not exist: expected the output folder of train_net.py.")
         try:
@@ -90,7 +98,7 @@ class EvaluatedRun:
             raise InputError(f"{path} is not valid YAML: {error}") from error
         except (OmegaConfBaseException, AttributeError) as error:
             raise InputError(f"{path} has no dataloader.test.dataset.") from error
-        results_file = os.path.join(output_dir, "inference", "coco_instances_results.json")
+        results_file = os.path.join(folder, "coco_instances_results.json")
         results = _read_results(results_file)
         name = node.names if isinstance(node.names, str) else node.names[0]
         if node.get("json_file") is None:
@@ -109,7 +117,14 @@ class EvaluatedRun:
                     f"{results_file}: predictions for {len(unknown)} {what} that dataset {name} "
                     "does not contain. Evaluate again."
                 )
-        return cls(records, results, metadata.json_file, metadata.thing_classes, class_ids)
+        weights = ""
+        with (
+            suppress(OSError, ValueError, LookupError, TypeError),
+            open(os.path.join(folder, "weights.json"), encoding="utf-8") as file,
+        ):
+            weights = str(json.load(file)["fingerprint"])
+        names = metadata.thing_classes
+        return cls(records, results, metadata.json_file, names, class_ids, weights)
 
     @property
     def category_names(self) -> dict[int, str]:
@@ -148,7 +163,7 @@ def best_f1_threshold(run: EvaluatedRun) -> float:
     """
     if not run.results:
         return _DEFAULT_THRESHOLD
-    truth = read_ground_truth(run.json_file)
+    truth = read_ground_truth(run.json_file, masks=False)
     matches = match_detections(evaluate_detections(truth, run.results, "bbox"))
     threshold = best_f1_of_matches(matches)
     return _DEFAULT_THRESHOLD if math.isnan(threshold) else threshold

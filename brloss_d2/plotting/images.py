@@ -8,14 +8,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from detectron2.data.detection_utils import read_image
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
-from brloss_d2.errors import InputError
+from brloss_d2.data import read_image
 from brloss_d2.evaluation.run import ImagePair, LabeledBoxes
 from brloss_d2.plotting.figures import new_figure, save_figure
 
@@ -43,13 +42,7 @@ def draw_comparison(
     Raises:
         InputError: an image cannot be read, or the picture cannot be written.
     """
-    images = []
-    for pair in pairs:
-        try:
-            images.append(read_image(pair.file_name, format="RGB"))
-        except OSError as error:
-            message = f"Image file missing or unreadable: {pair.file_name} ({error})."
-            raise InputError(message) from error
+    images = [read_image(pair.file_name) for pair in pairs]
     columns = min(_PAIRS_PER_ROW, len(pairs))
     figure, panels = _grid(math.ceil(len(pairs) / columns), columns, images[0].shape)
     for number, (pair, image) in enumerate(zip(pairs, images, strict=True)):

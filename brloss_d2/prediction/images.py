@@ -1,16 +1,27 @@
-"""Find image files, and read all kinds of them as RGB."""
+"""Find image files."""
 
 import glob
 import os
 from collections.abc import Iterable
 
-import numpy as np
-from PIL import Image, ImageOps
-
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import printable
 
 # Searched for in folders; a file given by its name may have any format that Pillow reads.
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jpeg",
+    ".jpg",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 
 
 def find_images(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -37,45 +48,14 @@ def find_images(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
             ]
             if not files:
                 raise InputError(
-                    f"There are no images in the folder {path} or below: expected files that end "
-                    f"with {', '.join(SUFFIXES)}."
+                    f"There are no images in the folder {printable(path)} or below: expected files "
+                    f"that end with {', '.join(SUFFIXES)}."
                 )
         elif glob.has_magic(path) and not os.path.exists(path):
             files = list(filter(os.path.isfile, glob.glob(path, recursive=True)))
             if not files:
-                raise InputError(f"No file matches the pattern {path}.")
+                raise InputError(f"No file matches the pattern {printable(path)}.")
         found += sorted(files)
     if not found:
         raise InputError("No images given: expected files, folders or patterns like 'a/*.jpg'.")
     return list(dict.fromkeys(found))
-
-
-def read_rgb(file: str) -> np.ndarray:
-    """Read an image as (H, W, 3) uint8, RGB, rotated according to its EXIF orientation.
-
-    Gray is repeated, transparency is dropped; 16 bits are scaled to 8 (65535 becomes 255).
-
-    Raises:
-        InputError: the file is missing or no image, or its pixels have an unknown range.
-    """
-    if not os.path.isfile(file):
-        raise InputError(f"Image file missing: {file}")
-    try:
-        with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode == "F" or image.mode.startswith("I"):
-                # Pillow's own conversion would clip 16 bits at 255.
-                pixels = np.asarray(image)
-                if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
-                    raise InputError(
-                        f"Image file {file}: its pixels are numbers from {pixels.min()} to "
-                        f"{pixels.max()}: expected 8 or 16 unsigned bits. Convert it first."
-                    )
-                image = Image.fromarray((pixels / 257).round().astype(np.uint8))
-            return np.array(image.convert("RGB"))
-    except InputError:
-        raise
-    except Exception as error:  # Pillow raises almost anything for a damaged file
-        raise InputError(
-            f"Image file unreadable: {file} ({type(error).__name__}: {error})."
-        ) from error

@@ -20,8 +20,8 @@ def test_there_and_back(tmp_path: Path) -> None:
         ("[" * 100_000, "not valid JSON"),
         ("[]", "has no categories: expected"),
         ({"categories": []}, "has no categories: expected"),
-        ({"categories": [{"id": "1", "name": "a"}]}, "has no categories: expected"),
-        ({"categories": [{"id": 1}]}, "has no categories: expected"),
+        ({"categories": [{"id": "x", "name": "a"}]}, "1 categories have no integer id"),
+        ({"categories": [{"id": 1}]}, "1 categories have no integer id or no name: id 1"),
     ],
 )
 def test_bad_files(tmp_path: Path, content, expected: str) -> None:

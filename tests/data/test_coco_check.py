@@ -34,16 +34,17 @@ def test_counts_what_is_there(tmp_path):
         files.annotation(11, 1, category=7, box=[5, 5, 4, -1]),
         files.annotation(12, 1, category=7, iscrowd=1),
         files.annotation(13, 1, category=7),
+        files.annotation(14, 1, category=7, box=[31, 5, 4, 4]),
     ]
-    del data["annotations"][-1]["area"]
     summary = check(tmp_path, data)
     assert summary.categories == {2: "bolt", 7: "nut"}
     assert list(summary.categories) == [2, 7]
-    assert (summary.num_classes, summary.images, summary.annotations) == (2, 4, 7)
+    assert (summary.num_classes, summary.images, summary.annotations) == (2, 4, 8)
     assert (summary.boxes, summary.objects) == (4, {2: 2, 7: 2})
-    assert (summary.boxes_without_area, summary.crowd) == (2, 1)
+    assert summary.crowd == 1
+    assert summary.dropped["without area"] == 2
+    assert summary.dropped["outside of the image"] == 1
     assert summary.images_without_objects == 1
-    assert summary.not_evaluable == 1
 
 
 def test_an_image_with_nothing_but_unusable_boxes_is_without_objects(tmp_path):
@@ -99,7 +100,7 @@ def test_not_coco(tmp_path, text, expected):
         ({**files.content(), "categories": []}, "no categories"),
         ({**files.content(), "images": []}, "no images"),
         (spoilt("categories", 0, name=None), "1 categories have no integer id or no name: id 7"),
-        (spoilt("categories", 0, id="7"), "1 categories have no integer id"),
+        (spoilt("categories", 0, id="x"), "1 categories have no integer id"),
         (spoilt("categories", 0, id=2), "1 ids of categories occur more than once: 2"),
         (spoilt("images", 0, id=None), "1 images have no integer id"),
         (spoilt("images", 0, id=2), "1 ids of images occur more than once: 2"),

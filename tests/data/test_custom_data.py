@@ -105,7 +105,7 @@ def test_table_of_counts(tmp_path, cfg):
     assert rows["boxes of bolt (id 2)"] == ["2", "1"]
     assert rows["boxes without area, dropped"] == ["0", "1"]
     assert rows["images without objects"] == ["1", "1"]
-    assert "boxes without area, which nothing can match, count as missed" in text
+    assert "1 boxes without area, which nothing can match, count as missed" in text
 
 
 def test_validation_data_alone_serve_evaluation(tmp_path, cfg):
@@ -192,15 +192,14 @@ def test_order_of_categories_does_not_matter(tmp_path, cfg):
 
 
 def test_what_evaluation_or_training_would_stumble_over(tmp_path, cfg):
-    val = files.content()
-    del val["annotations"][0]["area"], val["annotations"][1]["iscrowd"]
-    assert "2 annotations have no 'area' or no 'iscrowd'" in refused(
-        cfg, custom_data(tmp_path, val=val)
-    )
-    train = files.content()
-    for record in train["annotations"]:
-        record["bbox"] = [1, 1, 0, 0]
-    assert "no boxes to learn from" in refused(cfg, custom_data(tmp_path, train=train))
+    data = files.content()
+    for record, box in zip(data["annotations"], ([1, 1, 0, 0], [1, 90, 5, 5]), strict=True):
+        record["bbox"] = box
+    data["annotations"].append(files.annotation(9, 1, iscrowd=1))
+    text = refused(cfg, custom_data(tmp_path, train=data))
+    assert "no boxes to learn from (only 1 without area, 1 outside of the image, 1 of c" in text
+    data["annotations"] = []
+    assert refused(cfg, custom_data(tmp_path, val=data)).endswith("it has no boxes to find.")
 
 
 def test_a_model_without_classes_is_refused(tmp_path, cfg):

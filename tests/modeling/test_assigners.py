@@ -21,7 +21,7 @@ from brloss_d2.modeling.one_stage.assigners import (
 )
 from brloss_d2.modeling.one_stage.assigners.atss import _threshold
 from brloss_d2.modeling.one_stage.assigners.gaussian_mixture import split_in_two
-from brloss_d2.modeling.one_stage.assigners.paa import _below_the_peak
+from brloss_d2.modeling.one_stage.assigners.paa import _split
 
 BOXES = [[61, 49, 143, 171], [10, 20, 33, 41], [100, 90, 250, 240]]
 STRIDES = (8, 16, 32, 64, 128)
@@ -202,18 +202,15 @@ SPLITS = [
 class TestPAA:
     @pytest.mark.parametrize(("scores", "count"), SPLITS)
     def test_split_of_one(self, scores, count):
-        values = torch.tensor([scores])
-        chosen = _below_the_peak(values, torch.ones_like(values, dtype=torch.bool))
-        assert chosen.tolist() == [[i < count for i in range(len(scores))]]
+        chosen = _split(torch.tensor(scores), torch.zeros(len(scores), dtype=torch.long), 1)
+        assert chosen.tolist() == [i < count for i in range(len(scores))]
 
     def test_split_of_many_at_once(self):
-        width = max(len(scores) for scores, _ in SPLITS)
-        values, valid = torch.zeros(len(SPLITS), width), torch.zeros(len(SPLITS), width).bool()
-        for row, (scores, _) in enumerate(SPLITS):
-            values[row, : len(scores)] = torch.tensor(scores)
-            valid[row, : len(scores)] = True
-        chosen = _below_the_peak(values, valid)
-        assert chosen.sum(1).tolist() == [count for _, count in SPLITS]
+        losses = torch.tensor([loss for scores, _ in SPLITS for loss in scores])
+        sizes = [len(scores) for scores, _ in SPLITS]
+        owners = torch.arange(len(SPLITS)).repeat_interleave(torch.tensor(sizes))
+        chosen = _split(losses, owners, len(SPLITS)).split(sizes)
+        assert [int(part.sum()) for part in chosen] == [count for _, count in SPLITS]
 
     def test_lower_component_and_peak(self):
         values = torch.tensor([SPLITS[0][0]])

@@ -121,7 +121,9 @@ def test_region_assignment(golden, model):
     for stage in stages(golden, model):
         stored = regions(golden, stage)
         proposals = [image[~image.is_gt] for image in stored]
-        found = model.roi_heads._label_and_sample(proposals, ground_truth(golden), stage.matcher)
+        found = model.roi_heads.label_and_sample_proposals(
+            proposals, ground_truth(golden), stage.matcher
+        )
         for labeled, image in zip(found, stored, strict=True):
             assert torch.equal(labeled.proposal_boxes.tensor, image.proposal_boxes.tensor)
             assert torch.equal(labeled.gt_classes, image.gt_classes)

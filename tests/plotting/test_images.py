@@ -65,8 +65,8 @@ def test_crowded_empty_and_differently_sized_images(tmp_path):
     [
         ("a.png", "out.xyz", r"out\.xyz: expected a name that ends in \.png"),
         ("a.png", "a.png/out.png", "Cannot write"),
-        ("b.png", "out.png", r"missing or unreadable: .*b\.png"),
-        ("text.png", "out.png", r"missing or unreadable: .*text\.png"),
+        ("b.png", "out.png", r"Image file missing: .*b\.png"),
+        ("text.png", "out.png", r"Image file unreadable: .*text\.png"),
     ],
 )
 def test_failures_are_input_errors_and_leave_no_file(tmp_path, file, out, expected):

@@ -85,7 +85,13 @@ def _place_shapes(rng: np.random.Generator, height: int, width: int) -> list[Sha
     # Each candidate has one try: crowded images end up with fewer shapes.
     for _ in range(rng.integers(1, _MAX_SHAPES + 1)):
         candidate = _random_shape(rng, height, width)
-        if all(_overlap(candidate.box, other.box) < _MAX_OVERLAP for other in shapes):
+        a = candidate.box
+        for b in (other.box for other in shapes):
+            sides = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).clip(min=0)
+            smaller = min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod())
+            if sides.prod() / smaller >= _MAX_OVERLAP:
+                break
+        else:
             shapes.append(candidate)
     return shapes
 
@@ -106,12 +112,6 @@ def _random_shape(rng: np.random.Generator, height: int, width: int) -> Shape:
     polygon = rotation @ (radius * np.stack([np.cos(angles), np.sin(angles)]))
     low, high = -polygon.min(axis=1), np.array([width, height]) - polygon.max(axis=1)
     return Shape(label, (polygon.T + rng.uniform(low, high)).round(2))
-
-
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the intersection of two XYXY boxes as a fraction of the smaller one."""
-    sides = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).clip(min=0)
-    return float(sides.prod() / min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
 
 
 def _smooth_noise(

@@ -64,6 +64,9 @@ class Saver(HookBase):
             if name not in self._names:
                 self._names = [name]
                 self._save()
+        elif self.trainer.start_iter >= self.trainer.max_iter:  # the end of the run was cut off
+            self._names = ["model_final"]
+            self._save()
 
     def _save(self) -> None:
         # At most the last iteration: the trainer counts on after it.

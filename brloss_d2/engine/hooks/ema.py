@@ -10,6 +10,9 @@ from detectron2.engine import HookBase
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from brloss_d2.checkpoint import find_non_finite
+from brloss_d2.errors import InputError
+
 
 class EMA(HookBase):
     """Average of the weights after every step: `average = decay * average + (1 - decay) * weight`.
@@ -65,10 +68,16 @@ class EMA(HookBase):
         return {"updates": self.updates, "weights": self.weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        current = self._current()
+        broken = find_non_finite(state["weights"], except_for=find_non_finite(current))
+        if broken:
+            raise InputError(
+                f"The averaged weights of the checkpoint are NaN or infinite ({broken[0]}): resume "
+                "from an earlier one."
+            )
         self.updates = state["updates"]
         self.weights = {
-            name: state["weights"][name].to(value, copy=True)
-            for name, value in self._current().items()
+            name: state["weights"][name].to(value, copy=True) for name, value in current.items()
         }
 
     @torch.no_grad()

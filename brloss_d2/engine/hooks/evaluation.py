@@ -1,12 +1,13 @@
 """Evaluation during and after training, and the table of its results."""
 
 import copy
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from detectron2.config import instantiate
+from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import hooks
 from detectron2.evaluation import inference_on_dataset
 from detectron2.evaluation.testing import flatten_results_dict
@@ -15,7 +16,9 @@ from omegaconf import DictConfig
 from tabulate import tabulate
 from torch import nn
 
+from brloss_d2.checkpoint import fingerprint
 from brloss_d2.engine.hooks.ema import EMA
+from brloss_d2.engine.logs import progress_bar
 from brloss_d2.engine.randomness import preserved_rng
 
 logger = logging.getLogger(__name__)
@@ -39,6 +42,9 @@ class EvalHook(hooks.EvalHook):
         eval_period: iterations between evaluations; 0 for only one, after the last iteration.
         eval_function: function that returns task -> metric -> number, at least in the main process.
         listeners: hooks to tell, in this order, in every process.
+
+    Attributes:
+        done: iterations trained before the latest evaluation; 0 for none so far.
     """
 
     def __init__(
@@ -49,12 +55,13 @@ class EvalHook(hooks.EvalHook):
     ):
         super().__init__(eval_period, eval_function)
         self.listeners = listeners
-        self._done: int | None = None  # iterations trained before the latest evaluation
+        self._loaded = False
+        self.done = 0
 
     def before_train(self) -> None:
         start = self.trainer.start_iter
-        due = self._period > 0 and start > 0 and start % self._period == 0
-        if due and self._done is not None and self._done < start:
+        due = self._period > 0 and 0 < start < self.trainer.max_iter and start % self._period == 0
+        if due and self._loaded and self.done < start:
             logger.info("Evaluating after iteration %d, which was interrupted before.", start - 1)
             self.trainer.storage.iter = start - 1
             self._do_eval()
@@ -65,54 +72,84 @@ class EvalHook(hooks.EvalHook):
             super().after_train()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"done": self._done or 0}
+        return {"done": self.done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._done = state["done"]
+        self.done, self._loaded = state["done"], True
 
     def _do_eval(self) -> None:
         with preserved_rng():
             results = self._func()
         metrics = comm.all_gather(flatten_results_dict(results))[0]  # the others have none
         self.trainer.storage.put_scalars(**metrics, smoothing_hint=False)
-        self._done = self.trainer.storage.iter
+        self.done = self.trainer.storage.iter
         if self.trainer.iter < self.trainer.max_iter:
-            self._done += 1
+            self.done += 1
         for listener in self.listeners:
-            listener.after_evaluation(metrics, self._done - 1)
+            listener.after_evaluation(metrics, self.done - 1)
 
 
-def evaluate(cfg: DictConfig, model: nn.Module, ema: EMA | None = None) -> dict[str, Any]:
-    """Run a model over `dataloader.test` and return the results of `dataloader.evaluator`.
+class Evaluation:
+    """Evaluation of models by `dataloader.test` and `dataloader.evaluator`.
+
+    The loader is built once. So is an evaluator, only to find its mistakes: each evaluation has its
+    own, since the ground truth of a large dataset would take memory during training.
 
     Args:
         cfg: effective config.
-        model: model to evaluate.
-        ema: averaged weights of the model, evaluated as task "ema"; None for none.
-
-    Returns:
-        Task -> metric -> number, in percent for AP; empty except in the main process.
     """
-    evaluator = cfg.dataloader.evaluator
-    results = _evaluate(cfg, model, evaluator)
-    if ema is not None:
-        if evaluator.get("output_dir"):  # keeps the files of the other weights
-            evaluator = copy.deepcopy(evaluator)
-            evaluator.output_dir = os.path.join(evaluator.output_dir, "ema")
-        with ema.applied():
-            averaged = _evaluate(cfg, model, evaluator)
-        results.update({"ema": averaged} if averaged else {})
-    return results
 
+    def __init__(self, cfg: DictConfig):
+        self.cfg = cfg
+        with preserved_rng():
+            self.loader = instantiate(cfg.dataloader.test)  # sets the metadata of the dataset
+            instantiate(cfg.dataloader.evaluator)
 
-def _evaluate(cfg: DictConfig, model: nn.Module, evaluator: DictConfig) -> dict[str, Any]:
-    loader = instantiate(cfg.dataloader.test)  # before the evaluator, which reads its metadata
-    return inference_on_dataset(model, loader, instantiate(evaluator))
+    def __call__(self, model: nn.Module, ema: EMA | None = None) -> dict[str, Any]:
+        """Run a model over the images and return the results.
+
+        Args:
+            model: model to evaluate.
+            ema: averaged weights of the model, evaluated as task "ema"; None for none.
+
+        Returns:
+            Task -> metric -> number, in percent for AP; empty except in the main process.
+        """
+        evaluator = self.cfg.dataloader.evaluator
+        results = self._run(model, evaluator)
+        if ema is not None:
+            if evaluator.get("output_dir"):  # keeps the files of the other weights
+                evaluator = copy.deepcopy(evaluator)
+                evaluator.output_dir = os.path.join(evaluator.output_dir, "ema")
+            with ema.applied():
+                averaged = self._run(model, evaluator)
+            results.update({"ema": averaged} if averaged else {})
+        return results
+
+    def _run(self, model: nn.Module, evaluator: DictConfig) -> dict[str, Any]:
+        # What is evaluated need not be the run whose folder this is, nor its last weights.
+        folder = comm.is_main_process() and evaluator.get("output_dir")
+        if folder:
+            os.makedirs(folder, exist_ok=True)
+            LazyConfig.save(self.cfg, os.path.join(folder, "config.yaml"))
+            weights_file = os.path.join(folder, "weights.json")
+            with open(weights_file, "w", encoding="utf-8"):
+                pass  # empty until the results are those of the weights
+        with progress_bar(len(self.loader), "evaluation", leave=False) as bar:
+            callbacks = {"after_inference": bar.update}
+            results = inference_on_dataset(model, self.loader, instantiate(evaluator), callbacks)
+        if folder:
+            with open(weights_file, "w", encoding="utf-8") as file:
+                json.dump({"fingerprint": fingerprint(model.state_dict())}, file)
+        return results
 
 
 def results_table(results: Mapping[str, Any]) -> str:
-    """Return a table with one row per task, without the metrics of single classes."""
-    return tabulate(list(_rows(results)), headers="keys", floatfmt=".2f", missingval="-")
+    """Return a table with a column per task, without the metrics of single classes."""
+    tasks = list(_rows(results))
+    names = dict.fromkeys(name for task in tasks for name in task if name)
+    rows = [[name, *(task.get(name) for task in tasks)] for name in names]
+    return tabulate(rows, ["", *(task[""] for task in tasks)], floatfmt=".2f", missingval="-")
 
 
 def _rows(results: Mapping[str, Any], prefix: str = "") -> Iterator[dict[str, Any]]:

@@ -110,4 +110,4 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
             refined.append(Instances(before.image_size, proposal_boxes=clipped))
         if not self.training or targets is None:
             return refined
-        return self._label_and_sample(refined, targets, self.proposal_matchers[stage + 1])
+        return self.label_and_sample_proposals(refined, targets, self.proposal_matchers[stage + 1])

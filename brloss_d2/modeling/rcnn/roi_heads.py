@@ -76,7 +76,10 @@ class CriterionROIHeads(StandardROIHeads):
 
     @torch.no_grad()
     def label_and_sample_proposals(
-        self, proposals: list[Instances], targets: list[Instances]
+        self,
+        proposals: list[Instances],
+        targets: list[Instances],
+        matcher: Matcher | None = None,
     ) -> list[Instances]:
         """Choose the regions to train on, with their targets.
 
@@ -84,6 +87,7 @@ class CriterionROIHeads(StandardROIHeads):
             proposals: proposals per image, with `proposal_boxes`.
             targets: objects per image, with `gt_boxes`, `gt_classes` and other fields that the
                 heads need.
+            matcher: rule that turns IoU into labels; None is `proposal_matcher`.
 
         Returns:
             Regions per image with `proposal_boxes`, `gt_classes` (K is background), `is_gt`
@@ -91,31 +95,28 @@ class CriterionROIHeads(StandardROIHeads):
             other `gt_*` fields of the matched objects. Added boxes come first, then foreground,
             then background.
         """
-        return self._label_and_sample(proposals, targets, self.proposal_matcher)
-
-    def _label_and_sample(
-        self, proposals: list[Instances], targets: list[Instances], matcher: Matcher
-    ) -> list[Instances]:
-        pairs = zip(proposals, targets, strict=True)
-        return [self._label_image(p.proposal_boxes, t, matcher) for p, t in pairs]
-
-    def _label_image(self, boxes: Boxes, targets: Instances, matcher: Matcher) -> Instances:
-        matches, labels = matcher(pairwise_iou(targets.gt_boxes, boxes))
-        added = len(targets) if self.proposal_append_gt else 0
-        if added:
-            boxes = Boxes.cat([targets.gt_boxes, boxes])
-            matches = torch.cat([torch.arange(added, device=matches.device), matches])
-            labels = torch.cat([labels.new_ones(added), labels])
-        rows, classes = self._sample_proposals(matches, labels, targets.gt_classes)
-        regions = Instances(
-            targets.image_size, proposal_boxes=boxes[rows], gt_classes=classes, is_gt=rows < added
-        )
-        if len(targets):
-            for name, value in targets.get_fields().items():
-                if name.startswith("gt_") and not regions.has(name):
-                    chosen = matches[rows]
-                    masks = name == "gt_masks"
-                    regions.set(name, IndexedMasks(value, chosen) if masks else value[chosen])
+        matcher = matcher or self.proposal_matcher
+        regions = []
+        for proposal, target in zip(proposals, targets, strict=True):
+            boxes = proposal.proposal_boxes
+            matches, labels = matcher(pairwise_iou(target.gt_boxes, boxes))
+            added = len(target) if self.proposal_append_gt else 0
+            if added:
+                boxes = Boxes.cat([target.gt_boxes, boxes])
+                matches = torch.cat([torch.arange(added, device=matches.device), matches])
+                labels = torch.cat([labels.new_ones(added), labels])
+            rows, classes = self._sample_proposals(matches, labels, target.gt_classes)
+            chosen = Instances(
+                target.image_size,
+                proposal_boxes=boxes[rows],
+                gt_classes=classes,
+                is_gt=rows < added,
+            )
+            for name, value in target.get_fields().items() if len(target) else ():
+                if name.startswith("gt_") and not chosen.has(name):
+                    own = matches[rows]
+                    chosen.set(name, IndexedMasks(value, own) if name == "gt_masks" else value[own])
+            regions.append(chosen)
         return regions
 
     def _sample_proposals(

@@ -103,26 +103,25 @@ class CriterionRPN(RPN):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Label all anchors of every image; shapes as in detectron2's method."""
         every = Boxes.cat(anchors)
-        pairs = [self._label_image(every, x.gt_boxes, x.image_size) for x in gt_instances]
-        return [labels for labels, _ in pairs], [boxes for _, boxes in pairs]
-
-    def _label_image(
-        self, anchors: Boxes, gt_boxes: Boxes, image_size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        kept = inside_padded_image(anchors.get_centers(), image_size, self.padding_divisor)
-        if self.anchor_boundary_thresh >= 0:
-            kept &= anchors.inside_box(image_size, self.anchor_boundary_thresh)
-        kept = kept.nonzero().squeeze(1)
-        iou = retry_if_cuda_oom(pairwise_iou)(gt_boxes, anchors[kept])
-        matches, match_labels = retry_if_cuda_oom(self.anchor_matcher)(iou)
-        labels = torch.full((len(anchors),), -1, dtype=torch.int8, device=anchors.device)
-        labels[kept] = match_labels.to(labels.device)
-        matched = torch.zeros_like(anchors.tensor)
-        if len(gt_boxes):
-            matched[kept] = gt_boxes.tensor[matches.to(labels.device)]
-        if self.batch_size_per_image is not None:
-            labels = self._subsample_labels(labels)
-        return labels, matched
+        all_labels, all_boxes = [], []
+        for objects in gt_instances:
+            size, gt_boxes = objects.image_size, objects.gt_boxes
+            kept = inside_padded_image(every.get_centers(), size, self.padding_divisor)
+            if self.anchor_boundary_thresh >= 0:
+                kept &= every.inside_box(size, self.anchor_boundary_thresh)
+            kept = kept.nonzero().squeeze(1)
+            iou = retry_if_cuda_oom(pairwise_iou)(gt_boxes, every[kept])
+            matches, match_labels = retry_if_cuda_oom(self.anchor_matcher)(iou)
+            labels = torch.full((len(every),), -1, dtype=torch.int8, device=every.device)
+            labels[kept] = match_labels.to(labels.device)
+            boxes = torch.zeros_like(every.tensor)
+            if len(gt_boxes):
+                boxes[kept] = gt_boxes.tensor[matches.to(labels.device)]
+            if self.batch_size_per_image is not None:
+                labels = self._subsample_labels(labels)
+            all_labels.append(labels)
+            all_boxes.append(boxes)
+        return all_labels, all_boxes
 
     def losses(
         self,

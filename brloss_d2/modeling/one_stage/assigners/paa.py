@@ -105,16 +105,12 @@ def _split(losses: Tensor, owners: Tensor, num_objects: int) -> Tensor:
     table = losses.new_zeros(valid.shape)
     table[owners[order], place] = losses[order]
     kept = (counts >= 2).nonzero().squeeze(1)
+    # Entries of the lower component up to its likeliest one.
+    lower, likelihood = split_in_two(table[kept], valid[kept])
+    lower &= valid[kept]
+    peak = likelihood.masked_fill(~lower, -torch.inf).argmax(1)
     chosen = torch.zeros_like(valid)
-    chosen[kept] = _below_the_peak(table[kept], valid[kept])
+    chosen[kept] = lower & (torch.arange(table.shape[1], device=losses.device) <= peak[:, None])
     positive = torch.zeros_like(owners, dtype=torch.bool)
     positive[order] = chosen[owners[order], place]
     return positive
-
-
-def _below_the_peak(losses: Tensor, valid: Tensor) -> Tensor:
-    """(G, n) bool: entries of the lower component up to its likeliest one; rows ascend."""
-    lower, likelihood = split_in_two(losses, valid)
-    lower = lower & valid
-    peak = likelihood.masked_fill(~lower, -torch.inf).argmax(1)
-    return lower & (torch.arange(losses.shape[1], device=losses.device) <= peak[:, None])

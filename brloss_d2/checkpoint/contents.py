@@ -1,0 +1,121 @@
+"""Find the weights in the dictionary of a checkpoint, and check that they are usable."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brloss_d2.errors import InputError
+from brloss_d2.utils.text import first_few
+
+# Keys of the weights in files of this package, mmdetection, Lightning, pycls, timm, DeepSpeed, ...
+_KEYS = (
+    *("model", "state_dict", "model_state_dict", "model_state", "state_dict_ema", "model_ema"),
+    *("ema_state_dict", "ema", "module", "net", "network", "weights", "params"),
+)
+_MAX_DEPTH = 3  # of such keys; a pickled dictionary may contain itself
+# Beginnings of the names of mmdetection's weights.
+_MMDETECTION = ("bbox_head.", "roi_head.", "rpn_head.", "neck.", "backbone.layer1.")
+
+
+def find_weights(content: Mapping[Any, Any], depth: int = _MAX_DEPTH) -> dict[str, Any]:
+    """Return the tensors and arrays of a checkpoint by name; empty if there are none.
+
+    Args:
+        content: dictionary of the file: weights by name, or one of `_KEYS` with such a dictionary.
+        depth: number of keys that may be nested.
+    """
+    for inner in map(content.get, _KEYS if depth else ()):
+        if isinstance(inner, Mapping) and (found := find_weights(inner, depth - 1)):
+            return found
+    return {
+        name: value
+        for name, value in content.items()
+        if isinstance(name, str)
+        and (
+            isinstance(value, Tensor)
+            or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub")
+        )
+    }
+
+
+def without_wrapper(weights: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Drop what wrappers (DDP, `torch.compile`, Lightning) put in front of all names.
+
+    Args:
+        weights: weights by name.
+        known: names to find; if none is found without the wrappers either, nothing is dropped.
+    """
+    names = {name: name for name in weights}
+    while names and not names.keys() & known:
+        wrapper = next(iter(names)).partition(".")[0] + "."
+        if not all(name.startswith(wrapper) for name in names):
+            return dict(weights)
+        names = {name.removeprefix(wrapper): full for name, full in names.items()}
+    return {name: weights[full] for name, full in names.items()}
+
+
+def unusable(weights: Mapping[str, Any], model: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return what is wrong with weights, by name.
+
+    Args:
+        weights: weights by name.
+        model: state dict of the model that takes them; names and shapes that differ from it are
+            no matter of this function.
+    """
+    problems = {}
+    for name in weights.keys() & model.keys():
+        weight, wanted = torch.as_tensor(weights[name]), model[name]
+        is_float = weight.is_floating_point()
+        same_shape = weight.shape == wanted.shape
+        if weight.is_meta:
+            problem = "has no values (meta device)"
+        elif weight.layout is not torch.strided or weight.is_quantized:
+            problem = "is sparse or quantized"
+        elif weight.is_complex() or (wanted.is_floating_point() and not is_float):
+            problem = f"has {weight.dtype} instead of {wanted.dtype}".replace("torch.", "")
+        elif is_float and same_shape and wanted.isfinite().all() and not weight.isfinite().all():
+            problem = "has NaN or infinite values"  # which the model's own, a mask, may have
+        else:
+            continue
+        problems[name] = problem
+    return {name: problems[name] for name in weights if name in problems}
+
+
+def of_another_model(
+    file: str, weights: Collection[str], parameters: Collection[str], lost: Sequence[str]
+) -> InputError:
+    """Return the error for a checkpoint that lacks parameters of the model.
+
+    Args:
+        file: path of the checkpoint.
+        weights: names of its weights.
+        parameters: names of the parameters of the model.
+        lost: names of those that are absent from the file or of another shape.
+    """
+    if any(name.startswith(_MMDETECTION) for name in weights):
+        return InputError(
+            f"{file} is a checkpoint of mmdetection. Convert it first: brloss-convert {file} "
+            "NEW_FILE, or python tools/convert_checkpoint.py in a clone."
+        )
+    names = ""
+    if not set(weights) & set(parameters):
+        theirs, ours = (first_few(sorted(n), count=2) for n in (weights, parameters))
+        names = f"; its weights are named {theirs}, those of the model {ours}"
+    return InputError(
+        f"The checkpoint is of another model: {len(lost)} of {len(parameters)} parameters are "
+        f"absent or of another shape in {file}, first {lost[0]}{names}. Use the config of its run "
+        "(config.yaml next to it)."
+    )
+
+
+def no_weights(file: str, content: Mapping[Any, Any]) -> InputError:
+    """Return the error for a checkpoint without weights."""
+    if {"state", "param_groups"} <= content.keys() or {"optimizer"} & content.keys():
+        what = "the state of an optimizer, but no weights"
+    else:
+        keys = first_few([f"{key} ({type(value).__name__})" for key, value in content.items()])
+        what = f"no weights, but {keys or 'nothing'}"
+    return InputError(f"Cannot read checkpoint {file}: it holds {what}.")

@@ -1,0 +1,250 @@
+"""A look at every image file of a dataset before training, and what there is to note about them."""
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import NamedTuple
+
+import PIL
+from PIL import Image
+from tqdm import tqdm
+
+from brloss_d2.data.images import (
+    check_side_ratio,
+    check_size,
+    opened_image,
+    read_image,
+    upright_8_bit,
+)
+from brloss_d2.errors import InputError
+from brloss_d2.utils.files import replacing
+
+_NAMED = 5  # number of files that a message names
+_THREADS = min(8, os.cpu_count() or 1)
+_CACHED = 1000  # number of files from which on what was seen of them is kept
+_SAMPLE = 16  # number of files that are decoded for a note
+_DARK = 63  # of 255: 14 of 16 bits
+_EXIF_ORIENTATION = 0x0112
+
+
+class ImageFacts(NamedTuple):
+    """What is known of an image file that can be read.
+
+    Attributes:
+        bytes: size of the file.
+        modified: time of its last modification, in nanoseconds.
+        width: width of the upright image, in pixels.
+        height: height of the upright image, in pixels.
+        turned: whether an EXIF tag turns or mirrors the image without changing its size.
+        deep: whether it has 16 bits per channel.
+        alpha: whether it has transparency.
+        frames: whether it has several frames or pages.
+    """
+
+    bytes: int
+    modified: int
+    width: int
+    height: int
+    turned: bool
+    deep: bool
+    alpha: bool
+    frames: bool
+
+
+def look_at_images(
+    sizes: Mapping[str, tuple[int, int]], *, key: str = "data.train"
+) -> dict[str, ImageFacts]:
+    """Read all images through, fast: JPEG at an eighth of its size, PNG by its checksums.
+
+    What was seen of large sets is kept in `~/.cache/brloss_d2` (`XDG_CACHE_HOME`), so that files
+    which have not changed since are not read again. A bar shows the progress.
+
+    Args:
+        sizes: path -> width and height in the annotations, in pixels.
+        key: command-line key of the annotations, for messages.
+
+    Returns:
+        Facts of each file.
+
+    Raises:
+        InputError: files are missing, damaged, not as large as the JSON says, or of a kind that
+            the package does not read; the message names the first ones.
+    """
+    known = _read_cache(sizes)
+    facts: dict[str, ImageFacts] = {}
+    errors = []
+    files = list(sizes)
+    chunks = [files[i : i + 32] for i in range(0, len(files), 32)]
+    pool = ThreadPoolExecutor(_THREADS)
+    bar = tqdm(total=len(files), desc=f"Images of {key}", delay=2, leave=False, disable=None)
+    try:
+        with bar:
+            for seen in pool.map(lambda chunk: [_look(f, sizes[f], known) for f in chunk], chunks):
+                for file, fact in seen:
+                    if isinstance(fact, ImageFacts):
+                        facts[file] = fact
+                    else:
+                        errors.append(fact)
+                bar.update(len(seen))
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
+    if any(known.get(file) != fact for file, fact in facts.items()):
+        _write_cache({**known, **facts})
+    if errors:
+        first = "".join(f"\n  {error}" for error in errors[:_NAMED])
+        more = f"\n  and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
+        raise InputError(
+            f"{len(errors)} of the {len(files)} images of {key} cannot be used:{first}{more}\n"
+            "Replace them, or remove them from the annotations (train.check_images=false looks at "
+            "none of them before they are needed)."
+        )
+    return facts
+
+
+def image_notes(facts: Mapping[str, ImageFacts]) -> list[str]:
+    """Return sentences about what is unusual about images that can be read.
+
+    Args:
+        facts: path -> facts of the file.
+    """
+    having = {
+        name: [file for file, fact in facts.items() if getattr(fact, name)]
+        for name in ("turned", "deep", "alpha", "frames")
+    }
+    if not any(_is_transparent(file) for file in having["alpha"][:_SAMPLE]):
+        having["alpha"] = []
+    if any(read_image(file).max() > _DARK for file in having["deep"][:_SAMPLE]):
+        having["deep"] = []
+    texts = {
+        "turned": "turned by an EXIF tag: boxes have to fit what viewers show",
+        "deep": "nearly black: 16 bits, of which they use less than 14; scale them up",
+        "alpha": "transparent in parts: the colors that viewers hide are seen",
+        "frames": "stacks of frames or pages: the first is read",
+    }
+    return [
+        f"{len(having[name])} of {len(facts)} images are {text}"
+        for name, text in texts.items()
+        if having[name]
+    ]
+
+
+def same_content(one: Mapping[str, ImageFacts], other: Mapping[str, ImageFacts]) -> list[str]:
+    """Return the files of `one` that are also in `other`, by path or by content.
+
+    Args:
+        one: path -> facts of the file.
+        other: path -> facts of the file.
+    """
+    by_size = defaultdict(list)
+    for file, fact in other.items():
+        by_size[fact.bytes].append(file)
+    digests = {
+        digest
+        for size in {fact.bytes for fact in one.values()}
+        for digest in map(_digest, by_size.get(size, ()))
+    }
+    return [
+        file
+        for file, fact in one.items()
+        if file in other or (fact.bytes in by_size and _digest(file) in digests)
+    ]
+
+
+def _look(
+    file: str, expected: tuple[int, int], known: Mapping[str, ImageFacts]
+) -> tuple[str, ImageFacts | str]:
+    """Return the facts of a file, or what is wrong with it."""
+    try:
+        facts = known.get(file)
+        if facts is None or facts[:2] != _stamp(file):
+            with opened_image(file) as image:
+                facts = _read_through(image, *_stamp(file))
+        if facts[2:4] != expected:
+            # The reader alone sees an EXIF tag that stands behind the pixels.
+            height, width = read_image(file).shape[:2]
+            check_size(file, (width, height), expected)
+    except InputError as error:
+        return file, str(error)
+    return file, facts
+
+
+def _stamp(file: str) -> tuple[int, int]:
+    """Return size and time of a file, which tell whether it has changed."""
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):
+        return -1, -1  # opening it says what is wrong
+    return status.st_size, status.st_mtime_ns
+
+
+def _read_through(image: Image.Image, size: int, modified: int) -> ImageFacts:
+    """Look for damage; return the facts of an image in a file of this size and time."""
+    check_side_ratio(image.filename, image.size)  # type: ignore[attr-defined]
+    orientation = 1
+    with suppress(Exception):  # garbage means no orientation, as for the reader
+        # Not the method of PNG, which decodes the image.
+        orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
+    deep = ";16" in image.mode + str(getattr(image, "tile", ""))
+    alpha = image.has_transparency_data
+    # Photos with a second picture for depth or brightness are MPO.
+    frames = getattr(image, "is_animated", False) and image.format != "MPO"
+    width, height = image.size
+    if image.format in ("JPEG", "MPO"):
+        image.draft(None, (max(width // 8, 1), max(height // 8, 1)))  # type: ignore[arg-type]
+        image.load()
+    elif image.format == "PNG":
+        image.verify()
+    else:
+        width, height = upright_8_bit(image).convert("RGB").size
+    if image.format in ("JPEG", "MPO", "PNG") and orientation in range(5, 9):
+        width, height = height, width
+    turned = orientation in range(2, 5) or (orientation in range(5, 9) and width == height)
+    return ImageFacts(size, modified, width, height, turned, deep, alpha, frames)
+
+
+def _is_transparent(file: str) -> bool:
+    with opened_image(file) as image:
+        return image.convert("RGBA").getchannel("A").getextrema()[0] < 255  # type: ignore[operator]
+
+
+def _digest(file: str) -> bytes:
+    """Return a hash of both ends of a file, which tells images of one size apart."""
+    with open(file, "rb") as opened:
+        content = opened.read(1 << 16)
+        opened.seek(max(len(content), os.path.getsize(file) - (1 << 16)))
+        return hashlib.sha256(content + opened.read()).digest()
+
+
+def _cache_file(files: Iterable[str]) -> str | None:
+    """Return the file in which what was seen of images is kept; None for a small set."""
+    files = list(files)
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if len(files) < _CACHED or not os.path.isabs(home):
+        return None
+    folder = hashlib.sha256(os.fsencode(os.path.commonpath(files))).hexdigest()[:16]
+    return os.path.join(home, "brloss_d2", f"images-{PIL.__version__}-{folder}.json")
+
+
+def _read_cache(files: Iterable[str]) -> dict[str, ImageFacts]:
+    """Return what was seen of images before; a cache that cannot be read is as good as none."""
+    cache_file = _cache_file(files)
+    if cache_file is not None and os.path.exists(cache_file):
+        with (
+            suppress(OSError, ValueError, TypeError, AttributeError),
+            open(cache_file, encoding="ascii") as file,
+        ):
+            return {name: ImageFacts(*facts) for name, facts in json.load(file).items()}
+    return {}
+
+
+def _write_cache(facts: Mapping[str, ImageFacts]) -> None:
+    cache_file = _cache_file(facts)
+    if cache_file is not None:
+        with suppress(OSError):
+            os.makedirs(os.path.dirname(cache_file), exist_ok=True)
+            with replacing(cache_file) as temporary, open(temporary, "w", encoding="ascii") as file:
+                json.dump(facts, file)

@@ -1,0 +1,125 @@
+"""Masks of COCO files, checked before C code reads them.
+
+pycocotools trusts its input: runs that do not add up to the image make it write beyond its memory,
+and a polygon of two points is a box to it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_util
+
+_MOST_PIXELS = 2**32  # pycocotools counts them in 32 bits
+_CODE_BITS = 5  # of a run in each character of compressed RLE
+_LONGEST_CODE = 7  # characters of a run below 2^32
+
+
+class MaskError(ValueError):
+    """Why a `segmentation` is no mask, in a few words."""
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value of a JSON file is a finite number that a float can hold exactly."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
+
+
+def normalized_mask(segmentation: Any, height: int, width: int) -> Any:
+    """Return a `segmentation` as all readers of COCO masks understand it.
+
+    Args:
+        segmentation: polygons, one polygon or RLE, as the JSON file has it.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+
+    Returns:
+        A list of polygons, each of at least 3 points, or compressed RLE with text as `counts`;
+        None if the value is missing or an empty list, as tools for boxes write it.
+
+    Raises:
+        MaskError: the value is no mask of this image.
+    """
+    if segmentation is None or segmentation == []:
+        return None
+    if height * width >= _MOST_PIXELS:
+        raise MaskError(f"{width} x {height} pixels are too many for a mask")
+    if isinstance(segmentation, dict):
+        runs = _runs(segmentation, height, width)
+        coded = mask_util.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+        return {"size": [height, width], "counts": coded["counts"].decode("ascii")}
+    if not isinstance(segmentation, list):
+        raise MaskError(f"a {type(segmentation).__name__} is neither polygons nor RLE")
+    polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
+    return _polygons(polygons, height, width)
+
+
+def to_rle(mask: Any, height: int, width: int) -> dict[str, Any]:
+    """Return a normalized mask as compressed RLE.
+
+    Args:
+        mask: result of `normalized_mask`, not None.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+    """
+    if isinstance(mask, dict):
+        return mask
+    return mask_util.merge(mask_util.frPyObjects(mask, height, width))
+
+
+def _polygons(polygons: Sequence[Any], height: int, width: int) -> list[list[float]]:
+    for polygon in polygons:
+        if not isinstance(polygon, list) or not all(map(is_number, polygon)):
+            raise MaskError("a polygon is no list of finite numbers")
+        if len(polygon) % 2:
+            raise MaskError(f"a polygon of {len(polygon)} numbers, which are no pairs")
+        for start, side in enumerate((width, height)):
+            if any(not -side <= value <= 2 * side for value in polygon[start::2]):
+                raise MaskError("a polygon far outside of the image")
+    kept = [polygon for polygon in polygons if len(polygon) >= 6]  # the others cover nothing
+    if not kept:
+        raise MaskError("no polygon has 3 points")
+    return kept
+
+
+def _runs(rle: dict[str, Any], height: int, width: int) -> list[int]:
+    """Return the lengths of the runs of RLE, which add up to the image."""
+    if rle.get("size") != [height, width]:
+        raise MaskError(
+            f"RLE of size {rle.get('size')} for an image of [height, width] [{height}, {width}]"
+        )
+    counts = rle.get("counts")
+    if isinstance(counts, str):
+        runs = _decoded(counts)
+    elif isinstance(counts, list) and all(is_number(run) and run == int(run) for run in counts):
+        runs = np.array(counts, np.int64)
+    else:
+        raise MaskError("RLE counts are neither text nor a list of integers")
+    if (runs < 0).any():
+        raise MaskError("RLE with a negative run")
+    if (runs > height * width).any() or runs.sum() != height * width:
+        raise MaskError(f"RLE counts add up to {runs.sum()} of {height * width} pixels")
+    if (runs[1:] == 0).any():  # pycocotools stops at runs of nothing
+        values = np.arange(len(runs)) % 2
+        values, runs = values[runs > 0], runs[runs > 0]
+        starts = np.flatnonzero(np.diff(values, prepend=-1))
+        runs = np.add.reduceat(runs, starts)
+        runs = np.concatenate([[0], runs]) if values[0] else runs
+    return runs.tolist()
+
+
+def _decoded(text: str) -> np.ndarray:
+    """Decode the runs of compressed RLE: 6 bits per character, differences from the third on."""
+    codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(codes < 32)  # the sixth bit says that more characters follow
+    if not (codes.size and codes.min() >= 0 and codes.max() < 64 and codes[-1] < 32):
+        raise MaskError("RLE counts are damaged text")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > _LONGEST_CODE:
+        raise MaskError("RLE counts are damaged text")
+    place = np.arange(len(codes)) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((codes & 31) << _CODE_BITS * place, starts)
+    runs -= (codes[ends] & 16 > 0) * (1 << _CODE_BITS * lengths)  # the sign of the last character
+    for first in (1, 2):
+        runs[first::2] = runs[first::2].cumsum()
+    return runs

@@ -1,0 +1,84 @@
+"""Classes of weights and of data: weights do not say which class a label stands for."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+
+from omegaconf import DictConfig
+
+from brloss_d2.data import CATEGORIES_FILE, CustomDataSummary, read_categories
+from brloss_d2.errors import InputError
+
+logger = logging.getLogger(__name__)
+_SHOWN = 5
+
+
+def read_dataset_categories(
+    cfg: DictConfig, custom_data: CustomDataSummary | None
+) -> dict[int, str] | None:
+    """Return category id -> name of the dataset; None if it is not given as a JSON file.
+
+    Args:
+        cfg: effective config.
+        custom_data: contents of the custom dataset, which need not be read again.
+
+    Raises:
+        InputError: the file is damaged or has no categories.
+    """
+    summary = custom_data and (custom_data.val or custom_data.train)
+    if summary:
+        return dict(summary.categories)
+    for split in ("test", "train"):
+        dataset = (cfg.dataloader.get(split) or {}).get("dataset")
+        json_file = dataset.get("json_file") if isinstance(dataset, DictConfig) else None
+        if json_file:
+            return read_categories(json_file)
+    return None
+
+
+def check_classes(checkpoint: str, categories: Mapping[int, str], *, must_agree: bool) -> None:
+    """Compare the classes of data with those of weights, in `categories.json` next to them.
+
+    Labels are in the order of the ids, so that the ids themselves may differ.
+
+    Args:
+        checkpoint: path of the weights.
+        categories: category id -> name of the data.
+        must_agree: whether other classes are refused; a fine-tuning may have them, and is only
+            warned of the same names in another order.
+
+    Raises:
+        InputError: names or their order differ, and must not.
+    """
+    file_name = os.path.join(os.path.dirname(checkpoint.partition("?")[0]), CATEGORIES_FILE)
+    if not os.path.isfile(file_name):
+        return
+    saved = read_categories(file_name)
+    old, new = ([by_id[id_] for id_ in sorted(by_id)] for by_id in (saved, categories))
+    if old == new:
+        return
+    if sorted(old) == sorted(new):
+        moved = [f"{a!r} is now {b!r}" for a, b in zip(old, new, strict=True) if a != b]
+        text = (
+            f"The classes of the data are those of {file_name} in another order: "
+            f"{_listed(moved)}. Labels follow the ids: give the categories the order of that file."
+        )
+        if not must_agree:
+            logger.warning("%s Otherwise the weights of the classes start out swapped.", text)
+            return
+    else:
+        lost, added = (
+            _listed([repr(n) for n in x if n not in y]) for x, y in ((old, new), (new, old))
+        )
+        text = (
+            f"The weights were trained for other classes ({file_name}) than those of the data. "
+            f"Only in the weights: {lost}; only in the data: {added}. Use the data of that run, "
+            "or train on these with train.init_checkpoint=FILE and another train.output_dir."
+        )
+    if must_agree:
+        raise InputError(text)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (", ".join(names[:_SHOWN]) + more) or "none"

@@ -1,0 +1,151 @@
+"""The output folder: files of one run, written by one process at a time."""
+
+import fcntl
+import json
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
+from typing import TextIO
+
+from brloss_d2.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+LAST_CHECKPOINT = "last_checkpoint"
+# What training, evaluation and analysis write, the mark to resume from first. log.txt goes on.
+_RUN_FILES = (
+    *(LAST_CHECKPOINT, "model_final.pth", "model_final_ema.pth", "model_best.pth"),
+    *("model_[0-9]*.pth", "metrics.json", "config.yaml", "categories.json", "calibration.json"),
+    *("events.out.tfevents.*", "wandb_run_id.txt", "inference", "analysis"),
+)
+_LOCK = "run.lock"
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_RESUMABLE = re.compile(r"model_(\d{7}|final)\.pth")
+
+
+@contextmanager
+def reserved(folder: str) -> Iterator[None]:
+    """Create a folder and keep other runs out of it inside the block.
+
+    The lock belongs to the process and ends with it, whatever ends it, also if process numbers
+    repeat, as in containers. A network folder may not tell one machine of the locks of another:
+    there the file `run.lock`, which names the process, stays after a crash and has to be deleted.
+
+    Args:
+        folder: path of the folder.
+
+    Raises:
+        InputError: another run writes there, or the folder cannot be written.
+    """
+    path = os.path.join(folder, _LOCK)
+    own = {"host": socket.gethostname(), "boot": _boot_id(), "process": os.getpid()}
+    own["since"] = time.strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock, is_free = _open_locked(path)
+        try:
+            other = {**dict.fromkeys(own, "?"), **json.load(lock)}
+        except (ValueError, TypeError):  # new, or cut off by a crash
+            other = own if is_free else dict.fromkeys(own, "?")
+        is_here = other["host"] == own["host"] or other["boot"] == own["boot"] != ""
+        text = f"process {other['process']} on {other['host']}, since {other['since']}"
+        if not is_free:
+            raise InputError(
+                f"Another run writes to {folder} ({text}): wait until it has ended, or choose "
+                "another train.output_dir."
+            )
+        if not is_here:
+            raise InputError(
+                f"A run on another machine writes to {folder} ({text}). If it has been killed, "
+                f"delete {path}."
+            )
+        lock.truncate(0)
+        json.dump(own, lock)
+        lock.flush()
+    except OSError as error:
+        raise InputError(f"train.output_dir={folder}: cannot write there: {error}.") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the folder may be gone
+            os.remove(path)
+        lock.close()
+
+
+def set_aside(folder: str) -> None:
+    """Move the files of an earlier run to `<folder>/earlier_<number>`, where they stay a run.
+
+    Args:
+        folder: output folder of a run that is about to start.
+    """
+    present = sorted(os.listdir(folder))
+    names = [name for pattern in _RUN_FILES for name in present if fnmatch(name, pattern)]
+    if not names:
+        return
+    number = 1
+    while os.path.exists(target := os.path.join(folder, f"earlier_{number}")):
+        number += 1
+    os.mkdir(target)
+    for name in names:
+        os.rename(os.path.join(folder, name), os.path.join(target, name))
+    logger.warning("The files of an earlier run in %s are now in %s.", folder, target)
+
+
+def find_last_checkpoint(folder: str) -> str:
+    """Return the checkpoint that a run in this folder is resumed from; "" if there is none.
+
+    Raises:
+        InputError: `last_checkpoint` is damaged, or names no file in the folder.
+    """
+    mark = os.path.join(folder, LAST_CHECKPOINT)
+    names = sorted(
+        filter(_RESUMABLE.fullmatch, os.listdir(folder) if os.path.isdir(folder) else ())
+    )
+    if not os.path.lexists(mark):
+        if not names:
+            return ""
+        found = "does not exist"
+    else:
+        try:
+            with open(mark, encoding="utf-8") as file:
+                text = file.read().strip().strip("\0")
+        except (OSError, UnicodeDecodeError):
+            text = ""
+        # The folder may have been moved, also from another machine.
+        name = re.split(r"[/\\]", text)[-1]
+        if name and os.path.isfile(os.path.join(folder, name)):
+            return os.path.join(folder, name)
+        found = f"names {text}, which does not exist" if text else "is empty or damaged"
+    there = f"{folder} has {', '.join(names)}" if names else f"{folder} has no checkpoint"
+    cure = "write the name of one of them into it" if names else "start a new run without --resume"
+    raise InputError(f"{mark} {found}; {there}: {cure}.")
+
+
+def _open_locked(path: str) -> tuple[TextIO, bool]:
+    """Open a lock file and lock it; return it with whether no other process has locked it."""
+    while True:
+        lock = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        lock.seek(0)
+        try:
+            # Unlike flock, not shared with the workers of data loaders, which may live longer.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return lock, False
+        except OSError as error:
+            logger.warning("Other runs cannot be kept out of the folder of %s: %s", path, error)
+        if os.path.exists(path) and os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
+            return lock, True
+        lock.close()  # the run that had it has just ended, and has removed it
+
+
+def _boot_id() -> str:
+    """Return what tells one start of a Linux machine from all others; "" on other systems."""
+    if not os.path.isfile(_BOOT_ID):
+        return ""
+    with open(_BOOT_ID, encoding="ascii") as file:
+        return file.read().strip()
