@@ -25,7 +25,8 @@ ALLOWED = {
     # Projects register the names of their weights.
     "checkpoint": {"projects"},
     "plotting": {"data", "evaluation"},
-    "engine": {"checkpoint", "data", "evaluation"},
+    # The loss of a config by its name: `engine.config.short_keys`.
+    "engine": {"checkpoint", "data", "evaluation", "model_zoo"},
     "prediction": {"checkpoint", "data", "engine", "plotting"},
     # Names of configs; what they describe is built elsewhere.
     "model_zoo": set(),
