@@ -26,6 +26,7 @@ _BLOCK = re.compile(r"backbone\.(layer|(?:bottom_up\.)?res)(\d)\.(\d+)\.(.+)")
 _BOTTOM_UP = "backbone.bottom_up"
 # Centerness of ATSS, IoU of PAA; detectors with a ranking loss have none.
 _QUALITY = ("bbox_head.atss_centerness", "head.quality")
+_UPSAMPLE = ("neck.upsample_modules", "backbone.fpn_upsample")
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,15 @@ def box_head(published: str, stage: str = "") -> Iterator[Pair]:
 
 def _backbone_and_fpn(state: list[str], first_level: int) -> Iterator[Pair]:
     yield from resnet(state)
-    for i, level in enumerate(range(first_level, 6)):
+    # With CARAFE the coarsest level, which nothing is upsampled to, is a part of the pyramid.
+    has_carafe = any(name.startswith(_UPSAMPLE) for name in state)
+    for i, level in enumerate(range(first_level, 7 if has_carafe else 6)):
         yield from module(f"neck.lateral_convs.{i}.conv", f"backbone.fpn_lateral{level}")
         yield from module(f"neck.fpn_convs.{i}.conv", f"backbone.fpn_output{level}")
+        if has_carafe and level < 6:
+            old, new = f"{_UPSAMPLE[0]}.{i}", f"{_UPSAMPLE[1]}{level}"
+            yield from module(f"{old}.channel_compressor", f"{new}.compressor")
+            yield from module(f"{old}.content_encoder", f"{new}.encoder")
 
 
 def _faster_rcnn(state: list[str]) -> Iterator[Pair]:

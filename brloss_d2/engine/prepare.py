@@ -11,7 +11,12 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig
 
 from brloss_d2.checkpoint import is_backbone_only, local_file
-from brloss_d2.data import CustomDataSummary, check_registered_dataset
+from brloss_d2.data import (
+    CustomDataSummary,
+    check_custom_images,
+    check_registered_dataset,
+    note_detection_limits,
+)
 from brloss_d2.data.custom import refuse_missing_dataset
 from brloss_d2.engine.classes import check_classes, read_dataset_categories
 from brloss_d2.engine.config.load import load_config
@@ -76,6 +81,10 @@ def prepare(args: argparse.Namespace) -> Job:
     categories = read_dataset_categories(cfg, custom_data)
     if categories and (resume or args.eval_only):
         check_classes(checkpoint, categories, must_agree=True)
+    if custom_data is not None:
+        custom_data = note_detection_limits(custom_data, cfg)
+        if cfg.train.check_images and comm.get_local_rank() == 0:
+            custom_data = check_custom_images(custom_data, training=not args.eval_only)
     return Job(cfg, custom_data, categories, checkpoint, resume, choose_device(cfg.train.device))
 
 
@@ -94,8 +103,10 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InputError(f"train.device is {name!r}: expected auto, cpu or cuda.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"train.device is {name!r}: expected auto, cpu or cuda.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"train.device is {name!r}, but torch finds no GPU.")
     if device.type != "cuda" and comm.get_world_size() > 1 and dist.get_backend() == "nccl":

@@ -1,6 +1,11 @@
 """Detectors on detectron2. Importing this package registers all of its parts there."""
 
-from brloss_d2.modeling.backbone import P6P7, DeformableBottleneckBlock, FixedStatsBatchNorm2d
+from brloss_d2.modeling.backbone import (
+    P6P7,
+    CarafeFPN,
+    DeformableBottleneckBlock,
+    FixedStatsBatchNorm2d,
+)
 from brloss_d2.modeling.matching import MaxIoUMatcher
 from brloss_d2.modeling.one_stage import (
     ATSSAssigner,
@@ -29,6 +34,7 @@ from brloss_d2.modeling.yaml import add_brloss_config
 __all__ = [
     "P6P7",
     "ATSSAssigner",
+    "CarafeFPN",
     "CriterionBoxPredictor",
     "CriterionCascadeROIHeads",
     "CriterionMaskHead",

@@ -20,7 +20,7 @@ LEAVES = sorted(p for folder in FOLDERS for p in folder.rglob("*.py") if "common
 KEYS = {"model", "optimizer", "lr_multiplier", "dataloader", "train"}
 NAME = re.compile(
     r"(?P<arch>(faster|mask|cascade)_rcnn|atss|paa|retinanet|fovea)"
-    r"_(?P<depth>R_\d+|X_101_64x4d)(?P<dcn>_DCN)?_(?P<neck>FPN)"
+    r"_(?P<depth>R_\d+|X_101_64x4d)(?P<dcn>_DCN)?_(?P<neck>(CARAFE_)?FPN)"
     r"_(?P<loss>[a-z]+)(_(?P<schedule>\w+))?"
 )
 # Detectors whose neck has no other form.
@@ -68,6 +68,14 @@ def test_there_are_leaves():
         assert f"mask_rcnn_R_101_FPN_{loss}_3x" in names
         assert (CONFIGS / f"lvis_v1/mask_rcnn_R_50_FPN_{loss}_1x.py") in LEAVES
         assert (CONFIGS / f"cityscapes/mask_rcnn_R_50_FPN_{loss}.py") in LEAVES
+    assert names >= {
+        "faster_rcnn_R_50_CARAFE_FPN_rs_1x",
+        "faster_rcnn_R_101_DCN_CARAFE_FPN_rs_3x",
+        "mask_rcnn_R_50_CARAFE_FPN_rs_1x",
+        "mask_rcnn_R_101_CARAFE_FPN_rs_3x",
+        "mask_rcnn_R_101_DCN_CARAFE_FPN_rs_3x",
+        "mask_rcnn_X_101_64x4d_DCN_CARAFE_FPN_rs_3x",
+    }
     for arch in ("atss", "paa"):
         losses = ("focal", "ap", "bap", "rs", "brs")
         assert names >= {f"{arch}_R_50_FPN_{x}_1x" for x in losses}
@@ -95,7 +103,7 @@ def test_name_equals_content(leaf, cfg, tokens):
     assert [len(s) for s in stages] == DEPTHS[tokens["depth"]]
     deformable = [isinstance(s[0], DeformableBottleneckBlock) for s in stages]
     assert deformable == ([False, True, True, True] if tokens["dcn"] else [False] * 4)
-    assert type(model.backbone).__name__ == tokens["neck"]
+    assert type(model.backbone).__name__ == {"CARAFE_FPN": "CarafeFPN"}.get(tokens["neck"], "FPN")
     assert getattr(model, "roi_heads", model).num_classes == CLASSES[leaf.parent.name]
     if tokens["arch"] in ONE_STAGE:
         assert_one_stage(cfg, model, tokens)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.config import LazyConfig, instantiate
 
 from brloss_d2.model_zoo import config_file, get_config, list_configs
@@ -50,6 +51,40 @@ def test_deformable_resnet_101():
     assert network.res3[0].conv2.stride == (2, 2)
     assert not network.res2[0].conv1.weight.requires_grad
     assert isinstance(network.res5[2].conv2.norm, FixedStatsBatchNorm2d)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "backbone", "deformable"),
+    [
+        ("faster_rcnn_R_50_CARAFE_FPN_rs_1x", "resnet50", 0),
+        ("faster_rcnn_R_101_DCN_CARAFE_FPN_rs_3x", "resnet101", 7_717_032),
+        ("mask_rcnn_R_50_CARAFE_FPN_rs_1x", "resnet50", 0),
+        ("mask_rcnn_R_101_CARAFE_FPN_rs_3x", "resnet101", 0),
+        ("mask_rcnn_R_101_DCN_CARAFE_FPN_rs_3x", "resnet101", 7_717_032),
+        ("mask_rcnn_X_101_64x4d_DCN_CARAFE_FPN_rs_3x", "resnext101_64x4d", 30_858_408),
+    ],
+)
+def test_recipes_with_carafe(leaf, backbone, deformable):
+    """They differ from those without in the pyramid and, of 36 epochs, in the image sizes."""
+    cfg = get_config(f"coco/{leaf}")
+    sides = list(cfg.dataloader.train.mapper.augmentations[0].short_edge_length)
+    is_long = leaf.endswith("3x")
+    assert sides == ([480, 560, 640, 720, 800, 880, 960] if is_long else [800])
+    assert cfg.train.init_checkpoint == f"torchvision://{backbone}"
+    plain_name = leaf.replace("_CARAFE", "").replace("X_101_64x4d", "R_101")
+    if leaf.startswith("mask"):
+        plain_name = plain_name.replace("_DCN", "")
+    plain = get_config(f"coco/{plain_name}")
+    for key in ("optimizer", "lr_multiplier"):
+        assert cfg[key] == plain[key]
+    for key in ("proposal_generator", "roi_heads", "pixel_mean", "pixel_std", "input_format"):
+        assert cfg.model[key] == plain.model[key]
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    neck = [p for name, p in model.backbone.named_parameters() if name.startswith("fpn_")]
+    offsets = [p for name, p in model.named_parameters() if ".conv2_offset." in name]
+    assert sum(p.numel() for p in neck) == 8_949_904
+    assert sum(p.numel() for p in offsets) == deformable
 
 
 def leaves_of_recipes() -> dict[Path, list[ConfigEntry]]:
