@@ -250,7 +250,7 @@ def _complete(
         annotation: values that have been read, changed in place.
         record: the annotation in the file.
         image: record of the image.
-        masks: as in `read_coco`.
+        masks: the argument of `read_coco`.
 
     Yields:
         Keys of `_REFUSED` and `_ODD` that apply, each with a detail for the message.
@@ -296,7 +296,7 @@ def _add_mask(
         needed: whether a missing or faulty mask is an error.
 
     Yields:
-        As `_complete`.
+        What `_complete` yields.
     """
     try:
         mask = normalized_mask(record.get("segmentation"), image["height"], image["width"])
