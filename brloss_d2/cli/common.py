@@ -4,22 +4,43 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.faults import machine_fault
+from brloss_d2.utils.terminal import clean_output, discard, printable_lines
 
 
 def run_program(program: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Run a program and return its exit status; print an `InputError` as one line, status 1."""
-    try:
-        status = program(args)
-        sys.stdout.flush()
-        return status
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    """Run a program and return its exit status.
+
+    A mistake of the user, which is an `InputError`, or a fault of the machine becomes one line and
+    status 1; Ctrl-C becomes status 130.
+    """
+    with clean_output():
+        try:
+            status = program(args)
+            sys.stdout.flush()
+            return status
+        except InputError as error:
+            message = str(error)
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            discard(sys.stdout)
+            return 0
+        except KeyboardInterrupt:
+            return 130
+        except Exception as error:
+            fault = machine_fault(error)
+            if fault is None:
+                raise
+            message = f"{fault}."
+        print(f"error: {message}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable_lines(message))
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
@@ -28,9 +49,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     Args:
         description: text in which `%(prog)s` stands for the name of the program.
     """
-    return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    return _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

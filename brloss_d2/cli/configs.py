@@ -1,17 +1,20 @@
 """List the configs that come with the package, or show what one of them trains.
 
     %(prog)s --loss brs --detector mask_rcnn
+    %(prog)s mask_rcnn 3x
     %(prog)s coco/atss_R_50_FPN_brs_1x
 
-The published numbers belong to the recipes; they were not measured with this package, see
+A NAME that is no config lists those whose names contain it; if there is only one, its card is
+shown. The published numbers belong to the recipes; they were not measured with this package, see
 docs/model_zoo.md.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
-from brloss_d2.cli.common import make_parser, run_program
+from brloss_d2.cli.common import find_config, make_parser, run_program
 
 _FILTERS = ("data", "detector", "backbone", "loss", "schedule")
 
@@ -20,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = make_parser(__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="configs to show the recipe card of"
+        "names", nargs="*", metavar="NAME", help="config, path of one, or part of its name"
     )
     for key in _FILTERS:
         parser.add_argument(f"--{key}", help=f"list the configs with this {key} only")
@@ -44,19 +47,39 @@ def _run(args: argparse.Namespace) -> int:
             path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
             print(path)
         return 0
-    if args.names:
-        if args.files:
-            print("\n".join(model_zoo.config_file(name) for name in args.names))
-        else:
-            print("\n\n".join(model_zoo.describe(name) for name in args.names))
-        return 0
     chosen = {key: getattr(args, key) for key in _FILTERS if getattr(args, key) is not None}
     entries = model_zoo.list_configs(**chosen)
-    if args.files:
-        print("\n".join(model_zoo.config_file(entry.name) for entry in entries))
+    known = [name for name in args.names if os.path.isfile(name) or _is_config(name)]
+    if len(known) == len(args.names) > 0:
+        names = known
     else:
-        print(model_zoo.summary(entries))
+        wanted = [name.lower() for name in args.names]
+        names = [e.name for e in entries if all(part in e.name.lower() for part in wanted)]
+        if not names:  # an error with similar names
+            model_zoo.config_file(next(name for name in args.names if name not in known))
+    if args.files:
+        print("\n".join(map(find_config, names)))
+    elif args.names and names in (known, names[:1]):
+        print("\n\n".join(map(_card, names)))
+    else:
+        print(model_zoo.summary([entry for entry in entries if entry.name in names]))
     return 0
+
+
+def _is_config(name: str) -> bool:
+    from brloss_d2.model_zoo.configs import config_files
+
+    return name.removesuffix(".py") in config_files()
+
+
+def _card(name: str) -> str:
+    from brloss_d2.model_zoo import describe
+
+    if os.path.isfile(name):
+        from brloss_d2.engine import load_config
+
+        load_config(name)  # tells what is wrong with a file of the user
+    return describe(name)
 
 
 if __name__ == "__main__":

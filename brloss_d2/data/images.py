@@ -2,7 +2,6 @@
 
 import os
 import stat
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,9 +26,6 @@ _IMPOSTORS = (
     (b"\0\0\0\0", "zeros, as of a copy that was broken off"),
     (b"", "cut off, or of a format that Pillow does not read"),
 )
-
-# Pillow warns of what the reader handles: large photos, garbage in EXIF, transparent palettes.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(file: str | os.PathLike[str], image_format: str = "RGB") -> np.ndarray:
@@ -102,9 +98,10 @@ def upright_8_bit(image: Image.Image) -> Image.Image:
     # Pillow's own conversion would clip at 255.
     pixels = np.asarray(upright)
     if upright.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+        name = printable(getattr(image, "filename", "in memory"))
         raise InputError(
-            f"Image file {printable(getattr(image, 'filename', ''))}: its pixels are numbers from "
-            f"{pixels.min()} to {pixels.max()}: expected 8 or 16 unsigned bits. Convert it first."
+            f"Image file {name}: its pixels are numbers from {pixels.min()} to {pixels.max()}: "
+            "expected 8 or 16 unsigned bits. Convert it first."
         )
     return Image.fromarray((pixels / 257).round().astype(np.uint8))
 

@@ -7,29 +7,39 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from detectron2.engine import launch
+from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException
+from torch.multiprocessing import ProcessExitedException, start_processes
 
-from brloss_d2.engine.hooks.signals import SIGNALS
+from brloss_d2.engine.hooks.signals import SIGNALS, replace_handlers
+from brloss_d2.engine.logs import LogFile
 from brloss_d2.engine.trainer import NonFiniteLossError
 from brloss_d2.errors import InputError, user_message
+from brloss_d2.utils.faults import BROKEN_CONNECTION, machine_fault
+from brloss_d2.utils.terminal import clean_output
 
 _USER_ERRORS = (InputError, NonFiniteLossError)
 _EXIT_STATUS = 1
+_RESUME = "The same command with --resume continues a training from its last checkpoint."
 # Exit status of a shell for a process that a signal has ended; also ours after a graceful stop.
 _STOPPED = {128 + number: 128 + number for number in SIGNALS} | {-n: 128 + n for n in SIGNALS}
 # Time for the launcher to end this process if it fails only because another one has failed.
 _PEER_SECONDS = 5.0
+# Between two looks at the launcher.
+_LAUNCHER_SECONDS = 0.5
+# Processes of a run learn from these which of them they are, whoever has started them.
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_URL = re.compile(r"tcp://(?P<host>[^/]+):(?P<port>\d+)")
 # Ports for srun, by the number of the job; below those that systems hand out.
 _FIRST_PORT, _PORTS = 15_000, 10_000
 
@@ -39,35 +49,28 @@ T = TypeVar("T")
 def run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     """Run `main(args)` in as many processes as the command line, torchrun or srun asks for.
 
-    A mistake of the user ends the program with one line on stderr and exit status 1; a run that a
-    signal has stopped ends with 128 + the number of the signal.
+    A mistake of the user or a fault of the machine ends the program with one line on stderr and
+    exit status 1; a run that a signal has stopped ends with 128 + the number of the signal.
 
     Args:
         main: function that other processes can import.
         args: options of the command line: `num_gpus`, `num_machines`, `machine_rank` and
             `dist_url`, which are ignored under torchrun and srun, and those of `main`.
     """
-    with _reported():
-        is_joined = _join()
-    if is_joined:
-        _worker(main, args)
-        return
-    several = args.num_gpus * args.num_machines > 1
-    with _reported(), _signals_passed_on() if several else nullcontext():
-        if args.num_gpus < 1 or args.num_machines < 1:
-            raise InputError("--num-gpus and --num-machines have to be at least 1.")
-        if args.num_machines > 1 and args.dist_url == "auto":
-            raise InputError("--num-machines needs --dist-url tcp://ADDRESS:PORT of machine 0.")
-        if torch.cuda.is_available() and args.num_gpus > 1:
-            _check_gpus(args.num_gpus)
-        launch(
-            _worker,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(main, args),
-        )
+    with clean_output():
+        with _reported():
+            if not all(name in os.environ for name in _TORCHRUN):
+                os.environ.update(torchrun_variables(os.environ))
+        if all(name in os.environ for name in _TORCHRUN):
+            _worker(main, args)
+            return
+        with _reported():
+            address = _meeting_point(args)
+        if args.num_gpus * args.num_machines == 1:
+            _worker(main, args)
+            return
+        with _reported(), _signals_passed_on():
+            start_processes(_start, (main, args, address), args.num_gpus, start_method="spawn")
 
 
 def in_agreement(step: Callable[[], T]) -> T:
@@ -136,25 +139,78 @@ def first_node(nodes: str) -> str:
     return re.sub(r"^([^,\[]*)(?:\[([^],-]+)[^]]*\])?([^,]*).*$", r"\1\2\3", nodes)
 
 
-def _join() -> bool:
-    """Join the other processes if torchrun or srun has started them; tell whether it has."""
-    by_srun: dict[str, str] = {}
-    if not all(name in os.environ for name in _TORCHRUN):
-        by_srun = torchrun_variables(os.environ)
-        if not by_srun:
-            return False
-        os.environ.update(by_srun)
+def _meeting_point(args: argparse.Namespace) -> dict[str, str]:
+    """Check the options about processes; return where the processes meet, as torchrun does."""
+    if args.num_gpus < 1 or args.num_machines < 1:
+        raise InputError("--num-gpus and --num-machines have to be at least 1.")
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise InputError(
+            f"--machine-rank {args.machine_rank}: expected 0 to {args.num_machines - 1}, because "
+            f"--num-machines is {args.num_machines}."
+        )
+    if torch.cuda.is_available() and args.num_gpus > 1:
+        _check_gpus(args.num_gpus)
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise InputError("--num-machines needs --dist-url tcp://ADDRESS:PORT of machine 0.")
+    if args.dist_url == "auto":
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    url = _URL.fullmatch(args.dist_url)
+    if url is None:
+        raise InputError(f"--dist-url {args.dist_url}: expected auto or tcp://ADDRESS:PORT.")
+    return {"MASTER_ADDR": url["host"], "MASTER_PORT": url["port"]}
+
+
+def _start(
+    local_rank: int,
+    main: Callable[[argparse.Namespace], None],
+    args: argparse.Namespace,
+    address: Mapping[str, str],
+) -> None:
+    """Run one of the processes that this program has started itself."""
+    os.environ.update(
+        address,
+        RANK=str(args.machine_rank * args.num_gpus + local_rank),
+        WORLD_SIZE=str(args.num_machines * args.num_gpus),
+        LOCAL_RANK=str(local_rank),
+        LOCAL_WORLD_SIZE=str(args.num_gpus),
+    )
+    with clean_output():
+        _worker(main, args)
+
+
+def _join() -> None:
+    """Join the other processes of the run."""
+    _end_with_launcher()
     local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     has_gpu = torch.cuda.is_available()
     if has_gpu:
         # srun may show each of its tasks only one GPU, its own.
-        own = by_srun and torch.cuda.device_count() == 1
+        own = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and torch.cuda.device_count() == 1
         if not own:
             _check_gpus(local_size)
         torch.cuda.set_device(0 if own else local_rank)
-    dist.init_process_group("nccl" if has_gpu else "gloo", init_method="env://")
+    dist.init_process_group(
+        "nccl" if has_gpu else "gloo", init_method="env://", timeout=DEFAULT_TIMEOUT
+    )
     comm.create_local_process_group(local_size)
-    return True
+
+
+def _end_with_launcher() -> None:
+    """Stop this process, as SIGTERM does, when the one that has started it is gone.
+
+    A launcher that was killed passes on no signal, and its processes would train on unseen.
+    """
+    own = multiprocessing.parent_process()  # of `_start`: known even if it has died before
+    launcher = os.getppid() if own is None or own.pid is None else own.pid
+
+    def follow() -> None:
+        while os.getppid() == launcher:
+            time.sleep(_LAUNCHER_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _check_gpus(wanted: int) -> None:
@@ -166,12 +222,14 @@ def _check_gpus(wanted: int) -> None:
 
 
 def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    if dist.is_initialized():
-        # The start method of the launcher, spawn, would also hold for data loaders: a new Python
-        # with all imports per worker, at every start of a loader.
-        multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     try:
         with _reported():
+            if all(name in os.environ for name in _TORCHRUN):
+                _join()
+                # The start method of the launcher, spawn, would also hold for data loaders: a new
+                # Python with all imports per worker, at every start of a loader.
+                methods = multiprocessing.get_all_start_methods()
+                multiprocessing.set_start_method(methods[0], force=True)
             main(args)
     except SystemExit as end:
         _leave(end.code)
@@ -204,23 +262,40 @@ def _reported() -> Iterator[None]:
     except _USER_ERRORS as error:
         _print_error(user_message(error))
         sys.exit(_EXIT_STATUS)
+    except KeyboardInterrupt:  # while no training is going on that could be saved
+        if comm.is_main_process():
+            _print_error("Stopped by SIGINT.")
+        sys.exit(128 + signal.SIGINT)
     except ProcessExitedException as error:
         if error.exit_code in _STOPPED:
             sys.exit(_STOPPED[error.exit_code])
-        if error.exit_code != _EXIT_STATUS:
-            raise
-        sys.exit(_EXIT_STATUS)  # the process itself has reported the error
+        if error.exit_code != _EXIT_STATUS:  # the process could not report the error itself
+            end = error.signal_name or f"status {error.exit_code}"
+            _print_error(
+                f"Process {error.error_index} of the run ended with {end}. (SIGKILL is what the "
+                f"system sends if memory is insufficient.) {_RESUME}"
+            )
+        sys.exit(_EXIT_STATUS)
     except Exception as error:
+        fault = machine_fault(error)
         if comm.get_world_size() > 1:
             time.sleep(_PEER_SECONDS)
-        _to_log_file("Stopped by an exception:", error)
-        raise
+        if fault is None:
+            _to_log_file("Stopped by an exception:", error)
+            raise
+        _to_log_file("Stopped by a fault of the machine:", error)
+        # The process that has broken it tells why, unless it is on another machine.
+        if fault != BROKEN_CONNECTION or comm.get_local_size() < comm.get_world_size():
+            has_begun = bool(logging.getLogger("brloss_d2").handlers)
+            _print_error(f"{fault}. {_RESUME}" if has_begun else f"{fault}.")
+        sys.exit(_EXIT_STATUS)
 
 
 def _print_error(message: str) -> None:
     _to_log_file(message)
-    sys.stdout.flush()
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # nobody reads
+        sys.stdout.flush()
+        print(f"error: {message}", file=sys.stderr, flush=True)
 
 
 def _to_log_file(message: str, error: Exception | None = None) -> None:
@@ -229,7 +304,7 @@ def _to_log_file(message: str, error: Exception | None = None) -> None:
     trace = (type(error), error, error.__traceback__) if error else None
     record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), trace)
     for handler in logger.handlers:
-        if getattr(handler, "stream", sys.stdout) is not sys.stdout:
+        if isinstance(handler, LogFile):
             handler.handle(record)
 
 
@@ -242,7 +317,7 @@ def _signals_passed_on() -> Iterator[None]:
             if child.pid is not None:
                 os.kill(child.pid, number)
 
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    before = replace_handlers(pass_on)
     try:
         yield
     finally:

@@ -6,7 +6,6 @@ import logging
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from detectron2.engine import create_ddp_model, hooks
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from brloss_d2.checkpoint import Checkpointer
@@ -29,11 +27,12 @@ from brloss_d2.engine.folder import reserved, set_aside
 from brloss_d2.engine.hooks.checkpoints import BestCheckpointer, EarlyStopping, Saver
 from brloss_d2.engine.hooks.ema import EMA
 from brloss_d2.engine.hooks.evaluation import EvalHook, Evaluation, results_table
-from brloss_d2.engine.hooks.run_state import RunState
+from brloss_d2.engine.hooks.run_state import RunState, describe_data
 from brloss_d2.engine.hooks.schedule import ScheduleGuard, scale_lr
 from brloss_d2.engine.hooks.signals import StopSignals
 from brloss_d2.engine.hooks.writers import History, PeriodicWriter, ProgressBar
 from brloss_d2.engine.launch import in_agreement
+from brloss_d2.engine.logs import set_up_logging
 from brloss_d2.engine.prepare import Job, can_evaluate, prepare
 from brloss_d2.engine.randomness import make_deterministic, seed_run, seeded
 from brloss_d2.engine.trainer import Trainer
@@ -68,17 +67,15 @@ def main(args: argparse.Namespace) -> None:
 
 def _set_up(job: Job, args: argparse.Namespace) -> None:
     """Start logging and set up torch."""
-    # Warnings of recent torch about detectron2's code, which no user can fix.
-    warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     rank, output_dir, seed = comm.get_rank(), job.cfg.train.output_dir, job.cfg.train.seed
     try:
-        for name in ("fvcore", "detectron2", "brloss_d2"):
-            setup_logger(output_dir, distributed_rank=rank, name=name)
+        set_up_logging(output_dir)
     except OSError as error:
         raise InputError(f"train.output_dir={output_dir}: cannot write there: {error}.") from error
-    logger.info("Environment (world size: %d):\n%s", comm.get_world_size(), collect_env_info())
-    logger.info("Command line: %s", shlex.join(sys.argv))
+    logger.debug("Command line: %s", shlex.join(sys.argv))
+    logger.debug("Environment:\n%s", collect_env_info())
+    size = comm.get_world_size()
+    logger.info("%d process%s. Details: %s/log.txt", size, "es" if size > 1 else "", output_dir)
     seed_all_rng(None if seed < 0 else seed + rank)
     torch.backends.cudnn.benchmark = job.cfg.train.cudnn_benchmark and not args.eval_only
     if job.cfg.train.deterministic:
@@ -121,7 +118,7 @@ def _train(job: Job) -> None:
     if trains:
         with seeded((run.state.seed,)):  # samplers draw their seed
             loader = ResumableLoader(instantiate(job.cfg.dataloader.train), run.state.seed)
-        trainer.data_loader = run.state.track(loader)
+        trainer.data_loader = in_agreement(lambda: run.state.track(loader))
     if can_evaluate(job.cfg):
         # A mistake in it is better known now than after the training.
         run.evaluation = in_agreement(lambda: Evaluation(job.cfg))
@@ -158,7 +155,7 @@ def _begin(job: Job) -> None:
     file_name = os.path.join(folder, "config.yaml")
     LazyConfig.save(job.cfg, file_name)
     with open(file_name, encoding="utf-8") as file:
-        logger.info("Effective config, in %s:\n%s", file_name, file.read())
+        logger.debug("Effective config, in %s:\n%s", file_name, file.read())
 
 
 @dataclass
@@ -214,7 +211,7 @@ def _build_run(job: Job) -> _Run:
         model,
         trainer,
         Checkpointer(model, job.cfg.train.output_dir, strict=job.resume, trainer=trainer),
-        RunState(model, seed),
+        RunState(model, seed, describe_data(cfg)),
         EMA(model, train.ema.decay) if train.ema.enabled else None,
         StopSignals(),
     )
@@ -246,7 +243,7 @@ def _hooks(run: _Run) -> list[hooks.HookBase | None]:
         run.early_stopping,
         run.state,
         run.signals,
-        ProgressBar(sys.stdout) if is_main and sys.stdout.isatty() else None,
+        ProgressBar() if is_main else None,
         # Last, so that it writes the metrics of the others.
         PeriodicWriter(cfg) if is_main else None,
     ]
@@ -260,6 +257,11 @@ def _load(job: Job, run: _Run) -> int:
             check_classes(job.checkpoint, job.categories, must_agree=False)
         logger.info("Seed: %d", run.state.seed)
         return 0
+    changes = list(run.state.changes)
+    if 0 <= job.cfg.train.seed != run.state.seed:
+        changes.append(f"train.seed={job.cfg.train.seed} is ignored, its seed is {run.state.seed}")
+    if changes:
+        logger.warning("The run is not resumed as it began: %s.", "; ".join(changes))
     start = rest.get("iteration", -1) + 1
     logger.info(
         "Resuming %s: %d of %d iterations done, seed %d%s%s.",

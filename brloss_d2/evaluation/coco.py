@@ -71,7 +71,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
             image_ids=options["img_ids"],
             official=self._official,
         )
-        logger.info("%s", found.summary)
+        logger.debug("%s", found.summary)
         return found
 
     def _derive_coco_results(

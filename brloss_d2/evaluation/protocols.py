@@ -176,7 +176,7 @@ def evaluate_detections(
     elif evaluation is None:
         evaluation = _by_pycocotools(api, records, task, limits, image_ids)
     package, protocol = evaluation.package, "LVIS" if lvis else "COCO-style"
-    logger.info("%s evaluation by %s %s: %s", protocol, package, version(package), task)
+    logger.debug("%s evaluation by %s %s: %s", protocol, package, version(package), task)
     return evaluation
 
 

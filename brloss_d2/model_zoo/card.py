@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.config import instantiate
+from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from brloss_d2.model_zoo.configs import config_file, get_config
+from brloss_d2.model_zoo.configs import config_file, config_files
 from brloss_d2.model_zoo.entries import NUMBERS, cell, published
 from brloss_d2.utils.config_nodes import walk_nodes
 
-_WIDTH = 100
+_WIDTH = 80  # columns of a terminal
 _LABEL = 13
 
 
@@ -68,13 +68,13 @@ def drop_epochs(schedule: Schedule, epochs: int) -> list[str]:
 
 
 def describe(name: str) -> str:
-    """Return the recipe card of a config, resolved, in lines of at most 100 columns.
+    """Return the recipe card of a config, resolved, in lines of 80 columns.
 
     Args:
-        name: name of the config as in `list_configs()`.
+        name: name of the config as in `list_configs()`, or path of a config file.
 
     Raises:
-        InputError: there is no such config.
+        InputError: there is no such config, or the file is no config.
 
     Example:
         >>> from brloss_d2 import model_zoo
@@ -82,11 +82,12 @@ def describe(name: str) -> str:
         >>> [line for line in card.splitlines() if line.startswith("Optimizer")]
         ['Optimizer    SGD, lr 0.008, momentum 0.9, weight decay 0.0001']
     """
-    name = name.removesuffix(".py")
-    cfg, row = get_config(name), published()["results"].get(name, {})
-    file = Path(config_file(name))
+    file = Path(name if Path(name).is_file() else config_file(name)).resolve()
+    names = {path.resolve(): known for known, path in config_files().items()}
+    name = names.get(file, name)
+    cfg, row = LazyConfig.load(str(file)), published()["results"].get(name, {})
     command = f"brloss-train --config {name}"
-    if file.is_relative_to(Path.cwd()):  # a working copy
+    if file in names and file.is_relative_to(Path.cwd()):  # a working copy
         command = f"python train_net.py --config-file {file.relative_to(Path.cwd())}"
     optimizer, schedule = _training(cfg, row.get("epochs"))
     sections = {

@@ -61,9 +61,7 @@ def config_file(name: str) -> str:
     if name not in files:
         same_leaf = [known for known in files if known.rpartition("/")[2] == name]
         hint = did_you_mean(name, () if same_leaf else files, cutoff=0.5, first=same_leaf)
-        raise InputError(
-            f"There is no config {name!r}.{hint} brloss_d2.model_zoo.list_configs() has all names."
-        )
+        raise InputError(f"There is no config {name!r}.{hint} brloss-configs lists all names.")
     return str(files[name])
 
 

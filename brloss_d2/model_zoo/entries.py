@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -107,13 +107,16 @@ def list_configs(**filters: str) -> list[ConfigEntry]:
         entries = [e for e in entries if getattr(e, key).lower() == value.lower()]
         if not entries:
             raise InputError(
-                f"No config with {key} {value!r} among those left; there are {', '.join(values)}."
+                f"No config with {key} {value!r} among those left: expected one of "
+                f"{', '.join(values)}."
             )
     return entries
 
 
 def summary(entries: Sequence[ConfigEntry] | None = None) -> str:
-    """Return a table of configs with the published numbers.
+    """Return a table of configs with the published numbers, at most 80 columns wide.
+
+    The names say the rest; `describe` tells who published the numbers.
 
     Args:
         entries: configs in the order of the rows; None for all.
@@ -121,12 +124,12 @@ def summary(entries: Sequence[ConfigEntry] | None = None) -> str:
     Example:
         >>> from brloss_d2 import model_zoo
         >>> table = model_zoo.summary(model_zoo.list_configs(loss="alrp"))
-        >>> table.split()[:3]
-        ['name', 'data', 'detector']
+        >>> table.split()[:5]
+        ['name', 'box', 'AP', 'mask', 'AP']
     """
     entries = list_configs() if entries is None else entries
-    headers = [field.name.replace("_ap", " AP") for field in fields(ConfigEntry)]
-    return tabulate([astuple(e) for e in entries], headers, disable_numparse=True)
+    rows = [(e.name, e.box_ap.split()[0], e.mask_ap.split()[0]) for e in entries]
+    return tabulate(rows, headers=["name", "box AP", "mask AP"], disable_numparse=True)
 
 
 @cache

@@ -34,6 +34,12 @@ def test_overrides_change_values_of_any_kind(config: Path) -> None:
     assert cfg.dataloader.evaluator is None
 
 
+@pytest.mark.parametrize("text", ["2024_11_28", "1e5", "12", "true", "nan", "007", "2024-11-28"])
+def test_text_that_looks_like_a_number_stays_text(config: Path, text: str) -> None:
+    cfg, _ = load_config(str(config), [f"train.output_dir={text}", f"train.wandb={text}"])
+    assert (cfg.train.output_dir, cfg.train.wandb) == (text, text)
+
+
 def test_an_argument_of_the_target_is_a_key(config: Path) -> None:
     cfg, _ = load_config(str(config), ["optimizer.nesterov=True", "model.nan_rank=1"])
     assert cfg.optimizer.nesterov is True
@@ -147,8 +153,16 @@ def test_custom_data_survives_a_dump_and_can_be_given_again(config: Path, coco: 
 
 
 def test_overrides_come_after_custom_data(config: Path, coco: list[str]) -> None:
-    cfg, _ = load_config(str(config), ["model.num_classes=9", *coco])
-    assert cfg.model.num_classes == 9
+    cfg, _ = load_config(str(config), ["dataloader.test.dataset.names=mine", *coco])
+    assert cfg.dataloader.test.dataset.names == "mine"
+
+
+@pytest.mark.parametrize("number", [1, 9])
+def test_another_number_of_classes_than_that_of_the_data_is_refused(
+    config: Path, coco: list[str], number: int
+) -> None:
+    message = refusal(config, f"model.num_classes={number}", *coco)
+    assert f"num_classes={number}" in message and "2 classes" in message
 
 
 @pytest.mark.parametrize("dataset", ["lvis_v1", "cityscapes"])

@@ -15,7 +15,7 @@ def test_two_processes_train_and_evaluate(
 ) -> None:
     result = train_net(*options, config=config, launcher=launcher)
     assert result.returncode == 0, result.stderr
-    assert "World size: 2" in result.stdout
+    assert "2 processes" in result.stdout
     assert result.stdout.count("Results:") == 1
     assert "100.00" in result.stdout, "each process evaluates its share of the images"
     out = config.parent / "out"

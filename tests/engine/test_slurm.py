@@ -68,7 +68,7 @@ def test_two_tasks_train_together(config: Path, tmp_path: Path) -> None:
     }
     tasks = [start(config=config, env=step | {"SLURM_PROCID": i, "SLURM_LOCALID": i}) for i in "01"]
     outputs = [wait(task) for task in tasks]
-    assert "World size: 2" in outputs[0] and "100.00" in outputs[0]
+    assert "2 processes" in outputs[0] and "100.00" in outputs[0]
     checkpoint = torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)
     assert len(checkpoint["trainer"]["hooks"]["RunState"]["processes"]) == 2
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from brloss_d2.checkpoint import fingerprint
 from brloss_d2.engine.hooks.ema import EMA
+from brloss_d2.engine.logs import progress_bar
 from brloss_d2.engine.randomness import preserved_rng
 
 logger = logging.getLogger(__name__)
@@ -134,7 +135,9 @@ class Evaluation:
             weights_file = os.path.join(folder, "weights.json")
             with open(weights_file, "w", encoding="utf-8"):
                 pass  # empty until the results are those of the weights
-        results = inference_on_dataset(model, self.loader, instantiate(evaluator))
+        with progress_bar(len(self.loader), "evaluation", leave=False) as bar:
+            callbacks = {"after_inference": bar.update}
+            results = inference_on_dataset(model, self.loader, instantiate(evaluator), callbacks)
         if folder:
             with open(weights_file, "w", encoding="utf-8") as file:
                 json.dump({"fingerprint": fingerprint(model.state_dict())}, file)
@@ -142,8 +145,11 @@ class Evaluation:
 
 
 def results_table(results: Mapping[str, Any]) -> str:
-    """Return a table with one row per task, without the metrics of single classes."""
-    return tabulate(list(_rows(results)), headers="keys", floatfmt=".2f", missingval="-")
+    """Return a table with a column per task, without the metrics of single classes."""
+    tasks = list(_rows(results))
+    names = dict.fromkeys(name for task in tasks for name in task if name)
+    rows = [[name, *(task.get(name) for task in tasks)] for name in names]
+    return tabulate(rows, ["", *(task[""] for task in tasks)], floatfmt=".2f", missingval="-")
 
 
 def _rows(results: Mapping[str, Any], prefix: str = "") -> Iterator[dict[str, Any]]:

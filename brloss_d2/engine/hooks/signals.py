@@ -1,4 +1,4 @@
-"""Stop training gracefully on SIGINT or SIGTERM."""
+"""Stop training gracefully on a signal."""
 
 import mmap
 import multiprocessing
@@ -6,20 +6,37 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# By Ctrl-C, `kill`, a closed terminal, and by clusters some time before they kill a job. Windows
+# lacks the last three.
+SIGNALS = tuple(
+    signal.Signals[name]
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if name in signal.Signals.__members__
+)
 # A launcher may pass on a signal that this process has received already.
 _SAME_SECONDS = 3.0
 # Time for the training process of a data loader's worker to receive the signal too.
 _PARENT_SECONDS = 1.0
 
 
+def replace_handlers(handler: Callable[[int, Any], None]) -> dict[int, Any]:
+    """Set a handler for all of `SIGNALS` but those that are ignored, as under nohup.
+
+    Returns:
+        Number of the signal -> handler before.
+    """
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heeded}
+
+
 class StopSignals(HookBase):
-    """Ends training after the iteration, in all processes, if one of them gets SIGINT or SIGTERM.
+    """Ends training after the iteration, in all processes, if one of them gets one of `SIGNALS`.
 
     A second signal, some seconds later, ends the process at once.
 
@@ -38,7 +55,7 @@ class StopSignals(HookBase):
     def before_train(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may set handlers
-        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        self._before = replace_handlers(self._receive)
         if hasattr(os, "register_at_fork"):  # Windows does not fork
             os.register_at_fork(after_in_child=self._reset_in_child)
         loader = getattr(self.trainer.data_loader, "torch_loader", None)

@@ -7,8 +7,7 @@ import os
 import resource
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from detectron2.engine import HookBase, hooks
@@ -20,13 +19,11 @@ from detectron2.utils.events import (
     get_event_storage,
 )
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
+from brloss_d2.engine.logs import progress_bar
 from brloss_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
-_PRINTER = "detectron2.utils.events"  # the logger of CommonMetricPrinter
 # Values per scalar in a checkpoint: as many as detectron2 takes medians of.
 _HISTORY = 20
 _MIB = 2**20
@@ -139,43 +136,21 @@ class ProgressBar(HookBase):
     """Bar with the remaining time, on terminals, instead of the lines of metrics.
 
     Other lines of the log appear above it; those of the metrics go to log.txt only.
-
-    Args:
-        stream: terminal to draw on.
     """
 
-    def __init__(self, stream: TextIO):
-        self.stream = stream
-        self._bar: tqdm
-        self._redirected = ExitStack()
-
     def before_train(self) -> None:
-        self._bar = tqdm(
-            total=self.trainer.max_iter,
-            initial=self.trainer.start_iter,
-            file=self.stream,
-            dynamic_ncols=True,
-            unit="it",
-        )
-        console = (sys.stdout, sys.stderr)
-        loggers = [
-            logger
-            for logger in map(logging.getLogger, ("detectron2", "fvcore", "brloss_d2"))
-            if any(getattr(handler, "stream", None) in console for handler in logger.handlers)
-        ]
-        self._redirected.enter_context(logging_redirect_tqdm(loggers))
-        for logger in loggers:  # the last handler is the redirected one
-            logger.handlers[-1].addFilter(lambda record: record.name != _PRINTER)
+        self._bar = progress_bar(self.trainer.max_iter, done=self.trainer.start_iter)
 
     def after_step(self) -> None:
+        if self._bar.disable:
+            return
         latest = self.trainer.storage.latest()
-        names = {"total_loss": "loss", "lr": "lr", "data_time": "data"}
-        shown = {text: f"{latest[name][0]:.4g}" for name, text in names.items() if name in latest}
+        names = {"total_loss": "loss", "lr": "lr"}  # more would leave a terminal no bar
+        shown = {text: f"{latest[name][0]:.3g}" for name, text in names.items() if name in latest}
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
     def after_train(self) -> None:
-        self._redirected.close()
         self._bar.close()
 
 

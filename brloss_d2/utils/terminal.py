@@ -1,0 +1,80 @@
+"""Standard output and error of the programs: what reaches a terminal, and what never does."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
+
+from brloss_d2.utils.text import printable
+
+# Packages whose warnings no user can fix.
+_OTHERS = (
+    r"(torch|torchvision|detectron2|fvcore|iopath|omegaconf|pkg_resources|setuptools|matplotlib|"
+    r"numpy|scipy|PIL|pycocotools|hotcoco|lvis|onnx|onnxruntime|onnxscript|tensorboard|timm|"
+    r"brloss_d2)(\.|$)"
+)
+
+
+def printable_lines(text: str) -> str:
+    """Return text of several lines without other codes that a terminal would obey."""
+    if text.isascii() and text.replace("\n", "").isprintable():  # as almost all
+        return text
+    return "\n".join(printable(line.expandtabs()) for line in text.split("\n"))
+
+
+class PrintableStream:
+    """Stream of text that shows the codes which a terminal would obey, but for line breaks.
+
+    Args:
+        stream: stream to write to. A progress bar writes to it directly.
+    """
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        # Downloads show their progress in lines that begin with a carriage return.
+        start = "\r" if text.startswith("\r") else ""
+        self.stream.write(start + printable_lines(text.removeprefix(start)))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def clean_output() -> Iterator[None]:
+    """Make everything that a block prints safe, whoever prints it.
+
+    Names of classes and files are shown without codes that a terminal would obey, as escapes if
+    the terminal cannot show their letters, and nowhere if the program has been started without
+    standard output. Warnings of other packages are hidden unless Python was asked for warnings.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_clean(stream) for stream in before)
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.filterwarnings("ignore", module=_OTHERS)
+            logging.getLogger("torch").setLevel(logging.ERROR)
+            yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def discard(stream: TextIO) -> None:
+    """Throw away what is written to a stream from now on, because nobody reads it any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _clean(stream: TextIO | None) -> TextIO:
+    if isinstance(stream, PrintableStream):
+        return cast("TextIO", stream)
+    if stream is None:  # closed by the shell: `>&-`
+        stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+    return cast("TextIO", PrintableStream(stream))
