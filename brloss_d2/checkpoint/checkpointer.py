@@ -66,7 +66,15 @@ class Checkpointer(DetectionCheckpointer):
         """
         rest = super().load(path and local_file(path), [])
         names = self.checkpointables if checkpointables is None else checkpointables
-        damaged = next((name for name in names if not self._load_part(name, rest)), "")
+        damaged = ""
+        for name in [name for name in names if name in rest]:
+            try:
+                self.checkpointables[name].load_state_dict(rest.pop(name))
+            except InputError:
+                raise
+            except Exception as error:  # a damaged state raises almost anything
+                self.logger.debug("State of %s: %r", name, error)
+                damaged = name
         iteration = rest.get("iteration", 0)
         if names and (type(iteration) is not int or not -1 <= iteration < _MAX_ITERATION):
             damaged = f"iteration {printable(iteration, length=20)}"
@@ -77,18 +85,6 @@ class Checkpointer(DetectionCheckpointer):
                 f"train.init_checkpoint={path} without --resume."
             )
         return rest
-
-    def _load_part(self, name: str, rest: dict[str, Any]) -> bool:
-        """Load a part if the checkpoint has it; return whether this worked."""
-        if name in rest:
-            try:
-                self.checkpointables[name].load_state_dict(rest.pop(name))
-            except InputError:
-                raise
-            except Exception as error:  # a damaged state raises almost anything
-                self.logger.debug("State of %s: %r", name, error)
-                return False
-        return True
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Save the model, all parts and `kwargs` as `<save_dir>/<name>.pth`, to resume from.

@@ -212,3 +212,11 @@ def test_a_download_that_cannot_be_used_is_removed(
     with pytest.raises(InputError, match=r"of http://x/a\.pth cannot be used .*it is damaged"):
         local_file("http://x/a.pth")
     assert not cached.exists()
+
+
+def test_addresses(tmp_path: Path) -> None:
+    file = tmp_path / "a.pth"
+    torch.save(STATE, file)
+    assert local_file(f"file://{file}") == str(file)
+    with pytest.raises(InputError, match=r"Cannot read s3://a/b: expected a file, http://"):
+        local_file("s3://a/b")
