@@ -10,10 +10,10 @@ from torch import nn
 
 from brloss_d2.checkpoint.classifiers import RESNET, SWIN, find_family, preprocessing_mistakes
 from brloss_d2.checkpoint.contents import (
+    check_usable,
     find_weights,
     no_weights,
     of_another_model,
-    unusable,
     without_wrapper,
 )
 from brloss_d2.checkpoint.files import read_checkpoint
@@ -150,13 +150,7 @@ class Checkpointer(DetectionCheckpointer):
             prefix, loaded = family.fit(weights, self.model.state_dict())
             weights = {prefix + name: weight for name, weight in weights.items()}
             self.logger.info("Loading %s from the weights of a classifier", loaded)
-        problems = unusable(weights, self.model.state_dict())
-        if problems:
-            name, problem = next(iter(problems.items()))
-            raise InputError(
-                f"Cannot use checkpoint {file}: {len(problems)} of {len(weights)} weights are "
-                f"unusable, first {name}, which {problem}. Use another checkpoint."
-            )
+        check_usable(file, weights, self.model.state_dict())
         checkpoint["model"] = dict(weights)
         if family is RESNET:
             for mistake in preprocessing_mistakes(self.model):

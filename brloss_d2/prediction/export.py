@@ -64,9 +64,9 @@ def export_torchscript(predictor: Predictor, image: np.ndarray, path: str) -> li
     traced = torch.jit.trace(adapter, (example,), check_trace=False)
     _compare(predictor, example, lambda x: adapter.outputs_schema(traced(x)))
     names: list[str] = adapter.outputs_schema.keys
-    with replacing(path) as temporary:
-        about = json.dumps(describe(predictor, names), ensure_ascii=False)
-        torch.jit.save(traced, temporary, _extra_files={METADATA: about})
+    about = json.dumps(describe(predictor, names), ensure_ascii=False)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        torch.jit.save(traced, file, _extra_files={METADATA: about})
     return names
 
 

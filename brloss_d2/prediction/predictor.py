@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -31,6 +32,10 @@ from brloss_d2.utils.config_nodes import walk_nodes
 from brloss_d2.utils.text import first_few
 
 logger = logging.getLogger(__name__)
+
+# Warnings of torch about the code of detectron2, which no user can fix.
+warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 CALIBRATION_FILE = "calibration.json"
 _THRESHOLD_KEYS = ("score_thresh", "test_score_thresh")
@@ -174,6 +179,7 @@ class Predictor:
         else:
             _check_path("config", config)
             cfg, _ = load_config(os.fspath(config), overrides)
+        local_file(os.fspath(weights))  # fails early: building the model takes time
         folder = os.path.dirname(os.path.abspath(os.fspath(weights)))
         threshold = _find_threshold(score_threshold, folder, os.fspath(weights))
         if threshold is not None:
@@ -191,7 +197,6 @@ class Predictor:
                 "The config has no dataloader.test.mapper of the type DetectionMapper, which "
                 "defines how images are resized."
             )
-        local_file(os.fspath(weights))  # fails early: building the model takes time
         model = instantiate(cfg.model).to(choose_device(device)).eval()
         Checkpointer(model, strict=True).load(os.fspath(weights))
         return cls(model, mapper, categories, score_threshold=threshold or 0.0)

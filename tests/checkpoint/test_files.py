@@ -168,7 +168,7 @@ def changed(change: Callable[[Tensor], object]) -> dict[str, Any]:
         (changed(lambda value: value * torch.nan), "2 of 2 weights are unusable, .*has NaN or inf"),
         (changed(lambda value: value / 0), "has NaN or infinite values"),
         (changed(lambda value: value.long()), "has int64 instead of float32"),
-        (changed(lambda value: value.to(torch.complex64)), "has complex64 instead of float32"),
+        (changed(lambda value: value.to(torch.complex64)), "has complex numbers"),
         (changed(lambda value: value.to("meta")), "has no values"),
         (changed(lambda value: value.to_sparse()), "is sparse"),
     ],
