@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from brloss_d2.errors import InputError
-from brloss_d2.evaluation.run import EvaluatedRun, best_f1_threshold
+from brloss_d2.evaluation import load_calibration
+from brloss_d2.evaluation.run import EvaluatedRun, best_threshold
 from brloss_d2.plotting import draw_comparison
 from brloss_d2.utils.arguments import positive_int
 
@@ -19,8 +20,9 @@ from brloss_d2.utils.arguments import positive_int
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
-    The threshold `auto` is the score with the best F1 at IoU 0.5 over the dataset: a
-    ranking loss may shift all scores, so that no fixed threshold suits every run.
+    The threshold `auto` is the one in the `calibration.json` of these weights, otherwise the one
+    that would be written there, with the lowest LRP at IoU 0.5 over the dataset: a ranking loss may
+    shift all scores, so that no fixed threshold suits every run.
     """
     args = _parser().parse_args(argv)
     picture = args.output or os.path.join(args.output_dir, "predictions.png")
@@ -40,10 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _draw(output_dir: str, picture: str, images: int, threshold: float | None) -> None:
     run = EvaluatedRun.load(output_dir)
+    reason = ""
     if threshold is None:
-        threshold, reason = best_f1_threshold(run), ", the best F1 at IoU 0.5"
-    else:
-        reason = ""
+        calibration = load_calibration(output_dir)
+        if calibration and calibration.computed_on.get("weights") == run.weights:
+            threshold, reason = calibration.score_threshold, ", of calibration.json"
+        else:
+            threshold, reason = best_threshold(run), ", the lowest LRP at IoU 0.5"
     title = f"Score threshold of the predictions: {threshold:.2f}{reason}"
     draw_comparison(run.pairs(images, threshold), run.class_names, picture, title=title)
 

@@ -21,8 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=("torchscript", "onnx"), default="torchscript")
     parser.add_argument("--output", required=True, help="file to write")
     parser.add_argument(
-        "--score-threshold", type=float, metavar="0.x", help="becomes part of the file"
+        "--score-threshold",
+        type=float,
+        metavar="0.x",
+        help="becomes part of the file (default: as for brloss-predict)",
     )
+    parser.add_argument("--annotations", help="COCO file with the names of the classes")
     return run_program(_export, parser.parse_args(argv))
 
 
@@ -35,6 +39,7 @@ def _export(args: argparse.Namespace) -> int:
         find_config(args.config_file),
         args.weights,
         score_threshold=args.score_threshold,
+        annotations=args.annotations,
         overrides=args.opts,
         device=args.device,
     )

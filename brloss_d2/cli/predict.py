@@ -4,8 +4,8 @@ r"""Detect objects in images; write pictures and predictions in COCO format.
         --input photo.jpg 'more/*.png' folder/ --output output/predictions
 
 Writes pictures/*.png, predictions.json (COCO results) and images.json (images and categories that
-the results refer to). A file that cannot be read is reported and skipped; the exit status is then
-1.
+the results refer to). Files that cannot be read are skipped and reported at the end; the exit
+status is then 1.
 """
 
 import argparse
@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from brloss_d2.cli.common import add_model_arguments, find_config, make_parser, run_program
 from brloss_d2.errors import InputError
 from brloss_d2.utils.arguments import positive_int
+
+_MAX_ERRORS = 20  # lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,16 +61,17 @@ def _predict(args: argparse.Namespace) -> int:
     )
     folder = OutputFolder(args.output, predictor.categories, pictures=not args.no_pictures)
     errors: list[InputError] = []
-
-    def report(error: InputError) -> None:
-        print(f"error: {error}", file=sys.stderr)
-        errors.append(error)
-
     objects = 0
-    for prediction, image in predictor.stream(files, batch_size=args.batch_size, on_error=report):
+    for prediction, image in predictor.stream(
+        files, batch_size=args.batch_size, on_error=errors.append
+    ):
         folder.add(prediction, image)
         objects += len(prediction)
     folder.write()
+    for error in errors[:_MAX_ERRORS]:
+        print(f"error: {error}", file=sys.stderr)
+    if len(errors) > _MAX_ERRORS:
+        print(f"error: {len(errors) - _MAX_ERRORS} further files unreadable", file=sys.stderr)
     skipped = f", {len(errors)} unreadable" if errors else ""
     print(f"{objects} objects in {len(files) - len(errors)} images{skipped}: {args.output}")
     if predictor.score_threshold == 0:

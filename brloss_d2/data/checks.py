@@ -6,12 +6,13 @@ all, some of them only after hours, when the first evaluation starts. Here each 
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from brloss_d2.data.coco_file import DROPPED, CocoFile, read_coco
+from brloss_d2.data.file_names import locate_all_images
+from brloss_d2.data.geometry import geometry_notes
 from brloss_d2.errors import InputError
-
-_NAMED = 5  # number of missing images that a message names
+from brloss_d2.utils.text import printable
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class CocoSummary:
         objects: category id -> number of boxes to train on.
         dropped: kind of `DROPPED` -> number of boxes that are never trained on. The evaluation
             counts them as objects.
+        most_objects: largest number of boxes to train on in an image.
+        image_sizes: path of each image -> width and height in the file, in pixels.
         notes: sentences about what is unusual, for the log.
     """
 
@@ -42,6 +45,8 @@ class CocoSummary:
     images_without_objects: int
     objects: dict[int, int]
     dropped: dict[str, int]
+    most_objects: int
+    image_sizes: dict[str, tuple[int, int]] = field(repr=False)
     notes: tuple[str, ...] = ()
 
     @property
@@ -73,31 +78,17 @@ def check_coco_json(
     """
     json_file, image_root = os.path.abspath(json_file), os.path.abspath(image_root)
     content = read_coco(json_file, masks=masks, where=f"{key}={json_file}")
-    if not os.path.isdir(image_root):
-        raise InputError(f"{key}_images={image_root}: this folder does not exist.")
-    # One listing per folder instead of one system call per image: on a network file system that
-    # is seconds instead of minutes for COCO. Only files that are not listed are asked for.
-    listed: dict[str, set[str]] = {}
-    missing = []
-    for record in content.images:
-        path = os.path.join(image_root, record["file_name"])
-        folder, name = os.path.split(path)
-        if folder not in listed:
-            listed[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        if name not in listed[folder] and not os.path.isfile(path):
-            missing.append(path)
-    if missing:
-        first = "".join(f"\n  {os.path.relpath(path, image_root)}" for path in missing[:_NAMED])
-        more = f"\n  and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        raise InputError(
-            f"{len(missing)} of the {len(content.images)} images of {key} are missing in "
-            f"{image_root}:{first}{more}\nSet {key}_images=FOLDER to the folder that the file "
-            "names in the JSON are relative to."
-        )
-    return _summarize(content, json_file, image_root)
+    paths = locate_all_images([image["file_name"] for image in content.images], image_root, key=key)
+    sizes = [(image["width"], image["height"]) for image in content.images]
+    try:
+        return _summarize(content, json_file, image_root, dict(zip(paths, sizes, strict=True)))
+    except InputError as error:
+        raise InputError(f"{key}={printable(json_file)}: {error}") from error
 
 
-def _summarize(content: CocoFile, json_file: str, image_root: str) -> CocoSummary:
+def _summarize(
+    content: CocoFile, json_file: str, image_root: str, image_sizes: dict[str, tuple[int, int]]
+) -> CocoSummary:
     roles = Counter(annotation["role"] for annotation in content.annotations)
     objects = [a for a in content.annotations if a["role"] == "object"]
     per_class = Counter(annotation["category_id"] for annotation in objects)
@@ -111,5 +102,7 @@ def _summarize(content: CocoFile, json_file: str, image_root: str) -> CocoSummar
         images_without_objects=len(content.images) - len({a["image_id"] for a in objects}),
         objects={id_: per_class[id_] for id_ in content.categories},
         dropped={kind: roles[kind] for kind in DROPPED},
-        notes=content.notes,
+        most_objects=max(Counter(a["image_id"] for a in objects).values(), default=0),
+        image_sizes=image_sizes,
+        notes=(*content.notes, *geometry_notes(content.images, objects)),
     )

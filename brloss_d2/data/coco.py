@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from brloss_d2.data.coco_file import DROPPED, read_coco
+from brloss_d2.data.file_names import locate_images
 from brloss_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -56,9 +57,12 @@ def load_coco_dataset(
         thing_classes=list(content.categories.values()),
         thing_dataset_id_to_contiguous_id=labels,
     )
+    file_names = [image["file_name"] for image in content.images]
+    for image, path in zip(content.images, locate_images(file_names, image_root), strict=True):
+        image["path"] = path or os.path.join(image_root, image["file_name"])
     records: dict[int, dict[str, Any]] = {
         image["id"]: {
-            "file_name": os.path.join(image_root, image["file_name"]),
+            "file_name": image["path"],
             "height": image["height"],
             "width": image["width"],
             "image_id": image["id"],

@@ -12,8 +12,8 @@ from brloss_d2.utils.text import printable
 _NAMED = 5  # number of missing files that a message names
 
 
-def locate_images(names: Sequence[str], folder: str, *, key: str = "data.train") -> list[str]:
-    r"""Return the paths of image files, relative to whose folder their names are.
+def locate_images(names: Sequence[str], folder: str) -> list[str | None]:
+    r"""Return the paths of image files, None for those that are missing.
 
     A name that does not exist as it is written is searched for as other systems write it: with
     backslashes, in another case (`.JPG`) or in another Unicode form. It has to mean one file.
@@ -21,14 +21,7 @@ def locate_images(names: Sequence[str], folder: str, *, key: str = "data.train")
     Args:
         names: names of files, relative to `folder` or absolute.
         folder: folder of the images.
-        key: command-line key of the annotations, for messages, which name `<key>_images` too.
-
-    Raises:
-        InputError: a file is missing; the message names the first ones, and the cause if it can be
-            found.
     """
-    if not os.path.isdir(folder):
-        raise InputError(f"{key}_images={printable(folder)}: this folder does not exist.")
     # One listing per folder instead of one system call per image: on a network file system that
     # is seconds instead of minutes for COCO. Only files that are not listed are asked for.
     listed = cache(_list)
@@ -57,14 +50,32 @@ def locate_images(names: Sequence[str], folder: str, *, key: str = "data.train")
             path = os.path.join(path, found[0])
         return path
 
-    paths = [locate(name) for name in names]
+    return [locate(name) for name in names]
+
+
+def locate_all_images(names: Sequence[str], folder: str, *, key: str) -> list[str]:
+    """Return the paths of image files as `locate_images` finds them.
+
+    Args:
+        names: names of files, relative to `folder` or absolute.
+        folder: folder of the images.
+        key: command-line key of the annotations, for messages, which name `<key>_images` too.
+
+    Raises:
+        InputError: a file is missing; the message names the first ones, and the cause if it can be
+            found.
+    """
+    if not os.path.isdir(folder):
+        raise InputError(f"{key}_images={printable(folder)}: this folder does not exist.")
+    paths = locate_images(names, folder)
     missing = [name for name, path in zip(names, paths, strict=True) if path is None]
     if missing:
         first = "".join(f"\n  {printable(name)}" for name in missing[:_NAMED])
         more = f"\n  and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        reason = _explain(missing, folder, key, is_empty=len(missing) == len(names))
         raise InputError(
             f"{len(missing)} of the {len(names)} images of {key} are missing in "
-            f"{printable(folder)}:{first}{more}\n{_explain(missing[0], folder, key)}"
+            f"{printable(folder)}:{first}{more}\n{reason}"
         )
     return [path for path in paths if path is not None]
 
@@ -85,8 +96,16 @@ def _stem(name: str) -> str:
     return os.path.splitext(_form(unquote(name)).strip())[0]
 
 
-def _explain(name: str, folder: str, key: str) -> str:
-    """Return why a file is missing, as far as the folders around tell, and what to do."""
+def _explain(missing: Sequence[str], folder: str, key: str, *, is_empty: bool) -> str:
+    """Return why files are missing, as far as the folders around tell, and what to do.
+
+    Args:
+        missing: names of the missing files.
+        folder: folder in which they are missing.
+        key: command-line key of the annotations.
+        is_empty: whether the folder has none of the images; only then another one may have all.
+    """
+    name = missing[0].replace("\\", "/")
     usual = (
         f"Set {key}_images=FOLDER to the folder that the file names in the JSON are relative to."
     )
@@ -95,13 +114,12 @@ def _explain(name: str, folder: str, key: str) -> str:
     entries = sorted(_list(folder))
     if not entries:
         return f"This folder has no files, or they cannot be listed. {usual}"
-    name = name.replace("\\", "/")
     base = os.path.basename(name)
     parent = os.path.dirname(folder)
     beside = [os.path.join(parent, entry) for entry in sorted(_list(parent))[:1000]]
     below = [os.path.join(folder, entry) for entry in entries[:1000]]
     for other in (parent, os.path.dirname(parent), *below, *beside):
-        if os.path.isfile(os.path.join(other, name)) and not os.path.isabs(name):
+        if is_empty and not os.path.isabs(name) and all(locate_images(missing[:_NAMED], other)):
             return f"They are in another folder: set {key}_images={printable(other)}"
     if base != name and base in entries:
         where = "another machine" if name.startswith("/") or name[1:2] == ":" else "other folders"

@@ -199,7 +199,7 @@ def _read_through(image: Image.Image, size: int, modified: int) -> ImageFacts:
     elif image.format == "PNG":
         image.verify()
     else:
-        width, height = upright_8_bit(image).size
+        width, height = upright_8_bit(image).convert("RGB").size
     if image.format in ("JPEG", "MPO", "PNG") and orientation in range(5, 9):
         width, height = height, width
     turned = orientation in range(2, 5) or (orientation in range(5, 9) and width == height)

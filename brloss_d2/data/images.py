@@ -102,9 +102,10 @@ def upright_8_bit(image: Image.Image) -> Image.Image:
     # Pillow's own conversion would clip at 255.
     pixels = np.asarray(upright)
     if upright.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+        name = printable(getattr(image, "filename", "in memory"))
         raise InputError(
-            f"Image file {printable(getattr(image, 'filename', ''))}: its pixels are numbers from "
-            f"{pixels.min()} to {pixels.max()}: expected 8 or 16 unsigned bits. Convert it first."
+            f"Image file {name}: its pixels are numbers from {pixels.min()} to {pixels.max()}: "
+            "expected 8 or 16 unsigned bits. Convert it first."
         )
     return Image.fromarray((pixels / 257).round().astype(np.uint8))
 

@@ -16,7 +16,7 @@ _SHOWN = 5
 def read_dataset_categories(
     cfg: DictConfig, custom_data: CustomDataSummary | None
 ) -> dict[int, str] | None:
-    """Return category id -> name of the test dataset; None if it is not given as a JSON file.
+    """Return category id -> name of the dataset; None if it is not given as a JSON file.
 
     Args:
         cfg: effective config.
@@ -25,11 +25,15 @@ def read_dataset_categories(
     Raises:
         InputError: the file is damaged or has no categories.
     """
-    if custom_data is not None:
-        return dict(custom_data.val.categories)
-    dataset = (cfg.dataloader.get("test") or {}).get("dataset")
-    json_file = dataset.get("json_file") if isinstance(dataset, DictConfig) else None
-    return read_categories(json_file) if json_file else None
+    summary = custom_data and (custom_data.val or custom_data.train)
+    if summary:
+        return dict(summary.categories)
+    for split in ("test", "train"):
+        dataset = (cfg.dataloader.get(split) or {}).get("dataset")
+        json_file = dataset.get("json_file") if isinstance(dataset, DictConfig) else None
+        if json_file:
+            return read_categories(json_file)
+    return None
 
 
 def check_classes(checkpoint: str, categories: Mapping[int, str], *, must_agree: bool) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,14 +12,31 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig
 
 from brloss_d2.checkpoint import is_backbone_only, local_file
-from brloss_d2.data import CustomDataSummary, check_registered_dataset
+from brloss_d2.data import (
+    CustomDataSummary,
+    check_custom_images,
+    check_registered_dataset,
+    note_detection_limits,
+)
 from brloss_d2.data.custom import refuse_missing_dataset
 from brloss_d2.engine.classes import check_classes, read_dataset_categories
 from brloss_d2.engine.config.load import load_config
 from brloss_d2.engine.folder import find_last_checkpoint
 from brloss_d2.engine.hooks.writers import import_wandb
 from brloss_d2.errors import InputError
+from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator, LVISEvaluator
 from brloss_d2.utils.config_nodes import target_of
+from brloss_d2.utils.suggest import did_you_mean
+
+_COCO_METRICS = (
+    *("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    *("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN"),
+)
+_METRICS = {
+    COCOEvaluator: _COCO_METRICS,
+    CityscapesEvaluator: _COCO_METRICS,
+    LVISEvaluator: (*_COCO_METRICS, "APr", "APc", "APf"),
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +74,8 @@ def prepare(args: argparse.Namespace) -> Job:
     if misplaced:
         raise InputError(f"Options come before key=value: move {misplaced[0]} forward.")
     cfg, custom_data = load_config(args.config_file, overrides)
+    for key in ("output_dir", "init_checkpoint"):
+        cfg.train[key] = os.path.expanduser(cfg.train[key])  # no shell expands train.x=~
     output_dir = cfg.train.output_dir
     _check_output_dir(output_dir)
     _check_datasets(cfg, training=not args.eval_only)
@@ -65,6 +85,9 @@ def prepare(args: argparse.Namespace) -> Job:
         raise InputError("train.early_stopping needs dataloader.test and dataloader.evaluator.")
     if args.eval_only and not can_evaluate(cfg):
         raise InputError("--eval-only needs dataloader.test and dataloader.evaluator.")
+    categories = read_dataset_categories(cfg, custom_data)
+    if not args.eval_only and can_evaluate(cfg):
+        _check_best_metric(cfg, categories)
     checkpoint, resume = cfg.train.init_checkpoint, False
     if args.eval_only:
         is_given = any(x.lstrip("+").startswith("train.init_checkpoint=") for x in overrides)
@@ -73,9 +96,12 @@ def prepare(args: argparse.Namespace) -> Job:
         checkpoint, resume = last, True
     if checkpoint and comm.get_local_rank() == 0:
         local_file(checkpoint)  # downloads it if necessary, once per machine
-    categories = read_dataset_categories(cfg, custom_data)
     if categories and (resume or args.eval_only):
         check_classes(checkpoint, categories, must_agree=True)
+    if custom_data is not None:
+        custom_data = note_detection_limits(custom_data, cfg)
+        if cfg.train.check_images and comm.get_local_rank() == 0:
+            custom_data = check_custom_images(custom_data, training=not args.eval_only)
     return Job(cfg, custom_data, categories, checkpoint, resume, choose_device(cfg.train.device))
 
 
@@ -94,8 +120,10 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InputError(f"train.device is {name!r}: expected auto, cpu or cuda.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"train.device is {name!r}: expected auto, cpu or cuda.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"train.device is {name!r}, but torch finds no GPU.")
     if device.type != "cuda" and comm.get_world_size() > 1 and dist.get_backend() == "nccl":
@@ -133,6 +161,29 @@ def _check_datasets(cfg: DictConfig, *, training: bool) -> None:
         elif names is not None:
             for name in names if isinstance(names, list | tuple | ListConfig) else [names]:
                 check_registered_dataset(name)
+
+
+def _check_best_metric(cfg: DictConfig, categories: Mapping[int, str] | None) -> None:
+    """Check that the evaluation has the metric, as far as its names are known before it."""
+    name = cfg.train.best_metric
+    metric = name.removeprefix("ema/")
+    if metric != name and not cfg.train.ema.enabled:
+        raise InputError(f"train.best_metric={name} needs train.ema.enabled=True.")
+    evaluator = cfg.dataloader.evaluator
+    names = _METRICS.get(target_of(evaluator))
+    if not name or names is None:
+        return
+    tasks = evaluator.get("tasks") or ("bbox", "segm", "keypoints")
+    per_class = [f"{m}-{c}" for m in ("AP", "oLRP") for c in (categories or {}).values()]
+    known = [f"{task}/{name}" for task in tasks for name in (*names, *per_class)]
+    if target_of(evaluator) is CityscapesEvaluator:
+        known += ["segm_cityscapes/AP", "segm_cityscapes/AP50"]
+    if metric not in known and (categories or "-" not in metric):
+        hint = did_you_mean(metric, known, count=1, prefix=name.removesuffix(metric))
+        raise InputError(
+            f"train.best_metric={name} is no metric of this evaluation.{hint} Expected TASK/METRIC "
+            f"with a task of {', '.join(tasks)} and a metric of {', '.join(names)}."
+        )
 
 
 def _checkpoint_to_evaluate(cfg: DictConfig, *, is_given: bool) -> str:

@@ -27,7 +27,7 @@ from brloss_d2.engine.folder import reserved, set_aside
 from brloss_d2.engine.hooks.checkpoints import BestCheckpointer, EarlyStopping, Saver
 from brloss_d2.engine.hooks.ema import EMA
 from brloss_d2.engine.hooks.evaluation import EvalHook, Evaluation, results_table
-from brloss_d2.engine.hooks.run_state import RunState
+from brloss_d2.engine.hooks.run_state import RunState, describe_data
 from brloss_d2.engine.hooks.schedule import ScheduleGuard, scale_lr
 from brloss_d2.engine.hooks.signals import StopSignals
 from brloss_d2.engine.hooks.writers import History, PeriodicWriter, ProgressBar
@@ -118,7 +118,7 @@ def _train(job: Job) -> None:
     if trains:
         with seeded((run.state.seed,)):  # samplers draw their seed
             loader = ResumableLoader(instantiate(job.cfg.dataloader.train), run.state.seed)
-        trainer.data_loader = run.state.track(loader)
+        trainer.data_loader = in_agreement(lambda: run.state.track(loader))
     if can_evaluate(job.cfg):
         # A mistake in it is better known now than after the training.
         run.evaluation = in_agreement(lambda: Evaluation(job.cfg))
@@ -211,7 +211,7 @@ def _build_run(job: Job) -> _Run:
         model,
         trainer,
         Checkpointer(model, job.cfg.train.output_dir, strict=job.resume, trainer=trainer),
-        RunState(model, seed),
+        RunState(model, seed, describe_data(cfg)),
         EMA(model, train.ema.decay) if train.ema.enabled else None,
         StopSignals(),
     )
@@ -257,6 +257,11 @@ def _load(job: Job, run: _Run) -> int:
             check_classes(job.checkpoint, job.categories, must_agree=False)
         logger.info("Seed: %d", run.state.seed)
         return 0
+    changes = list(run.state.changes)
+    if 0 <= job.cfg.train.seed != run.state.seed:
+        changes.append(f"train.seed={job.cfg.train.seed} is ignored, its seed is {run.state.seed}")
+    if changes:
+        logger.warning("The run is not resumed as it began: %s.", "; ".join(changes))
     start = rest.get("iteration", -1) + 1
     logger.info(
         "Resuming %s: %d of %d iterations done, seed %d%s%s.",

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,8 @@ from yaml import YAMLError
 
 from brloss_d2.data import check_registered_dataset
 from brloss_d2.errors import InputError
-from brloss_d2.evaluation.lrp import best_f1_threshold as best_f1_of_matches
-from brloss_d2.evaluation.matches import match_detections
+from brloss_d2.evaluation.lrp import best_lrp_threshold
+from brloss_d2.evaluation.matches import Matches, match_detections
 from brloss_d2.evaluation.protocols import evaluate_detections, read_ground_truth
 
 _DEFAULT_THRESHOLD = 0.5  # if no detection is correct
@@ -155,17 +156,23 @@ class EvaluatedRun:
         return pairs
 
 
-def best_f1_threshold(run: EvaluatedRun) -> float:
-    """Return the score threshold with the best F1 over all classes, at IoU 0.5.
+def best_threshold(
+    run: EvaluatedRun, criterion: Callable[[Matches], float] = best_lrp_threshold
+) -> float:
+    """Return the best score threshold over all classes, at IoU 0.5.
 
     A ranking loss orders scores and does not calibrate them: with one loss the best threshold is
     0.3, with another 0.8, so that pictures with a fixed threshold are not comparable.
+
+    Args:
+        run: evaluated dataset.
+        criterion: function that chooses the threshold, by default the one with the lowest LRP, as
+            in `calibration.json`.
     """
     if not run.results:
         return _DEFAULT_THRESHOLD
     truth = read_ground_truth(run.json_file, masks=False)
-    matches = match_detections(evaluate_detections(truth, run.results, "bbox"))
-    threshold = best_f1_of_matches(matches)
+    threshold = criterion(match_detections(evaluate_detections(truth, run.results, "bbox")))
     return _DEFAULT_THRESHOLD if math.isnan(threshold) else threshold
 
 

@@ -1,5 +1,6 @@
 """Class names of a model, and their ids in COCO files."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from brloss_d2.data import CATEGORIES_FILE, read_categories
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import walk_nodes
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,17 @@ class Categories:
                     f"{annotations} has {len(found.names)} categories, the model {count} classes."
                 )
             return found
-        for found in _known(cfg, folder):
+        for source, found in _known(cfg, folder):
             if count in (None, len(found.names)):
                 return found
+            logger.warning(
+                "%s has %d classes, the model %d: its names are not used.",
+                *(source, len(found.names), count),
+            )
+        logger.warning(
+            "The names of the classes are not known: they are called class 0, class 1, ... Name a "
+            "COCO file with them (--annotations)."
+        )
         return cls.unnamed(count or 0)
 
     def look_up(self, labels: Sequence[int]) -> tuple[list[str], list[int]]:
@@ -74,17 +85,16 @@ class Categories:
         return [names[label] for label in labels], [ids[label] for label in labels]
 
 
-def _known(cfg: DictConfig, folder: str) -> Iterator[Categories]:
-    """Yield the categories that the files and the metadata of a config name."""
-    saved = os.path.join(folder, CATEGORIES_FILE)
-    if os.path.isfile(saved):
-        yield Categories.of(read_categories(saved))
+def _known(cfg: DictConfig, folder: str) -> Iterator[tuple[str, Categories]]:
+    """Yield the categories that the files and the metadata of a config name, each with its name."""
     node = OmegaConf.select(cfg, "dataloader.test.dataset")
-    if not isinstance(node, DictConfig):
-        return
-    json_file = node.get("json_file")
-    if json_file is not None and os.path.isfile(json_file):
-        yield Categories.of(read_categories(json_file))
+    node = node if isinstance(node, DictConfig) else OmegaConf.create()
+    for file in (os.path.join(folder, CATEGORIES_FILE), node.get("json_file")):
+        if file is not None and os.path.isfile(file):
+            try:
+                yield file, Categories.of(read_categories(file))
+            except InputError as error:
+                logger.warning("%s Its names are not used.", error)
     names = node.get("names")
     name = names if isinstance(names, str) or not names else names[0]
     if not name or name not in DatasetCatalog:
@@ -95,4 +105,4 @@ def _known(cfg: DictConfig, folder: str) -> Iterator[Categories]:
         label_of_id = metadata.get("thing_dataset_id_to_contiguous_id") or {}
         id_of_label = {label: i for i, label in label_of_id.items()}
         ids = tuple(id_of_label.get(label, label + 1) for label in range(len(classes)))
-        yield Categories(tuple(classes), ids)
+        yield name, Categories(tuple(classes), ids)

@@ -1,12 +1,16 @@
 """Export detectors as a graph of tensors, by tracing."""
 
 import contextlib
+import copy
+import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.export import TracingAdapter
 from detectron2.export.torchscript_patch import patch_builtin_len
 from detectron2.modeling.meta_arch import GeneralizedRCNN
@@ -19,6 +23,7 @@ from brloss_d2.prediction.predictor import Predictor
 from brloss_d2.utils.files import check_folder_of, replacing
 
 Outputs = dict[str, Tensor]
+METADATA = "detector.json"
 _RESCALED = (0.75, 1.25)
 _OPSET = 17
 # In pixels, classes and probabilities.
@@ -40,7 +45,9 @@ def export_torchscript(predictor: Predictor, image: np.ndarray, path: str) -> li
     """Write a TorchScript file and return the names of its outputs, in order.
 
     Its input is an image of any size as the network takes it: (3, H, W) uint8, resized, in the
-    order of colors of the config; see `Predictor.resized`. Its outputs are those of `detections`.
+    order of colors of the config; see `Predictor.resized`. Its outputs are those of `detections`
+    whose scores reach the threshold of the predictor. Its weights are frozen. Its extra file
+    `detector.json` holds what `describe` returns.
 
     Args:
         predictor: detector on the device that the file is for.
@@ -55,18 +62,20 @@ def export_torchscript(predictor: Predictor, image: np.ndarray, path: str) -> li
     check_folder_of(path)
     adapter, example = _adapter(predictor, image)
     traced = torch.jit.trace(adapter, (example,), check_trace=False)
-    _compare(predictor.model, example, lambda x: adapter.outputs_schema(traced(x)))
+    _compare(predictor, example, lambda x: adapter.outputs_schema(traced(x)))
+    names: list[str] = adapter.outputs_schema.keys
     with replacing(path) as temporary:
-        traced.save(temporary)
-    return adapter.outputs_schema.keys
+        about = json.dumps(describe(predictor, names), ensure_ascii=False)
+        torch.jit.save(traced, temporary, _extra_files={METADATA: about})
+    return names
 
 
 @_quiet()
 def export_onnx(predictor: Predictor, image: np.ndarray, path: str) -> list[str]:
     """Write an ONNX file and return the names of its outputs; see `export_torchscript`.
 
-    Its input is called `image`. This needs the package onnx; if onnxruntime is installed too, the
-    file is compared with the detector.
+    Its input is called `image`, and `detector.json` is a key of its metadata. This needs the
+    package onnx; if onnxruntime is installed too, the file is compared with the detector.
 
     Raises:
         InputError: as for TorchScript, or the package is missing.
@@ -97,10 +106,42 @@ def export_onnx(predictor: Predictor, image: np.ndarray, path: str) -> list[str]
                 f"Cannot export to ONNX: {reason}. It needs the package onnx, and a detector whose "
                 "operators all exist there."
             ) from error
+        _add_onnx_metadata(temporary, describe(predictor, names))
         run = _onnx_runner(temporary, names)
         if run is not None:
-            _compare(predictor.model, example, run)
+            _compare(predictor, example, run)
     return names
+
+
+def describe(predictor: Predictor, outputs: Sequence[str]) -> dict[str, Any]:
+    """Return what a program needs to use an exported detector.
+
+    Args:
+        predictor: detector that is exported.
+        outputs: names of the outputs of the file, in order.
+
+    Returns:
+        `class_names` and `category_ids` of the labels 0..K-1; `score_threshold`, the lowest score
+        that is kept in addition to thresholds of the model; `outputs`; and how to prepare an image:
+        `image_format`, the order of its colors, and `short_side` and `max_side` in pixels, None
+        if the config resizes in another way.
+    """
+    resizing = [
+        augmentation
+        for augmentation in predictor.mapper.augmentations.augs
+        if isinstance(augmentation, ResizeShortestEdge)
+    ]
+    # One size if the image is resized by nothing else.
+    resize = resizing[0] if len(predictor.mapper.augmentations.augs) == 1 and resizing else None
+    return {
+        "class_names": predictor.categories.names,
+        "category_ids": predictor.categories.ids,
+        "score_threshold": predictor.score_threshold,
+        "outputs": list(outputs),
+        "image_format": predictor.mapper.image_format,
+        "short_side": resize and resize.short_edge_length[0],
+        "max_side": resize and resize.max_size,
+    }
 
 
 def detections(model: nn.Module, image: Tensor) -> Outputs:
@@ -140,8 +181,31 @@ def _adapter(predictor: Predictor, image: np.ndarray) -> tuple[TracingAdapter, T
             "The detector finds nothing in the sample image: export needs one with objects, or a "
             "lower score threshold."
         )
-    inference = patch_builtin_len([_COUNTING])(detections)
-    return TracingAdapter(predictor.model, example, inference).eval(), example
+    threshold = predictor.score_threshold
+
+    def inference(model: nn.Module, image: Tensor) -> Outputs:
+        return _from_score(threshold, detections(model, image))
+
+    # The file shares no weights with the predictor, so that they can be frozen.
+    model = copy.deepcopy(predictor.model).requires_grad_(False)
+    adapter = TracingAdapter(model, example, patch_builtin_len([_COUNTING])(inference))
+    return adapter.eval(), example
+
+
+def _from_score(threshold: float, outputs: Outputs) -> Outputs:
+    """Drop detections below a score."""
+    if not threshold:
+        return outputs
+    kept = outputs["scores"] >= threshold
+    return {name: tensor[kept] for name, tensor in outputs.items()}
+
+
+def _add_onnx_metadata(path: str, about: dict[str, Any]) -> None:
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(about, ensure_ascii=False)})
+    onnx.save(model, path)
 
 
 def _onnx_runner(path: str, names: list[str]) -> Callable[[Tensor], Outputs] | None:
@@ -161,14 +225,15 @@ def _onnx_runner(path: str, names: list[str]) -> Callable[[Tensor], Outputs] | N
     return run
 
 
-def _compare(model: nn.Module, example: Tensor, exported: Callable[[Tensor], Outputs]) -> None:
+def _compare(predictor: Predictor, example: Tensor, exported: Callable[[Tensor], Outputs]) -> None:
     """Compare detector and exported graph on the example at several sizes."""
     for scale in (1.0, *_RESCALED):
         image = example
         if scale != 1.0:
             image = F.interpolate(example[None].float(), scale_factor=scale)[0].to(example.dtype)
         with torch.no_grad():
-            expected = detections(model, image)
+            found = detections(predictor.model, image)
+        expected = _from_score(predictor.score_threshold, found)
         problem = _difference(expected, exported(image))
         if problem:
             raise InputError(

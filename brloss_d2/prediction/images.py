@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import printable
 
 # Searched for in folders; a file given by its name may have any format that Pillow reads.
 SUFFIXES = (
@@ -47,13 +48,13 @@ def find_images(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
             ]
             if not files:
                 raise InputError(
-                    f"There are no images in the folder {path} or below: expected files that end "
-                    f"with {', '.join(SUFFIXES)}."
+                    f"There are no images in the folder {printable(path)} or below: expected files "
+                    f"that end with {', '.join(SUFFIXES)}."
                 )
         elif glob.has_magic(path) and not os.path.exists(path):
             files = list(filter(os.path.isfile, glob.glob(path, recursive=True)))
             if not files:
-                raise InputError(f"No file matches the pattern {path}.")
+                raise InputError(f"No file matches the pattern {printable(path)}.")
         found += sorted(files)
     if not found:
         raise InputError("No images given: expected files, folders or patterns like 'a/*.jpg'.")

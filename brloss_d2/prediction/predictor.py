@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from numbers import Real
 from typing import Any
 
 import detectron2.data.transforms as T
@@ -20,20 +21,19 @@ from torch import Tensor, nn
 
 from brloss_d2.checkpoint import Checkpointer, fingerprint, local_file, read_checkpoint
 from brloss_d2.checkpoint.contents import find_weights
-from brloss_d2.data import DetectionMapper, read_image
+from brloss_d2.data import DetectionMapper
 from brloss_d2.engine import apply_overrides, choose_device, load_config
 from brloss_d2.errors import InputError
 from brloss_d2.prediction.categories import Categories
-from brloss_d2.prediction.images import find_images
+from brloss_d2.prediction.inputs import Input, list_inputs, read_input
 from brloss_d2.prediction.results import OutputFolder, Prediction
 from brloss_d2.utils.config_nodes import walk_nodes
+from brloss_d2.utils.text import first_few
 
 logger = logging.getLogger(__name__)
 
 CALIBRATION_FILE = "calibration.json"
 _THRESHOLD_KEYS = ("score_thresh", "test_score_thresh")
-
-Input = str | os.PathLike[str] | np.ndarray
 
 
 def predict(
@@ -47,6 +47,7 @@ def predict(
     annotations: str | None = None,
     overrides: Sequence[str] = (),
     device: str = "auto",
+    skip_unreadable: bool = False,
 ) -> list[Prediction]:
     """Detect objects in images.
 
@@ -56,20 +57,23 @@ def predict(
         config: config file, `config.yaml` of a run, or loaded config. All three are code: use them
             only from people you trust.
         weights: checkpoint; code in it does not run.
-        images: files, folders or patterns; or arrays (H, W, 3) of uint8, RGB; not both.
+        images: files, folders or patterns; or arrays (H, W, 3) of uint8, RGB, and images of
+            Pillow; not both.
         output: folder for pictures and COCO files, see `OutputFolder`; None writes nothing.
         score_threshold: lowest score that is kept, 0..1, see `Predictor.load`.
         batch_size: number of images per batch.
         annotations: COCO file with the class names; None finds them.
         overrides: changes to the config, each `key=value`.
         device: "auto", "cpu" or "cuda".
+        skip_unreadable: whether a file that is missing or cannot be read is logged as a warning
+            and left out, rather than an error.
 
     Returns:
-        One prediction per image, in order. A file that cannot be read is logged as a warning and
-        left out.
+        One prediction per image, in order.
 
     Raises:
-        InputError: an argument is wrong, see `Predictor.load`, or there are no images.
+        InputError: an argument is wrong, see `Predictor.load`, there are no images, or one cannot
+            be read.
 
     Example:
         >>> from brloss_d2 import predict
@@ -77,14 +81,18 @@ def predict(
         >>> all(len(image.boxes) == len(image.class_names) for image in found)
         True
     """
-    if batch_size < 1:
-        raise InputError(f"The batch size is {batch_size}: expected at least 1.")
-    inputs = [images] if isinstance(images, str | os.PathLike | np.ndarray) else list(images)
-    arrays = [image for image in inputs if isinstance(image, np.ndarray)]
-    paths = [image for image in inputs if not isinstance(image, np.ndarray)]
-    if arrays and paths:
-        raise InputError("Images are arrays and paths: expected one or the other.")
-    readable: list[str] | list[np.ndarray] = arrays or find_images(paths)
+    if type(batch_size) is not int or batch_size < 1:
+        raise InputError(f"The batch size is {batch_size!r}: expected at least 1.")
+    inputs = list_inputs(images)
+    if not skip_unreadable:
+        missing = [path for path in inputs if isinstance(path, str) and not os.path.exists(path)]
+        if missing:
+            raise InputError(
+                f"Image file missing: {first_few(missing)} ({len(missing)} of {len(inputs)}). "
+                "skip_unreadable=True leaves out what cannot be read."
+            )
+    if output is not None:
+        _check_path("output", output)
     predictor = Predictor.load(
         config,
         weights,
@@ -94,7 +102,8 @@ def predict(
         device=device,
     )
     folder = None if output is None else OutputFolder(output, predictor.categories)
-    found = predictor.stream(readable, batch_size=batch_size, on_error=logger.warning)
+    on_error = logger.warning if skip_unreadable else None
+    found = predictor.stream(inputs, batch_size=batch_size, on_error=on_error)
     predictions = []
     for prediction, image in found:
         predictions.append(prediction)
@@ -153,10 +162,17 @@ class Predictor:
         Raises:
             InputError: config, weights, annotations or threshold are missing or wrong.
         """
+        _check_path("weights", weights)
+        if annotations is not None:
+            _check_path("annotations", annotations)
+        is_list = isinstance(overrides, Sequence) and not isinstance(overrides, str)
+        if not is_list or not all(isinstance(text, str) for text in overrides):
+            raise InputError(f"overrides is {overrides!r}: expected a list of 'key=value'.")
         if isinstance(config, DictConfig):
             cfg = copy.deepcopy(config)
             apply_overrides(cfg, overrides)
         else:
+            _check_path("config", config)
             cfg, _ = load_config(os.fspath(config), overrides)
         folder = os.path.dirname(os.path.abspath(os.fspath(weights)))
         threshold = _find_threshold(score_threshold, folder, os.fspath(weights))
@@ -180,18 +196,22 @@ class Predictor:
         Checkpointer(model, strict=True).load(os.fspath(weights))
         return cls(model, mapper, categories, score_threshold=threshold or 0.0)
 
-    def __call__(self, images: Sequence[np.ndarray]) -> list[Prediction]:
-        """Detect objects in a batch of images, (H, W, 3) uint8, RGB.
+    def __call__(self, images: Sequence[np.ndarray | Image.Image]) -> list[Prediction]:
+        """Detect objects in a batch of images: arrays (H, W, 3) of uint8, RGB, or of Pillow.
 
         Images of a batch are padded to a common size. The detections of a network that normalizes
         over the image depend a little on it.
+
+        Raises:
+            InputError: they are something else.
         """
+        arrays = [read_input(image, number) for number, image in enumerate(list_inputs(images))]
         inputs = [
             {"image": self.resized(image), "height": image.shape[0], "width": image.shape[1]}
-            for image in images
+            for image in arrays
         ]
         with torch.inference_mode():
-            outputs = self.model(inputs)
+            outputs = self.model(inputs) if inputs else []
         return [
             Prediction.of(output["instances"], self.categories, self.score_threshold)
             for output in outputs
@@ -199,17 +219,21 @@ class Predictor:
 
     def stream(
         self,
-        images: Iterable[str] | Iterable[np.ndarray],
+        images: Iterable[Input],
         *,
         batch_size: int = 1,
-        on_error: Callable[[InputError], object],
+        on_error: Callable[[InputError], object] | None = None,
     ) -> Iterator[tuple[Prediction, np.ndarray]]:
         """Yield the detections of one image after the other, each with the image as an array.
 
         Args:
-            images: files, or arrays as for a call. Unreadable ones are left out.
+            images: files, or images as for a call.
             batch_size: number of images per batch.
-            on_error: function that is called with the error of an unreadable image.
+            on_error: function that is called with the error of an unreadable image, which is left
+                out; None raises it.
+
+        Raises:
+            InputError: an image cannot be read, and there is no `on_error`.
         """
         readable = _read(images, on_error)
         while batch := list(islice(readable, batch_size)):
@@ -219,7 +243,7 @@ class Predictor:
 
     def resized(self, image: np.ndarray) -> Tensor:
         """Return the input of the network, (3, H', W') of 0..255, for (H, W, 3) uint8, RGB."""
-        pixels = convert_PIL_to_numpy(Image.fromarray(_checked(image)), self.mapper.image_format)
+        pixels = convert_PIL_to_numpy(Image.fromarray(read_input(image)), self.mapper.image_format)
         augmented = T.AugInput(pixels)
         self.mapper.augmentations(augmented)
         return torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
@@ -253,29 +277,27 @@ def _find_threshold(given: float | None, folder: str, weights: str) -> float | N
             )
             return None
         what = f"{file_name}: score_threshold"
-    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    is_number = isinstance(threshold, Real) and not isinstance(threshold, bool)
     if not is_number or not 0 <= threshold <= 1:
         raise InputError(f"{what} is {threshold!r}: expected a number from 0 to 1.")
     return threshold
 
 
-def _checked(image: np.ndarray) -> np.ndarray:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise InputError(
-            f"An image is an array {image.shape} of {image.dtype}: expected (H, W, 3) of uint8."
-        )
-    return image
+def _check_path(what: str, path: object) -> None:
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise InputError(f"{what} is {path!r:.80}: expected a path.")
 
 
 def _read(
-    images: Iterable[str] | Iterable[np.ndarray], on_error: Callable[[InputError], object]
+    images: Iterable[Input], on_error: Callable[[InputError], object] | None
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the file name, "" for an array, and the pixels of each image that can be read."""
-    for image in images:
+    """Yield the file name, "" if there is none, and the pixels of each image that can be read."""
+    for number, image in enumerate(images):
         try:
-            if isinstance(image, np.ndarray):
-                yield "", _checked(image)
-            else:
-                yield image, read_image(image)
+            pixels = read_input(image, number)
         except InputError as error:
+            if on_error is None:
+                raise
             on_error(error)
+        else:
+            yield os.fspath(image) if isinstance(image, str | os.PathLike) else "", pixels

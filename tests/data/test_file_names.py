@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from brloss_d2.data.file_names import locate_images
+from brloss_d2.data.file_names import locate_all_images, locate_images
 from brloss_d2.errors import InputError
 
 
@@ -56,20 +56,25 @@ def test_names_as_other_systems_write_them(folder: Path, name: str, file: str) -
 )
 def test_missing_names_say_why(folder: Path, name: str, expected: str) -> None:
     with pytest.raises(InputError) as error:
-        locate_images(["a.jpg", name], str(folder), key="data.val")
-    assert "1 of the 2 images of data.val are missing in" in str(error.value)
+        locate_all_images([name], str(folder), key="data.val")
+    assert "1 of the 1 images of data.val are missing in" in str(error.value)
     assert expected.format(root=folder.parent.parent) in str(error.value)
 
 
 def test_a_name_that_means_two_files_is_missing(folder: Path) -> None:
     (folder / "A.jpg").touch()
     with pytest.raises(InputError, match="missing"):
-        locate_images(["A.JPG"], str(folder))
+        locate_all_images(["A.JPG"], str(folder), key="data.train")
 
 
 def test_folders_without_files(folder: Path) -> None:
     (folder / "new").mkdir()
     with pytest.raises(InputError, match="no files, or they cannot be listed"):
-        locate_images(["a.jpg"], str(folder / "new"))
+        locate_all_images(["a.jpg"], str(folder / "new"), key="data.train")
     with pytest.raises(InputError, match="this folder does not exist"):
-        locate_images(["a.jpg"], str(folder / "gone"))
+        locate_all_images(["a.jpg"], str(folder / "gone"), key="data.train")
+
+
+def test_another_folder_has_to_hold_the_other_images_too(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"Set data\.train_images=FOLDER"):
+        locate_all_images(["a.jpg", "c.png"], str(folder), key="data.train")

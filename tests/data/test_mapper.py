@@ -2,7 +2,7 @@ import detectron2.data.transforms as T
 import numpy as np
 import pytest
 import torch
-from detectron2.data import build_detection_test_loader
+from detectron2.data import DatasetMapper, build_detection_test_loader
 from detectron2.structures import BitMasks, PolygonMasks
 from PIL import Image
 
@@ -28,6 +28,25 @@ def test_maps_image_and_boxes(records):
     assert item["image"].shape == (3, 2 * files.HEIGHT, 2 * files.WIDTH)
     assert item["instances"].gt_boxes.tensor.tolist() == [[4.0, 6.0, 24.0, 22.0]]
     assert item["instances"].gt_classes.tolist() == [0]
+
+
+@pytest.mark.parametrize("image_format", ["RGB", "BGR", "L"])
+def test_ordinary_images_are_mapped_as_by_detectron2(records, tmp_path, image_format):
+    noise = np.random.default_rng(0).integers(0, 255, (files.HEIGHT, files.WIDTH, 3))
+    Image.fromarray(noise.astype(np.uint8)).save(tmp_path / "1.png")
+    options = {
+        "is_train": True,
+        "augmentations": [T.RandomFlip(), T.ResizeShortestEdge(17)],
+        "image_format": image_format,
+    }
+    items = []
+    for kind in (DetectionMapper, DatasetMapper):
+        np.random.seed(3)
+        items.append(kind(**options)(records[0]))
+    ours, theirs = items
+    assert ours.keys() == theirs.keys() and torch.equal(ours["image"], theirs["image"])
+    for name, value in theirs["instances"].get_fields().items():
+        assert str(ours["instances"].get(name)) == str(value)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from tests.engine.test_options import lines, load, refusal, stop
 
 TrainNet = Callable[..., Path]
 WEIGHT = "linear.weight"
+SPLITS = ("train", "test")
 
 
 @contextmanager
@@ -258,3 +259,39 @@ def test_a_stopped_run_is_no_earlier_run(train_net: TrainNet, config: Path) -> N
     stop(train_net)
     train_net(resume=True)
     assert not (config.parent / "out" / "earlier_1").exists()
+
+
+def test_other_data_and_seeds_are_named(
+    train_net: TrainNet, coco: list[str], capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    constant = ("lr_multiplier.end_value=1.0", "train.max_iter=1")
+    train_net(*constant, *coco, "train.seed=3")
+    moved = [option.replace("a.json", "b.json") for option in coco]
+    (tmp_path / "a.json").rename(tmp_path / "b.json")
+    capsys.readouterr()
+    train_net(*constant, *moved, "train.seed=3", resume=True)
+    assert "not resumed as it began" not in capsys.readouterr().out, "the same, moved"
+    data = json.loads((tmp_path / "b.json").read_text())
+    data["annotations"][0]["bbox"] = [1, 1, 3, 3]
+    (tmp_path / "b.json").write_text(json.dumps(data))
+    options = ("lr_multiplier.end_value=1.0", "train.max_iter=2", *moved)
+    out = train_net(*options, "train.seed=4", resume=True)
+    warning = next(x for x in capsys.readouterr().out.split("\n") if "not resumed as it" in x)
+    both = [f"dataloader.{x}: was {tmp_path}/a.json, now {tmp_path}/b.json" for x in SPLITS]
+    assert [*both, "train.seed=4 is ignored, its seed is 3."] == warning.split("began: ")[1].split(
+        "; "
+    )
+    assert load(out / "model_final.pth")["trainer"]["hooks"]["RunState"]["seed"] == 3
+
+
+def test_classes_of_registered_datasets_are_compared(
+    train_net: TrainNet, coco: list[str], capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    """Their weights have no categories.json beside them."""
+    out = train_net("train.max_iter=1", *coco)
+    (out / "categories.json").unlink()
+    swapped = with_classes(coco, "nut", "cell")
+    message = refusal(
+        capsys, train_net, *swapped, "train.max_iter=2", "train.mix_schedules=True", resume=True
+    )
+    assert "label 0 was 'cell' and is now 'nut'" in message

@@ -34,6 +34,12 @@ def test_overrides_change_values_of_any_kind(config: Path) -> None:
     assert cfg.dataloader.evaluator is None
 
 
+@pytest.mark.parametrize("text", ["2024_11_28", "1e5", "12", "true", "nan", "007", "2024-11-28"])
+def test_text_that_looks_like_a_number_stays_text(config: Path, text: str) -> None:
+    cfg, _ = load_config(str(config), [f"train.output_dir={text}", f"train.wandb={text}"])
+    assert (cfg.train.output_dir, cfg.train.wandb) == (text, text)
+
+
 def test_an_argument_of_the_target_is_a_key(config: Path) -> None:
     cfg, _ = load_config(str(config), ["optimizer.nesterov=True", "model.nan_rank=1"])
     assert cfg.optimizer.nesterov is True

@@ -1,6 +1,7 @@
 """Effects of the `train.*` options on a run."""
 
 import json
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -9,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.config import LazyCall as L
 from torch import Tensor
 
 from brloss_d2.engine import load_config
 from brloss_d2.engine.hooks import writers
+from brloss_d2.engine.prepare import _check_best_metric
 from brloss_d2.errors import InputError
+from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator
 
 TrainNet = Callable[..., Path]
 MAX_ITER = 4  # of the toy config
@@ -129,6 +133,33 @@ def test_an_unknown_metric_names_those_there_are(
     expected = "train.best_metric=segm/AP is not among the results of the evaluation (bbox/AP)"
     assert expected in capsys.readouterr().out
     assert not (out / "model_best.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("metric", "target", "part"),
+    [
+        ("ema/bbox/AP", None, "needs train.ema.enabled=True"),
+        ("bbox/ap", COCOEvaluator, "Did you mean bbox/AP?"),
+        ("AP", COCOEvaluator, "Expected TASK/METRIC"),
+        ("bbox/APr", COCOEvaluator, "is no metric of this evaluation"),
+        ("bbox/AP-nuts", COCOEvaluator, "Did you mean bbox/AP-nut?"),
+        ("segm_cityscapes/AP75", CityscapesEvaluator, "Did you mean segm_cityscapes/AP"),
+    ],
+)
+def test_metrics_that_cannot_be(config: Path, metric: str, target: type | None, part: str) -> None:
+    cfg, _ = load_config(str(config), [f"train.best_metric={metric}"])
+    if target is not None:
+        cfg.dataloader.evaluator = L(target)(dataset_name="a")
+    with pytest.raises(InputError, match=re.escape(part)):
+        _check_best_metric(cfg, {1: "nut", 2: "bolt"})
+
+
+@pytest.mark.parametrize("metric", ["", "bbox/AP", "segm/oLRP", "bbox/AP-nut", "bbox/oLRP-bolt"])
+def test_metrics_that_may_be(config: Path, metric: str) -> None:
+    cfg, _ = load_config(str(config), [f"train.best_metric={metric}"])
+    cfg.dataloader.evaluator = L(COCOEvaluator)(dataset_name="a")
+    _check_best_metric(cfg, {1: "nut", 2: "bolt"})
+    _check_best_metric(cfg, None)
 
 
 def test_early_stopping(train_net: TrainNet, capsys: pytest.CaptureFixture) -> None:

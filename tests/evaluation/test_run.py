@@ -11,7 +11,8 @@ from PIL import Image
 
 from brloss_d2.data import load_coco_dataset
 from brloss_d2.errors import InputError
-from brloss_d2.evaluation.run import EvaluatedRun, best_f1_threshold
+from brloss_d2.evaluation.lrp import best_f1_threshold
+from brloss_d2.evaluation.run import EvaluatedRun, best_threshold
 
 BOX = [2.0, 3.0, 10.0, 8.0]
 
@@ -95,7 +96,7 @@ def test_threshold_maximises_f1(tmp_path):
     ]
     run = EvaluatedRun.load(write_run(tmp_path, results, images=5))
     # 4 objects; F1 at 0.9: 2/5, 0.8: 2/6, 0.7: 4/7, 0.6: 4/8, 0.3: 6/9, 0.2: 6/10.
-    assert best_f1_threshold(run) == pytest.approx(0.3)
+    assert best_threshold(run, best_f1_threshold) == pytest.approx(0.3)
 
 
 def test_equal_scores_pass_together(tmp_path):
@@ -105,12 +106,12 @@ def test_equal_scores_pass_together(tmp_path):
     results += [detection(i, 0.5, box=wrong) for i in (1, 2, 3, 3)]
     run = EvaluatedRun.load(write_run(tmp_path, results))
     # 2 objects; at 0.8: 2/3; at 0.5: 4/8, though its first detection alone would make 4/4.
-    assert best_f1_threshold(run) == pytest.approx(0.8)
+    assert best_threshold(run, best_f1_threshold) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("results", [[], [detection(3, 0.9)]])
 def test_threshold_without_anything_correct(tmp_path, results):
-    assert best_f1_threshold(EvaluatedRun.load(write_run(tmp_path, results))) == 0.5
+    assert best_threshold(EvaluatedRun.load(write_run(tmp_path, results))) == 0.5
 
 
 def test_threshold_against_every_choice(tmp_path):
@@ -123,7 +124,7 @@ def test_threshold_against_every_choice(tmp_path):
         kept = [r for r in results if r["score"] >= threshold]
         return 2 * sum(r["image_id"] < 9 for r in kept) / (len(kept) + 8)
 
-    assert f1(best_f1_threshold(run)) == max(f1(r["score"]) for r in results)
+    assert f1(best_threshold(run, best_f1_threshold)) == max(f1(r["score"]) for r in results)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Exported detectors on images of other sizes than the sample."""
 
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
+from PIL import Image
 from torch import Tensor, nn
 
 from brloss_d2.errors import InputError
@@ -123,6 +126,45 @@ def test_outputs_are_those_of_the_predictor() -> None:
     assert np.allclose(boxes.numpy(), found.boxes, atol=1e-3)
     assert np.array_equal(outputs["scores"].numpy(), found.scores)
     assert np.array_equal(outputs["labels"].numpy(), found.labels)
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "prediction.md"
+# Neither can be imported, as on a machine without them.
+ALONE = "import sys; sys.modules.update(brloss_d2=None, detectron2=None)\n"
+
+
+def test_the_documented_program_runs_alone(tmp_path: Path) -> None:
+    """The file is all that a fresh Python needs: frozen weights, names, threshold."""
+    predictor = predictor_of(trained("faster_brs"))
+    (every,) = predictor([sample()])
+    predictor.categories = Categories(("a", "b", "c", "Schraube ü", "e"), (3, 4, 5, 6, 7))
+    predictor.score_threshold = threshold = float(every.scores[5])
+    Image.fromarray(sample()).save(tmp_path / "photo.jpg", format="PNG")
+    export_torchscript(predictor, sample(), str(tmp_path / "detector.ts"))
+    assert any(p.requires_grad for p in predictor.model.parameters())
+
+    (snippet,) = (b for b in PAGE.read_text("utf-8").split("```python\n") if "torch.jit.load" in b)
+    frozen = (
+        "assert not detector.training\nassert not any(x.requires_grad for x in found.values())\n"
+    )
+    frozen += "assert not any(p.requires_grad for p in detector.parameters())\n"
+    frozen += "print(about['score_threshold'], about['category_ids'])\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", ALONE + snippet.partition("```")[0] + frozen],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    expected = [
+        f"{predictor.categories.names[label]} {float(score):.3f}"
+        for label, score in zip(every.labels[:6], every.scores[:6], strict=True)
+    ]
+    shown = [line.partition(" [")[0] for line in lines]
+    assert [name.rpartition(" ")[0] for name in shown] == [n.rpartition(" ")[0] for n in expected]
+    assert last == f"{threshold} [3, 4, 5, 6, 7]"
 
 
 def squares() -> Predictor:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -122,10 +123,65 @@ def test_the_rest_goes_on(run_folder: Path, square: Path, caplog) -> None:
     broken = square.with_name("broken.png")
     broken.write_bytes(square.read_bytes()[:60])
     with caplog.at_level(logging.WARNING):
-        found = predict(run_folder, [broken, square, "gone.png"], batch_size=2)
+        given = [broken, square, "gone.png"]
+        found = predict(run_folder, given, batch_size=2, skip_unreadable=True)
     assert [p.file_name for p in found] == [str(square)]
     assert [type(r.msg) for r in caplog.records].count(InputError) == 2
     assert "broken.png" in caplog.text and "Image file missing: gone.png" in caplog.text
+
+
+def test_unreadable_files_are_errors_by_default(run_folder: Path, square: Path) -> None:
+    with pytest.raises(InputError, match=r"missing: gone\.png \(1 of 2\).*skip_unreadable=True"):
+        predict(run_folder, [square, "gone.png"])
+    square.write_bytes(square.read_bytes()[:60])
+    with pytest.raises(InputError, match=r"Image file unreadable: .*square\.png"):
+        predict(run_folder, square)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "I;16"])
+def test_images_of_pillow(run_folder: Path, mode: str) -> None:
+    image = Image.fromarray(square_image())
+    gray = np.asarray(image)[..., 0].astype(np.uint16)
+    given = Image.fromarray(gray * 257) if mode == "I;16" else image.convert(mode)
+    (found,) = predict(run_folder, given)
+    assert found.boxes[0] == pytest.approx(SQUARE, abs=1.5) and found.file_name == ""
+
+
+def random_input(random: np.random.Generator) -> object:
+    """Return something that may be an image."""
+    sides = random.choice([0, 1, 2, 3, 4, 9, 40], size=random.integers(0, 5))
+    dtype = random.choice(["uint8", "uint8", "uint16", "int64", "float32", "float64", "bool", "O"])
+    array = np.asarray(random.random(sides) * random.choice([1, 255])).astype(str(dtype))
+    if random.random() < 0.3:
+        array = np.zeros((random.integers(1, 30), random.integers(1, 30), 3), np.uint8)
+    made: list[Callable[[], object]] = [
+        lambda: array,
+        lambda: array[..., ::-1] if array.ndim else array,
+        lambda: np.asfortranarray(array),
+        lambda: torch.as_tensor(array.astype(np.uint8)),
+        lambda: array.tolist(),
+        lambda: Image.new(str(random.choice(["RGB", "L", "F", "LA", "CMYK"])), (7, 5)),
+        lambda: random.choice([None, 5, 0.5, True, b"image", object, "", "no.png", "*", "a\0b"]),
+    ]
+    return made[random.integers(len(made))]()
+
+
+def test_whatever_is_given(run_folder: Path) -> None:
+    """As many predictions as images, or one sentence."""
+    predictor = Predictor.load(run_folder / "config.yaml", weights(run_folder), device="cpu")
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        inputs = [random_input(random) for _ in range(random.integers(1, 3))]
+        given = inputs[0] if random.random() < 0.3 else iter(inputs)
+        try:
+            found = predictor(given)
+        except InputError as error:
+            refused += 1
+            assert str(error).isprintable()  # noqa: PT017
+        else:
+            assert len(found) == (len(inputs) if given is not inputs[0] else max(1, len(found)))
+    assert 100 < refused < 190
 
 
 def test_coco_files(run_folder: Path, square: Path, tmp_path: Path) -> None:

@@ -91,6 +91,9 @@ class _Train:
     )
     log_period: int = _key(20, "iterations between lines of the log", at_least=1)
     wandb: str = _key("", "project of Weights & Biases to log to; empty: none")
+    check_images: bool = _key(
+        True, "images of a custom dataset are read through before training, to find damaged ones"
+    )
     device: str = _key("auto", "auto, cpu or cuda; auto: CUDA if there is a GPU")
     num_threads: int = _key(0, "CPU threads per process; 0: choice of torch", at_least=0)
     cudnn_benchmark: bool = _key(False, "cuDNN measures which algorithms are fastest")

@@ -43,6 +43,9 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
             raise InputError(f"Cannot understand {text!r}: expected key=value.")
         if not (override.is_add() or override.is_force_add()):
             _check_key(cfg, override.key_or_group)
+        is_text = key.startswith("train.") and isinstance(OmegaConf.select(cfg, key), str)
+        if is_text and isinstance(override.value(), bool | int | float):
+            text = f"{key}='{text.partition('=')[2]}'"  # 2024_11_28 is a number for hydra
         try:
             LazyConfig.apply_overrides(cfg, [text])
         except KeyError as error:  # +a.b=1 if a is a number

@@ -1,22 +1,31 @@
-"""Per-process state for exact resumption: RNG, data position, buffers."""
+"""State of a run for exact resumption: data, RNG and buffers of each process."""
 
+import hashlib
 import logging
+import os
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from brloss_d2.engine.data_order import ResumableLoader
 from brloss_d2.engine.randomness import rng_state, set_rng_state
+from brloss_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
+_BLOCK = 2**24  # bytes of a file to read at once
 
 
 class RunState(HookBase):
     """Checkpointed state of every process: random numbers, data position, buffers.
+
+    It also names the data, so that a run is not resumed with other data in silence.
 
     Saved are only those buffers of the model that differ from those of the main process, such as
     the state of a balancer. To be registered in every process, as the last of the hooks that draw
@@ -25,10 +34,16 @@ class RunState(HookBase):
     Args:
         model: model without the wrapper for several processes.
         seed: seed of the run; a resumed run keeps its own.
+        data: result of `describe_data`.
+
+    Attributes:
+        changes: sentences about the data that are not those of the checkpoint.
     """
 
-    def __init__(self, model: nn.Module, seed: int):
-        self.model, self.seed = model, seed
+    def __init__(self, model: nn.Module, seed: int, data: Mapping[str, Any]):
+        self.model, self.seed, self.data = model, seed, data
+        self.changes: list[str] = []
+        self._classes: list[str] | None = None  # those of the checkpoint
         self.loader: ResumableLoader | None = None
         self._loaded: Mapping[str, Any] | None = None  # state of this process
 
@@ -41,7 +56,20 @@ class RunState(HookBase):
             set_rng_state(self._loaded["rng"])
 
     def track(self, loader: ResumableLoader) -> ResumableLoader:
-        """Save the position of a data loader from now on; return it, at the position to start."""
+        """Save the position of a data loader from now on; return it, at the position to start.
+
+        Raises:
+            InputError: the classes are not those of the checkpoint.
+        """
+        classes = self._read_classes()
+        if None not in (self._classes, classes) and self._classes != classes:
+            pairs = zip_longest(self._classes or (), classes or ())
+            label, (old, new) = next((i, pair) for i, pair in enumerate(pairs) if len({*pair}) > 1)
+            raise InputError(
+                "The run to resume has learned other classes, or the same in another order: label "
+                f"{label} was {old!r} and is now {new!r}. Resume it with its own data, or start a "
+                "new run."
+            )
         self.loader = loader
         if self._loaded is not None:
             loader.load_state_dict(self._loaded["data"])
@@ -63,11 +91,19 @@ class RunState(HookBase):
             }
         if processes:
             processes[0]["buffers"] = {}  # the model's
-        return {"seed": self.seed, "processes": processes}
+        run = {"data": self.data, "classes": self._classes or self._read_classes()}
+        return {"seed": self.seed, "processes": processes, **run}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the seed, and the state of this process if the run has as many as before."""
         self.seed = state["seed"]
+        self._classes = state.get("classes")
+        for split, old in state.get("data", {}).items():
+            new = self.data.get(split)
+            if new is not None and new["sha256"] != old["sha256"]:
+                was, now = old["source"], new["source"]
+                text = f"was {was}, now {now}" if was != now else f"{now} has changed since"
+                self.changes.append(f"{split}: {text}")
         processes = state["processes"]
         if len(processes) == comm.get_world_size():
             self._loaded = processes[comm.get_rank()]
@@ -79,6 +115,12 @@ class RunState(HookBase):
             comm.get_world_size(),
         )
 
+    def _read_classes(self) -> list[str] | None:
+        """Return the class names of the training data, once these are loaded."""
+        names = self.data.get("dataloader.train", {}).get("names")
+        classes = MetadataCatalog.get(names[0]).get("thing_classes") if names else None
+        return None if classes is None else list(classes)
+
     def _position(self) -> dict[str, Any]:
         if self.loader is not None:
             return self.loader.state_dict()
@@ -87,3 +129,32 @@ class RunState(HookBase):
     def _buffers(self) -> dict[str, Tensor]:
         names = self.model.state_dict().keys()  # without the buffers that are not saved
         return {name: value for name, value in self.model.named_buffers() if name in names}
+
+
+def describe_data(cfg: DictConfig) -> dict[str, dict[str, Any]]:
+    """Return `names`, `source` and `sha256` of the annotations of each dataset that has a name.
+
+    Args:
+        cfg: effective config.
+    """
+    found = {}
+    for split in ("train", "test"):
+        node = (cfg.dataloader.get(split) or {}).get("dataset")
+        if not isinstance(node, DictConfig) or not node.get("names"):
+            continue
+        names = [node.names] if isinstance(node.names, str) else list(node.names)
+        given = [node.json_file] if node.get("json_file") else []
+        known = given or [MetadataCatalog.get(name).get("json_file") for name in names]
+        files = [name for name in known if name and os.path.isfile(name)]
+        digest = hashlib.sha256(b"" if files else repr(names).encode())
+        for file_name in files:
+            with open(file_name, "rb") as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+        source = ", ".join(map(os.path.abspath, files)) or ", ".join(names)
+        found[f"dataloader.{split}"] = {
+            "names": names,
+            "source": source,
+            "sha256": digest.hexdigest(),
+        }
+    return found
