@@ -79,6 +79,12 @@ def prepare(args: argparse.Namespace) -> Job:
     output_dir = cfg.train.output_dir
     _check_output_dir(output_dir)
     _check_datasets(cfg, training=not args.eval_only)
+    images, processes = cfg.dataloader.train.get("total_batch_size", 0), comm.get_world_size()
+    if not args.eval_only and isinstance(images, int) and images % processes:
+        raise InputError(
+            f"dataloader.train.total_batch_size={images}: expected a multiple of {processes}, the "
+            "number of processes."
+        )
     if cfg.train.wandb and not args.eval_only:
         import_wandb()
     if cfg.train.early_stopping.patience and not can_evaluate(cfg):
