@@ -5,19 +5,12 @@ from pathlib import Path
 
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
 from brloss_d2.engine import load_config
 from brloss_d2.errors import InputError
-from brloss_d2.model_zoo import get_criterion, list_criteria
-from brloss_d2.modeling import (
-    ATSSAssigner,
-    FoveaAssigner,
-    MaxIoUAssigner,
-    OneStageDetector,
-    PAAAssigner,
-)
+from brloss_d2.model_zoo import list_criteria, set_loss
+from brloss_d2.modeling import OneStageDetector
 from brloss_d2.utils.config_nodes import target_of
 from comparison.notes import plain, walk
 from support.machine import ROOT
@@ -25,13 +18,6 @@ from support.machine import ROOT
 DETECTORS = ("atss", "paa", "retinanet", "fovea", "faster_rcnn")
 ONE_STAGE_LOSSES = list_criteria("atss")
 RCNN_LOSSES = list_criteria("roi")
-_COMMON = ROOT / "configs" / "common"
-_ARCHITECTURES = {
-    ATSSAssigner: "atss",
-    PAAAssigner: "paa",
-    MaxIoUAssigner: "retinanet",
-    FoveaAssigner: "fovea",
-}
 _RCNN_SCORE_THRESH = 0.05
 
 
@@ -63,10 +49,11 @@ def with_loss(path: Path, loss: str, train_images: int) -> DictConfig:
         raise InputError(
             f"{path.name} cannot be trained with {loss!r}: expected some of {', '.join(known)}."
         )
-    if target_of(cfg.model) is OneStageDetector:
-        _use_in_one_stage(cfg.model, loss)
-    else:
-        _use_in_rcnn(cfg.model, loss)
+    set_loss(cfg.model, loss)
+    heads = cfg.model.get("roi_heads", {})
+    for predictor in heads.get("box_predictors") or [heads.get("box_predictor")]:
+        if predictor is not None:
+            predictor.test_score_thresh = _RCNN_SCORE_THRESH
     for key, _ in walk(plain(cfg)):
         if key.endswith(".balancer.pools_per_epoch"):
             criterion = OmegaConf.select(cfg, key.removesuffix(".balancer.pools_per_epoch"))
@@ -95,31 +82,3 @@ def losses_of(cfg: DictConfig) -> Sequence[str]:
             "loss, in which no proposals are sampled away."
         )
     return RCNN_LOSSES
-
-
-def _use_in_one_stage(model: DictConfig, loss: str) -> None:
-    architecture = _ARCHITECTURES[target_of(model.assigner)]
-    model.criterion = get_criterion(loss, architecture)
-    model.head.has_quality = model.criterion.get("quality") is not None
-    if architecture == "retinanet":
-        # L1 on deltas goes with deltas in units of the anchor, as published.
-        plain = loss in ("ce", "focal")
-        model.box_transform.weights = [1.0] * 4 if plain else [10.0, 10.0, 5.0, 5.0]
-
-
-def _use_in_rcnn(model: DictConfig, loss: str) -> None:
-    heads = model.roi_heads
-    predictors = heads.get("box_predictors") or [heads.box_predictor]
-    if loss == "ce":
-        LazyConfig.load(str(_COMMON / "cross_entropy.py"), "use_cross_entropy")(model)
-        proposals = model.proposal_generator.post_nms_topk[0]
-        if proposals <= heads.batch_size_per_image:  # a slim detector
-            heads.batch_size_per_image = max(proposals // 2, 1)
-    else:
-        model.proposal_generator.criterion = get_criterion(loss, "rpn")
-        for predictor in predictors:
-            predictor.criterion = get_criterion(loss, "roi")
-        if "mask_head" in heads:
-            heads.mask_head.criterion = get_criterion(loss, "mask")
-    for predictor in predictors:
-        predictor.test_score_thresh = _RCNN_SCORE_THRESH

@@ -1,8 +1,12 @@
 """Custom datasets from the command line: `data.train=FILE.json data.train_images=FOLDER ...`."""
 
+import hashlib
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig, OmegaConf
@@ -10,13 +14,21 @@ from tabulate import tabulate
 
 from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
-from brloss_d2.data.coco_file import DROPPED
+from brloss_d2.data.coco_file import DROPPED, read_json
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import walk_nodes
+from brloss_d2.utils.files import replacing
 from brloss_d2.utils.suggest import did_you_mean
 
 _PREFIX = "data."
 _SHOWN_IF_ANY = [f"boxes {kind}, dropped" for kind in DROPPED[1:]]  # rows of the table
+# Folder below train.output_dir for the two files of data.val_fraction.
+_SPLIT_FOLDER = "split"
+
+
+def _key(text: str) -> Any:
+    """Return a dataclass field that is None by default and knows its description."""
+    return field(default=None, metadata={"text": text})
 
 
 @dataclass(frozen=True)
@@ -28,29 +40,38 @@ class CustomData:
         train_images: folder of the training images; the folder of `train` by default.
         val: path of the validation annotations in COCO format.
         val_images: folder of the validation images; the folder of `val` by default.
+        val_fraction: part of the training images to set aside for validation, in (0, 1).
     """
 
-    train: str | None = None
-    train_images: str | None = None
-    val: str | None = None
-    val_images: str | None = None
+    train: str | None = _key("training annotations in COCO format; without data.val no evaluation")
+    train_images: str | None = _key("folder of the training images; that of data.train by default")
+    val: str | None = _key("validation annotations in COCO format")
+    val_images: str | None = _key("folder of the validation images; that of data.val by default")
+    val_fraction: float | None = _key("part of data.train to evaluate on instead of data.val")
 
     @classmethod
-    def from_overrides(cls, overrides: Sequence[str]) -> tuple["CustomData", list[str]]:
+    def from_overrides(
+        cls, overrides: Sequence[str], others_known: Sequence[str] = ()
+    ) -> tuple["CustomData", list[str]]:
         """Split `key=value` overrides into the `data.*` keys and all others.
+
+        Args:
+            overrides: `key=value` of a command line.
+            others_known: further `data.*` keys, which messages suggest too.
 
         Raises:
             InputError: a `data.*` key is unknown, has no value or is given twice.
         """
-        known = [field.name for field in fields(cls)]
-        values: dict[str, str] = {}
+        own = [key.name for key in fields(cls)]
+        known = [*own, *(key.removeprefix(_PREFIX) for key in others_known)]
+        values: dict[str, Any] = {}
         others = []
         for override in overrides:
             if not override.startswith(_PREFIX):
                 others.append(override)
                 continue
             key, _, value = override[len(_PREFIX) :].partition("=")
-            if key not in known:
+            if key not in own:
                 hint = did_you_mean(key, known, count=1, cutoff=0.3, prefix=_PREFIX)
                 keys = ", ".join(_PREFIX + name for name in known)
                 raise InputError(f"There is no key {_PREFIX}{key}.{hint} Known keys: {keys}.")
@@ -58,7 +79,13 @@ class CustomData:
                 raise InputError(f"{_PREFIX}{key} has no value: expected {_PREFIX}{key}=PATH.")
             if key in values:
                 raise InputError(f"{_PREFIX}{key} is given twice.")
-            values[key] = os.path.abspath(os.path.expanduser(value))  # no shell expands data.x=~
+            if key == "val_fraction":
+                values[key] = _fraction(value)
+            else:
+                # No shell expands data.x=~.
+                values[key] = os.path.abspath(os.path.expanduser(value))
+        if "val_fraction" in values and ("train" not in values or "val" in values):
+            raise InputError("data.val_fraction splits data.train: give it, and no data.val.")
         return cls(**values), others
 
     def __bool__(self) -> bool:
@@ -72,28 +99,53 @@ class CustomDataSummary:
 
     Attributes:
         train: contents of the training data; None for evaluation only.
-        val: contents of the validation data.
+        val: contents of the validation data; None for training without evaluation.
+        to_write: files that `write_split` writes, with their contents.
     """
 
     train: CocoSummary | None
-    val: CocoSummary
+    val: CocoSummary | None
+    to_write: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def categories(self) -> dict[int, str]:
+        """Names of the classes by their ids, in the order of the ids."""
+        return next(split.categories for split in (self.val, self.train) if split is not None)
 
     @property
     def num_classes(self) -> int:
         """Number of classes, at least 1."""
-        return self.val.num_classes
+        return len(self.categories)
+
+    def write_split(self) -> None:
+        """Write the files of `data.val_fraction`, if it is given; the same in every process.
+
+        Raises:
+            InputError: the files cannot be written.
+        """
+        for path, content in self.to_write.items():
+            try:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+                    json.dump(content, file)
+            except OSError as error:
+                raise InputError(f"Cannot write {path}: {error.strerror}.") from error
 
     def __str__(self) -> str:
         splits = {"train": self.train, "val": self.val}
         columns = {name: _counts(split) for name, split in splits.items() if split is not None}
-        rows = [
-            [label, *(column[label] for column in columns.values())] for label in _counts(self.val)
-        ]
+        labels = next(iter(columns.values()))
+        rows = [[label, *(column[label] for column in columns.values())] for label in labels]
         rows = [row for row in rows if any(row[1:]) or row[0] not in _SHOWN_IF_ANY]
         lines = [tabulate(rows, headers=["", *columns])]
         if self.train is None:
             lines.append("Note: data.train is not given: evaluation only.")
-        for kind, count in self.val.dropped.items():
+        if self.val is None:
+            lines.append(
+                "Note: data.val is not given: no evaluation, no model_best.pth. "
+                "data.val_fraction=0.2 sets a fifth of the images aside."
+            )
+        for kind, count in self.val.dropped.items() if self.val else ():
             if count:
                 lines.append(
                     f"Note: the {count} boxes {kind}, which nothing can match, count as missed "
@@ -104,17 +156,21 @@ class CustomDataSummary:
             for note in split.notes if split is not None else ():
                 notes.setdefault(note, []).append(f"data.{name}")
         lines += [f"Note: {' and '.join(keys)}: {note}." for note, keys in notes.items()]
+        if self.to_write:
+            lines.append(f"The split is in {' and '.join(self.to_write)}.")
         return "\n".join(lines)
 
 
 def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
     """Check custom data and make a config use it: loaders, evaluator and numbers of classes.
 
-    Nothing is changed before all checks have passed. `data.val` alone is enough for evaluation.
+    Nothing is changed before all checks have passed. `data.val` alone is enough for evaluation,
+    `data.train` alone for training without evaluation.
 
     Args:
-        cfg: config with the keys `model` and `dataloader`, changed in place. Every `num_classes`
-            below `cfg.model` that is not an interpolation gets the number of the JSON.
+        cfg: config with the keys `model` and `dataloader`, and `train` for a split, changed in
+            place. Every `num_classes` below `cfg.model` that is not an interpolation gets the
+            number of the JSON.
         data: files of the dataset.
 
     Returns:
@@ -125,7 +181,10 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
             the config learns masks and the files have none.
     """
     masks = bool((cfg.dataloader.train.get("mapper") or {}).get("use_instance_mask"))
-    summary = _check(data, masks=masks)
+    if data.val_fraction is None:
+        summary = _check(data, masks=masks)
+    else:
+        summary = _split(data, cfg.train.output_dir, masks=masks)
     nodes = [node for node in walk_nodes(cfg.model) if "num_classes" in node]
     # An interpolation follows the number it refers to; writing into it would cut the link.
     owners = [node for node in nodes if not OmegaConf.is_interpolation(node, "num_classes")]
@@ -135,11 +194,17 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
         )
     for node in owners:
         node.num_classes = summary.num_classes
-    cfg.dataloader.test.dataset = _dataset_node("custom_val", summary.val, masks=masks)
-    if summary.train is None:
-        cfg.dataloader.train.dataset = L(refuse_missing_dataset)(key="data.train")
-    else:
-        cfg.dataloader.train.dataset = _dataset_node("custom_train", summary.train, masks=masks)
+    loaders = (
+        (cfg.dataloader.train, "custom_train", summary.train, "data.train"),
+        (cfg.dataloader.test, "custom_val", summary.val, "data.val"),
+    )
+    for loader, name, split, key in loaders:
+        if split is None:
+            loader.dataset = L(refuse_missing_dataset)(key=key)
+        else:
+            loader.dataset = _dataset_node(name, split, masks=masks)
+    if summary.val is None:
+        cfg.dataloader.evaluator = None
     return summary
 
 
@@ -149,17 +214,70 @@ def refuse_missing_dataset(key: str) -> None:
     Raises:
         InputError: always.
     """
-    raise InputError(f"{key} is not given: training needs {key}=FILE.json {key}_images=FOLDER.")
+    purpose = {"data.train": "training", "data.val": "evaluation"}[key]
+    raise InputError(f"{key} is not given: {purpose} needs {key}=FILE.json {key}_images=FOLDER.")
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise InputError(f"data.val_fraction is {text!r}: expected a number between 0 and 1.")
+    return value
+
+
+def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSummary:
+    """Divide the training data by file, into the same parts each time, and check both."""
+    whole = _check_split(data.train, data.train_images, "data.train", masks=masks)
+    if whole is None or data.val_fraction is None:
+        raise InputError("data.val_fraction needs data.train.")
+    content = read_json(whole.json_file, f"data.train={whole.json_file}")
+    # By a digest of the name, so that neither the order of the file nor new images matter much.
+    names = {str(record["file_name"]) for record in content["images"]}
+    shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    count = min(max(1, round(len(names) * data.val_fraction)), len(names) - 1)
+    if count < 1:
+        raise InputError(f"data.train={whole.json_file}: one image cannot be split: give data.val.")
+    parts = {"train": shuffled[count:], "val": shuffled[:count]}
+    folder = os.path.join(os.path.abspath(output_dir), _SPLIT_FOLDER)
+    paths = {name: os.path.join(folder, f"{name}.json") for name in parts}
+    contents = {name: _only_files(content, set(files)) for name, files in parts.items()}
+    with TemporaryDirectory() as temporary:
+        drafts = {name: os.path.join(temporary, f"{name}.json") for name in parts}
+        for name, draft in drafts.items():
+            with open(draft, "w", encoding="utf-8") as file:
+                json.dump(contents[name], file)
+        drawn = CustomData(drafts["train"], whole.image_root, drafts["val"], whole.image_root)
+        try:
+            checked = _check(drawn, masks=masks)
+        except InputError as error:
+            text = str(error).replace(
+                f"{temporary}{os.sep}", f"{data.val_fraction} of data.train: "
+            )
+            raise InputError(text) from error
+    if checked.train is None or checked.val is None:
+        raise InputError("data.val_fraction needs data.train.")
+    return CustomDataSummary(
+        train=replace(checked.train, json_file=paths["train"]),
+        val=replace(checked.val, json_file=paths["val"]),
+        to_write={paths[name]: contents[name] for name in parts},
+    )
+
+
+def _only_files(content: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    """Return the part of a COCO-format dataset about some files."""
+    images = [record for record in content["images"] if record["file_name"] in names]
+    ids = {str(record["id"]) for record in images}
+    annotations = [r for r in content["annotations"] if str(r["image_id"]) in ids]
+    return {**content, "images": images, "annotations": annotations}
 
 
 def _check(data: CustomData, *, masks: bool) -> CustomDataSummary:
     train = _check_split(data.train, data.train_images, "data.train", masks=masks)
     val = _check_split(data.val, data.val_images, "data.val", masks=masks)
-    if val is None:
-        raise InputError(
-            "data.val is not given: evaluation needs data.val=FILE.json data.val_images=FOLDER."
-        )
-    if train is not None and train.categories != val.categories:
+    if train is not None and val is not None and train.categories != val.categories:
         details = ""
         pairs = (("data.train", train, val), ("data.val", val, train))
         for name, own, other in pairs:

@@ -26,7 +26,7 @@ def check_custom_images(data: CustomDataSummary, *, training: bool) -> CustomDat
         InputError: images cannot be used; the message names the first ones.
     """
     train, val = data.train, data.val
-    seen = look_at_images(val.image_sizes, key="data.val")
+    seen = look_at_images(val.image_sizes if val else {}, key="data.val")
     notes = image_notes(seen)
     if training and train is not None:
         learned = look_at_images(train.image_sizes, key="data.train")
@@ -36,7 +36,7 @@ def check_custom_images(data: CustomDataSummary, *, training: bool) -> CustomDat
             notes.append(
                 f"{shared} of {len(seen)} images are in data.train too: AP flatters the model"
             )
-    return replace(data, train=train, val=_noted(val, notes))
+    return replace(data, train=train, val=val and _noted(val, notes))
 
 
 def note_detection_limits(data: CustomDataSummary, cfg: DictConfig) -> CustomDataSummary:
@@ -55,6 +55,8 @@ def note_detection_limits(data: CustomDataSummary, cfg: DictConfig) -> CustomDat
     if (evaluator := cfg.dataloader.get("evaluator")) is not None:
         name = "max_dets_per_image"
         limits[f"dataloader.evaluator.{name}"] = evaluator.get(name) or 100
+    if data.val is None:
+        return data
     most = data.val.most_objects
     low = [key for key, limit in limits.items() if isinstance(limit, int) and limit < most]
     if not low:

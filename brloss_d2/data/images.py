@@ -2,7 +2,6 @@
 
 import os
 import stat
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,9 +26,6 @@ _IMPOSTORS = (
     (b"\0\0\0\0", "zeros, as of a copy that was broken off"),
     (b"", "cut off, or of a format that Pillow does not read"),
 )
-
-# Pillow warns of what the reader handles: large photos, garbage in EXIF, transparent palettes.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(file: str | os.PathLike[str], image_format: str = "RGB") -> np.ndarray:

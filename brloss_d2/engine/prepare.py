@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from detectron2.config import instantiate
 from detectron2.utils import comm
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from brloss_d2.checkpoint import is_backbone_only, local_file
 from brloss_d2.data import (
@@ -21,6 +21,7 @@ from brloss_d2.data import (
 from brloss_d2.data.custom import refuse_missing_dataset
 from brloss_d2.engine.classes import check_classes, read_dataset_categories
 from brloss_d2.engine.config.load import load_config
+from brloss_d2.engine.config.values import check_parts
 from brloss_d2.engine.folder import find_last_checkpoint
 from brloss_d2.engine.hooks.writers import import_wandb
 from brloss_d2.errors import InputError
@@ -79,7 +80,9 @@ def prepare(args: argparse.Namespace) -> Job:
     output_dir = cfg.train.output_dir
     _check_output_dir(output_dir)
     _check_datasets(cfg, training=not args.eval_only)
-    images, processes = cfg.dataloader.train.get("total_batch_size", 0), comm.get_world_size()
+    check_parts(cfg, overrides, training=not args.eval_only)
+    images = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    processes = comm.get_world_size()
     if not args.eval_only and isinstance(images, int) and images % processes:
         raise InputError(
             f"dataloader.train.total_batch_size={images}: expected a multiple of {processes}, the "
@@ -89,6 +92,8 @@ def prepare(args: argparse.Namespace) -> Job:
         import_wandb()
     if cfg.train.early_stopping.patience and not can_evaluate(cfg):
         raise InputError("train.early_stopping needs dataloader.test and dataloader.evaluator.")
+    if args.eval_only and custom_data is not None and custom_data.val is None:
+        instantiate(cfg.dataloader.test.dataset)  # says that data.val is not given
     if args.eval_only and not can_evaluate(cfg):
         raise InputError("--eval-only needs dataloader.test and dataloader.evaluator.")
     categories = read_dataset_categories(cfg, custom_data)

@@ -6,6 +6,9 @@ from typing import Any
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from brloss_d2.errors import InputError
+from brloss_d2.utils.suggest import did_you_mean
+
 
 def walk_nodes(node: Any) -> Iterator[DictConfig]:
     """Yield every dict below a config node, itself included, without following interpolations.
@@ -26,6 +29,23 @@ def target_of(node: Any) -> Any:
 
     Args:
         node: node of a config, or any other value.
+
+    Raises:
+        InputError: the node names something that does not exist.
     """
     target = node.get("_target_") if isinstance(node, DictConfig) else None
-    return locate(target) if isinstance(target, str) else target
+    if not isinstance(target, str):
+        return target
+    found = _located(target)
+    if found is None:
+        module, _, name = target.rpartition(".")
+        hint = did_you_mean(name, dir(_located(module)), count=1, prefix=f"{module}.")
+        raise InputError(f"_target_={target}: Python finds no such class or function.{hint}")
+    return found
+
+
+def _located(name: str) -> Any:
+    try:
+        return locate(name)
+    except Exception:  # of hydra, or of the module that is imported
+        return None

@@ -47,3 +47,21 @@ def first_few(items: Collection[object], *, count: int = 5) -> str:
     """
     texts = ", ".join(printable(item, length=80) for item in islice(items, count))
     return texts + (", ..." if len(items) > count else "")
+
+
+def first_lines(items: Collection[object], *, count: int = 5) -> str:
+    """Return the first of many things on indented lines of their own, for a message.
+
+    Args:
+        items: things to name, printed as by `printable`.
+        count: largest number of things to name.
+
+    Example:
+        >>> print("Missing:" + first_lines(["a.jpg", "b.jpg"], count=1))
+        Missing:
+          a.jpg
+          and 1 more
+    """
+    lines = [printable(item) for item in islice(items, count)]
+    more = [f"and {len(items) - count} more"] if len(items) > count else []
+    return "".join(f"\n  {line}" for line in lines + more)

@@ -92,13 +92,7 @@ def test_unknown_losses_and_layouts_are_refused():
 @pytest.mark.parametrize(
     ("config", "loss", "baseline", "published"),
     [
-        # A loss weight of 1 is the default.
-        (
-            "quick/faster_rcnn_R_18_FPN_{}_300it.py",
-            "brs",
-            "ce",
-            {"model.roi_heads.box_predictor.loss_weight"},
-        ),
+        ("quick/faster_rcnn_R_18_FPN_{}_300it.py", "brs", "ce", set()),
         ("coco/mask_rcnn_R_50_FPN_{}_1x.py", "rs", "ce", {"optimizer.lr"}),
         ("coco/cascade_rcnn_R_50_FPN_{}_1x.py", "brs", "ce", {"optimizer.lr"}),
         (

@@ -9,6 +9,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 
 from brloss_d2.engine import load_config
+from brloss_d2.engine.config.values import check_values
 from brloss_d2.errors import InputError
 from brloss_d2.modeling import DeformableBottleneckBlock
 from tests.helpers.criteria import ONE_STAGE, build_criterion
@@ -176,6 +177,7 @@ def test_yaml_round_trip(cfg, tmp_path):
     file = tmp_path / "config.yaml"
     LazyConfig.save(cfg, str(file))
     again = LazyConfig.load(str(file))
+    check_values(again)
     second = tmp_path / "again.yaml"
     LazyConfig.save(again, str(second))
     assert second.read_text() == file.read_text()

@@ -116,9 +116,62 @@ def test_validation_data_alone_serve_evaluation(tmp_path, cfg):
         instantiate(cfg.dataloader.train.dataset)
 
 
+def test_training_data_alone_serve_training(tmp_path, cfg):
+    summary = apply_custom_data(cfg, CustomData(train=custom_data(tmp_path).train))
+    assert "no evaluation" in str(summary) and summary.num_classes == 2
+    assert cfg.dataloader.evaluator is None
+    assert len(instantiate(cfg.dataloader.train.dataset)) == 5
+    with pytest.raises(InputError, match=r"data\.val is not given: evaluation needs"):
+        instantiate(cfg.dataloader.test.dataset)
+
+
+def test_a_fraction_is_set_aside_by_file(tmp_path, cfg):
+    content = files.content(images=10)
+    content["images"].append({**content["images"][0], "id": 11})  # a file listed twice
+    cfg.train = {"output_dir": str(tmp_path / "run")}
+    data = CustomData(train=files.write(tmp_path / "all", content), val_fraction=0.3)
+    parts = []
+    for _ in range(2):  # the same each time
+        summary = apply_custom_data(cfg, data)
+        summary.write_split()
+        parts.append([instantiate(cfg.dataloader[x].dataset) for x in ("train", "test")])
+        content["images"].reverse()
+        files.write(tmp_path / "all", content)
+    names = [[{r["file_name"] for r in records} for records in both] for both in parts]
+    assert names[0] == names[1]
+    train, val = names[0]
+    assert (len(train), len(val)) == (7, 3) and not train & val
+    assert sum(map(len, parts[0])) == 11
+    assert summary.train.boxes + summary.val.boxes == 9
+    assert (tmp_path / "run" / "split" / "val.json").exists()
+    assert str(tmp_path / "run" / "split" / "val.json") in str(summary)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["data.val_fraction=0.2"], "splits data.train"),
+        (["data.train=a", "data.val=b", "data.val_fraction=0.2"], "no data.val"),
+        (["data.train=a", "data.val_fraction=1"], "between 0 and 1"),
+        (["data.train=a", "data.val_fraction=fifth"], "between 0 and 1"),
+    ],
+)
+def test_bad_fractions(overrides, expected):
+    with pytest.raises(InputError, match=expected):
+        CustomData.from_overrides(overrides)
+
+
+def test_one_image_cannot_be_split(tmp_path, cfg):
+    content = files.content(images=2)
+    content["images"].pop()
+    cfg.train = {"output_dir": str(tmp_path / "run")}
+    data = CustomData(train=files.write(tmp_path / "all", content), val_fraction=0.5)
+    assert "one image cannot be split" in refused(cfg, data)
+    assert not (tmp_path / "run").exists()
+
+
 def test_incomplete_keys(tmp_path, cfg):
     data = custom_data(tmp_path)
-    assert refused(cfg, CustomData(train=data.train)).startswith("data.val is not given")
     text = refused(cfg, CustomData(val=data.val, train_images=str(tmp_path)))
     assert text == "data.train_images is given without data.train=FILE.json."
 

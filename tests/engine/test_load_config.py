@@ -153,8 +153,16 @@ def test_custom_data_survives_a_dump_and_can_be_given_again(config: Path, coco: 
 
 
 def test_overrides_come_after_custom_data(config: Path, coco: list[str]) -> None:
-    cfg, _ = load_config(str(config), ["model.num_classes=9", *coco])
-    assert cfg.model.num_classes == 9
+    cfg, _ = load_config(str(config), ["dataloader.test.dataset.names=mine", *coco])
+    assert cfg.dataloader.test.dataset.names == "mine"
+
+
+@pytest.mark.parametrize("number", [1, 9])
+def test_another_number_of_classes_than_that_of_the_data_is_refused(
+    config: Path, coco: list[str], number: int
+) -> None:
+    message = refusal(config, f"model.num_classes={number}", *coco)
+    assert f"num_classes={number}" in message and "2 classes" in message
 
 
 @pytest.mark.parametrize("dataset", ["lvis_v1", "cityscapes"])

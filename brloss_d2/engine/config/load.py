@@ -5,13 +5,15 @@ from collections.abc import Sequence
 
 import yaml
 from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig
+from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from brloss_d2.data import CustomData, CustomDataSummary, apply_custom_data
 from brloss_d2.engine.config.defaults import check_train_values, complete_train
 from brloss_d2.engine.config.overrides import apply_overrides
+from brloss_d2.engine.config.short_keys import DATA_KEYS, ShortKeys
+from brloss_d2.engine.config.values import check_num_classes, check_values
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator, LVISEvaluator
 from brloss_d2.utils.config_nodes import target_of
@@ -23,12 +25,14 @@ _EXPECTED = f"expected the keys {', '.join(TOP_LEVEL_KEYS)}"
 def load_config(
     path: str, overrides: Sequence[str] = ()
 ) -> tuple[DictConfig, CustomDataSummary | None]:
-    """Load a config file and apply overrides from the command line. Writes nothing.
+    """Load a config file and apply overrides from the command line.
+
+    Writes nothing but the two files of `data.val_fraction`, once all else is checked.
 
     Args:
         path: path of a LazyConfig file (.py), or of the config.yaml of a run.
-        overrides: `data.train=FILE.json` and the other `data.*` keys, which are applied first, and
-            `key=value` as in `apply_overrides`.
+        overrides: short keys and `data.*` keys, such as `loss=rs` and `data.train=FILE.json`, which
+            are applied first, and `key=value` as in `apply_overrides`.
 
     Returns:
         The config, with exactly the keys of `TOP_LEVEL_KEYS` and every key of `train`; and the
@@ -38,14 +42,19 @@ def load_config(
         InputError: the file is missing or no config, a key is unknown, a value is wrong, or the
             custom dataset has mistakes.
     """
-    custom_data, others = CustomData.from_overrides(overrides)
-    cfg = _read(path)
+    short, others = ShortKeys.from_overrides(overrides)
+    custom_data, others = CustomData.from_overrides(others, DATA_KEYS)
+    cfg = _read(short.config_file(path))
     _complete(cfg, path)
+    short.apply(cfg, path)
     summary = None
     if custom_data:
+        # The split of a custom dataset goes to the folder of the run.
+        apply_overrides(cfg, [text for text in others if text.startswith("train.output_dir=")])
         summary = apply_custom_data(cfg, custom_data)
         # They are in COCO format, which the evaluators of LVIS and Cityscapes do not read.
-        if target_of(cfg.dataloader.get("evaluator")) in (LVISEvaluator, CityscapesEvaluator):
+        evaluator = target_of(cfg.dataloader.get("evaluator"))
+        if summary.val and evaluator in (None, LVISEvaluator, CityscapesEvaluator):
             cfg.dataloader.evaluator = L(COCOEvaluator)(
                 dataset_name="${..test.dataset.names}", output_dir="${train.output_dir}/inference"
             )
@@ -53,9 +62,27 @@ def load_config(
     _complete(cfg, "after the overrides")
     try:
         check_train_values(cfg.train)
+        check_values(cfg)
     except OmegaConfBaseException as error:  # an interpolation that refers to nothing
         raise InputError(f"Config: {error}") from error
+    if summary is not None:
+        check_num_classes(cfg.model, summary.num_classes, "custom dataset")
+    if short.epochs:
+        short.apply_epochs(cfg, _count_images(cfg, summary), others)
+    if summary is not None:
+        summary.write_split()
     return cfg, summary
+
+
+def _count_images(cfg: DictConfig, summary: CustomDataSummary | None) -> int:
+    if summary is not None and summary.train is not None:
+        return summary.train.images
+    try:
+        return len(instantiate(cfg.dataloader.train.dataset))
+    except Exception as error:
+        raise InputError(
+            f"train.epochs needs the number of training images, which cannot be read: {error}"
+        ) from error
 
 
 def _read(path: str) -> DictConfig:

@@ -8,11 +8,22 @@ from detectron2.config import LazyConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from brloss_d2.engine.config.short_keys import SHORT_KEYS
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import target_of
 from brloss_d2.utils.suggest import did_you_mean
+
+# What a value is, what may replace it, and how to say that. A boolean is an int for Python.
+_KINDS: tuple[tuple[Any, tuple[type, ...], str], ...] = (
+    (bool, (bool,), "True or False"),
+    (int | float, (float, ListConfig), "a number"),
+    (str, (str, ListConfig), "text"),
+    (ListConfig, (float, ListConfig), "a list"),
+    (DictConfig, (DictConfig,), "a group of keys"),
+)
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -46,10 +57,34 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
         is_text = key.startswith("train.") and isinstance(OmegaConf.select(cfg, key), str)
         if is_text and isinstance(override.value(), bool | int | float):
             text = f"{key}='{text.partition('=')[2]}'"  # 2024_11_28 is a number for hydra
+        before = _value(cfg, override.key_or_group)
         try:
             LazyConfig.apply_overrides(cfg, [text])
         except KeyError as error:  # +a.b=1 if a is a number
             raise InputError(f"Cannot apply {text!r}: {error.args[0]}") from error
+        if not override.key_or_group.startswith("train."):  # whose types are known
+            _check_kind(override.key_or_group, before, _value(cfg, override.key_or_group))
+
+
+def _value(cfg: DictConfig, key: str) -> Any:
+    """Return the value of a key; None if there is none, or it refers to nothing yet."""
+    try:
+        return OmegaConf.select(cfg, key)
+    except OmegaConfBaseException:
+        return None
+
+
+def _check_kind(key: str, before: Any, value: Any) -> None:
+    """Check that a value is replaced by one of its kind; null may replace anything."""
+    for kinds, accepted, expected in _KINDS:
+        if not isinstance(before, kinds):
+            continue
+        is_int = isinstance(value, int) and not isinstance(value, bool)
+        fits = isinstance(value, accepted) or (is_int and float in accepted)
+        if value is not None and not fits:
+            example = f", such as {before}" if len(str(before)) < 50 else ""
+            raise InputError(f"{key} is {value!r}: expected {expected}{example}.")
+        return
 
 
 def _check_key(cfg: DictConfig, key: str) -> None:
@@ -106,7 +141,7 @@ def _unknown(cfg: DictConfig, key: str) -> InputError:
     known = sorted({k for k in _keys(cfg) if not k.endswith("._target_")})
     last = key.rpartition(".")[2]
     same_name = [k for k in known if k.rpartition(".")[2] == last]
-    hint = did_you_mean(key, known, cutoff=0.8, first=same_name[:2])
+    hint = did_you_mean(key, [*known, *SHORT_KEYS], cutoff=0.8, first=same_name[:2])
     # Adding helps only inside the nodes that are passed on to other code.
     closed = "." not in key or key.startswith("train.")
     add = "" if closed else f" To add it on purpose write +{key}=..."

@@ -1,0 +1,170 @@
+"""Short keys of the command line: one word for what is spread over a config."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+from tabulate import tabulate
+
+from brloss_d2.data import CustomData
+from brloss_d2.errors import InputError
+from brloss_d2.model_zoo import config_with_loss, set_loss
+from brloss_d2.utils.config_nodes import walk_nodes
+
+# Key -> attribute, type, meaning.
+_KEYS: dict[str, tuple[str, type, str]] = {
+    "loss": ("loss", str, "loss of all parts of the detector: rs, brs, ce, focal, ..."),
+    "data.short_side": (
+        *("short_side", int),
+        "shorter side of the images in pixels, in training and evaluation; max_size in proportion",
+    ),
+    "data.batch_size": ("batch_size", int, "images per batch of the data loader, of all GPUs"),
+    "train.epochs": (
+        *("epochs", float),
+        "length of the training in passes over the images; the schedule follows",
+    ),
+}
+# For messages about misspelled keys.
+SHORT_KEYS = tuple(_KEYS)
+DATA_KEYS = tuple(key for key in _KEYS if key.startswith("data."))
+
+
+@dataclass(frozen=True)
+class ShortKeys:
+    """Values of the short keys of a command line; None if a key is not given.
+
+    Attributes:
+        loss: name of a loss, as in `brloss_d2.model_zoo.list_criteria`.
+        short_side: shorter side of images in pixels.
+        batch_size: images per batch of the data loader.
+        epochs: length of the training in passes over the training images.
+    """
+
+    loss: str | None = None
+    short_side: int | None = None
+    batch_size: int | None = None
+    epochs: float | None = None
+
+    @classmethod
+    def from_overrides(cls, overrides: Sequence[str]) -> tuple["ShortKeys", list[str]]:
+        """Split `key=value` overrides into the short keys and all others; the last one counts.
+
+        Raises:
+            InputError: the value of a short key is wrong, or `train.max_iter` is given too.
+        """
+        values: dict[str, Any] = {}
+        others = []
+        for override in overrides:
+            key, _, text = override.partition("=")
+            if key in _KEYS:
+                attribute, kind, _ = _KEYS[key]
+                values[attribute] = _parse(key, text.strip(), kind)
+            else:
+                others.append(override)
+        if "epochs" in values and any(x.lstrip("+").startswith("train.max_iter=") for x in others):
+            raise InputError(
+                "train.epochs and train.max_iter both set the length of training: leave one out."
+            )
+        return cls(**values), others
+
+    def config_file(self, path: str) -> str:
+        """Return the config to load: with `loss`, the packaged sibling that trains it, if any."""
+        return (self.loss and config_with_loss(path, self.loss)) or path
+
+    def apply(self, cfg: DictConfig, path: str) -> None:
+        """Set loss, image size and batch size in a config that was just loaded.
+
+        Args:
+            cfg: config, changed in place.
+            path: path of the config file that was asked for.
+
+        Raises:
+            InputError: the config has no part that a key is about, or cannot train with the loss.
+        """
+        if self.loss and not config_with_loss(path, self.loss):
+            set_loss(cfg.model, self.loss)
+        if self.short_side:
+            for split in ("train", "test"):
+                if cfg.dataloader.get(split) is not None:
+                    _set_short_side(cfg.dataloader[split], self.short_side, split)
+        if self.batch_size:
+            cfg.dataloader.train.total_batch_size = self.batch_size
+
+    def apply_epochs(self, cfg: DictConfig, images: int, overrides: Sequence[str]) -> None:
+        """Set the length of the training, and what belongs to it.
+
+        Evaluations come as often per training as in the config, after whole epochs, and each is
+        preceded by a checkpoint. The warm-up keeps its number of iterations, up to a tenth of the
+        training.
+
+        Args:
+            cfg: config with all overrides, changed in place.
+            images: number of training images.
+            overrides: overrides of the command line; what they set stays.
+        """
+        if not self.epochs:
+            return
+        train, given = cfg.train, {text.lstrip("+").partition("=")[0] for text in overrides}
+        before = train.max_iter
+        per_epoch = images / (cfg.dataloader.train.total_batch_size * train.accumulate)
+        train.max_iter = max(1, math.ceil(self.epochs * per_epoch - 1e-9))
+        if train.eval_period and "train.eval_period" not in given:
+            epochs = max(1, round(self.epochs * train.eval_period / before))
+            train.eval_period = max(1, math.ceil(epochs * per_epoch - 1e-9))
+        if train.eval_period and not any(key.startswith("train.checkpointer") for key in given):
+            train.checkpointer.period = min(train.checkpointer.period, train.eval_period)
+        warmup = cfg.lr_multiplier.get("warmup_length")
+        if warmup and "lr_multiplier.warmup_length" not in given:
+            kept = min(warmup * before / train.max_iter, 0.1)
+            cfg.lr_multiplier.warmup_length = max(warmup, kept)
+        for node in walk_nodes(cfg.model):
+            if "pools_per_epoch" in (node.get("balancer") or {}):
+                pool = node.get("images_per_pool") or cfg.dataloader.train.total_batch_size
+                node.balancer.pools_per_epoch = max(1, images // pool)
+
+
+def short_keys() -> str:
+    """Return a table in Markdown of the short keys, those of custom datasets included."""
+    rows = [(f"`{key}`", text) for key, (_, _, text) in _KEYS.items()]
+    rows += [(f"`data.{key.name}`", key.metadata["text"]) for key in fields(CustomData)]
+    return tabulate(rows, ["short key", "meaning"], "pipe")
+
+
+def _parse(key: str, text: str, kind: type) -> Any:
+    if kind is str:
+        if not text:
+            raise InputError(f"{key} has no value: expected {key}=NAME.")
+        return text
+    try:
+        value = kind(text)
+    except ValueError:
+        value = 0
+    if not (value > 0 and math.isfinite(value)):
+        what = "an integer, at least 1" if kind is int else "a number above 0"
+        raise InputError(f"{key} is {text!r}: expected {what}.")
+    return value
+
+
+def _set_short_side(loader: DictConfig, side: int, split: str) -> None:
+    """Scale all sizes in pixels of the augmentations so that the largest short side is `side`."""
+    sizes, short_sides = [], []
+    for node in walk_nodes(loader.get("mapper")):
+        for key in ("short_edge_length", "max_size", "shape", "crop_size"):
+            values = _flat(node.get(key))
+            if values and min(values) > 1:  # else a crop in parts of the image
+                sizes.append((node, key, values))
+                short_sides += [min(values)] if key == "shape" else []
+                short_sides += values if key == "short_edge_length" else []
+    if not short_sides:
+        raise InputError(
+            f"data.short_side={side}: dataloader.{split}.mapper resizes nothing in this config."
+        )
+    for node, key, values in sizes:
+        scaled = [max(1, round(value * side / max(short_sides))) for value in values]
+        node[key] = scaled if isinstance(node[key], ListConfig | tuple) else scaled[0]
+
+
+def _flat(value: Any) -> list[float]:
+    return list(value) if isinstance(value, ListConfig | tuple) else [value] if value else []

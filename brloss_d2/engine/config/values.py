@@ -1,0 +1,255 @@
+"""Checks of the values of right keys: ranges, names, and whether all parts can be built."""
+
+import inspect
+import logging
+import math
+import os
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.config import instantiate
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import nn
+
+from brloss_d2.engine.randomness import preserved_rng
+from brloss_d2.errors import InputError
+from brloss_d2.utils.config_nodes import target_of, walk_nodes
+
+
+class _Rule(NamedTuple):
+    """What a number has to be, in words and as a test."""
+
+    expected: str
+    test: Callable[[float], bool]
+    keys: str
+
+
+# By the last part of a key; lists are checked number by number, and null is for the part to judge.
+_RULES = (
+    _Rule(
+        "an integer, at least 1",
+        lambda x: x >= 1 and x == int(x),
+        "total_batch_size short_edge_length max_size conv_dims fc_dims in_channels out_channels "
+        "num_anchors num_classes num_groups num_queries channels output_size topk max_detections "
+        "test_topk_per_image max_dets_per_image pre_nms_topk post_nms_topk batch_size_per_image "
+        "images_per_pool pools_per_epoch max_masks",
+    ),
+    _Rule("an integer, at least 0", lambda x: x >= 0 and x == int(x), "num_workers freeze_at"),
+    _Rule(
+        "a number from 0 to 1",
+        lambda x: 0 <= x <= 1,
+        "score_thresh test_score_thresh nms_thresh test_nms_thresh warmup_length warmup_factor "
+        "thresholds prob min_iou min_low_quality_iou",
+    ),
+    _Rule("a number above 0", lambda x: x > 0, "lr pixel_std sizes aspect_ratios strides sigma"),
+    _Rule(
+        "a number, at least 0",
+        lambda x: x >= 0,
+        "loss_weight box_weight weight weight_decay weight_decay_norm momentum beta gamma",
+    ),
+)
+_RULE_OF = {key: rule for rule in _RULES for key in rule.keys.split()}
+_SIDE = 128  # of the image that a changed model is tried on
+_LOUD = ("detectron2.config.instantiate", "torch.fx._symbolic_trace")
+_PARTS = ("model", "optimizer", "lr_multiplier", "dataloader")
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Check values that would build a part, but make no sense or could not be written.
+
+    Args:
+        cfg: config with all overrides.
+
+    Raises:
+        InputError: a number is out of range, a `_target_` does not exist, or a function or class
+            was defined in a config file, where the config.yaml of the run would not find it.
+    """
+    for path, key, value in _values(cfg):
+        numbers = list(_numbers(value))
+        rule = _RULE_OF.get(key)
+        if any(math.isnan(x) for x in numbers) or (value in (math.inf, -math.inf)):
+            raise InputError(f"{path} is {value}: expected a finite number.")
+        if rule and not all(math.isfinite(x) and rule.test(x) for x in numbers):
+            raise InputError(f"{path} is {value}: expected {rule.expected}.")
+        if key == "_target_":
+            target_of(OmegaConf.select(cfg, path.rpartition(".")[0]))
+        if inspect.isroutine(value) or inspect.isclass(value):
+            _check_name(path, value)
+        if key == "image_format" and value != cfg.model.get("input_format", value):
+            raise InputError(f"{path} is {value}, but model.input_format {cfg.model.input_format}.")
+
+
+def check_num_classes(model: DictConfig, expected: int, data: str) -> None:
+    """Check that a model has as many classes as its data.
+
+    Raises:
+        InputError: a `num_classes` differs: fewer would hide classes, more would never be learned.
+    """
+    for node in walk_nodes(model):
+        if node.get("num_classes", expected) != expected:
+            raise InputError(
+                f"The model has num_classes={node.num_classes}, but the {data} has {expected} "
+                "classes: leave num_classes out, it is set from the data."
+            )
+
+
+def check_parts(cfg: DictConfig, overrides: Sequence[str] = (), *, training: bool = True) -> None:
+    """Build model, mappers, and for training optimizer and schedule once, and discard them.
+
+    Args:
+        cfg: config, unchanged afterwards.
+        overrides: overrides of the command line, which the message repeats.
+        training: whether the config is to train.
+
+    Raises:
+        InputError: a part cannot be built; the message names the innermost one.
+    """
+    with preserved_rng(), _silenced():
+        model = _build(cfg, "model", overrides)
+        changes = [text for text in overrides if text.lstrip("+").startswith("model.")]
+        if (
+            changes
+            and training
+            and type(model).__module__.startswith(("brloss_d2.", "detectron2."))
+        ):
+            _try(model, cfg, changes)
+        for split in ("train", "test") if training else ("test",):
+            if OmegaConf.select(cfg, f"dataloader.{split}.mapper") is not None:
+                _build(cfg, f"dataloader.{split}.mapper", overrides)
+        if not training:
+            return
+        cfg.optimizer.params.model = model
+        try:
+            _build(cfg, "optimizer", overrides)
+        finally:
+            del cfg.optimizer.params["model"]
+        schedule = _build(cfg, "lr_multiplier", overrides)
+        rates = [schedule(i / 10) for i in range(10)]
+        if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+            raise InputError(f"lr_multiplier gives {rates}: expected finite numbers, at least 0.")
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep loggers from repeating what a message says, and torch from warning of itself."""
+    logs = [logging.getLogger(name) for name in _LOUD]
+    before = [log.disabled for log in logs]
+    try:
+        for log in logs:
+            log.disabled = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, disabled in zip(logs, before, strict=True):
+            log.disabled = disabled
+
+
+def _try(model: nn.Module, cfg: DictConfig, changes: Sequence[str]) -> None:
+    """Run a model on a small image with an object, to see whether its parts fit together."""
+    target = Instances((_SIDE, _SIDE))
+    target.gt_boxes = Boxes(torch.tensor([[8.0, 8.0, 72.0, 56.0]]))
+    target.gt_classes = torch.zeros(1, dtype=torch.int64)
+    if cfg.dataloader.train.mapper.get("use_instance_mask"):
+        target.gt_masks = BitMasks(torch.ones(1, _SIDE, _SIDE, dtype=torch.bool))
+    image = torch.randint(0, 256, (3, _SIDE, _SIDE), dtype=torch.uint8)
+    batch = [{"image": image, "height": _SIDE, "width": _SIDE, "instances": target}]
+    try:
+        with torch.no_grad(), EventStorage():
+            model.train()(batch)
+            model.eval()(batch)
+    except NotImplementedError:  # an operator of GPUs only
+        return
+    except Exception as error:
+        raise InputError(
+            f"The model fails on a test image with {_first_line(error)} "
+            f"Set on the command line: {', '.join(changes)}."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """Return type and first line of an exception, and where it was raised in other code."""
+    text = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    known = any(
+        f"{os.sep}{name}{os.sep}" in last.filename for name in ("brloss_d2", "site-packages")
+    )
+    return text.rstrip(".") + ("." if known else f" ({last.filename}, line {last.lineno}).")
+
+
+def _build(cfg: DictConfig, path: str, overrides: Sequence[str]) -> Any:
+    """Build the part at a path; find the innermost node that fails, if any."""
+    try:
+        return instantiate(OmegaConf.select(cfg, path))
+    except Exception as error:
+        failed, cause = path, error
+        for inner, node in _nodes(OmegaConf.select(cfg, path), path):
+            try:
+                instantiate(node)
+            except Exception as inner_error:
+                failed, cause = inner, inner_error
+                break
+        name = getattr(target_of(OmegaConf.select(cfg, failed)), "__name__", "node")
+        given = [text for text in overrides if text.lstrip("+").startswith(failed)]
+        changed = f" Set on the command line: {', '.join(given)}." if given else ""
+        raise InputError(
+            f"{failed} ({name}) cannot be built: {_first_line(cause)}{changed}"
+        ) from error
+
+
+def _nodes(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
+    """Yield the nodes that call something with their paths, inner ones first."""
+    if isinstance(node, DictConfig | ListConfig):
+        for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
+            if not (OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key)):
+                yield from _nodes(node[key], f"{path}.{key}")
+    if isinstance(node, DictConfig) and "_target_" in node:
+        yield path, node
+
+
+def _values(cfg: DictConfig) -> Iterator[tuple[str, str, Any]]:
+    """Yield path, last part and value of all keys of the parts, lists of numbers as a whole."""
+    pending = [(part, part, cfg[part]) for part in _PARTS]
+    while pending:
+        path, key, value = pending.pop(0)
+        if isinstance(value, DictConfig):
+            keys = [k for k in value if not OmegaConf.is_missing(value, k)]
+            pending += [(f"{path}.{k!s}", str(k), value[k]) for k in keys]
+            continue
+        yield path, key, value
+        if isinstance(value, ListConfig):
+            pending += [
+                (f"{path}.{i}", "", x)
+                for i, x in enumerate(value)
+                if not isinstance(x, int | float | str)
+            ]
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, ListConfig | list | tuple):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+
+
+def _check_name(path: str, value: Any) -> None:
+    """Check that config.yaml, which stores names, can be read again."""
+    name = f"{value.__module__}.{value.__qualname__}"
+    try:
+        found = locate(name)
+    except Exception:
+        found = None
+    # Methods are made anew by each access.
+    if found != value:
+        raise InputError(
+            f"{path} is {value.__qualname__}, which is defined in a config file: the config.yaml "
+            "of the run could not name it. Move it to a module that Python can import."
+        )

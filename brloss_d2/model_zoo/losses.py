@@ -1,0 +1,144 @@
+"""Another loss for a detector: its criteria at all sites, and what they need of the model."""
+
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig
+
+from brloss_d2.errors import InputError
+from brloss_d2.model_zoo.configs import config_files, get_criterion, list_criteria, root
+from brloss_d2.model_zoo.entries import list_configs
+from brloss_d2.utils.config_nodes import target_of
+from brloss_d2.utils.suggest import did_you_mean
+
+# Sites of the criteria by the assigner of a one-stage detector.
+_SITES = {
+    "ATSSAssigner": "atss",
+    "PAAAssigner": "paa",
+    "MaxIoUAssigner": "retinanet",
+    "FoveaAssigner": "fovea",
+}
+_ROI_HEADS = ("CriterionROIHeads", "CriterionCascadeROIHeads")
+# Losses whose scores are lower than the published threshold of the R-CNNs.
+_LOW_SCORES = ("ce", "alrp")
+_LOW_SCORE_THRESH = 0.05
+
+
+def losses_of(model: DictConfig) -> list[str]:
+    """Return the names of the losses that a detector can be trained with.
+
+    Args:
+        model: model node of a config; empty for a model that is not of this package.
+    """
+    if _is_rcnn(model):
+        return list_criteria("roi")
+    return list_criteria(_site_of(model)) if _site_of(model) else []
+
+
+def config_with_loss(path: str, loss: str) -> str:
+    """Return the packaged config that trains the same detector, schedule and data with a loss.
+
+    Args:
+        path: path of a config file.
+        loss: name of the loss.
+
+    Returns:
+        The path of the config; "" if the model zoo has none, or `path` is not part of it.
+    """
+    files = config_files()
+    entries = [entry for entry in list_configs() if files[entry.name] == Path(path).resolve()]
+    for own in entries:
+        for other in list_configs():
+            same = ("data", "detector", "backbone", "schedule")
+            if other.loss == loss and all(getattr(own, k) == getattr(other, k) for k in same):
+                return str(files[other.name])
+    return ""
+
+
+def set_loss(model: DictConfig, loss: str) -> None:
+    """Train a detector with another loss; anchors, assignment, network and detections stay.
+
+    Next to the criteria of all sites, what belongs to them changes: the branch for centerness or
+    IoU, the units of RetinaNet's boxes, and in an R-CNN sampling, loss weights, box weights and,
+    for losses with low scores, the score threshold. Pools keep their number of images.
+
+    Args:
+        model: model node of a config, changed in place.
+        loss: name of the loss, as in `list_criteria`.
+
+    Raises:
+        InputError: the detector cannot be trained with the loss.
+    """
+    known = losses_of(model)
+    if loss not in known:
+        hint = did_you_mean(loss, known, cutoff=0.5)
+        if not known:
+            raise InputError(f"loss={loss}: this model's loss can be changed in its config only.")
+        if loss in list_criteria() and not hint:
+            hint = f" {loss!r} is for one-stage detectors."
+        raise InputError(
+            f"loss={loss}: this detector has no such loss.{hint} Known losses: {', '.join(known)}."
+        )
+    if _is_rcnn(model):
+        _set_loss_of_rcnn(model, loss)
+        return
+    site = _site_of(model)
+    _replace(model, get_criterion(loss, site))
+    model.head.has_quality = model.criterion.get("quality") is not None
+    if site == "retinanet":
+        # L1 on deltas goes with deltas in units of the anchor, as published.
+        in_anchors = loss in ("ce", "focal")
+        model.box_transform.weights = [1.0] * 4 if in_anchors else [10.0, 10.0, 5.0, 5.0]
+
+
+def _set_loss_of_rcnn(model: DictConfig, loss: str) -> None:
+    heads = model.roi_heads
+    predictors = heads.get("box_predictors") or [heads.box_predictor]
+    before = [predictor.test_score_thresh for predictor in predictors]
+    use, leave = LazyConfig.load(
+        str(root() / "configs" / "common" / "cross_entropy.py"),
+        ("use_cross_entropy", "leave_cross_entropy"),
+    )
+    if loss == "ce":
+        use(model)
+    else:
+        if heads.get("batch_size_per_image") is not None:
+            leave(model)
+        _replace(model.proposal_generator, get_criterion(loss, "rpn"))
+        for predictor in predictors:
+            _replace(predictor, get_criterion(loss, "roi"))
+        if "mask_head" in heads:
+            _replace(heads.mask_head, get_criterion(loss, "mask"))
+    for predictor, threshold in zip(predictors, before, strict=True):
+        lowest = _LOW_SCORE_THRESH if loss in _LOW_SCORES else threshold
+        predictor.test_score_thresh = min(threshold, lowest)
+
+
+def _replace(node: DictConfig, criterion: DictConfig) -> None:
+    """Replace the criterion of a node; the size of its ranking pools stays."""
+    old = node.get("criterion") or {}
+    if "images_per_pool" in old and "images_per_pool" in criterion:
+        criterion.images_per_pool = old["images_per_pool"]
+    node.criterion = criterion
+
+
+def _is_rcnn(model: DictConfig) -> bool:
+    return (
+        _target_name(model.get("proposal_generator")) == "CriterionRPN"
+        and _target_name(model.get("roi_heads")) in _ROI_HEADS
+        and "query_head" not in model
+    )
+
+
+def _target_name(node: Any) -> str:
+    return getattr(target_of(node), "__name__", "")
+
+
+def _site_of(model: DictConfig) -> str:
+    """Return the site of a one-stage detector; "" if the model is none of this package."""
+    site = _SITES.get(_target_name(model.get("assigner")), "")
+    # RetinaNet may have the assigner of ATSS, but not the learned scales of its head.
+    if site == "atss" and "num_scaled_levels" not in model.head:
+        return "retinanet"
+    return site
