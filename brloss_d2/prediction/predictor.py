@@ -23,7 +23,12 @@ from torch import Tensor, nn
 from brloss_d2.checkpoint import Checkpointer, fingerprint, local_file, read_checkpoint
 from brloss_d2.checkpoint.contents import find_weights
 from brloss_d2.data import DetectionMapper
-from brloss_d2.engine import apply_overrides, choose_device, load_config
+from brloss_d2.engine import (
+    apply_overrides,
+    choose_device,
+    load_config,
+    with_test_augmentation,
+)
 from brloss_d2.errors import InputError
 from brloss_d2.prediction.categories import Categories
 from brloss_d2.prediction.inputs import Input, list_inputs, read_input
@@ -199,6 +204,7 @@ class Predictor:
             )
         model = instantiate(cfg.model).to(choose_device(device)).eval()
         Checkpointer(model, strict=True).load(os.fspath(weights))
+        model = with_test_augmentation(model, cfg)
         return cls(model, mapper, categories, score_threshold=threshold or 0.0)
 
     def __call__(self, images: Sequence[np.ndarray | Image.Image]) -> list[Prediction]:
