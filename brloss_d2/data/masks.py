@@ -45,7 +45,7 @@ def normalized_mask(segmentation: Any, height: int, width: int) -> Any:
         coded = mask_util.frPyObjects({"size": [height, width], "counts": runs}, height, width)
         return {"size": [height, width], "counts": coded["counts"].decode("ascii")}
     if not isinstance(segmentation, list):
-        raise MaskError(f"a {type(segmentation).__name__} is neither polygons nor RLE")
+        raise MaskError(f"{type(segmentation).__name__} is neither polygons nor RLE")
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
     return _polygons(polygons, height, width)
 
@@ -107,7 +107,7 @@ def _runs(rle: dict[str, Any], height: int, width: int) -> list[int]:
 
 def _decoded(text: str) -> np.ndarray:
     """Decode the runs of compressed RLE: 6 bits per character, differences from the third on."""
-    codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
+    codes = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(codes < 32)  # the sixth bit says that more characters follow
     if not (codes.size and codes.min() >= 0 and codes.max() < 64 and codes[-1] < 32):
         raise MaskError("RLE counts are damaged text")
