@@ -77,7 +77,7 @@ def check_coco_json(
         InputError: the file has a mistake; the message names the first offenders of its kind.
     """
     json_file, image_root = os.path.abspath(json_file), os.path.abspath(image_root)
-    content = read_coco(json_file, masks=masks, where=f"{key}={json_file}")
+    content = read_coco(json_file, masks=masks, where=f"{key}={printable(json_file)}")
     paths = locate_all_images([image["file_name"] for image in content.images], image_root, key=key)
     sizes = [(image["width"], image["height"]) for image in content.images]
     try:

@@ -11,6 +11,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 
 from brloss_d2.data.fields import is_number
+from brloss_d2.utils.text import printable
 
 _MOST_PIXELS = 2**32  # pycocotools counts them in 32 bits
 _CODE_BITS = 5  # of a run in each character of compressed RLE
@@ -83,7 +84,8 @@ def _runs(rle: dict[str, Any], height: int, width: int) -> list[int]:
     """Return the lengths of the runs of RLE, which add up to the image."""
     if rle.get("size") != [height, width]:
         raise MaskError(
-            f"RLE of size {rle.get('size')} for an image of [height, width] [{height}, {width}]"
+            f"RLE of size {printable(rle.get('size'), length=40)} for an image of [height, width] "
+            f"[{height}, {width}]"
         )
     counts = rle.get("counts")
     if isinstance(counts, str):
