@@ -126,5 +126,6 @@ def _mask_box(mask: Any) -> Sequence[float]:
     """Return the box around polygons or compressed RLE, XYWH."""
     if isinstance(mask, dict):
         return mask_util.toBbox(mask).tolist()
-    xs, ys = ([value for polygon in mask for value in polygon[i::2]] for i in (0, 1))
-    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+    x0, y0 = (min(min(polygon[axis::2]) for polygon in mask) for axis in (0, 1))
+    x1, y1 = (max(max(polygon[axis::2]) for polygon in mask) for axis in (0, 1))
+    return x0, y0, x1 - x0, y1 - y0
