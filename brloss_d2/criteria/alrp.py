@@ -5,6 +5,7 @@ from typing import Any
 from brloss_d2.criteria.matched import CriterionOutput, MatchedPredictions
 from brloss_d2.criteria.pooling import PooledCriterion
 from brloss_d2.losses import ALRPLoss, Balancer, BoxLoss
+from brloss_d2.losses.base import check_numbers, check_types
 from brloss_d2.ops import PoolGroup
 
 
@@ -20,7 +21,7 @@ class ALRPCriterion(PooledCriterion):
         pools: `images_per_pool` and `pool`, see `PooledCriterion`.
 
     Raises:
-        ValueError: If `cls_loss` is another loss.
+        ValueError: If an argument is of another kind.
 
     Example:
         >>> from brloss_d2.losses import EpochSelfBalancer, GIoULoss
@@ -39,8 +40,12 @@ class ALRPCriterion(PooledCriterion):
         **pools: Any,
     ):
         super().__init__(**pools)
-        if not isinstance(cls_loss, ALRPLoss):
-            raise ValueError(f"expected an ALRPLoss, got {type(cls_loss).__name__}")
+        check_types(
+            cls_loss=(cls_loss, ALRPLoss),
+            box_loss=(box_loss, BoxLoss),
+            balancer=(balancer, Balancer),
+        )
+        check_numbers("> 0", error_scale=error_scale)
         self.cls_loss, self.box_loss, self.balancer = cls_loss, box_loss, balancer
         self.error_scale = error_scale
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from brloss_d2.criteria.matched import CriterionOutput
 from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
 from brloss_d2.losses import Balancer, MaskLoss
+from brloss_d2.losses.base import check_types
 from brloss_d2.ops import PoolGroup
 
 
@@ -25,6 +26,9 @@ class MatchedMasks:
             region, `CriterionOutput.cls_total`.
         masks_per_image: number of masks of each image, in order.
 
+    Raises:
+        ValueError: If the lengths differ.
+
     Example:
         >>> logits, ones = torch.zeros(3, 28, 28), torch.ones(3)
         >>> masks = MatchedMasks(logits, logits.sigmoid(), ones, ones, masks_per_image=[2, 1])
@@ -37,6 +41,15 @@ class MatchedMasks:
     weights: Tensor
     cls_total: Tensor
     masks_per_image: Sequence[int]
+
+    def __post_init__(self) -> None:
+        """Check the number of masks."""
+        lengths = {len(x) for x in (self.logits, self.targets, self.weights, self.cls_total)}
+        if lengths != {sum(self.masks_per_image)}:
+            raise ValueError(
+                f"logits, targets, weights and cls_total must have one entry for each of the "
+                f"{sum(self.masks_per_image)} masks, got {sorted(lengths)}"
+            )
 
     @property
     def num_images(self) -> int:
@@ -67,7 +80,7 @@ class MaskCriterion(PooledCriterion):
         pools: `images_per_pool` and `pool`, see `PooledCriterion`; best those of the box head.
 
     Raises:
-        ValueError: If `max_masks` is below 1.
+        ValueError: If `max_masks` is below 1, or an argument is of another kind.
 
     Example:
         >>> from brloss_d2.losses import DiceLoss, SelfBalancer
@@ -84,6 +97,7 @@ class MaskCriterion(PooledCriterion):
         **pools: Any,
     ):
         super().__init__(**pools)
+        check_types(mask_loss=(mask_loss, MaskLoss), balancer=(balancer, Balancer))
         if max_masks is not None and max_masks < 1:
             raise ValueError(f"max_masks must be >= 1 or None, got {max_masks}")
         self.mask_loss, self.balancer, self.max_masks = mask_loss, balancer, max_masks

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from brloss_d2.losses import BoxLoss
-from brloss_d2.losses.base import ConfiguredModule
+from brloss_d2.losses.base import ConfiguredModule, check_tensors, check_types, check_values
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class MatchedPredictions:
             differentiable, in row order.
         gt_boxes: (P, 4) ground-truth boxes of the foreground rows, XYXY in absolute pixels.
         num_classes: K.
-        foreground: (P,) int64 foreground rows, ascending. If None, they are searched for, which
-            makes the host wait for a GPU.
+        foreground: (P,) int64 foreground rows, ascending; trusted, as are the labels then. If
+            None, they are searched for, which makes the host wait for a GPU.
         rows_per_image: number of rows of each image, in order; None is one image.
         pred_deltas: (P, 4) encoded predictions, for losses on deltas.
         gt_deltas: (P, 4) encoded ground truth.
@@ -35,7 +35,7 @@ class MatchedPredictions:
         quality_logits: (P,) logits of a branch that predicts the quality of the boxes.
 
     Raises:
-        ValueError: If shapes do not fit.
+        ValueError: If shapes, types or labels do not fit.
 
     Example:
         >>> boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
@@ -58,16 +58,24 @@ class MatchedPredictions:
     quality_logits: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Check shapes and find the foreground."""
+        """Check the arguments and find the foreground."""
+        check_types(num_classes=(self.num_classes, int))
+        check_tensors(
+            logits=self.logits,
+            labels=self.labels,
+            pred_boxes=self.pred_boxes,
+            gt_boxes=self.gt_boxes,
+            foreground=self.foreground,
+        )
         if self.logits.ndim != 2 or self.logits.shape[1] - self.num_classes not in (0, 1):
             raise ValueError(
                 f"logits must be (R, {self.num_classes}) or (R, {self.num_classes + 1}) for "
                 f"{self.num_classes} classes, got {tuple(self.logits.shape)}"
             )
-        if self.labels.shape != self.logits.shape[:1]:
+        if self.labels.shape != self.logits.shape[:1] or self.labels.is_floating_point():
             raise ValueError(
-                f"labels must be ({len(self.logits)},), one for each row of logits, got "
-                f"{tuple(self.labels.shape)}"
+                f"labels must be ({len(self.logits)},), one integer for each row of logits, got "
+                f"{self.labels.dtype} {tuple(self.labels.shape)}"
             )
         if self.pred_boxes.shape != self.gt_boxes.shape or self.pred_boxes.shape[1:] != (4,):
             raise ValueError(
@@ -80,6 +88,14 @@ class MatchedPredictions:
                 f"{len(self.labels)}"
             )
         if self.foreground is None:
+            check_values(
+                "labels",
+                self.labels,
+                -1,
+                self.num_classes,
+                f"a class of 0..{self.num_classes - 1}, {self.num_classes} (background) or -1 "
+                "(ignored)",
+            )
             rows = ((self.labels >= 0) & (self.labels < self.num_classes)).nonzero().squeeze(1)
             object.__setattr__(self, "foreground", rows)
         if len(self.foreground) != len(self.gt_boxes):
@@ -228,5 +244,11 @@ BoxLosses = BoxLoss | Mapping[str, BoxLoss]
 
 
 def named_box_losses(box_loss: BoxLosses) -> nn.ModuleDict:
-    """Return the box losses of a criterion by name; a single one is named "loss_box_reg"."""
-    return nn.ModuleDict({"loss_box_reg": box_loss} if isinstance(box_loss, BoxLoss) else box_loss)
+    """Return the box losses of a criterion by name; a single one is named "loss_box_reg".
+
+    Raises:
+        ValueError: If one of them is no `BoxLoss`.
+    """
+    named = box_loss if isinstance(box_loss, Mapping) else {"loss_box_reg": box_loss}
+    check_types(**{f"box_loss ({name})": (loss, BoxLoss) for name, loss in named.items()})
+    return nn.ModuleDict(named)

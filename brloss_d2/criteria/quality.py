@@ -11,7 +11,7 @@ from torch import Tensor
 
 from brloss_d2.criteria.matched import MatchedPredictions
 from brloss_d2.losses import paired_box_iou
-from brloss_d2.losses.base import ConfiguredModule
+from brloss_d2.losses.base import ConfiguredModule, check_numbers, check_types
 
 
 class PositiveQuality(ConfiguredModule, ABC):
@@ -96,6 +96,8 @@ class QualityBranch(ConfiguredModule):
 
     def __init__(self, target: PositiveQuality, *, loss_weight: float = 1.0):
         super().__init__()
+        check_types(target=(target, PositiveQuality))
+        check_numbers(">= 0", loss_weight=loss_weight)
         self.target, self.loss_weight = target, loss_weight
 
     def forward(self, matched: MatchedPredictions) -> Tensor:

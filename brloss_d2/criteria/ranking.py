@@ -14,6 +14,7 @@ from brloss_d2.criteria.matched import (
 )
 from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
 from brloss_d2.losses import ALRPLoss, Balancer, RankingLoss, paired_box_iou
+from brloss_d2.losses.base import check_numbers, check_types
 from brloss_d2.ops import PoolGroup
 
 
@@ -36,8 +37,8 @@ class RankingCriterion(PooledCriterion):
         pools: `images_per_pool` and `pool`, see `PooledCriterion`.
 
     Raises:
-        ValueError: If several box losses share a balancer that keeps a state, or `cls_loss` is an
-            `ALRPLoss`.
+        ValueError: If an argument is of another kind, several box losses share a balancer that
+            keeps a state, or `cls_loss` is an `ALRPLoss`.
 
     Example:
         >>> from brloss_d2.losses import GIoULoss, RankSortLoss, SelfBalancer
@@ -61,6 +62,8 @@ class RankingCriterion(PooledCriterion):
         **pools: Any,
     ):
         super().__init__(**pools)
+        check_types(cls_loss=(cls_loss, RankingLoss), balancer=(balancer, Balancer))
+        check_numbers(">= 0", **(cls_weights or {}))
         if isinstance(cls_loss, ALRPLoss):
             raise ValueError("ALRPLoss ranks by localization errors, not by quality: ALRPCriterion")
         self.cls_loss, self.balancer = cls_loss, balancer

@@ -16,6 +16,7 @@ from brloss_d2.criteria.matched import (
 from brloss_d2.criteria.pooling import world
 from brloss_d2.criteria.quality import PositiveQuality, QualityBranch
 from brloss_d2.losses import BoxLoss, ScoreLoss, paired_box_iou
+from brloss_d2.losses.base import check_numbers, check_types
 
 _NORMALIZERS = (
     "rows",
@@ -43,6 +44,8 @@ class SoftmaxCriterion(Criterion):
 
     def __init__(self, box_loss: BoxLoss, *, box_weight: float = 1.0):
         super().__init__()
+        check_types(box_loss=(box_loss, BoxLoss))
+        check_numbers(">= 0", box_weight=box_weight)
         self.box_loss, self.box_weight = box_loss, box_weight
 
     def num_logits(self, num_classes: int) -> int:
@@ -109,6 +112,7 @@ class SigmoidCriterion(Criterion):
         sync_normalizer: bool = False,
     ):
         super().__init__()
+        check_types(cls_loss=(cls_loss, ScoreLoss))
         for kind in (normalizer, box_normalizer or normalizer):
             if kind not in _NORMALIZERS:
                 raise ValueError(f"normalizer must be one of {_NORMALIZERS}, got {kind!r}")
@@ -116,6 +120,7 @@ class SigmoidCriterion(Criterion):
         if not isinstance(box_weight, Mapping):
             box_weight = {"loss_box_reg": box_weight}
         self.box_weight = dict(box_weight)
+        check_numbers(">= 0", **self.box_weight)
         if self.box_weight.keys() != self.box_losses.keys():
             raise ValueError(
                 f"box_weight must have a number for each of {list(self.box_losses)}, got "

@@ -2,14 +2,15 @@
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from urllib.parse import unquote
 
 from brloss_d2.errors import InputError
-from brloss_d2.utils.text import printable
+from brloss_d2.utils.text import first_lines, printable
 
-_NAMED = 5  # number of missing files that a message names
+_SAMPLE = 5  # number of missing files that another folder has to have
 
 
 def locate_images(names: Sequence[str], folder: str) -> list[str | None]:
@@ -33,15 +34,15 @@ def locate_images(names: Sequence[str], folder: str) -> list[str | None]:
             by_form.setdefault(_form(name), []).append(name)
         return by_form
 
-    def locate(name: str) -> str | None:
+    def exactly(name: str) -> str | None:
         path = os.path.join(folder, name)
         parent, base = os.path.split(path)
-        if base in listed(parent) or os.path.isfile(path):
-            return path
+        return path if base in listed(parent) or os.path.isfile(path) else None
+
+    def similarly(name: str) -> str | None:
         name = os.path.normpath(name.replace("\\", "/"))
-        path = os.path.join(folder, name)
-        if os.path.isfile(path) or os.path.isabs(name):
-            return path if os.path.isfile(path) else None
+        if os.path.isabs(name) or exactly(name):
+            return exactly(name)
         path = folder
         for part in name.split("/"):
             found = [part] if part in listed(path) else alike(path).get(_form(part), [])
@@ -50,7 +51,12 @@ def locate_images(names: Sequence[str], folder: str) -> list[str | None]:
             path = os.path.join(path, found[0])
         return path
 
-    return [locate(name) for name in names]
+    paths = {name: exactly(name) for name in names}
+    others = {name: similarly(name) for name, path in paths.items() if path is None}
+    # A file that has another name of the JSON is not the missing one.
+    taken = Counter(path for path in (*paths.values(), *others.values()) if path)
+    paths.update({name: path for name, path in others.items() if path and taken[path] == 1})
+    return [paths[name] for name in names]
 
 
 def locate_all_images(names: Sequence[str], folder: str, *, key: str) -> list[str]:
@@ -70,12 +76,10 @@ def locate_all_images(names: Sequence[str], folder: str, *, key: str) -> list[st
     paths = locate_images(names, folder)
     missing = [name for name, path in zip(names, paths, strict=True) if path is None]
     if missing:
-        first = "".join(f"\n  {printable(name)}" for name in missing[:_NAMED])
-        more = f"\n  and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         reason = _explain(missing, folder, key, is_empty=len(missing) == len(names))
         raise InputError(
             f"{len(missing)} of the {len(names)} images of {key} are missing in "
-            f"{printable(folder)}:{first}{more}\n{reason}"
+            f"{printable(folder)}:{first_lines(missing)}\n{reason}"
         )
     return [path for path in paths if path is not None]
 
@@ -119,7 +123,7 @@ def _explain(missing: Sequence[str], folder: str, key: str, *, is_empty: bool) -
     beside = [os.path.join(parent, entry) for entry in sorted(_list(parent))[:1000]]
     below = [os.path.join(folder, entry) for entry in entries[:1000]]
     for other in (parent, os.path.dirname(parent), *below, *beside):
-        if is_empty and not os.path.isabs(name) and all(locate_images(missing[:_NAMED], other)):
+        if is_empty and not os.path.isabs(name) and all(locate_images(missing[:_SAMPLE], other)):
             return f"They are in another folder: set {key}_images={printable(other)}"
     if base != name and base in entries:
         where = "another machine" if name.startswith("/") or name[1:2] == ":" else "other folders"

@@ -46,24 +46,6 @@ def geometry_notes(images: Sequence[Record], annotations: Sequence[Record]) -> l
     sizes = np.array([(o["width"], o["height"]) for o in owners], float).reshape(-1, 2)
     boxes = np.array([annotation["bbox"] for annotation in annotations], float).reshape(-1, 4)
     count = len(boxes)
-    if count and boxes.min() >= 0 and boxes.max() <= 1 < sizes.min():
-        raise InputError(
-            "all boxes are between 0 and 1: expected pixels, [x, y, width, height]. Multiply them "
-            "by the width and height of their images."
-        )
-    beyond = _beyond(boxes, sizes)
-    notes = []
-    if count >= _ENOUGH and beyond.mean() > _MANY:
-        notes = [
-            f"the boxes look like {meaning}; expected [x, y, width, height]"
-            for meaning, read in _READINGS.items()
-            if (read(boxes)[:, 2:] > 0).all() and not _beyond(read(boxes), sizes).any()
-        ][:1]
-    if not notes and beyond.any():
-        notes = [f"{beyond.sum()} of {count} boxes reach beyond their image; the rest is cut off"]
-    ends = (boxes[:, :2] + boxes[:, 2:]) / sizes
-    if count >= _ENOUGH and ends.max() < _CORNER:
-        notes.append("all boxes are in the upper left of their images: were these enlarged?")
     with_mask = [i for i, annotation in enumerate(annotations) if annotation.get("segmentation")]
     masks = np.array([_mask_box(annotations[i]["segmentation"]) for i in with_mask], float)
     found = {
@@ -75,6 +57,7 @@ def geometry_notes(images: Sequence[Record], annotations: Sequence[Record]) -> l
             matched_pairwise_iou(_corners(boxes[with_mask]), _corners(masks)).numpy() < _ELSEWHERE
         ),
     }
+    notes = _layout_notes(boxes, sizes) if count else []
     notes += [f"{n} {text.format(count)}" for text, n in found.items() if n]
     repeated = _repetitions(os.path.normpath(image["file_name"]) for image in images)
     if repeated:
@@ -88,6 +71,37 @@ def geometry_notes(images: Sequence[Record], annotations: Sequence[Record]) -> l
             f"{unlabeled} of {len(images)} images have no objects: all they show counts as "
             "background"
         )
+    return notes
+
+
+def _layout_notes(boxes: np.ndarray, sizes: np.ndarray) -> list[str]:
+    """Return sentences about numbers that seem to mean something else than [x, y, width, height].
+
+    Args:
+        boxes: boxes as they are read, (G, 4) XYWH.
+        sizes: width and height of the image of each box, (G, 2).
+
+    Raises:
+        InputError: all boxes are between 0 and 1.
+    """
+    if boxes.min() >= 0 and boxes.max() <= 1 < sizes.min():
+        raise InputError(
+            "all boxes are between 0 and 1: expected pixels, [x, y, width, height]. Multiply them "
+            "by the width and height of their images."
+        )
+    notes = []
+    beyond = _beyond(boxes, sizes)
+    if len(boxes) >= _ENOUGH and beyond.mean() > _MANY:
+        notes = [
+            f"the boxes look like {meaning}; expected [x, y, width, height]"
+            for meaning, read in _READINGS.items()
+            if (read(boxes)[:, 2:] > 0).all() and not _beyond(read(boxes), sizes).any()
+        ][:1]
+    if not notes and beyond.any():
+        notes = [f"{beyond.sum()} of {len(boxes)} boxes reach beyond their image, and are cut off"]
+    ends = (boxes[:, :2] + boxes[:, 2:]) / sizes
+    if len(boxes) >= _ENOUGH and ends.max() < _CORNER:
+        notes.append("all boxes are in the upper left: are they percent, or of smaller images?")
     return notes
 
 
@@ -112,5 +126,6 @@ def _mask_box(mask: Any) -> Sequence[float]:
     """Return the box around polygons or compressed RLE, XYWH."""
     if isinstance(mask, dict):
         return mask_util.toBbox(mask).tolist()
-    xs, ys = ([value for polygon in mask for value in polygon[i::2]] for i in (0, 1))
-    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+    x0, y0 = (min(min(polygon[axis::2]) for polygon in mask) for axis in (0, 1))
+    x1, y1 = (max(max(polygon[axis::2]) for polygon in mask) for axis in (0, 1))
+    return x0, y0, x1 - x0, y1 - y0

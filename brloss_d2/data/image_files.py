@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
@@ -22,8 +23,8 @@ from brloss_d2.data.images import (
 )
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import replacing
+from brloss_d2.utils.text import first_lines
 
-_NAMED = 5  # number of files that a message names
 _THREADS = min(8, os.cpu_count() or 1)
 _CACHED = 1000  # number of files from which on what was seen of them is kept
 _SAMPLE = 16  # number of files that are decoded for a note
@@ -77,30 +78,18 @@ def look_at_images(
     known = _read_cache(sizes)
     facts: dict[str, ImageFacts] = {}
     errors = []
-    files = list(sizes)
-    chunks = [files[i : i + 32] for i in range(0, len(files), 32)]
-    pool = ThreadPoolExecutor(_THREADS)
-    bar = tqdm(total=len(files), desc=f"Images of {key}", delay=2, leave=False, disable=None)
-    try:
-        with bar:
-            for seen in pool.map(lambda chunk: [_look(f, sizes[f], known) for f in chunk], chunks):
-                for file, fact in seen:
-                    if isinstance(fact, ImageFacts):
-                        facts[file] = fact
-                    else:
-                        errors.append(fact)
-                bar.update(len(seen))
-    finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
-    if any(known.get(file) != fact for file, fact in facts.items()):
+    for file, seen in _look_at_all(sizes, known, title=f"Images of {key}"):
+        if isinstance(seen, ImageFacts):
+            facts[file] = seen
+        else:
+            errors.append(seen)
+    if any(known.get(file) != seen for file, seen in facts.items()):
         _write_cache({**known, **facts})
     if errors:
-        first = "".join(f"\n  {error}" for error in errors[:_NAMED])
-        more = f"\n  and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
         raise InputError(
-            f"{len(errors)} of the {len(files)} images of {key} cannot be used:{first}{more}\n"
-            "Replace them, or remove them from the annotations (train.check_images=false looks at "
-            "none of them before they are needed)."
+            f"{len(errors)} of the {len(sizes)} images of {key} cannot be used:"
+            f"{first_lines(errors)}\nReplace them, or remove them from the annotations "
+            "(train.check_images=false looks at none of them before they are needed)."
         )
     return facts
 
@@ -154,6 +143,25 @@ def same_content(one: Mapping[str, ImageFacts], other: Mapping[str, ImageFacts])
     ]
 
 
+def _look_at_all(
+    sizes: Mapping[str, tuple[int, int]], known: Mapping[str, ImageFacts], title: str
+) -> Iterator[tuple[str, ImageFacts | str]]:
+    """Yield each file with its facts or what is wrong with it; threads, and a bar after 2 s."""
+    files = list(sizes)
+    chunks = [files[i : i + 32] for i in range(0, len(files), 32)]
+    pool = ThreadPoolExecutor(_THREADS)
+    stream = getattr(sys.stderr, "stream", sys.stderr)  # below what makes text printable
+    try:
+        with tqdm(
+            total=len(files), desc=title, delay=2, leave=False, file=stream, disable=None
+        ) as bar:
+            for seen in pool.map(lambda chunk: [_look(f, sizes[f], known) for f in chunk], chunks):
+                yield from seen
+                bar.update(len(seen))
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
+
+
 def _look(
     file: str, expected: tuple[int, int], known: Mapping[str, ImageFacts]
 ) -> tuple[str, ImageFacts | str]:
@@ -197,7 +205,10 @@ def _read_through(image: Image.Image, size: int, modified: int) -> ImageFacts:
         image.draft(None, (max(width // 8, 1), max(height // 8, 1)))  # type: ignore[arg-type]
         image.load()
     elif image.format == "PNG":
-        image.verify()
+        try:
+            image.verify()
+        except Exception:  # the reader decides whether the damage is behind the pixels
+            read_image(image.filename)  # type: ignore[attr-defined]
     else:
         width, height = upright_8_bit(image).convert("RGB").size
     if image.format in ("JPEG", "MPO", "PNG") and orientation in range(5, 9):

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,9 +26,6 @@ _IMPOSTORS = (
     (b"\0\0\0\0", "zeros, as of a copy that was broken off"),
     (b"", "cut off, or of a format that Pillow does not read"),
 )
-
-# Pillow warns of what the reader handles: large photos, garbage in EXIF, transparent palettes.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(file: str | os.PathLike[str], image_format: str = "RGB") -> np.ndarray:
@@ -145,7 +141,7 @@ def check_size(
         return
     hint = "Was it resized after it was annotated?"
     if size == expected[::-1]:
-        hint = "The EXIF rotation of images is applied: annotations belong to the upright image."
+        hint = "They are exchanged: in the JSON, or by the EXIF rotation, which is applied."
     raise InputError(
         f"Image and annotations disagree about the size: {printable(os.fspath(file))} has "
         f"{size[0]} x {size[1]} pixels (width x height), the JSON says {expected[0]} x "

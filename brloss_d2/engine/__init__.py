@@ -3,6 +3,7 @@
 from brloss_d2.engine.config.defaults import train_defaults, train_keys
 from brloss_d2.engine.config.load import load_config
 from brloss_d2.engine.config.overrides import apply_overrides
+from brloss_d2.engine.config.test_augmentation import with_test_augmentation
 from brloss_d2.engine.launch import in_agreement, run
 from brloss_d2.engine.optimizer import params_by_name
 from brloss_d2.engine.prepare import choose_device
@@ -21,4 +22,5 @@ __all__ = [
     "run",
     "train_defaults",
     "train_keys",
+    "with_test_augmentation",
 ]

@@ -34,8 +34,9 @@ def alrp_loss(
         localization_error: (P,) errors >= 0 of the positives, in the order in which
             `labels == 1` occurs, differentiable; 1 is the error of a box that just counts as true.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
-        positives: (P,) int64 positions with label 1, ascending; trusted, not checked. If None,
-            they are searched for, which makes the host wait for a GPU.
+        positives: (P,) int64 positions with label 1, ascending; trusted, as are the values of
+            all other tensors then. If None, they are searched for, which makes the host wait for a
+            GPU.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -47,7 +48,7 @@ def alrp_loss(
         and attached to the graph if there is no positive, NaN if a logit is NaN or infinite.
 
     Raises:
-        ValueError: If a shape or dtype does not fit, or `delta` is no finite number >= 0.
+        ValueError: If an argument is not as described.
 
     Example:
         >>> logits = torch.tensor([2.0, 1.0, -1.0], requires_grad=True)
@@ -55,7 +56,9 @@ def alrp_loss(
         >>> {name: round(value.item(), 4) for name, value in losses.items()}
         {'loss_rank': 0.0, 'loss_box': 0.3}
     """
-    logits, pool = ranking_pool(logits, labels, localization_error, delta, positives, group)
+    logits, pool = ranking_pool(
+        logits, labels, localization_error, delta, positives, group, kind="localization_error"
+    )
     error = pool.collect(localization_error)
     if len(pool) == 0:
         (rank_loss,) = attach(logits, no_positives(pool))

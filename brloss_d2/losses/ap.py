@@ -57,10 +57,11 @@ def ap_loss(
     Args:
         logits: (M,) logits, floating point of any precision.
         labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
-        quality: ignored; every positive counts the same.
+        quality: not used; every positive counts the same.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
-        positives: (P,) int64 positions with label 1, ascending; trusted, not checked. If None,
-            they are searched for, which makes the host wait for a GPU.
+        positives: (P,) int64 positions with label 1, ascending; trusted, as are the values of
+            all other tensors then. If None, they are searched for, which makes the host wait for a
+            GPU.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -70,7 +71,7 @@ def ap_loss(
         if there is no positive, NaN if a logit is NaN or infinite.
 
     Raises:
-        ValueError: If a shape or dtype does not fit, or `delta` is no finite number >= 0.
+        ValueError: If an argument is not as described.
 
     Example:
         >>> logits = torch.tensor([2.0, 1.0, -1.0], requires_grad=True)
@@ -103,10 +104,11 @@ def bucketed_ap_loss(
     Args:
         logits: (M,) logits, floating point of any precision.
         labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
-        quality: ignored; every positive counts the same.
+        quality: not used; every positive counts the same.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
-        positives: (P,) int64 positions with label 1, ascending; trusted, not checked. If None,
-            they are searched for, which makes the host wait for a GPU.
+        positives: (P,) int64 positions with label 1, ascending; trusted, as are the values of
+            all other tensors then. If None, they are searched for, which makes the host wait for a
+            GPU.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -115,7 +117,7 @@ def bucketed_ap_loss(
         `{"loss_rank": ()}` in [0, 1]; see `ap_loss`.
 
     Raises:
-        ValueError: If a shape or dtype does not fit, or `delta` is no finite number >= 0.
+        ValueError: If an argument is not as described.
 
     Example:
         >>> logits = torch.tensor([0.0, 3.0, -3.0], requires_grad=True)

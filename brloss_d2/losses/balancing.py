@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from brloss_d2.losses.base import ConfiguredModule
+from brloss_d2.losses.base import ConfiguredModule, check_numbers
 
 _TINY = 1e-12
 
@@ -39,7 +39,7 @@ class ConstantBalancer(Balancer):
     """Fixed weight.
 
     Args:
-        weight: factor of the box loss.
+        weight: factor of the box loss, >= 0.
 
     Example:
         >>> ConstantBalancer(2.0)(torch.tensor(1.0), torch.tensor(0.25), 3)
@@ -48,6 +48,7 @@ class ConstantBalancer(Balancer):
 
     def __init__(self, weight: float = 1.0):
         super().__init__()
+        check_numbers(">= 0", weight=weight)
         self.weight = weight
 
     def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: Tensor | int) -> Tensor:
@@ -84,10 +85,10 @@ class EpochSelfBalancer(Balancer):
 
     Args:
         pools_per_epoch: number of ranking pools of this process in an epoch, >= 1.
-        initial: weight before the first update.
+        initial: weight before the first update, >= 0.
 
     Raises:
-        ValueError: If `pools_per_epoch` is below 1.
+        ValueError: If a number is out of range.
 
     Example:
         >>> balancer = EpochSelfBalancer(pools_per_epoch=1)
@@ -102,8 +103,8 @@ class EpochSelfBalancer(Balancer):
 
     def __init__(self, *, pools_per_epoch: int, initial: float = 50.0):
         super().__init__()
-        if pools_per_epoch < 1:
-            raise ValueError(f"pools_per_epoch must be >= 1, got {pools_per_epoch}")
+        check_numbers(">= 1", pools_per_epoch=pools_per_epoch)
+        check_numbers(">= 0", initial=initial)
         self.pools_per_epoch = pools_per_epoch
         self.register_buffer("weight", torch.tensor(float(initial)))
         for name in ("cls_sum", "box_sum", "steps"):

@@ -1,9 +1,15 @@
-"""What all losses share, and the two kinds of terms of the ranking losses."""
+"""What all losses share: checks of arguments, and the two kinds of terms of the ranking losses.
+
+Numbers, types, shapes and devices are checked always. The values of tensors are checked at once on
+a CPU; on a GPU by an asynchronous assertion of torch, for which the host does not wait: it ends the
+process at one of the next operations. Compiled code does not check values.
+"""
 
 import inspect
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from numbers import Real
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +17,110 @@ from torch import Tensor, nn
 from brloss_d2.ops import Negatives, PoolGroup, RankingPool, Term
 
 LossDict = dict[str, Tensor]
+
+_BOUNDS: dict[str, Callable[[float], bool]] = {
+    ">= 0": lambda x: x >= 0,
+    "> 0": lambda x: x > 0,
+    ">= 1": lambda x: x >= 1,
+    "in [0, 1]": lambda x: 0 <= x <= 1,
+}
+# What the values of an argument have to be: lowest, highest, in words. An IoU in half precision may
+# be a little above 1.
+_LABELS = (-1, 1, "1 (positive), 0 (negative) or -1 (ignored)")
+_VALUES = {
+    "quality": (0.0, 1.01, "in [0, 1], such as the IoU of each positive"),
+    "localization_error": (0.0, math.inf, "finite and >= 0"),
+}
+
+
+def check_numbers(bounds: str, **numbers: Any) -> None:
+    """Refuse arguments that are no finite numbers within bounds.
+
+    Args:
+        bounds: ">= 0", "> 0", ">= 1" or "in [0, 1]".
+        **numbers: arguments by name.
+
+    Raises:
+        ValueError: If one of them is anything else.
+    """
+    for name, value in numbers.items():
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not (number and math.isfinite(value) and _BOUNDS[bounds](value)):
+            raise ValueError(f"{name} must be a finite number {bounds}, got {value!r}")
+
+
+def check_types(**arguments: tuple[Any, type]) -> None:
+    """Refuse arguments of another type, such as a box loss in the place of a ranking loss.
+
+    Args:
+        **arguments: value and type of each argument by name.
+
+    Raises:
+        ValueError: If one of them is of another type.
+    """
+    for name, (value, kind) in arguments.items():
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r:.60}")
+
+
+def check_tensors(**tensors: Any) -> None:
+    """Refuse arguments that are no tensors or lie on another device than the first.
+
+    Args:
+        **tensors: arguments by name; None is passed over.
+
+    Raises:
+        ValueError: If one of them is no tensor, or on another device.
+    """
+    given = {name: x for name, x in tensors.items() if x is not None}
+    first, *_ = given
+    for name, x in given.items():
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                f"{name} must be a tensor, got {type(x).__module__}.{type(x).__name__}: "
+                "torch.as_tensor makes one of an array or a list"
+            )
+        if x.device != given[first].device:
+            raise ValueError(
+                f"{name} is on {x.device}, but {first} on {given[first].device}: move one of them"
+            )
+
+
+def check_values(
+    name: str, x: Tensor, lowest: float, highest: float, meaning: str, *, nan: bool = False
+) -> None:
+    """Refuse a tensor with values out of range, without waiting for a GPU.
+
+    Args:
+        name: name of the argument.
+        x: tensor of any shape.
+        lowest: smallest value allowed.
+        highest: largest value allowed; infinity allows all finite ones.
+        meaning: what the values have to be, in words.
+        nan: whether NaN is allowed, which a diverged network makes.
+
+    Raises:
+        ValueError: If a value of a tensor on a CPU is out of range.
+    """
+    if x.numel() == 0 or x.dtype == torch.bool or torch.compiler.is_compiling():
+        return
+    if x.is_floating_point():
+        highest = min(highest, torch.finfo(x.dtype).max)  # infinity is out of any range
+    elif not x.dtype.is_signed:
+        lowest = max(lowest, 0)
+    least, most = x.detach().aminmax()
+    if x.device.type == "cuda":
+        wrong = (least < lowest) | (most > highest)
+        fine = ~wrong if nan else (least >= lowest) & (most <= highest)
+        torch._assert_async(fine, f"{name} must be {meaning}")
+    elif x.device.type == "cpu":
+        low, high = least.item(), most.item()
+        if not (lowest <= low and high <= highest) and not (nan and math.isnan(low)):
+            wrong = x[~((x >= lowest) & (x <= highest))]
+            raise ValueError(
+                f"{name} must be {meaning}; {len(wrong)} of {x.numel()} values are not, such as "
+                f"{', '.join(f'{value:.4g}' for value in wrong[:5].tolist())}"
+            )
 
 
 class ConfiguredModule(nn.Module):
@@ -48,7 +158,7 @@ class RankingLoss(ConfiguredModule):
 
     def __init__(self, *, delta: float = 0.5):
         super().__init__()
-        _check_delta(delta)
+        check_numbers(">= 0", delta=delta)
         self.delta = delta
 
     def forward(
@@ -75,6 +185,8 @@ def ranking_pool(
     delta: float,
     positives: Tensor | None,
     group: PoolGroup | None,
+    *,
+    kind: str = "quality",
 ) -> tuple[Tensor, RankingPool]:
     """Check the arguments of a ranking loss and set up its pool.
 
@@ -83,26 +195,38 @@ def ranking_pool(
         labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
         values: (P,) quality or localization errors of the positives, None if not used.
         delta: half-width of the ramp, in logits, >= 0.
-        positives: (P,) positions with label 1; None searches for them.
+        positives: (P,) positions with label 1; None searches for them. If they are given, the
+            values of labels, quality and errors are trusted.
         group: processes whose decisions are ranked together; None is this process alone.
+        kind: meaning of `values`, "quality" or "localization_error".
 
     Returns:
         `(logits, pool)`: the logits in at least float32 (half precision is upcast once, here) and
         the pool made of them.
 
     Raises:
-        ValueError: If a shape or dtype does not fit, or `delta` is no finite number >= 0.
+        ValueError: If an argument is not as described.
     """
-    _check_delta(delta)
+    check_numbers(">= 0", delta=delta)
+    check_tensors(logits=logits, labels=labels, positives=positives, **{kind: values})
+    if group is not None:
+        check_types(group=(group, PoolGroup))
     if logits.ndim != 1 or not logits.is_floating_point():
         raise ValueError(
             f"logits must be a floating point tensor of shape (M,), got {logits.dtype} "
             f"{tuple(logits.shape)}; flatten (R, K) logits together with their labels"
         )
-    if labels.shape != logits.shape or labels.is_floating_point():
+    if labels.shape != logits.shape or labels.is_floating_point() or labels.is_complex():
         raise ValueError(
             f"labels must be integers (1 positive, 0 negative, -1 ignored) of the shape of logits "
             f"{tuple(logits.shape)}, got {labels.dtype} {tuple(labels.shape)}"
+        )
+    if positives is None:
+        check_values("labels", labels, *_LABELS)
+    elif positives.dtype != torch.int64 or positives.ndim != 1:
+        raise ValueError(
+            f"positives must be int64 positions of shape (P,), got {positives.dtype} "
+            f"{tuple(positives.shape)}"
         )
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
@@ -110,15 +234,12 @@ def ranking_pool(
     count = len(pool.index)
     if values is not None and values.shape != (count,):
         raise ValueError(
-            f"expected one value for each of the {count} positives (labels == 1), shape "
+            f"expected one {kind} for each of the {count} positives (labels == 1), shape "
             f"({count},), got {tuple(values.shape)}"
         )
+    if values is not None and positives is None:
+        check_values(kind, values, *_VALUES[kind])
     return logits, pool
-
-
-def _check_delta(delta: float) -> None:
-    if not isinstance(delta, int | float) or not 0 <= delta < math.inf:
-        raise ValueError(f"delta must be a finite number >= 0, got {delta!r}")
 
 
 def no_positives(pool: RankingPool) -> Term:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brloss_d2.losses.base import ConfiguredModule
+from brloss_d2.losses.base import ConfiguredModule, check_numbers, check_tensors
 
 # The published detectors bound union and enclosing area from below by this many square pixels.
 _MIN_AREA = 1e-6
@@ -61,6 +61,7 @@ def paired_box_giou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    check_tensors(a=a, b=b)
     if a.shape != b.shape or a.shape[-1:] != (4,):
         raise ValueError(f"expected two (P, 4) box tensors, got {tuple(a.shape)}, {tuple(b.shape)}")
     sides = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0)
@@ -112,7 +113,7 @@ class SmoothL1Loss(BoxLoss):
         beta: distance at which the loss turns from quadratic to linear, >= 0; 0 is the L1 distance.
 
     Raises:
-        ValueError: If `beta` is negative.
+        ValueError: If `beta` is no finite number >= 0.
 
     Example:
         >>> SmoothL1Loss(beta=0.0)(torch.zeros(1, 4), torch.tensor([[0.5, -0.5, 0.0, 1.0]]))
@@ -123,8 +124,7 @@ class SmoothL1Loss(BoxLoss):
 
     def __init__(self, *, beta: float = 0.0):
         super().__init__()
-        if beta < 0:
-            raise ValueError(f"beta must be >= 0, got {beta}")
+        check_numbers(">= 0", beta=beta)
         self.beta = beta
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:

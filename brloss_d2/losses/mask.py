@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brloss_d2.losses.base import ConfiguredModule
+from brloss_d2.losses.base import ConfiguredModule, check_numbers, check_tensors, check_values
 
 
 def dice_loss(logits: Tensor, targets: Tensor, *, eps: float = 1e-5) -> Tensor:
@@ -22,13 +22,14 @@ def dice_loss(logits: Tensor, targets: Tensor, *, eps: float = 1e-5) -> Tensor:
         (P,) losses in [0, 1].
 
     Raises:
-        ValueError: If the shapes differ or are not (P, S, S).
+        ValueError: If an argument is not as described.
 
     Example:
         >>> targets = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
         >>> round(dice_loss(20 * targets - 10, targets).item(), 3)
         0.0
     """
+    check_numbers("> 0", eps=eps)
     logits, targets = _checked(logits, targets)
     masks, targets = logits.sigmoid().flatten(1), targets.flatten(1)
     overlap = (masks * targets).sum(1)
@@ -58,7 +59,7 @@ class DiceLoss(MaskLoss):
         eps: number added to the denominator, > 0.
 
     Raises:
-        ValueError: If `eps` is not positive.
+        ValueError: If `eps` is no finite number > 0.
 
     Example:
         >>> DiceLoss()
@@ -67,8 +68,7 @@ class DiceLoss(MaskLoss):
 
     def __init__(self, *, eps: float = 1e-5):
         super().__init__()
-        if not eps > 0:
-            raise ValueError(f"eps must be > 0, got {eps}")
+        check_numbers("> 0", eps=eps)
         self.eps = eps
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -93,10 +93,12 @@ class MaskCrossEntropyLoss(MaskLoss):
 
 def _checked(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return both in at least float32."""
+    check_tensors(logits=logits, targets=targets)
     if logits.shape != targets.shape or logits.ndim != 3:
         raise ValueError(
             "expected (P, S, S) logits of the masks' own classes and targets of that shape, got "
             f"{tuple(logits.shape)} and {tuple(targets.shape)}"
         )
+    check_values("targets", targets, 0.0, 1.0, "in [0, 1]", nan=True)
     dtype = torch.promote_types(logits.dtype, torch.float32)
     return logits.to(dtype), targets.to(dtype)

@@ -82,8 +82,9 @@ def rank_sort_loss(
         quality: (P,) quality of the positives in [0, 1], such as the IoU of their boxes, in the
             order in which `labels == 1` occurs.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
-        positives: (P,) int64 positions with label 1, ascending; trusted, not checked. If None,
-            they are searched for, which makes the host wait for a GPU.
+        positives: (P,) int64 positions with label 1, ascending; trusted, as are the values of
+            all other tensors then. If None, they are searched for, which makes the host wait for a
+            GPU.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -95,7 +96,7 @@ def rank_sort_loss(
         NaN if a logit is NaN or infinite.
 
     Raises:
-        ValueError: If a shape or dtype does not fit, or `delta` is no finite number >= 0.
+        ValueError: If an argument is not as described.
 
     Example:
         >>> logits = torch.tensor([0.0, 3.0, 1.0, -3.0], requires_grad=True)
@@ -128,8 +129,9 @@ def bucketed_rank_sort_loss(
         quality: (P,) quality of the positives in [0, 1], such as the IoU of their boxes, in the
             order in which `labels == 1` occurs.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
-        positives: (P,) int64 positions with label 1, ascending; trusted, not checked. If None,
-            they are searched for, which makes the host wait for a GPU.
+        positives: (P,) int64 positions with label 1, ascending; trusted, as are the values of
+            all other tensors then. If None, they are searched for, which makes the host wait for a
+            GPU.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -138,7 +140,7 @@ def bucketed_rank_sort_loss(
         `loss_rank` and `loss_sort`; see `rank_sort_loss`.
 
     Raises:
-        ValueError: If a shape or dtype does not fit, or `delta` is no finite number >= 0.
+        ValueError: If an argument is not as described.
 
     Example:
         >>> logits = torch.tensor([0.0, 3.0, 1.0, -3.0], requires_grad=True)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brloss_d2.losses.base import ConfiguredModule
+from brloss_d2.losses.base import ConfiguredModule, check_numbers, check_tensors, check_values
 
 
 class ScoreLoss(ConfiguredModule, ABC):
@@ -31,6 +31,23 @@ class ScoreLoss(ConfiguredModule, ABC):
         """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
 
 
+def _cross_entropy(logits: Tensor, targets: Tensor, *, power: float = 1.0) -> Tensor:
+    """Compute the cross-entropy of the sigmoid with `targets ** power`, elementwise."""
+    check_tensors(logits=logits, targets=targets)
+    if not (logits.is_floating_point() and targets.is_floating_point()):
+        raise ValueError(
+            f"logits and targets must be floating point, got {logits.dtype} and {targets.dtype}"
+        )
+    if logits.shape != targets.shape:
+        raise ValueError(
+            f"targets must have the shape of logits {tuple(logits.shape)}, got "
+            f"{tuple(targets.shape)}"
+        )
+    check_values("targets", targets, 0.0, 1.01, "in [0, 1]", nan=True)
+    targets = targets if power == 1 else targets**power
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
 class BinaryCrossEntropyLoss(ScoreLoss):
     """Binary cross-entropy of the sigmoid.
 
@@ -41,7 +58,7 @@ class BinaryCrossEntropyLoss(ScoreLoss):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
-        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return _cross_entropy(logits, targets)
 
 
 class SigmoidFocalLoss(ScoreLoss):
@@ -58,11 +75,13 @@ class SigmoidFocalLoss(ScoreLoss):
 
     def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0):
         super().__init__()
+        check_numbers("in [0, 1]", alpha=alpha)
+        check_numbers(">= 0", gamma=gamma)
         self.alpha, self.gamma = alpha, gamma
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        cross_entropy = _cross_entropy(logits, targets)
         wrong = logits.sigmoid().sub(targets).abs()
         weight = self.alpha * targets + (1 - self.alpha) * (1 - targets)
         return weight * wrong**self.gamma * cross_entropy
@@ -86,11 +105,12 @@ class QualityFocalLoss(ScoreLoss):
 
     def __init__(self, *, beta: float = 2.0):
         super().__init__()
+        check_numbers(">= 0", beta=beta)
         self.beta = beta
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        cross_entropy = _cross_entropy(logits, targets)
         return (targets - logits.sigmoid()).abs() ** self.beta * cross_entropy
 
 
@@ -113,11 +133,12 @@ class VarifocalLoss(ScoreLoss):
 
     def __init__(self, *, alpha: float = 0.75, gamma: float = 2.0):
         super().__init__()
+        check_numbers(">= 0", alpha=alpha, gamma=gamma)
         self.alpha, self.gamma = alpha, gamma
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        cross_entropy = _cross_entropy(logits, targets)
         negative = self.alpha * logits.sigmoid() ** self.gamma
         return torch.where(targets > 0, targets, negative) * cross_entropy
 
@@ -141,12 +162,11 @@ class MatchabilityAwareLoss(ScoreLoss):
 
     def __init__(self, *, gamma: float = 1.5):
         super().__init__()
+        check_numbers(">= 0", gamma=gamma)
         self.gamma = gamma
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
-        cross_entropy = F.binary_cross_entropy_with_logits(
-            logits, targets**self.gamma, reduction="none"
-        )
+        cross_entropy = _cross_entropy(logits, targets, power=self.gamma)
         negative = logits.sigmoid() ** self.gamma
         return torch.where(targets > 0, 1.0, negative) * cross_entropy

@@ -136,6 +136,7 @@ def exact_negatives(pool: RankingPool) -> Negatives:
         rise = weights / (2 * delta)
         change[low], change[high] = rise, -rise
         slope = running_sums(change).clamp(min=0)
+        slope[-1:].zero_()  # no ramp rises above the last edge; rounding times a huge logit would
         return cells.write(prefix_sums(slope[:-1] * left.diff()), slope)
 
     return Negatives(false_positives.clamp(min=0), gradient)

@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -22,7 +23,12 @@ from torch import Tensor, nn
 from brloss_d2.checkpoint import Checkpointer, fingerprint, local_file, read_checkpoint
 from brloss_d2.checkpoint.contents import find_weights
 from brloss_d2.data import DetectionMapper
-from brloss_d2.engine import apply_overrides, choose_device, load_config
+from brloss_d2.engine import (
+    apply_overrides,
+    choose_device,
+    load_config,
+    with_test_augmentation,
+)
 from brloss_d2.errors import InputError
 from brloss_d2.prediction.categories import Categories
 from brloss_d2.prediction.inputs import Input, list_inputs, read_input
@@ -31,6 +37,10 @@ from brloss_d2.utils.config_nodes import walk_nodes
 from brloss_d2.utils.text import first_few
 
 logger = logging.getLogger(__name__)
+
+# Warnings of torch about the code of detectron2, which no user can fix.
+warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 CALIBRATION_FILE = "calibration.json"
 _THRESHOLD_KEYS = ("score_thresh", "test_score_thresh")
@@ -174,6 +184,7 @@ class Predictor:
         else:
             _check_path("config", config)
             cfg, _ = load_config(os.fspath(config), overrides)
+        local_file(os.fspath(weights))  # fails early: building the model takes time
         folder = os.path.dirname(os.path.abspath(os.fspath(weights)))
         threshold = _find_threshold(score_threshold, folder, os.fspath(weights))
         if threshold is not None:
@@ -191,9 +202,9 @@ class Predictor:
                 "The config has no dataloader.test.mapper of the type DetectionMapper, which "
                 "defines how images are resized."
             )
-        local_file(os.fspath(weights))  # fails early: building the model takes time
         model = instantiate(cfg.model).to(choose_device(device)).eval()
         Checkpointer(model, strict=True).load(os.fspath(weights))
+        model = with_test_augmentation(model, cfg)
         return cls(model, mapper, categories, score_threshold=threshold or 0.0)
 
     def __call__(self, images: Sequence[np.ndarray | Image.Image]) -> list[Prediction]:

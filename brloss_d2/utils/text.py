@@ -34,6 +34,21 @@ def printable(text: object, *, length: int | None = None) -> str:
     return shown if length is None or len(shown) <= length else shown[: length - 3] + "..."
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things.
+
+    Args:
+        count: how many there are.
+        noun: one of them, with a regular plural.
+
+    Example:
+        >>> counted(1, "box"), counted(1200, "box"), counted(0, "image")
+        ('1 box', '1,200 boxes', '0 images')
+    """
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "x", "ch")) else "s"
+    return f"{count:,} {noun}{ending}"
+
+
 def first_few(items: Collection[object], *, count: int = 5) -> str:
     """Return the first of many things, separated by commas, for a message.
 
@@ -47,3 +62,21 @@ def first_few(items: Collection[object], *, count: int = 5) -> str:
     """
     texts = ", ".join(printable(item, length=80) for item in islice(items, count))
     return texts + (", ..." if len(items) > count else "")
+
+
+def first_lines(items: Collection[object], *, count: int = 5) -> str:
+    """Return the first of many things on indented lines of their own, for a message.
+
+    Args:
+        items: things to name, printed as by `printable`.
+        count: largest number of things to name.
+
+    Example:
+        >>> print("Missing:" + first_lines(["a.jpg", "b.jpg"], count=1))
+        Missing:
+          a.jpg
+          and 1 more
+    """
+    lines = [printable(item) for item in islice(items, count)]
+    more = [f"and {len(items) - count} more"] if len(items) > count else []
+    return "".join(f"\n  {line}" for line in lines + more)

@@ -178,7 +178,7 @@ def test_wrong_shapes():
     with pytest.raises(ValueError, match=r"labels must be \(2,\)"):
         MatchedPredictions(torch.zeros(2, 3), torch.zeros(3), boxes, boxes, CLASSES)
     with pytest.raises(ValueError, match="pred_boxes and gt_boxes"):
-        MatchedPredictions(torch.zeros(2, 3), torch.zeros(2), boxes, boxes[:, :2], CLASSES)
+        MatchedPredictions(torch.zeros(2, 3), torch.tensor([0, 3]), boxes, boxes[:, :2], CLASSES)
     with pytest.raises(ValueError, match="normalizer"):
         SigmoidCriterion(BinaryCrossEntropyLoss(), GIoULoss(), normalizer="images")
     matched = MatchedPredictions(torch.zeros(2, 3), torch.tensor([0, 3]), boxes, boxes, CLASSES)
@@ -278,7 +278,7 @@ def test_foreground_and_boxes_have_to_agree():
 def test_losses_go_with_their_criteria():
     with pytest.raises(ValueError, match="ALRPCriterion"):
         RankingCriterion(ALRPLoss(), GIoULoss(), SelfBalancer())
-    with pytest.raises(ValueError, match="expected an ALRPLoss, got RankSortLoss"):
+    with pytest.raises(ValueError, match="cls_loss must be of type ALRPLoss, got RankSortLoss"):
         ALRPCriterion(RankSortLoss(), GIoULoss(), SelfBalancer())
     with pytest.raises(ValueError, match="cls_weights names"):
         misspelled = RankingCriterion(

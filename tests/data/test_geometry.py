@@ -50,7 +50,7 @@ def boxes(change) -> list[dict[str, Any]]:
         (boxes(lambda x, y, w, h: [x + w / 2, y + h / 2, w, h]), "look like [center x, center y"),
         (boxes(lambda x, y, w, h: [y, x, h, w]), "look like [y, x, height, width]"),
         (boxes(lambda x, y, w, h: [2 * x, 2 * y, 2 * w, 2 * h]), "boxes reach beyond their image"),
-        (boxes(lambda x, y, w, h: [x / 2, y / 2, w / 2, h / 2]), "in the upper left"),
+        (boxes(lambda x, y, w, h: [x / 2, y / 2, w / 2, h / 2]), "in the upper left:"),
         (boxes(lambda x, y, w, h: [x, y, 0.5, h]), "40 of 40 boxes are thinner than a pixel"),
         (records() + records()[:3], "3 of 43 boxes repeat another"),
         (records()[:15], "5 of 8 images have no objects"),

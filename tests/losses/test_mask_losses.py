@@ -46,5 +46,5 @@ def test_half_precision_none_and_wrong_shapes(loss):
 
 
 def test_eps_is_checked():
-    with pytest.raises(ValueError, match="eps must be > 0, got 0"):
+    with pytest.raises(ValueError, match="eps must be a finite number > 0, got 0"):
         DiceLoss(eps=0)
