@@ -64,7 +64,8 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             InputError: the checkpoint is missing, damaged, or of another model.
         """
-        rest = super().load(path and local_file(path), [])
+        # detectron2 parses the path as a URL: one that starts with "/" has no scheme.
+        rest = super().load(path and os.path.abspath(local_file(path)), [])
         names = self.checkpointables if checkpointables is None else checkpointables
         damaged = ""
         for name in [name for name in names if name in rest]:

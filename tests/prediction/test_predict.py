@@ -166,6 +166,23 @@ def random_input(random: np.random.Generator) -> object:
     return made[random.integers(len(made))]()
 
 
+def test_other_calls(run_folder: Path, square: Path) -> None:
+    predictor = Predictor.load(run_folder / "config.yaml", weights(run_folder), device="cpu")
+    image = Image.open(square)
+    for given in (square, str(square), image, square_image(), square_image()[None], [image]):
+        ((found, _),) = predictor.stream(given)
+        assert found.scores == pytest.approx([BLUE])
+    image.close()
+    closed = Image.open(square)
+    closed.close()
+    for given in (closed, None, 5, b"image", torch.zeros(2, 3, 4)):
+        with pytest.raises(InputError, match=r"^Image 0 is "):
+            list(predictor.stream(given))
+    for size in (0, None, 1.5, True):
+        with pytest.raises(InputError, match="batch size is"):
+            list(predictor.stream(square, batch_size=size))
+
+
 def test_whatever_is_given(run_folder: Path) -> None:
     """As many predictions as images, or one sentence."""
     predictor = Predictor.load(run_folder / "config.yaml", weights(run_folder), device="cpu")
