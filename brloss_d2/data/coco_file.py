@@ -6,28 +6,36 @@ that they cannot disagree about a field.
 
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pycocotools.mask as mask_util
 
-from brloss_d2.data.masks import MaskError, is_number, normalized_mask, to_rle
+from brloss_d2.data import fields
+from brloss_d2.data.fields import Record, Rule, is_number, name_of, read_records
+from brloss_d2.data.masks import MaskError, normalized_mask, to_rle
 from brloss_d2.errors import InputError
 from brloss_d2.utils.text import first_few, printable
 
-Record = dict[str, Any]
-
-# Of each key: what is wrong with records whose value `read` returns None for.
-_Rule = tuple[str, str, Callable[[Any], Any]]
-
 DROPPED = ("without area", "outside of the image", "with an empty mask")
 _SECTIONS = ("images", "annotations", "categories")
-_SHOWN = ("image_id", "category_id", "bbox", "iscrowd", "area")  # keys whose bad values are shown
 _LEAST_SIDE = 1e-4  # pixels; detectron2 drops a box that is not wider after the augmentation
 _LARGEST_ID = 2**63  # exclusive; pycocotools keeps ids in 64 bits
 _LARGEST_AREA = 1e10  # pixels; the COCO protocol leaves larger objects out
+_DETAILS = 2  # number of different details that a message shows
+_ADVICE = "This config learns masks: correct them, or use a config without, such as faster_rcnn."
+# What is wrong with boxes that are refused, and a sentence to follow.
+_REFUSED = {
+    "area": ("have an area (pixels) larger than their image and box", "Correct it, or remove it."),
+    "mask": ("have a 'segmentation' that is no mask", _ADVICE),
+    "no mask": ("have no 'segmentation'", _ADVICE),
+}
+_ODD = {
+    "area 0": "have area 0, and the evaluation takes that of their mask or box",
+    "area beyond box": "have an area larger than their box",
+}
 
 
 @dataclass(frozen=True)
@@ -80,76 +88,44 @@ def read_coco(
     where = where or printable(json_file)
     sections = _read_sections(json_file, where)
     labels, categories = read_category_section(sections["categories"], where)
-    side = "have no positive height and width (pixels)"
-    rules: list[_Rule] = [
-        ("id", "have no integer id", _identity),
-        ("file_name", "have no file_name", _any if evaluation else _file_name),
-        ("height", side, _side),
-        ("width", side, _side),
-    ]
-    images = _read_records("images", sections["images"], rules, where)
-    image_of, notes = {image["id"]: image for image in images}, []
-    if any(isinstance(id_, str) or abs(id_) >= _LARGEST_ID for id_ in image_of):
-        for number, image in enumerate(images, 1):
-            image["id"] = number
-        notes.append(
-            "ids of images are text or beyond 64 bits; results number the images from 1, in the "
-            "order of the file"
-        )
-    written = sections["annotations"]
-    rules = [
+    images, image_of, notes = _read_images(sections["images"], where, evaluation=evaluation)
+    rules: list[Rule] = [
         (
             "image_id",
             "belong to images that the file does not list",
-            lambda value: image_of.get(_identity(value)),
+            lambda value: image_of.get(fields.identity(value)),
         ),
         (
             "category_id",
             "name categories that the file does not list",
-            lambda value: labels.get(_identity(value)),
+            lambda value: labels.get(fields.identity(value)),
         ),
-        ("bbox", "have no bbox of 4 finite numbers [x, y, w, h]", _box),
-        ("iscrowd", "have an iscrowd that is none of 0, 1, true, false and null", _flag),
-        ("area", "have an area that is no finite number >= 0 (pixels)", _area),
+        ("bbox", "have no bbox of 4 finite numbers [x, y, w, h]", fields.box),
+        ("iscrowd", "have an iscrowd that is none of 0, 1, true, false and null", fields.flag),
+        ("area", "have an area that is no finite number >= 0 (pixels)", fields.area),
         # detectron2 and pycocotools do not agree about them.
-        ("ignore", "are marked 'ignore', which is not supported: remove them", _no_mark),
+        ("ignore", "are marked 'ignore', which is not supported: remove them", fields.no_mark),
     ]
     if not evaluation:
-        rules.insert(0, ("id", "have no integer id", _identity))
-    annotations = _read_records("annotations", written, rules, where)
-    faults, without_mask, too_large, zero_areas = [], [], [], 0
-    for record, annotation in zip(written, annotations, strict=True):
+        rules.insert(0, ("id", "have no integer id", fields.identity))
+    written = sections["annotations"]
+    annotations = read_records("annotations", written, rules, where)
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for number, (record, annotation) in enumerate(zip(written, annotations, strict=True), 1):
         image = annotation["image_id"]
         annotation["image_id"] = image["id"]
-        annotation["role"] = _role(annotation, image)
-        zero_areas += record.get("area") == 0 and annotation["role"] == "object"
-        points = record.get("keypoints")
-        if isinstance(points, list) and len(points) % 3 == 0 and all(map(is_number, points)):
-            annotation["keypoints"] = points
-            annotation["num_keypoints"] = sum(seen > 0 for seen in points[2::3])
-        if masks is not False:
-            try:
-                _add_mask(annotation, record.get("segmentation"), image, exact=bool(masks))
-            except MaskError as error:
-                faults.append(f"id {record.get('id')} ({error})")
-            if "segmentation" not in annotation:
-                without_mask.append(f"id {record.get('id')}")
-        box = max(annotation["bbox"][2], 0) * max(annotation["bbox"][3], 0)
-        if annotation["area"] > 1.01 * max(box, image["height"] * image["width"]) + 1:
-            too_large.append(f"id {record.get('id')} (area {annotation['area']})")
-        annotation["area"] = min(annotation["area"] or box, _LARGEST_AREA)
-    if too_large:
-        raise InputError(
-            f"{where}: {len(too_large)} annotations have an area (pixels) larger than their image "
-            f"and box: {first_few(too_large)}."
-        )
-    if masks:
-        _check_masks(faults, without_mask, annotations, where)
-    if zero_areas:
-        notes.append(
-            f"the area of {zero_areas} objects is 0; the evaluation takes that of their "
-            f"{'mask' if masks else 'box'}"
-        )
+        for kind, detail in _complete(annotation, record, image, masks):
+            found[kind][detail].append(name_of(record, number))
+    for kind, (what, advice) in _REFUSED.items():
+        if kind in found:
+            raise InputError(
+                f"{where}: {_offenders(found[kind], len(annotations), what)}. {advice}"
+            )
+    notes += [
+        _offenders(found[kind], len(annotations), what)
+        for kind, what in _ODD.items()
+        if kind in found
+    ]
     return CocoFile(categories, images, annotations, tuple(notes))
 
 
@@ -169,9 +145,8 @@ def read_category_section(
         InputError: a record has no integer id, no name, or the id of another.
     """
     what = "have no integer id or no name"
-    found = _read_records(
-        "categories", records, [("id", what, whole_number), ("name", what, _name)], where
-    )
+    rules = [("id", what, fields.whole_number), ("name", what, fields.class_name)]
+    found = read_records("categories", records, rules, where)
     found.sort(key=lambda category: category["id"])
     ids = [category["id"] for category in found]
     large = any(abs(id_) >= _LARGEST_ID for id_ in ids)
@@ -179,10 +154,10 @@ def read_category_section(
     names = {new_ids[category["id"]]: category["name"] for category in found}
     while True:
         counts = Counter(names.values())
-        same = [id_ for id_, name in names.items() if counts[name] > 1 or not name]
+        same = [id_ for id_, name in names.items() if counts[name] > 1 or not name.strip()]
         if not same:
             return new_ids, names
-        names.update({id_: f"{names[id_]} (id {id_})".strip() for id_ in same})
+        names.update({id_: f"{names[id_].strip()} (id {id_})".lstrip() for id_ in same})
 
 
 def read_json(json_file: str, where: str) -> Any:
@@ -211,7 +186,9 @@ def read_json(json_file: str, where: str) -> Any:
         raise InputError(
             f"{where}: this file is not valid JSON, which is UTF-8: {error}."
         ) from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise InputError(f"{where}: this file is not valid JSON: nested too deeply.") from error
+    except ValueError as error:
         start = printable(content[:20].decode("latin-1"))
         raise InputError(
             f"{where}: this file is not valid JSON: {error}. It starts with {start!r}."
@@ -241,140 +218,111 @@ def _read_sections(json_file: str, where: str) -> dict[str, list[Record]]:
     return content
 
 
-def _read_records(
-    name: str, records: Sequence[Record], rules: Sequence[_Rule], where: str
-) -> list[Record]:
-    """Return the values that the rules read, and check that ids differ."""
-    found: list[Record] = [{} for _ in records]
-    for key, wrong, read in rules:
-        for record, values in zip(records, found, strict=True):
-            values[key] = read(record.get(key))
-        bad = [r for r, values in zip(records, found, strict=True) if values[key] is None]
-        if bad:
-            show = f" ({key} {{!r}})" if key in _SHOWN else ""
-            texts = [f"id {record.get('id')}{show.format(record.get(key))}" for record in bad]
-            raise InputError(f"{where}: {len(bad)} {name} {wrong}: {first_few(texts)}.")
-        if key == "id":
-            counts = Counter(values["id"] for values in found)
-            repeated = [id_ for id_, count in counts.items() if count > 1]
-            if repeated:
-                raise InputError(
-                    f"{where}: {len(repeated)} ids of {name} occur more than once: "
-                    f"{first_few(repeated)}."
-                )
-    return found
+def _offenders(names: Mapping[str, Sequence[str]], total: int, what: str) -> str:
+    """Return how many of all boxes are concerned, and the first of those with the same detail."""
+    first = [first_few(same) + detail for detail, same in names.items()]
+    count = sum(map(len, names.values()))
+    return f"{count} of {total} boxes {what}: {'; '.join(first[:_DETAILS])}"
 
 
-def _add_mask(annotation: Record, segmentation: Any, image: Record, *, exact: bool) -> None:
-    """Add the mask of an annotation, if it has one.
+def _read_images(
+    records: Sequence[Record], where: str, *, evaluation: bool
+) -> tuple[list[Record], Mapping[Any, Record], list[str]]:
+    """Return the images, the images by their ids in the file, and notes."""
+    wrong = "have no positive height and width (pixels)"
+    rules: list[Rule] = [
+        ("id", "have no integer id", fields.identity),
+        ("height", wrong, fields.side),
+        ("width", wrong, fields.side),
+    ]
+    if not evaluation:
+        rules.insert(1, ("file_name", "have no file_name", fields.file_name))
+    images = read_records("images", records, rules, where)
+    by_id = {image["id"]: image for image in images}
+    if evaluation:
+        for record, image in zip(records, images, strict=True):
+            image["file_name"] = record.get("file_name")
+    if all(isinstance(id_, int) and abs(id_) < _LARGEST_ID for id_ in by_id):
+        return images, by_id, []
+    for number, image in enumerate(images, 1):
+        image["id"] = number
+    note = "ids of images are text or beyond 64 bits, and results number the images from 1"
+    return images, by_id, [note]
+
+
+def _complete(
+    annotation: Record, record: Record, image: Record, masks: bool | None
+) -> Iterator[tuple[str, str]]:
+    """Add role, area, mask and keypoints to an annotation.
 
     Args:
-        annotation: record to complete; crowds and what is dropped have their box as mask if they
-            have none.
-        segmentation: value in the file.
+        annotation: values that have been read, changed in place.
+        record: the annotation in the file.
         image: record of the image.
-        exact: whether to take area and role from the pixels of the mask.
+        masks: the argument of `read_coco`.
 
-    Raises:
-        MaskError: the value is no mask of the image.
+    Yields:
+        Keys of `_REFUSED` and `_ODD` that apply, each with a detail for the message.
     """
-    height, width = image["height"], image["width"]
-    mask = normalized_mask(segmentation, height, width)
+    x, y, w, h = annotation["bbox"]
+    left, right = (min(max(value, 0), image["width"]) for value in (x, x + max(w, 0)))
+    top, bottom = (min(max(value, 0), image["height"]) for value in (y, y + max(h, 0)))
+    if min(w, h) < _LEAST_SIDE:
+        annotation["role"] = "without area"
+    elif annotation["iscrowd"]:
+        annotation["role"] = "crowd"
+    else:
+        inside = min(right - left, bottom - top) >= _LEAST_SIDE
+        annotation["role"] = "object" if inside else "outside of the image"
+    points = record.get("keypoints")
+    if isinstance(points, list) and len(points) % 3 == 0 and all(map(is_number, points)):
+        annotation["keypoints"] = points
+        annotation["num_keypoints"] = sum(seen > 0 for seen in points[2::3])
+    box_area = max(w, 0) * max(h, 0)
+    if annotation["area"] > 1.01 * max(box_area, image["height"] * image["width"]) + 1:
+        yield "area", f" (area {annotation['area']})"
+    elif annotation["role"] == "object" and annotation["area"] > 1.1 * box_area + 1:
+        yield "area beyond box", ""
+    elif annotation["role"] == "object" and record.get("area") == 0:
+        yield "area 0", ""
+    if masks is not False:
+        inside_box = [left, top, right, top, right, bottom, left, bottom]
+        yield from _add_mask(annotation, record, image, inside_box, needed=bool(masks))
+    annotation["area"] = min(annotation["area"] or box_area, _LARGEST_AREA)
+
+
+def _add_mask(
+    annotation: Record, record: Record, image: Record, box: list[float], *, needed: bool
+) -> Iterator[tuple[str, str]]:
+    """Add a mask to an annotation; if it is needed, its pixels determine role and missing area.
+
+    Args:
+        annotation: annotation with `role` and `area`, changed in place.
+        record: the annotation in the file.
+        image: record of the image.
+        box: polygon of the box in the image. It is the mask of crowds and of what is dropped if
+            they have none, since pycocotools needs one.
+        needed: whether a missing or faulty mask is an error.
+
+    Yields:
+        What `_complete` yields.
+    """
+    try:
+        mask = normalized_mask(record.get("segmentation"), image["height"], image["width"])
+    except MaskError as error:
+        if needed:
+            yield "mask", f" ({error})"
+        return
     if mask is None:
         if annotation["role"] == "object":
+            if needed:
+                yield "no mask", ""
             return
-        x, y, w, h = annotation["bbox"]
-        x0, x1 = (min(max(value, 0), width) for value in (x, x + w))
-        y0, y1 = (min(max(value, 0), height) for value in (y, y + h))
-        mask = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+        mask = [box]
     annotation["segmentation"] = mask
-    if exact:
-        pixels = int(mask_util.area(to_rle(mask, height, width)))
-        annotation["area"] = annotation["area"] or pixels
-        if not pixels and annotation["role"] == "object":
-            annotation["role"] = "with an empty mask"
-
-
-def _check_masks(
-    faults: Sequence[str], missing: Sequence[str], annotations: Sequence[Record], where: str
-) -> None:
-    """Refuse objects without a mask and masks that are none."""
-    advice = "and this config learns masks: use one without, such as faster_rcnn."
-    if faults:
-        raise InputError(
-            f"{where}: {len(faults)} annotations have a 'segmentation' that is no mask, {advice} "
-            f"Offenders: {first_few(faults)}."
-        )
-    if missing:
-        objects = sum(annotation["role"] == "object" for annotation in annotations)
-        raise InputError(
-            f"{where}: {len(missing)} of {objects} boxes have no 'segmentation', {advice} "
-            f"Offenders: {first_few(missing)}."
-        )
-
-
-def _role(annotation: Record, image: Record) -> str:
-    """Return what becomes of a box in training, before its mask is known."""
-    x, y, w, h = annotation["bbox"]
-    if min(w, h) < _LEAST_SIDE:
-        return "without area"
-    if annotation["iscrowd"]:
-        return "crowd"
-    inside_w = min(x + w, image["width"]) - max(x, 0)
-    inside_h = min(y + h, image["height"]) - max(y, 0)
-    return "object" if min(inside_w, inside_h) >= _LEAST_SIDE else "outside of the image"
-
-
-def whole_number(value: object) -> int | None:
-    """Return an integer, also one that is written as `3.0` or as text; None for anything else."""
-    if isinstance(value, str) and len(value) < 30 and value.removeprefix("-").isdecimal():
-        number = int(value)
-        return number if str(number) == value else None
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _identity(value: object) -> int | str | None:
-    """Return an id that is an integer, however it is written, or any other text."""
-    number = whole_number(value)
-    return number if number is not None or not isinstance(value, str) else value or None
-
-
-def _side(value: object) -> int | None:
-    number = whole_number(value)
-    return number if number is not None and 0 < number < 2**31 else None
-
-
-def _file_name(value: object) -> str | None:
-    return value or None if isinstance(value, str) else None
-
-
-def _any(value: object) -> object:
-    return "" if value is None else value
-
-
-def _name(value: object) -> str | None:
-    return printable(value) if isinstance(value, str) else None
-
-
-def _box(value: object) -> list[float] | None:
-    return (
-        value
-        if isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
-        else None
-    )
-
-
-def _flag(value: object) -> int | None:
-    return int(bool(value)) if value is None or value in (0, 1) else None
-
-
-def _area(value: Any) -> float | None:
-    if value is None:
-        return 0
-    return value if is_number(value) and value >= 0 else None
-
-
-def _no_mark(value: object) -> int | None:
-    return None if value else 0
+    if not needed:
+        return
+    pixels = int(mask_util.area(to_rle(mask, image["height"], image["width"])))
+    annotation["area"] = annotation["area"] or pixels
+    if annotation["role"] == "object" and not pixels:
+        annotation["role"] = "with an empty mask"

@@ -29,6 +29,7 @@ from brloss_d2.modeling.rcnn import (
     CriterionROIHeads,
     CriterionRPN,
 )
+from brloss_d2.modeling.test_time_augmentation import DetectorWithTTA
 from brloss_d2.modeling.yaml import add_brloss_config
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "DeformableBottleneckBlock",
     "DeltaTransform",
     "DensePostprocessor",
+    "DetectorWithTTA",
     "FixedStatsBatchNorm2d",
     "FoveaAssigner",
     "LogDistanceTransform",

@@ -160,7 +160,7 @@ def test_image_ids_of_64_bits(register, caplog):
     pytest.importorskip("hotcoco")
     data, pairs = shifted(*small_case(), 2**62)
     register(data)
-    with caplog.at_level(logging.INFO, logger="brloss_d2"):
+    with caplog.at_level(logging.DEBUG, logger="brloss_d2"):
         fast, official = (
             evaluate(COCOEvaluator(NAME, use_fast_impl=fast), pairs) for fast in (True, False)
         )
@@ -174,8 +174,8 @@ def test_what_hotcoco_refuses_is_evaluated_officially(register, caplog):
     data, pairs = shifted(*small_case(), -100)
     register(data)
     expected = evaluate(COCOEvaluator(NAME, use_fast_impl=False), pairs)
-    caplog.clear()  # other tests may leave the logger at INFO
-    with caplog.at_level(logging.INFO, logger="brloss_d2"):
+    caplog.clear()  # other tests may leave the logger at DEBUG
+    with caplog.at_level(logging.DEBUG, logger="brloss_d2"):
         assert_same(evaluate(COCOEvaluator(NAME), pairs), expected, {"bbox", "segm"})
     messages = [record.getMessage() for record in caplog.records]
     assert sum("hotcoco cannot evaluate" in message for message in messages) == 2
@@ -219,7 +219,7 @@ def test_lvis_with_ids_of_64_bits_and_ignored_objects(register, caplog, ignored)
     for annotation in data["annotations"][::2] if ignored else ():
         annotation["ignore"] = 1
     register(data)
-    with caplog.at_level(logging.INFO, logger="brloss_d2"):
+    with caplog.at_level(logging.DEBUG, logger="brloss_d2"):
         fast, official = (
             evaluate(LVISEvaluator(NAME, use_fast_impl=fast), pairs) for fast in (True, False)
         )
@@ -291,7 +291,7 @@ def test_the_log_says_which_package_evaluated(register, caplog, fast):
     rng = np.random.default_rng(0)
     data = random_boxes.ground_truth(rng, images=2, categories=3, objects=2, crowds=False)
     register(data)
-    with caplog.at_level(logging.INFO, logger="brloss_d2"):
+    with caplog.at_level(logging.DEBUG, logger="brloss_d2"):
         evaluate(COCOEvaluator(NAME, use_fast_impl=fast), random_boxes.detections(rng, data, 3))
     own = [r.getMessage() for r in caplog.records if r.name.startswith("brloss_d2")]
     line, *_ = own
@@ -314,7 +314,7 @@ def test_without_hotcoco_the_official_package_evaluates(register, monkeypatch, c
     rng = np.random.default_rng(0)
     data = random_boxes.ground_truth(rng, images=3, categories=3, objects=2, crowds=False)
     register(data)
-    with caplog.at_level(logging.INFO, logger="brloss_d2"):
+    with caplog.at_level(logging.DEBUG, logger="brloss_d2"):
         results = evaluate(COCOEvaluator(NAME), random_boxes.detections(rng, data, 3))
     assert results["bbox"]["AP"] > 0
     assert any("evaluation by pycocotools" in r.getMessage() for r in caplog.records)
