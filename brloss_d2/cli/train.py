@@ -58,12 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "a custom dataset",
     )
     args = parser.parse_args(argv)
-    from brloss_d2.engine import run
-
     try:
+        from brloss_d2.engine import run
+
         run(train, args)
     except SystemExit as end:
         return int(end.code or 0)
+    except KeyboardInterrupt:  # while Python imports
+        return 130
     return 0
 
 

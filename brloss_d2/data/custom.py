@@ -19,6 +19,7 @@ from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import walk_nodes
 from brloss_d2.utils.files import replacing
 from brloss_d2.utils.suggest import did_you_mean
+from brloss_d2.utils.text import counted, printable
 
 _PREFIX = "data."
 _SHOWN_IF_ANY = [f"boxes {kind}, dropped" for kind in DROPPED[1:]]  # rows of the table
@@ -132,12 +133,33 @@ class CustomDataSummary:
                 raise InputError(f"Cannot write {path}: {error.strerror}.") from error
 
     def __str__(self) -> str:
+        return self.table()
+
+    def table(self, most_classes: int | None = None) -> str:
+        """Return a table of at most 80 columns, with notes below it.
+
+        Args:
+            most_classes: largest number of classes to show, without other rows of zeros; None for
+                everything.
+        """
         splits = {"train": self.train, "val": self.val}
-        columns = {name: _counts(split) for name, split in splits.items() if split is not None}
-        labels = next(iter(columns.values()))
-        rows = [[label, *(column[label] for column in columns.values())] for label in labels]
-        rows = [row for row in rows if any(row[1:]) or row[0] not in _SHOWN_IF_ANY]
-        lines = [tabulate(rows, headers=["", *columns])]
+        present = {name: split for name, split in splits.items() if split is not None}
+        rows: list[list[str | int]] = [
+            [
+                f"boxes of {printable(name, length=32)} (id {id_})",
+                *(split.objects[id_] for split in present.values()),
+            ]
+            for id_, name in self.categories.items()
+        ]
+        if most_classes is not None and len(rows) > most_classes:
+            more = f"... {len(rows) - most_classes} more classes in log.txt"
+            rows[most_classes:] = [[more, *("" for _ in present)]]
+        columns = [_counts(split) for split in present.values()]
+        for label in columns[0]:
+            counts = [column[label] for column in columns]
+            if any(counts) or (most_classes is None and label not in _SHOWN_IF_ANY):
+                rows.append([label, *counts])
+        lines = [tabulate(rows, headers=["", *present])]
         if self.train is None:
             lines.append("Note: data.train is not given: evaluation only.")
         if self.val is None:
@@ -148,8 +170,8 @@ class CustomDataSummary:
         for kind, count in self.val.dropped.items() if self.val else ():
             if count:
                 lines.append(
-                    f"Note: the {count} boxes {kind}, which nothing can match, count as missed "
-                    "objects in the evaluation of data.val."
+                    f"Note: {counted(count, 'box')} {kind}: nothing can match, and the evaluation "
+                    "of data.val counts a miss for each."
                 )
         notes: dict[str, list[str]] = {}
         for name, split in splits.items():
@@ -317,10 +339,6 @@ def _dataset_node(name: str, summary: CocoSummary, *, masks: bool) -> DictConfig
 
 def _counts(split: CocoSummary) -> dict[str, int]:
     return {
-        **{
-            f"boxes of {name} (id {id_})": split.objects[id_]
-            for id_, name in split.categories.items()
-        },
         "boxes": split.boxes,
         **{f"boxes {kind}, dropped": count for kind, count in split.dropped.items()},
         "crowd boxes, ignored": split.crowd,

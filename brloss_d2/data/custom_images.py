@@ -1,6 +1,7 @@
 """Images of a custom dataset, looked at before training, and notes that need them or the config."""
 
 from dataclasses import replace
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -25,18 +26,20 @@ def check_custom_images(data: CustomDataSummary, *, training: bool) -> CustomDat
     Raises:
         InputError: images cannot be used; the message names the first ones.
     """
-    train, val = data.train, data.val
-    seen = look_at_images(val.image_sizes if val else {}, key="data.val")
-    notes = image_notes(seen)
-    if training and train is not None:
-        learned = look_at_images(train.image_sizes, key="data.train")
-        train = _noted(train, image_notes(learned))
-        shared = len(same_content(seen, learned))
-        if shared:
-            notes.append(
-                f"{shared} of {len(seen)} images are in data.train too: AP flatters the model"
-            )
-    return replace(data, train=train, val=val and _noted(val, notes))
+    given = {"val": data.val, "train": data.train if training else None}
+    splits = {name: split for name, split in given.items() if split is not None}
+    facts = {
+        name: look_at_images(split.image_sizes, key=f"data.{name}")
+        for name, split in splits.items()
+    }
+    notes = {name: image_notes(seen) for name, seen in facts.items()}
+    if len(splits) == len(given) and (shared := same_content(facts["val"], facts["train"])):
+        notes["val"].append(
+            f"{len(shared)} of {len(facts['val'])} images are in data.train too: AP flatters the "
+            "model"
+        )
+    changes: dict[str, Any] = {name: _noted(split, notes[name]) for name, split in splits.items()}
+    return replace(data, **changes)
 
 
 def note_detection_limits(data: CustomDataSummary, cfg: DictConfig) -> CustomDataSummary:
@@ -46,6 +49,8 @@ def note_detection_limits(data: CustomDataSummary, cfg: DictConfig) -> CustomDat
         data: contents of the dataset.
         cfg: effective config.
     """
+    if data.val is None:
+        return data
     limits = {
         node._get_full_key(key): node[key]
         for node in walk_nodes(cfg.model)
@@ -55,8 +60,6 @@ def note_detection_limits(data: CustomDataSummary, cfg: DictConfig) -> CustomDat
     if (evaluator := cfg.dataloader.get("evaluator")) is not None:
         name = "max_dets_per_image"
         limits[f"dataloader.evaluator.{name}"] = evaluator.get(name) or 100
-    if data.val is None:
-        return data
     most = data.val.most_objects
     low = [key for key, limit in limits.items() if isinstance(limit, int) and limit < most]
     if not low:

@@ -205,7 +205,10 @@ def _read_through(image: Image.Image, size: int, modified: int) -> ImageFacts:
         image.draft(None, (max(width // 8, 1), max(height // 8, 1)))  # type: ignore[arg-type]
         image.load()
     elif image.format == "PNG":
-        image.verify()
+        try:
+            image.verify()
+        except Exception:  # the reader decides whether the damage is behind the pixels
+            read_image(image.filename)  # type: ignore[attr-defined]
     else:
         width, height = upright_8_bit(image).convert("RGB").size
     if image.format in ("JPEG", "MPO", "PNG") and orientation in range(5, 9):

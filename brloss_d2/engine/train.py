@@ -38,6 +38,7 @@ from brloss_d2.engine.randomness import make_deterministic, seed_run, seeded
 from brloss_d2.engine.trainer import Trainer
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import replacing
+from brloss_d2.utils.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +76,8 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
         raise InputError(f"train.output_dir={output_dir}: cannot write there: {error}.") from error
     logger.debug("Command line: %s", shlex.join(sys.argv))
     logger.debug("Environment:\n%s", collect_env_info())
-    size = comm.get_world_size()
-    logger.info("%d process%s. Details: %s/log.txt", size, "es" if size > 1 else "", output_dir)
+    processes = counted(comm.get_world_size(), "process")
+    logger.info("%s. Details: %s", processes, os.path.join(output_dir, "log.txt"))
     seed_all_rng(None if seed < 0 else seed + rank)
     torch.backends.cudnn.benchmark = job.cfg.train.cudnn_benchmark and not args.eval_only
     if job.cfg.train.deterministic:
@@ -87,8 +88,11 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
         torch.set_num_threads(job.cfg.train.num_threads)
     if args.resume and not args.eval_only and not job.resume:
         logger.warning("Nothing to resume in %s: starting a new run.", output_dir)
-    if job.custom_data is not None:
-        logger.info("Custom dataset, %d classes:\n%s", job.custom_data.num_classes, job.custom_data)
+    data = job.custom_data
+    if data is not None:
+        logger.debug("Custom dataset:\n%s", data)
+        classes = counted(data.num_classes, "class")
+        logger.info("Custom dataset, %s:\n%s", classes, data.table(most_classes=4))
 
 
 def _build_model(job: Job) -> nn.Module:
@@ -258,7 +262,7 @@ def _load(job: Job, run: _Run) -> int:
     if not job.resume:
         if job.checkpoint and job.categories:
             check_classes(job.checkpoint, job.categories, must_agree=False)
-        logger.info("Seed: %d", run.state.seed)
+        logger.debug("Seed: %d", run.state.seed)
         return 0
     changes = list(run.state.changes)
     if 0 <= job.cfg.train.seed != run.state.seed:

@@ -99,6 +99,8 @@ class DetectorWithTTA(nn.Module):
         """
         if self.training:
             return self.model(batched_inputs)
+        if torch.jit.is_tracing():
+            raise InputError("Test-time augmentation cannot be exported: leave it out.")
         results = []
         for x in batched_inputs:
             height, width = x["image"].shape[1:]

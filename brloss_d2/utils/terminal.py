@@ -3,11 +3,13 @@
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+from brloss_d2.utils.faults import machine_fault
 from brloss_d2.utils.text import printable
 
 # Packages whose warnings no user can fix.
@@ -51,9 +53,11 @@ def clean_output() -> Iterator[None]:
 
     Names of classes and files are shown without codes that a terminal would obey, as escapes if
     the terminal cannot show their letters, and nowhere if the program has been started without
-    standard output. Warnings of other packages are hidden unless Python was asked for warnings.
+    standard output. Warnings of other packages are hidden unless Python was asked for warnings,
+    and so are faults of the machine in threads, whose owners raise them again.
     """
-    before = sys.stdout, sys.stderr
+    before, hook = (sys.stdout, sys.stderr), threading.excepthook
+    threading.excepthook = lambda args: None if _is_fault(args.exc_value) else hook(args)
     sys.stdout, sys.stderr = (_clean(stream) for stream in before)
     try:
         with warnings.catch_warnings():
@@ -62,12 +66,16 @@ def clean_output() -> Iterator[None]:
             logging.getLogger("torch").setLevel(logging.ERROR)
             yield
     finally:
-        sys.stdout, sys.stderr = before
+        (sys.stdout, sys.stderr), threading.excepthook = before, hook
 
 
 def discard(stream: TextIO) -> None:
     """Throw away what is written to a stream from now on, because nobody reads it any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _is_fault(error: BaseException | None) -> bool:
+    return error is not None and machine_fault(error) is not None
 
 
 def _clean(stream: TextIO | None) -> TextIO:

@@ -105,7 +105,21 @@ def test_table_of_counts(tmp_path, cfg):
     assert rows["boxes of bolt (id 2)"] == ["2", "1"]
     assert rows["boxes without area, dropped"] == ["0", "1"]
     assert rows["images without objects"] == ["1", "1"]
-    assert "1 boxes without area, which nothing can match, count as missed" in text
+    assert "Note: 1 box without area: nothing can match" in text
+
+
+def test_the_table_on_a_terminal(tmp_path, cfg):
+    """Narrow whatever the names, short whatever the number of classes."""
+    train, val = files.content(), files.content()
+    for content in (train, val):
+        more = [{"id": i, "name": f"\x1b[31mclass {'x' * 99} {i}"} for i in range(1000, 2000)]
+        content["categories"] += more
+    summary = apply_custom_data(cfg, custom_data(tmp_path, train=train, val=val))
+    lines = summary.table(most_classes=4).split("\n")
+    assert len(lines) < 12 and max(map(len, lines)) <= 80
+    assert "... 998 more classes in log.txt" in [line.strip() for line in lines]
+    assert "dropped" not in "".join(lines), "no rows of zeros"
+    assert len(str(summary).split("\n")) > 1000 and "\x1b" not in str(summary)
 
 
 def test_validation_data_alone_serve_evaluation(tmp_path, cfg):

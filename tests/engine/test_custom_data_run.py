@@ -21,7 +21,7 @@ def test_none_without_custom_data(train_net: Callable[..., Path]) -> None:
 def test_damaged_images_are_found_before_anything_is_written(
     train_net: Callable[..., Path], coco: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-8])
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-30])
     with pytest.raises(SystemExit):
         train_net("train.max_iter=1", *coco)
     assert "1 of the 1 images of data.val cannot be used" in capsys.readouterr().err

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, ListConfig
 from tabulate import tabulate
 
 from brloss_d2.data import CustomData
+from brloss_d2.engine.config.test_augmentation import set_test_augmentation
 from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import config_with_loss, set_loss
 from brloss_d2.utils.config_nodes import walk_nodes
@@ -25,6 +27,10 @@ _KEYS: dict[str, tuple[str, type, str]] = {
         *("epochs", float),
         "length of the training in passes over the images; the schedule follows",
     ),
+    "test.augmentation": (
+        *("test_scales", list),
+        "evaluation and prediction in several sizes and mirrored: True, or factors [0.75,1,1.25]",
+    ),
 }
 # For messages about misspelled keys.
 SHORT_KEYS = tuple(_KEYS)
@@ -40,12 +46,14 @@ class ShortKeys:
         short_side: shorter side of images in pixels.
         batch_size: images per batch of the data loader.
         epochs: length of the training in passes over the training images.
+        test_scales: sizes for test-time augmentation, see `set_test_augmentation`.
     """
 
     loss: str | None = None
     short_side: int | None = None
     batch_size: int | None = None
     epochs: float | None = None
+    test_scales: list[float] | None = None
 
     @classmethod
     def from_overrides(cls, overrides: Sequence[str]) -> tuple["ShortKeys", list[str]]:
@@ -74,7 +82,7 @@ class ShortKeys:
         return (self.loss and config_with_loss(path, self.loss)) or path
 
     def apply(self, cfg: DictConfig, path: str) -> None:
-        """Set loss, image size and batch size in a config that was just loaded.
+        """Set loss, image sizes and batch size in a config that was just loaded.
 
         Args:
             cfg: config, changed in place.
@@ -91,6 +99,8 @@ class ShortKeys:
                     _set_short_side(cfg.dataloader[split], self.short_side, split)
         if self.batch_size:
             cfg.dataloader.train.total_batch_size = self.batch_size
+        if self.test_scales is not None:
+            set_test_augmentation(cfg, self.test_scales)
 
     def apply_epochs(self, cfg: DictConfig, images: int, overrides: Sequence[str]) -> None:
         """Set the length of the training, and what belongs to it.
@@ -133,6 +143,8 @@ def short_keys() -> str:
 
 
 def _parse(key: str, text: str, kind: type) -> Any:
+    if kind is list:
+        return _parse_scales(key, text)
     if kind is str:
         if not text:
             raise InputError(f"{key} has no value: expected {key}=NAME.")
@@ -144,6 +156,20 @@ def _parse(key: str, text: str, kind: type) -> Any:
     if not (value > 0 and math.isfinite(value)):
         what = "an integer, at least 1" if kind is int else "a number above 0"
         raise InputError(f"{key} is {text!r}: expected {what}.")
+    return value
+
+
+def _parse_scales(key: str, text: str) -> list[float] | None:
+    """Return the scales of a list; none for True, and None for False."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if isinstance(value, bool):
+        return [] if value else None
+    is_list = isinstance(value, list) and all(type(x) in (int, float) and x > 0 for x in value)
+    if not (is_list and value and max(value) < math.inf):
+        raise InputError(f"{key} is {text!r}: expected True, False or factors such as [0.75,1].")
     return value
 
 

@@ -17,6 +17,7 @@ from tabulate import tabulate
 from torch import nn
 
 from brloss_d2.checkpoint import fingerprint
+from brloss_d2.engine.config.test_augmentation import with_test_augmentation
 from brloss_d2.engine.hooks.ema import EMA
 from brloss_d2.engine.logs import progress_bar
 from brloss_d2.engine.randomness import preserved_rng
@@ -139,9 +140,10 @@ class Evaluation:
             weights_file = os.path.join(folder, "weights.json")
             with open(weights_file, "w", encoding="utf-8"):
                 pass  # empty until the results are those of the weights
+        tested = with_test_augmentation(model, self.cfg)
         with progress_bar(len(self.loader), "evaluation", leave=False) as bar:
             callbacks = {"after_inference": bar.update}
-            results = inference_on_dataset(model, self.loader, instantiate(evaluator), callbacks)
+            results = inference_on_dataset(tested, self.loader, instantiate(evaluator), callbacks)
         if folder:
             with open(weights_file, "w", encoding="utf-8") as file:
                 json.dump({"fingerprint": fingerprint(model.state_dict())}, file)
