@@ -156,18 +156,14 @@ def check_file(file: str) -> None:
     elif start.startswith(_TORCH_LEGACY):
         pass  # the weights follow the pickle: torch sees whether there are enough
     elif not (start.startswith(b"\x80") or file.endswith(".pkl")):
-        text = printable(_text(start))
-        kind = f"a text that begins with '{text}'" if text else "no checkpoint of PyTorch"
+        is_utf16 = start.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = start.decode("utf-16" if is_utf16 else "utf-8-sig", "ignore").strip()
+        is_text = text and all(char.isprintable() or char.isspace() for char in text)
+        begin = f"a text that begins with '{printable(text[:30])}'"
+        kind = begin if is_text else "no checkpoint of PyTorch"
         _refuse(file, f"it is {kind}, or damaged; download or copy it again")
     elif last != pickle.STOP:
         _refuse_damaged(file, "its end is missing")
-
-
-def _text(start: bytes) -> str:
-    """Return the first words of a text, "" if the bytes are none."""
-    encoding = "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    text = start.decode(encoding, "ignore").strip()
-    return text[:30] if all(char.isprintable() or char.isspace() for char in text) else ""
 
 
 def _check_archive(file: str) -> None:

@@ -10,7 +10,6 @@ status is then 1.
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
 
 from brloss_d2.cli.common import add_model_arguments, find_config, make_parser, run_program
@@ -49,8 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _predict(args: argparse.Namespace) -> int:
     from brloss_d2.prediction import OutputFolder, Predictor, find_images
 
-    # Raised inside detectron2, where no user can fix it.
-    warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
     files = find_images(args.input)
     predictor = Predictor.load(
         find_config(args.config_file),

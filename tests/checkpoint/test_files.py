@@ -168,7 +168,7 @@ def changed(change: Callable[[Tensor], object]) -> dict[str, Any]:
         (changed(lambda value: value * torch.nan), "2 of 2 weights are unusable, .*has NaN or inf"),
         (changed(lambda value: value / 0), "has NaN or infinite values"),
         (changed(lambda value: value.long()), "has int64 instead of float32"),
-        (changed(lambda value: value.to(torch.complex64)), "has complex64 instead of float32"),
+        (changed(lambda value: value.to(torch.complex64)), "has complex numbers"),
         (changed(lambda value: value.to("meta")), "has no values"),
         (changed(lambda value: value.to_sparse()), "is sparse"),
     ],
@@ -212,3 +212,11 @@ def test_a_download_that_cannot_be_used_is_removed(
     with pytest.raises(InputError, match=r"of http://x/a\.pth cannot be used .*it is damaged"):
         local_file("http://x/a.pth")
     assert not cached.exists()
+
+
+def test_addresses(tmp_path: Path) -> None:
+    file = tmp_path / "a.pth"
+    torch.save(STATE, file)
+    assert local_file(f"file://{file}") == str(file)
+    with pytest.raises(InputError, match=r"Cannot read s3://a/b: expected a file, http://"):
+        local_file("s3://a/b")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from detectron2.utils import comm
 
 from brloss_d2.engine.hooks.writers import MetricsFile
@@ -95,23 +94,14 @@ def test_options_about_processes(
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks at processes of Linux")
 def test_processes_end_with_their_launcher(config: Path) -> None:
-    """Killed while they import, when it can pass nothing on, and while they train."""
+    """It is killed while they import, when it can pass nothing on."""
     options = ("--num-gpus", "2", "train.max_iter=10000000", "train.checkpointer.period=10000000")
-    early = start(*options, config=config)
-    children = [pid for pid in wait_for(lambda: children_of(early.pid)) if pid != early.pid]
-    early.kill()
-    early.communicate(timeout=60)
+    process = start(*options, config=config)
+    children = wait_for(lambda: children_of(process.pid))
+    process.kill()
+    process.communicate(timeout=60)
     wait_for(lambda: not any(map(is_alive, children)))
     assert not (config.parent / "out").exists()
-    late = start(*options, config=config)
-    metrics = config.parent / "out" / "metrics.json"
-    wait_for(lambda: metrics.exists() and metrics.stat().st_size)
-    children = children_of(late.pid)
-    late.kill()
-    late.communicate(timeout=60)
-    wait_for(lambda: not any(map(is_alive, children)))
-    last = config.parent / "out" / (config.parent / "out" / "last_checkpoint").read_text()
-    assert torch.load(last, weights_only=True)["iteration"] > 0, "they save a checkpoint first"
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:

@@ -64,7 +64,8 @@ def load_config(
         check_train_values(cfg.train)
         check_values(cfg)
     except OmegaConfBaseException as error:  # an interpolation that refers to nothing
-        raise InputError(f"Config: {error}") from error
+        cause = "; ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise InputError(f"Config: {cause}.") from error
     if summary is not None:
         check_num_classes(cfg.model, summary.num_classes, "custom dataset")
     if short.epochs:
