@@ -2,7 +2,8 @@
 
     python tools/draw_predictions.py --output-dir output/demo
 
-Writes one picture and prints the paths of the picture, the checkpoint and the log.
+Writes one picture, in which missed objects and false detections have a dashed outline and a red
+cross, and prints the paths of the picture, the checkpoint and the log.
 """
 
 import argparse
