@@ -227,8 +227,11 @@ def _read_arrays(file: str) -> Any:
     return {"model": arrays, "__author__": "Caffe2", "matching_heuristics": True}
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickler that finds only the parts of arrays, so that no pickle can call a function."""
+class _ArrayUnpickler(pickle._Unpickler):
+    """Unpickler that finds only the parts of arrays, so that no pickle can call a function.
+
+    The one written in C allocates gigabytes for a few bytes that name the last of many objects.
+    """
 
     def __init__(self, file: Any, *, encoding: str):
         super().__init__(file, encoding=encoding)

@@ -115,5 +115,5 @@ def _summarize(
         dropped={kind: roles[kind] for kind in DROPPED},
         most_objects=max(Counter(a["image_id"] for a in objects).values(), default=0),
         image_sizes=image_sizes,
-        notes=(*content.notes, *geometry_notes(content.images, objects)),
+        notes=(*content.notes, *geometry_notes(content.images, content.annotations)),
     )

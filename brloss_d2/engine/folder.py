@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from typing import TextIO
@@ -17,11 +17,13 @@ from brloss_d2.errors import InputError
 logger = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = "last_checkpoint"
+# What belongs to weights that are trained further.
+ANALYSIS = ("calibration.json", "analysis")
 # What training, evaluation and analysis write, the mark to resume from first. log.txt goes on.
-_RUN_FILES = (
+RUN_FILES = (
     *(LAST_CHECKPOINT, "model_final.pth", "model_final_ema.pth", "model_best.pth"),
-    *("model_[0-9]*.pth", "metrics.json", "config.yaml", "categories.json", "calibration.json"),
-    *("events.out.tfevents.*", "wandb_run_id.txt", "inference", "analysis"),
+    *("model_[0-9]*.pth", "metrics.json", "config.yaml", "categories.json"),
+    *("events.out.tfevents.*", "wandb_run_id.txt", "inference", *ANALYSIS),
 )
 _LOCK = "run.lock"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -77,14 +79,15 @@ def reserved(folder: str) -> Iterator[None]:
         lock.close()
 
 
-def set_aside(folder: str) -> None:
-    """Move the files of an earlier run to `<folder>/earlier_<number>`, where they stay a run.
+def set_aside(folder: str, patterns: Sequence[str]) -> None:
+    """Move files of earlier weights to `<folder>/earlier_<number>`, where they stay together.
 
     Args:
-        folder: output folder of a run that is about to start.
+        folder: output folder of a run that is about to start or to go on.
+        patterns: `RUN_FILES`, all files of a run, or `ANALYSIS`.
     """
     present = sorted(os.listdir(folder))
-    names = [name for pattern in _RUN_FILES for name in present if fnmatch(name, pattern)]
+    names = [name for pattern in patterns for name in present if fnmatch(name, pattern)]
     if not names:
         return
     number = 1
@@ -93,7 +96,7 @@ def set_aside(folder: str) -> None:
     os.mkdir(target)
     for name in names:
         os.rename(os.path.join(folder, name), os.path.join(target, name))
-    logger.warning("The files of an earlier run in %s are now in %s.", folder, target)
+    logger.warning("Files of an earlier training in %s are now in %s.", folder, target)
 
 
 def find_last_checkpoint(folder: str) -> str:

@@ -93,8 +93,8 @@ class EvalHook(hooks.EvalHook):
 class Evaluation:
     """Evaluation of models by `dataloader.test` and `dataloader.evaluator`.
 
-    The loader is built once. So is an evaluator, only to find its mistakes: each evaluation has its
-    own, since the ground truth of a large dataset would take memory during training.
+    The loader is built once. Each evaluation has an evaluator of its own, since the ground truth of
+    a large dataset would take memory during training.
 
     Args:
         cfg: effective config.
@@ -104,7 +104,11 @@ class Evaluation:
         self.cfg = cfg
         with preserved_rng():
             self.loader = instantiate(cfg.dataloader.test)  # sets the metadata of the dataset
-            instantiate(cfg.dataloader.evaluator)
+
+    def check(self) -> None:
+        """Build an evaluator, only to find its mistakes."""
+        with preserved_rng():
+            instantiate(self.cfg.dataloader.evaluator)
 
     def __call__(self, model: nn.Module, ema: EMA | None = None) -> dict[str, Any]:
         """Run a model over the images and return the results.
