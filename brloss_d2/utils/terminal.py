@@ -18,6 +18,9 @@ _OTHERS = (
     r"numpy|scipy|PIL|pycocotools|hotcoco|lvis|onnx|onnxruntime|onnxscript|tensorboard|timm|"
     r"brloss_d2)(\.|$)"
 )
+# Loggers of torch that warn of what detectron2 does. The levels of those above them are reset when
+# torch is imported.
+_LOUD = ("torch.fx._symbolic_trace", "torch.utils.cpp_extension")
 
 
 def printable_lines(text: str) -> str:
@@ -63,7 +66,8 @@ def clean_output() -> Iterator[None]:
         with warnings.catch_warnings():
             if not sys.warnoptions:
                 warnings.filterwarnings("ignore", module=_OTHERS)
-            logging.getLogger("torch").setLevel(logging.ERROR)
+            for name in _LOUD:
+                logging.getLogger(name).setLevel(logging.ERROR)
             yield
     finally:
         (sys.stdout, sys.stderr), threading.excepthook = before, hook
