@@ -146,7 +146,7 @@ class CustomDataSummary:
         present = {name: split for name, split in splits.items() if split is not None}
         rows: list[list[str | int]] = [
             [
-                f"boxes of {printable(name, length=32)} (id {id_})",
+                f"boxes of {printable(name, length=32).removesuffix(f' (id {id_})')} (id {id_})",
                 *(split.objects[id_] for split in present.values()),
             ]
             for id_, name in self.categories.items()
