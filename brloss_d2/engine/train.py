@@ -258,7 +258,13 @@ def _hooks(run: _Run) -> list[hooks.HookBase | None]:
 
 def _load(job: Job, run: _Run) -> int:
     """Load weights, and the state of training if resuming; return the iteration to start with."""
+    run.trainer.iter = -1  # until the state of a training is loaded
     rest = run.checkpointer.load(job.checkpoint, None if job.resume else [])
+    if job.resume and run.trainer.iter < 0:
+        raise InputError(
+            f"Cannot resume {job.checkpoint}: it has weights only. Name a checkpoint of the run in "
+            "last_checkpoint, or start a new run from them (train.init_checkpoint=FILE)."
+        )
     if not job.resume:
         if job.checkpoint and job.categories:
             check_classes(job.checkpoint, job.categories, must_agree=False)

@@ -211,6 +211,13 @@ def test_the_mark_of_a_folder_that_was_moved(tmp_path: Path, mark: str) -> None:
     assert find_last_checkpoint(str(tmp_path)) == str(tmp_path / "model_final.pth")
 
 
+def test_weights_alone_are_not_resumed(train_net: TrainNet, capsys: pytest.CaptureFixture) -> None:
+    out = train_net("train.max_iter=1")
+    (out / "last_checkpoint").write_text("model_best.pth")
+    message = refusal(capsys, train_net, "train.mix_schedules=True", resume=True)
+    assert f"Cannot resume {out / 'model_best.pth'}: it has weights only." in message
+
+
 def test_nothing_to_set_aside(tmp_path: Path) -> None:
     (tmp_path / "log.txt").touch()
     set_aside(str(tmp_path), RUN_FILES)
