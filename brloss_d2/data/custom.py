@@ -216,6 +216,8 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
         )
     for node in owners:
         node.num_classes = summary.num_classes
+    if masks and summary.train is not None and summary.train.has_rle:
+        cfg.dataloader.train.mapper.instance_mask_format = "bitmask"  # polygons cannot hold RLE
     loaders = (
         (cfg.dataloader.train, "custom_train", summary.train, "data.train"),
         (cfg.dataloader.test, "custom_val", summary.val, "data.val"),

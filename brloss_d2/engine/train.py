@@ -73,7 +73,8 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
     try:
         set_up_logging(output_dir)
     except OSError as error:
-        raise InputError(f"train.output_dir={output_dir}: cannot write there: {error}.") from error
+        text = f"train.output_dir={output_dir}: cannot write {error.filename}: {error.strerror}."
+        raise InputError(text) from error
     logger.debug("Command line: %s", shlex.join(sys.argv))
     logger.debug("Environment:\n%s", collect_env_info())
     processes = counted(comm.get_world_size(), "process")

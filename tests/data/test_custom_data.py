@@ -228,6 +228,21 @@ def test_the_key_is_named(tmp_path, cfg):
     assert refused(cfg, data).startswith(f"data.train={data.train}: it lists no categories")
 
 
+@pytest.mark.parametrize("mask", ["polygon", "rle"])
+def test_masks_that_polygons_cannot_hold_are_bitmaps(cfg, tmp_path, mask):
+    cfg.dataloader.train.mapper = {"use_instance_mask": True, "instance_mask_format": "polygon"}
+    data = files.content(images=5)
+    for record in data["annotations"]:
+        record["segmentation"] = [[2.0, 3.0, 12.0, 3.0, 12.0, 11.0]]
+    if mask == "rle":
+        pixels = files.HEIGHT * files.WIDTH
+        size = [files.HEIGHT, files.WIDTH]
+        data["annotations"][2]["segmentation"] = {"size": size, "counts": [0, 9, pixels - 9]}
+    apply_custom_data(cfg, custom_data(tmp_path, train=data, val=data))
+    expected = "bitmask" if mask == "rle" else "polygon"
+    assert cfg.dataloader.train.mapper.instance_mask_format == expected
+
+
 def test_a_config_that_learns_masks_needs_them(cfg, tmp_path):
     cfg.dataloader.train.mapper = {"use_instance_mask": True}
     data = files.content(images=5)
