@@ -10,10 +10,10 @@ from torch import nn
 
 from brloss_d2.checkpoint.classifiers import RESNET, SWIN, find_family, preprocessing_mistakes
 from brloss_d2.checkpoint.contents import (
+    check_usable,
     find_weights,
     no_weights,
     of_another_model,
-    unusable,
     without_wrapper,
 )
 from brloss_d2.checkpoint.files import read_checkpoint
@@ -64,9 +64,18 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             InputError: the checkpoint is missing, damaged, or of another model.
         """
-        rest = super().load(path and local_file(path), [])
+        # detectron2 parses the path as a URL: one that starts with "/" has no scheme.
+        rest = super().load(path and os.path.abspath(local_file(path)), [])
         names = self.checkpointables if checkpointables is None else checkpointables
-        damaged = next((name for name in names if not self._load_part(name, rest)), "")
+        damaged = ""
+        for name in [name for name in names if name in rest]:
+            try:
+                self.checkpointables[name].load_state_dict(rest.pop(name))
+            except InputError:
+                raise
+            except Exception as error:  # a damaged state raises almost anything
+                self.logger.debug("State of %s: %r", name, error)
+                damaged = name
         iteration = rest.get("iteration", 0)
         if names and (type(iteration) is not int or not -1 <= iteration < _MAX_ITERATION):
             damaged = f"iteration {printable(iteration, length=20)}"
@@ -77,18 +86,6 @@ class Checkpointer(DetectionCheckpointer):
                 f"train.init_checkpoint={path} without --resume."
             )
         return rest
-
-    def _load_part(self, name: str, rest: dict[str, Any]) -> bool:
-        """Load a part if the checkpoint has it; return whether this worked."""
-        if name in rest:
-            try:
-                self.checkpointables[name].load_state_dict(rest.pop(name))
-            except InputError:
-                raise
-            except Exception as error:  # a damaged state raises almost anything
-                self.logger.debug("State of %s: %r", name, error)
-                return False
-        return True
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Save the model, all parts and `kwargs` as `<save_dir>/<name>.pth`, to resume from.
@@ -154,13 +151,7 @@ class Checkpointer(DetectionCheckpointer):
             prefix, loaded = family.fit(weights, self.model.state_dict())
             weights = {prefix + name: weight for name, weight in weights.items()}
             self.logger.info("Loading %s from the weights of a classifier", loaded)
-        problems = unusable(weights, self.model.state_dict())
-        if problems:
-            name, problem = next(iter(problems.items()))
-            raise InputError(
-                f"Cannot use checkpoint {file}: {len(problems)} of {len(weights)} weights are "
-                f"unusable, first {name}, which {problem}. Use another checkpoint."
-            )
+        check_usable(file, weights, self.model.state_dict())
         checkpoint["model"] = dict(weights)
         if family is RESNET:
             for mistake in preprocessing_mistakes(self.model):

@@ -15,12 +15,13 @@ _KEYS = (
     *("model", "state_dict", "model_state_dict", "model_state", "state_dict_ema", "model_ema"),
     *("ema_state_dict", "ema", "module", "net", "network", "weights", "params"),
 )
+_DTYPES = [np.dtype(code) for code in "?bBhHiIlLqQefd"]
 _MAX_DEPTH = 3  # of such keys; a pickled dictionary may contain itself
 # Beginnings of the names of mmdetection's weights.
 _MMDETECTION = ("bbox_head.", "roi_head.", "rpn_head.", "neck.", "backbone.layer1.")
 
 
-def find_weights(content: Mapping[Any, Any], depth: int = _MAX_DEPTH) -> dict[str, Any]:
+def find_weights(content: Mapping[Any, Any], depth: int = _MAX_DEPTH) -> dict[str, Tensor]:
     """Return the tensors and arrays of a checkpoint by name; empty if there are none.
 
     Args:
@@ -30,18 +31,17 @@ def find_weights(content: Mapping[Any, Any], depth: int = _MAX_DEPTH) -> dict[st
     for inner in map(content.get, _KEYS if depth else ()):
         if isinstance(inner, Mapping) and (found := find_weights(inner, depth - 1)):
             return found
-    return {
-        name: value
-        for name, value in content.items()
-        if isinstance(name, str)
-        and (
-            isinstance(value, Tensor)
-            or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub")
-        )
-    }
+    weights = {}
+    for name, value in content.items():
+        if isinstance(value, np.ndarray) and value.dtype in _DTYPES:
+            # Read-only arrays are small: only an array without content can be larger than the file.
+            value = torch.from_numpy(value if value.flags.writeable else value.copy())
+        if isinstance(name, str) and isinstance(value, Tensor):
+            weights[name] = value
+    return weights
 
 
-def without_wrapper(weights: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+def without_wrapper(weights: Mapping[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
     """Drop what wrappers (DDP, `torch.compile`, Lightning) put in front of all names.
 
     Args:
@@ -57,31 +57,42 @@ def without_wrapper(weights: Mapping[str, Any], known: Collection[str]) -> dict[
     return {name: weights[full] for name, full in names.items()}
 
 
-def unusable(weights: Mapping[str, Any], model: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return what is wrong with weights, by name.
+def check_usable(file: str, weights: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> None:
+    """Check that weights have values that a model can take.
 
     Args:
+        file: path of the checkpoint, for the message.
         weights: weights by name.
         model: state dict of the model that takes them; names and shapes that differ from it are
             no matter of this function.
+
+    Raises:
+        InputError: weights are NaN or infinite, have no values, or are of another type.
     """
     problems = {}
     for name in weights.keys() & model.keys():
-        weight, wanted = torch.as_tensor(weights[name]), model[name]
+        weight, wanted = weights[name], model[name]
         is_float = weight.is_floating_point()
         same_shape = weight.shape == wanted.shape
         if weight.is_meta:
             problem = "has no values (meta device)"
         elif weight.layout is not torch.strided or weight.is_quantized:
             problem = "is sparse or quantized"
-        elif weight.is_complex() or (wanted.is_floating_point() and not is_float):
+        elif weight.is_complex():
+            problem = "has complex numbers"
+        elif wanted.is_floating_point() and not is_float:
             problem = f"has {weight.dtype} instead of {wanted.dtype}".replace("torch.", "")
         elif is_float and same_shape and wanted.isfinite().all() and not weight.isfinite().all():
             problem = "has NaN or infinite values"  # which the model's own, a mask, may have
         else:
             continue
         problems[name] = problem
-    return {name: problems[name] for name in weights if name in problems}
+    if problems:
+        name = next(name for name in weights if name in problems)
+        raise InputError(
+            f"Cannot use checkpoint {file}: {len(problems)} of {len(weights)} weights are "
+            f"unusable, first {name}, which {problems[name]}. Use another checkpoint."
+        )
 
 
 def of_another_model(

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from brloss_d2.checkpoint.classifiers import RESNET, find_family
-from brloss_d2.checkpoint.contents import find_weights, no_weights
+from brloss_d2.checkpoint.contents import check_usable, find_weights, no_weights, without_wrapper
 from brloss_d2.checkpoint.files import read_checkpoint
 from brloss_d2.checkpoint.mmdetection_names import Pair, architectures
 from brloss_d2.errors import InputError
@@ -69,7 +68,10 @@ def convert_file(file: str, architecture: str | None = None) -> Conversion:
     state = find_weights(checkpoint)
     if not state:
         raise no_weights(file, checkpoint)
-    consume_prefix_in_state_dict_if_present(state, "module.")  # of DDP
+    marks = {mark for known in architectures().values() for mark in known.marks}
+    state = without_wrapper(state, marks | RESNET.marks)
+    # Whatever their shapes: their values are those of the user.
+    check_usable(file, state, {name: value.new_empty(0) for name, value in state.items()})
     if find_family(state) is RESNET:
         state = {f"backbone.{name}": w for name, w in state.items() if not name.startswith("fc.")}
     architecture = architecture or recognize_architecture(state)

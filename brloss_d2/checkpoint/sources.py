@@ -46,7 +46,7 @@ def is_backbone_only(path: str) -> bool:
 
 
 def local_file(path: str) -> str:
-    """Return a file that exists, downloaded if necessary.
+    """Return a file that exists and is undamaged, downloaded if necessary.
 
     Args:
         path: path of a file (detectron2's `?matching_heuristics=True` may follow), URL that
@@ -54,7 +54,8 @@ def local_file(path: str) -> str:
             of a published Swin transformer.
 
     Raises:
-        InputError: there is no such file or name, or the download failed.
+        InputError: there is no such file or name, it is damaged or of another kind, or the download
+            failed.
     """
     if path.startswith(TORCHVISION):
         model = path.removeprefix(TORCHVISION)
@@ -65,17 +66,21 @@ def local_file(path: str) -> str:
         model = path.removeprefix(SWIN)
         _check_known(SWIN, model, _SWIN_MODELS)
         return _cached(_SWIN_URL.format(model))
-    name, question, query = path.partition("?")
+    name, question, query = path.removeprefix("file://").partition("?")
     if "://" in name:
         try:
             with _timeout():
                 file = PathManager.get_local_path(name)
         except Exception as error:  # the handlers of detectron2 raise almost anything
             raise _download_failed(name, error) from error
+        if file == name:  # nobody knows the scheme
+            raise InputError(
+                f"Cannot read {name}: expected a file, http://..., https://..., detectron2://..., "
+                "torchvision://... or swin://..."
+            )
         return _checked(name, file) + question + query
-    if not os.path.isfile(name):
-        check_file(name)
-    return path
+    check_file(name)
+    return name + question + query
 
 
 class ClassifierHandler(PathHandler):

@@ -49,7 +49,12 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     Args:
         description: text in which `%(prog)s` stands for the name of the program.
     """
-    return _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # torch would end the program in its own words
+        parser.error("the current folder has been deleted: change to another one")
+    return parser
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

@@ -42,6 +42,7 @@ def _convert(args: argparse.Namespace) -> int:
     from brloss_d2.checkpoint import check_fit, convert_file, from_mmdetection
     from brloss_d2.utils.files import check_folder_of, replacing
 
+    check_folder_of(args.target)
     conversion = convert_file(args.source, args.architecture)
     if args.config_file:
         from detectron2.config import instantiate
@@ -53,9 +54,8 @@ def _convert(args: argparse.Namespace) -> int:
         if not conversion.is_ours:
             ours = from_mmdetection(ours, conversion.architecture)
         check_fit(ours, instantiate(cfg.model))
-    check_folder_of(args.target)
-    with replacing(args.target) as temporary:
-        torch.save(conversion.checkpoint(), temporary)
+    with replacing(args.target) as temporary, open(temporary, "wb") as file:
+        torch.save(conversion.checkpoint(), file)
     for warning in conversion.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     whose = "brloss_d2" if conversion.is_ours else "mmdetection"

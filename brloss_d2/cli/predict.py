@@ -10,12 +10,12 @@ status is then 1.
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
 
 from brloss_d2.cli.common import add_model_arguments, find_config, make_parser, run_program
 from brloss_d2.errors import InputError
 from brloss_d2.utils.arguments import positive_int
+from brloss_d2.utils.text import counted
 
 _MAX_ERRORS = 20  # lines
 
@@ -48,8 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _predict(args: argparse.Namespace) -> int:
     from brloss_d2.prediction import OutputFolder, Predictor, find_images
 
-    # Raised inside detectron2, where no user can fix it.
-    warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
     files = find_images(args.input)
     predictor = Predictor.load(
         find_config(args.config_file),
@@ -73,7 +71,8 @@ def _predict(args: argparse.Namespace) -> int:
     if len(errors) > _MAX_ERRORS:
         print(f"error: {len(errors) - _MAX_ERRORS} further files unreadable", file=sys.stderr)
     skipped = f", {len(errors)} unreadable" if errors else ""
-    print(f"{objects} objects in {len(files) - len(errors)} images{skipped}: {args.output}")
+    found = f"{counted(objects, 'object')} in {counted(len(files) - len(errors), 'image')}"
+    print(f"{found}{skipped}: {args.output}")
     if predictor.score_threshold == 0:
         print(
             "note: without --score-threshold and without calibration.json next to the weights, "

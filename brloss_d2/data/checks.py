@@ -12,7 +12,7 @@ from brloss_d2.data.coco_file import DROPPED, CocoFile, read_coco
 from brloss_d2.data.file_names import locate_all_images
 from brloss_d2.data.geometry import geometry_notes
 from brloss_d2.errors import InputError
-from brloss_d2.utils.text import printable
+from brloss_d2.utils.text import first_few, printable
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class CocoSummary:
             counts them as objects.
         most_objects: largest number of boxes to train on in an image.
         image_sizes: path of each image -> width and height in the file, in pixels.
+        has_rle: whether masks are learned and some are RLE, not polygons.
         notes: sentences about what is unusual, for the log.
     """
 
@@ -47,6 +48,7 @@ class CocoSummary:
     dropped: dict[str, int]
     most_objects: int
     image_sizes: dict[str, tuple[int, int]] = field(repr=False)
+    has_rle: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -77,13 +79,24 @@ def check_coco_json(
         InputError: the file has a mistake; the message names the first offenders of its kind.
     """
     json_file, image_root = os.path.abspath(json_file), os.path.abspath(image_root)
-    content = read_coco(json_file, masks=masks, where=f"{key}={json_file}")
+    where = f"{key}={printable(json_file)}"
+    content = read_coco(json_file, masks=masks, where=where)
     paths = locate_all_images([image["file_name"] for image in content.images], image_root, key=key)
-    sizes = [(image["width"], image["height"]) for image in content.images]
+    sizes: dict[str, tuple[int, int]] = {}
+    others = [
+        f"id {image['id']} ({image['file_name']})"
+        for image, path in zip(content.images, paths, strict=True)
+        if sizes.setdefault(path, size := (image["width"], image["height"])) != size
+    ]
+    if others:
+        raise InputError(
+            f"{where}: {len(others)} images name a file that another one names with another size: "
+            f"{first_few(others)}."
+        )
     try:
-        return _summarize(content, json_file, image_root, dict(zip(paths, sizes, strict=True)))
+        return _summarize(content, json_file, image_root, sizes)
     except InputError as error:
-        raise InputError(f"{key}={printable(json_file)}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
 
 
 def _summarize(
@@ -104,5 +117,6 @@ def _summarize(
         dropped={kind: roles[kind] for kind in DROPPED},
         most_objects=max(Counter(a["image_id"] for a in objects).values(), default=0),
         image_sizes=image_sizes,
-        notes=(*content.notes, *geometry_notes(content.images, objects)),
+        has_rle=any(isinstance(a.get("segmentation"), dict) for a in objects),
+        notes=(*content.notes, *geometry_notes(content.images, content.annotations)),
     )

@@ -15,6 +15,7 @@ from detectron2.structures import BoxMode
 from brloss_d2.data.coco_file import DROPPED, read_coco
 from brloss_d2.data.file_names import locate_images
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def load_coco_dataset(
     roles = Counter(annotation["role"] for annotation in content.annotations)
     for kind in DROPPED:
         if roles[kind]:
-            logger.warning("%s: dropped %d boxes %s.", names, roles[kind], kind)
+            logger.warning("%s: dropped %s %s.", names, counted(roles[kind], "box"), kind)
     return list(records.values())
 
 

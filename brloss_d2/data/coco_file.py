@@ -7,7 +7,7 @@ that they cannot disagree about a field.
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ _SECTIONS = ("images", "annotations", "categories")
 _LEAST_SIDE = 1e-4  # pixels; detectron2 drops a box that is not wider after the augmentation
 _LARGEST_ID = 2**63  # exclusive; pycocotools keeps ids in 64 bits
 _LARGEST_AREA = 1e10  # pixels; the COCO protocol leaves larger objects out
+_DETAILS = 2  # number of different details that a message shows
 _ADVICE = "This config learns masks: correct them, or use a config without, such as faster_rcnn."
 # What is wrong with boxes that are refused, and a sentence to follow.
 _REFUSED = {
@@ -109,22 +110,21 @@ def read_coco(
         rules.insert(0, ("id", "have no integer id", fields.identity))
     written = sections["annotations"]
     annotations = read_records("annotations", written, rules, where)
-    found: dict[str, list[str]] = defaultdict(list)
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for number, (record, annotation) in enumerate(zip(written, annotations, strict=True), 1):
         image = annotation["image_id"]
         annotation["image_id"] = image["id"]
         for kind, detail in _complete(annotation, record, image, masks):
-            found[kind].append(name_of(record, number) + detail)
+            found[kind][detail].append(name_of(record, number))
     for kind, (what, advice) in _REFUSED.items():
-        if found[kind]:
+        if kind in found:
             raise InputError(
-                f"{where}: {len(found[kind])} of {len(annotations)} boxes {what}: "
-                f"{first_few(found[kind])}. {advice}"
+                f"{where}: {_offenders(found[kind], len(annotations), what)}. {advice}"
             )
     notes += [
-        f"{len(found[kind])} boxes {what}: {first_few(found[kind])}"
+        _offenders(found[kind], len(annotations), what)
         for kind, what in _ODD.items()
-        if found[kind]
+        if kind in found
     ]
     return CocoFile(categories, images, annotations, tuple(notes))
 
@@ -154,10 +154,10 @@ def read_category_section(
     names = {new_ids[category["id"]]: category["name"] for category in found}
     while True:
         counts = Counter(names.values())
-        same = [id_ for id_, name in names.items() if counts[name] > 1 or not name]
+        same = [id_ for id_, name in names.items() if counts[name] > 1 or not name.strip()]
         if not same:
             return new_ids, names
-        names.update({id_: f"{names[id_]} (id {id_})".strip() for id_ in same})
+        names.update({id_: f"{names[id_].strip()} (id {id_})".lstrip() for id_ in same})
 
 
 def read_json(json_file: str, where: str) -> Any:
@@ -186,7 +186,9 @@ def read_json(json_file: str, where: str) -> Any:
         raise InputError(
             f"{where}: this file is not valid JSON, which is UTF-8: {error}."
         ) from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise InputError(f"{where}: this file is not valid JSON: nested too deeply.") from error
+    except ValueError as error:
         start = printable(content[:20].decode("latin-1"))
         raise InputError(
             f"{where}: this file is not valid JSON: {error}. It starts with {start!r}."
@@ -214,6 +216,26 @@ def _read_sections(json_file: str, where: str) -> dict[str, list[Record]]:
     if not content["images"]:
         raise InputError(f"{where}: it lists no images.")
     return content
+
+
+def only_files(content: Record, names: Container[str]) -> Record:
+    """Return the part of a checked file about some of its images, as it is written.
+
+    Args:
+        content: content of a COCO-format file.
+        names: values of `file_name` of the images to keep.
+    """
+    images = [record for record in content["images"] if record["file_name"] in names]
+    ids = {fields.identity(record["id"]) for record in images}
+    annotations = [r for r in content["annotations"] if fields.identity(r["image_id"]) in ids]
+    return {**content, "images": images, "annotations": annotations}
+
+
+def _offenders(names: Mapping[str, Sequence[str]], total: int, what: str) -> str:
+    """Return how many of all boxes are concerned, and the first of those with the same detail."""
+    first = [first_few(same) + detail for detail, same in names.items()]
+    count = sum(map(len, names.values()))
+    return f"{count} of {total} boxes {what}: {'; '.join(first[:_DETAILS])}"
 
 
 def _read_images(

@@ -14,11 +14,12 @@ from tabulate import tabulate
 
 from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
-from brloss_d2.data.coco_file import DROPPED, read_json
+from brloss_d2.data.coco_file import DROPPED, only_files, read_json
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import walk_nodes
 from brloss_d2.utils.files import replacing
 from brloss_d2.utils.suggest import did_you_mean
+from brloss_d2.utils.text import counted, printable
 
 _PREFIX = "data."
 _SHOWN_IF_ANY = [f"boxes {kind}, dropped" for kind in DROPPED[1:]]  # rows of the table
@@ -132,12 +133,33 @@ class CustomDataSummary:
                 raise InputError(f"Cannot write {path}: {error.strerror}.") from error
 
     def __str__(self) -> str:
+        return self.table()
+
+    def table(self, most_classes: int | None = None) -> str:
+        """Return a table of at most 80 columns, with notes below it.
+
+        Args:
+            most_classes: largest number of classes to show, without other rows of zeros; None for
+                everything.
+        """
         splits = {"train": self.train, "val": self.val}
-        columns = {name: _counts(split) for name, split in splits.items() if split is not None}
-        labels = next(iter(columns.values()))
-        rows = [[label, *(column[label] for column in columns.values())] for label in labels]
-        rows = [row for row in rows if any(row[1:]) or row[0] not in _SHOWN_IF_ANY]
-        lines = [tabulate(rows, headers=["", *columns])]
+        present = {name: split for name, split in splits.items() if split is not None}
+        rows: list[list[str | int]] = [
+            [
+                f"boxes of {printable(name, length=32).removesuffix(f' (id {id_})')} (id {id_})",
+                *(split.objects[id_] for split in present.values()),
+            ]
+            for id_, name in self.categories.items()
+        ]
+        if most_classes is not None and len(rows) > most_classes:
+            more = f"... {len(rows) - most_classes} more classes in log.txt"
+            rows[most_classes:] = [[more, *("" for _ in present)]]
+        columns = [_counts(split) for split in present.values()]
+        for label in columns[0]:
+            counts = [column[label] for column in columns]
+            if any(counts) or (most_classes is None and label not in _SHOWN_IF_ANY):
+                rows.append([label, *counts])
+        lines = [tabulate(rows, headers=["", *present])]
         if self.train is None:
             lines.append("Note: data.train is not given: evaluation only.")
         if self.val is None:
@@ -148,8 +170,8 @@ class CustomDataSummary:
         for kind, count in self.val.dropped.items() if self.val else ():
             if count:
                 lines.append(
-                    f"Note: the {count} boxes {kind}, which nothing can match, count as missed "
-                    "objects in the evaluation of data.val."
+                    f"Note: {counted(count, 'box')} {kind}: nothing can match, and the evaluation "
+                    "of data.val counts a miss for each."
                 )
         notes: dict[str, list[str]] = {}
         for name, split in splits.items():
@@ -194,6 +216,8 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
         )
     for node in owners:
         node.num_classes = summary.num_classes
+    if masks and summary.train is not None and summary.train.has_rle:
+        cfg.dataloader.train.mapper.instance_mask_format = "bitmask"  # polygons cannot hold RLE
     loaders = (
         (cfg.dataloader.train, "custom_train", summary.train, "data.train"),
         (cfg.dataloader.test, "custom_val", summary.val, "data.val"),
@@ -236,14 +260,16 @@ def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSumma
     content = read_json(whole.json_file, f"data.train={whole.json_file}")
     # By a digest of the name, so that neither the order of the file nor new images matter much.
     names = {str(record["file_name"]) for record in content["images"]}
-    shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    shuffled = sorted(
+        names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+    )
     count = min(max(1, round(len(names) * data.val_fraction)), len(names) - 1)
     if count < 1:
         raise InputError(f"data.train={whole.json_file}: one image cannot be split: give data.val.")
     parts = {"train": shuffled[count:], "val": shuffled[:count]}
     folder = os.path.join(os.path.abspath(output_dir), _SPLIT_FOLDER)
     paths = {name: os.path.join(folder, f"{name}.json") for name in parts}
-    contents = {name: _only_files(content, set(files)) for name, files in parts.items()}
+    contents = {name: only_files(content, set(files)) for name, files in parts.items()}
     with TemporaryDirectory() as temporary:
         drafts = {name: os.path.join(temporary, f"{name}.json") for name in parts}
         for name, draft in drafts.items():
@@ -264,14 +290,6 @@ def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSumma
         val=replace(checked.val, json_file=paths["val"]),
         to_write={paths[name]: contents[name] for name in parts},
     )
-
-
-def _only_files(content: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    """Return the part of a COCO-format dataset about some files."""
-    images = [record for record in content["images"] if record["file_name"] in names]
-    ids = {str(record["id"]) for record in images}
-    annotations = [r for r in content["annotations"] if str(r["image_id"]) in ids]
-    return {**content, "images": images, "annotations": annotations}
 
 
 def _check(data: CustomData, *, masks: bool) -> CustomDataSummary:
@@ -317,10 +335,6 @@ def _dataset_node(name: str, summary: CocoSummary, *, masks: bool) -> DictConfig
 
 def _counts(split: CocoSummary) -> dict[str, int]:
     return {
-        **{
-            f"boxes of {name} (id {id_})": split.objects[id_]
-            for id_, name in split.categories.items()
-        },
         "boxes": split.boxes,
         **{f"boxes {kind}, dropped": count for kind, count in split.dropped.items()},
         "crowd boxes, ignored": split.crowd,

@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from urllib.parse import unquote
@@ -33,15 +34,15 @@ def locate_images(names: Sequence[str], folder: str) -> list[str | None]:
             by_form.setdefault(_form(name), []).append(name)
         return by_form
 
-    def locate(name: str) -> str | None:
+    def exactly(name: str) -> str | None:
         path = os.path.join(folder, name)
         parent, base = os.path.split(path)
-        if base in listed(parent) or os.path.isfile(path):
-            return path
+        return path if base in listed(parent) or os.path.isfile(path) else None
+
+    def similarly(name: str) -> str | None:
         name = os.path.normpath(name.replace("\\", "/"))
-        path = os.path.join(folder, name)
-        if os.path.isfile(path) or os.path.isabs(name):
-            return path if os.path.isfile(path) else None
+        if os.path.isabs(name) or exactly(name):
+            return exactly(name)
         path = folder
         for part in name.split("/"):
             found = [part] if part in listed(path) else alike(path).get(_form(part), [])
@@ -50,7 +51,12 @@ def locate_images(names: Sequence[str], folder: str) -> list[str | None]:
             path = os.path.join(path, found[0])
         return path
 
-    return [locate(name) for name in names]
+    paths = {name: exactly(name) for name in names}
+    others = {name: similarly(name) for name, path in paths.items() if path is None}
+    # A file that has another name of the JSON is not the missing one.
+    taken = Counter(path for path in (*paths.values(), *others.values()) if path)
+    paths.update({name: path for name, path in others.items() if path and taken[path] == 1})
+    return [paths[name] for name in names]
 
 
 def locate_all_images(names: Sequence[str], folder: str, *, key: str) -> list[str]:

@@ -20,6 +20,7 @@ _MANY = 0.1  # share of boxes beyond their image from which on another meaning i
 _ENOUGH = 20  # number of boxes that may be taken for a pattern
 _CORNER = 0.55  # share of the sides of the images in which the boxes of smaller copies are
 _ELSEWHERE = 0.25  # IoU of a box and the box of its mask below which they do not belong together
+_CROWDS = 0.2  # share of crowds from which on they may be objects: some tools mark all RLE so
 _UNLABELED = 0.5  # share of the images without annotations from which on they may be unfinished
 
 # What four numbers may be instead of [x, y, width, height], as functions that make them so.
@@ -35,13 +36,16 @@ def geometry_notes(images: Sequence[Record], annotations: Sequence[Record]) -> l
 
     Args:
         images: checked records of the images of the JSON.
-        annotations: checked records of the boxes of objects, [x, y, width, height] in pixels. Masks
-            are compared with the boxes where there are any.
+        annotations: records of a `CocoFile`; boxes [x, y, width, height] in pixels. Masks are
+            compared with the boxes where there are any.
 
     Raises:
         InputError: all boxes are between 0 and 1.
     """
     of_id = {image["id"]: image for image in images}
+    total = len(annotations)
+    crowds = sum(annotation["role"] == "crowd" for annotation in annotations)
+    annotations = [annotation for annotation in annotations if annotation["role"] == "object"]
     owners = [of_id[annotation["image_id"]] for annotation in annotations]
     sizes = np.array([(o["width"], o["height"]) for o in owners], float).reshape(-1, 2)
     boxes = np.array([annotation["bbox"] for annotation in annotations], float).reshape(-1, 4)
@@ -58,6 +62,10 @@ def geometry_notes(images: Sequence[Record], annotations: Sequence[Record]) -> l
         ),
     }
     notes = _layout_notes(boxes, sizes) if count else []
+    if crowds > _CROWDS * total:
+        notes.append(
+            f"{crowds} of {total} boxes are crowds (iscrowd 1), from which nothing is learned"
+        )
     notes += [f"{n} {text.format(count)}" for text, n in found.items() if n]
     repeated = _repetitions(os.path.normpath(image["file_name"]) for image in images)
     if repeated:

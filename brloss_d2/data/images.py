@@ -141,7 +141,7 @@ def check_size(
         return
     hint = "Was it resized after it was annotated?"
     if size == expected[::-1]:
-        hint = "The EXIF rotation of images is applied: annotations belong to the upright image."
+        hint = "They are exchanged: in the JSON, or by the EXIF rotation, which is applied."
     raise InputError(
         f"Image and annotations disagree about the size: {printable(os.fspath(file))} has "
         f"{size[0]} x {size[1]} pixels (width x height), the JSON says {expected[0]} x "

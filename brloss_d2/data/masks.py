@@ -11,6 +11,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 
 from brloss_d2.data.fields import is_number
+from brloss_d2.utils.text import printable
 
 _MOST_PIXELS = 2**32  # pycocotools counts them in 32 bits
 _CODE_BITS = 5  # of a run in each character of compressed RLE
@@ -45,7 +46,7 @@ def normalized_mask(segmentation: Any, height: int, width: int) -> Any:
         coded = mask_util.frPyObjects({"size": [height, width], "counts": runs}, height, width)
         return {"size": [height, width], "counts": coded["counts"].decode("ascii")}
     if not isinstance(segmentation, list):
-        raise MaskError(f"a {type(segmentation).__name__} is neither polygons nor RLE")
+        raise MaskError(f"{type(segmentation).__name__} is neither polygons nor RLE")
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
     return _polygons(polygons, height, width)
 
@@ -83,7 +84,8 @@ def _runs(rle: dict[str, Any], height: int, width: int) -> list[int]:
     """Return the lengths of the runs of RLE, which add up to the image."""
     if rle.get("size") != [height, width]:
         raise MaskError(
-            f"RLE of size {rle.get('size')} for an image of [height, width] [{height}, {width}]"
+            f"RLE of size {printable(rle.get('size'), length=40)} for an image of [height, width] "
+            f"[{height}, {width}]"
         )
     counts = rle.get("counts")
     if isinstance(counts, str):
@@ -107,7 +109,7 @@ def _runs(rle: dict[str, Any], height: int, width: int) -> list[int]:
 
 def _decoded(text: str) -> np.ndarray:
     """Decode the runs of compressed RLE: 6 bits per character, differences from the third on."""
-    codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
+    codes = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(codes < 32)  # the sixth bit says that more characters follow
     if not (codes.size and codes.min() >= 0 and codes.max() < 64 and codes[-1] < 32):
         raise MaskError("RLE counts are damaged text")

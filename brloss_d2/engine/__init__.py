@@ -5,6 +5,7 @@ from brloss_d2.engine.config.load import load_config
 from brloss_d2.engine.config.overrides import apply_overrides
 from brloss_d2.engine.config.test_augmentation import with_test_augmentation
 from brloss_d2.engine.launch import in_agreement, run
+from brloss_d2.engine.optimizer import params_by_name
 from brloss_d2.engine.prepare import choose_device
 from brloss_d2.engine.train import main
 from brloss_d2.engine.trainer import NonFiniteLossError, Trainer
@@ -17,6 +18,7 @@ __all__ = [
     "in_agreement",
     "load_config",
     "main",
+    "params_by_name",
     "run",
     "train_defaults",
     "train_keys",

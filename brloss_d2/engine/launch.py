@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 import torch
@@ -35,6 +36,7 @@ _RESUME = "The same command with --resume continues a training from its last che
 _STOPPED = {128 + number: 128 + number for number in SIGNALS} | {-n: 128 + n for n in SIGNALS}
 # Time for the launcher to end this process if it fails only because another one has failed.
 _PEER_SECONDS = 5.0
+_CTRL_C = (signal.SIGINT,)
 # Between two looks at the launcher.
 _LAUNCHER_SECONDS = 0.5
 # Processes of a run learn from these which of them they are, whoever has started them.
@@ -70,7 +72,15 @@ def run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
             _worker(main, args)
             return
         with _reported(), _signals_passed_on():
-            start_processes(_start, (main, args, address), args.num_gpus, start_method="spawn")
+            # While they import, they could not tell Ctrl-C from an error: `_join` unblocks it.
+            resource_tracker.ensure_running()  # would unblock it, too
+            signal.pthread_sigmask(signal.SIG_BLOCK, _CTRL_C)
+            processes = start_processes(
+                *(_start, (main, args, address), args.num_gpus), join=False, start_method="spawn"
+            )
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)
+            while not processes.join():
+                pass
 
 
 def in_agreement(step: Callable[[], T]) -> T:
@@ -182,6 +192,7 @@ def _start(
 
 def _join() -> None:
     """Join the other processes of the run."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)
     _end_with_launcher()
     local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     has_gpu = torch.cuda.is_available()
@@ -263,7 +274,7 @@ def _reported() -> Iterator[None]:
         _print_error(user_message(error))
         sys.exit(_EXIT_STATUS)
     except KeyboardInterrupt:  # while no training is going on that could be saved
-        if comm.is_main_process():
+        if os.environ.get("RANK", "0") == "0":
             _print_error("Stopped by SIGINT.")
         sys.exit(128 + signal.SIGINT)
     except ProcessExitedException as error:
@@ -286,8 +297,8 @@ def _reported() -> Iterator[None]:
         _to_log_file("Stopped by a fault of the machine:", error)
         # The process that has broken it tells why, unless it is on another machine.
         if fault != BROKEN_CONNECTION or comm.get_local_size() < comm.get_world_size():
-            has_begun = bool(logging.getLogger("brloss_d2").handlers)
-            _print_error(f"{fault}. {_RESUME}" if has_begun else f"{fault}.")
+            files = [h for h in logging.getLogger("brloss_d2").handlers if isinstance(h, LogFile)]
+            _print_error(f"{fault}." + "".join(f" {_RESUME} Log: {h.baseFilename}" for h in files))
         sys.exit(_EXIT_STATUS)
 
 

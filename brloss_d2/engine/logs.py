@@ -39,6 +39,7 @@ class Console(logging.Handler):
         self.addFilter(self._is_shown)
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write a record above the progress bars."""
         try:
             with tqdm.external_write_mode(file=self.stream):
                 self.stream.write(f"{self.format(record)}\n")
@@ -53,6 +54,7 @@ class Console(logging.Handler):
                 discard(self.stream)
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the lines to show, with the level of warnings and errors."""
         text = printable_lines(super().format(record))
         if record.levelno >= logging.WARNING:
             text = text.replace("] ", f"] {record.levelname}: ", 1)
@@ -84,9 +86,11 @@ class LogFile(logging.FileHandler):
         self._has_failed = False
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the lines to write."""
         return printable_lines(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Tell the first error of the disk on stderr."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)

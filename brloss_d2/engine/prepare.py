@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from detectron2.config import instantiate
 from detectron2.utils import comm
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from brloss_d2.checkpoint import is_backbone_only, local_file
 from brloss_d2.data import (
@@ -81,6 +81,13 @@ def prepare(args: argparse.Namespace) -> Job:
     _check_output_dir(output_dir)
     _check_datasets(cfg, training=not args.eval_only)
     check_parts(cfg, overrides, training=not args.eval_only)
+    images = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    processes = comm.get_world_size()
+    if not args.eval_only and isinstance(images, int) and images % processes:
+        raise InputError(
+            f"dataloader.train.total_batch_size={images}: expected a multiple of {processes}, the "
+            "number of processes."
+        )
     if cfg.train.wandb and not args.eval_only:
         import_wandb()
     if cfg.train.early_stopping.patience and not can_evaluate(cfg):

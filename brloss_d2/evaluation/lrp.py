@@ -16,6 +16,7 @@ import numpy as np
 from tabulate import tabulate
 
 from brloss_d2.evaluation.matches import Matches
+from brloss_d2.utils.text import printable
 
 TAU = 0.5  # IoU from which a detection matches, as in the papers
 
@@ -219,7 +220,10 @@ def lrp_table(
     rows[-1, -1] = np.nan  # a mean of thresholds has no use
     formats = [".2f"] * (rows.shape[1] - 1) + [".4f"]
     cells = [
-        [name, *("-" if np.isnan(v) else format(v, f) for v, f in zip(row, formats, strict=True))]
+        [
+            printable(name, length=20),
+            *("-" if np.isnan(v) else format(v, f) for v, f in zip(row, formats, strict=True)),
+        ]
         for name, row in zip([*class_names, "mean"], rows, strict=True)
     ]
     align = ["left", *["right"] * len(formats)]

@@ -4,12 +4,13 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pycocotools.mask as mask_util
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
@@ -17,12 +18,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from brloss_d2.data import check_registered_dataset
+from brloss_d2.data.masks import MaskError, normalized_mask, to_rle
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation.lrp import best_lrp_threshold
 from brloss_d2.evaluation.matches import Matches, match_detections
 from brloss_d2.evaluation.protocols import evaluate_detections, read_ground_truth
 
 _DEFAULT_THRESHOLD = 0.5  # if no detection is correct
+_MATCH_IOU = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,16 @@ class LabeledBoxes:
         boxes: boxes, (N, 4), XYXY in pixels.
         labels: classes, (N,), 0..K-1.
         scores: scores, (N,), 0..1; None for ground truth.
-        masks: boolean masks, (N, H, W), of the size of the image; None for boxes alone.
+        masks: masks of the size of the image, (H, W) bool or a compressed RLE of COCO each; None
+            for boxes alone.
+        wrong: whether a true object was missed, or a detection is false, (N,); None if unknown.
     """
 
     boxes: np.ndarray
     labels: np.ndarray
     scores: np.ndarray | None = None
-    masks: np.ndarray | None = None
+    masks: np.ndarray | Sequence[Any] | None = None
+    wrong: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -133,11 +139,16 @@ class EvaluatedRun:
         return {id_: self.class_names[number] for id_, number in self.class_ids.items()}
 
     def pairs(self, count: int, threshold: float) -> list[ImagePair]:
-        """Return images with objects, spread over the dataset.
+        """Return images with objects, spread over the dataset, with the errors at IoU 0.5.
+
+        Masks are returned if there are masks among the predictions.
 
         Args:
             count: number of images, at least 1; fewer are returned if there are fewer.
             threshold: lowest score of the predictions to return, 0..1.
+
+        Raises:
+            InputError: a mask of the predictions is damaged.
         """
         records = [r for r in self.records if r["annotations"]] or self.records
         chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
@@ -145,13 +156,17 @@ class EvaluatedRun:
         for result in self.results:
             if result["score"] >= threshold:
                 found[result["image_id"]].append(result)
+        masks = any("segmentation" in result for result in self.results)
         pairs = []
         for record in (records[i] for i in chosen):
             annotations = record["annotations"]
             results = sorted(found[record["image_id"]], key=lambda r: r["score"])  # best on top
             classes = [self.class_ids[result["category_id"]] for result in results]
-            truth = _labeled(annotations, [a["category_id"] for a in annotations])
-            predictions = _labeled(results, classes, scored=True)
+            of_truth = [a["category_id"] for a in annotations]
+            missed, false = _find_errors(annotations, of_truth, results, classes)
+            size = (record["height"], record["width"]) if masks else None
+            truth = _labeled(annotations, of_truth, missed, size)
+            predictions = _labeled(results, classes, false, size, scored=True)
             pairs.append(ImagePair(record["file_name"], truth, predictions))
         return pairs
 
@@ -177,14 +192,54 @@ def best_threshold(
 
 
 def _labeled(
-    objects: list[dict[str, Any]], labels: list[int], *, scored: bool = False
+    objects: list[dict[str, Any]],
+    labels: list[int],
+    wrong: np.ndarray,
+    size: tuple[int, int] | None,
+    *,
+    scored: bool = False,
 ) -> LabeledBoxes:
     boxes = [BoxMode.convert(o["bbox"], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS) for o in objects]
+    masks = None
+    if size is not None and all("segmentation" in o for o in objects):
+        try:
+            masks = [to_rle(normalized_mask(o["segmentation"], *size), *size) for o in objects]
+        except MaskError as error:
+            raise InputError(f"A mask of the predictions is damaged: {error}.") from error
     return LabeledBoxes(
         boxes=np.array(boxes, dtype=float).reshape(-1, 4),
         labels=np.array(labels, dtype=int),
         scores=np.array([o["score"] for o in objects]) if scored else None,
+        masks=masks,
+        wrong=wrong,
     )
+
+
+def _find_errors(
+    annotations: list[dict[str, Any]],
+    labels: list[int],
+    results: list[dict[str, Any]],
+    classes: list[int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Match boxes as COCO does, the best detections, which come last, first.
+
+    Returns:
+        `(missed, false)`: whether each object was missed, and whether each detection is false.
+    """
+    crowd = np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool)
+    missed, false = ~crowd, np.zeros(len(results), bool)
+    if not annotations or not results:
+        return missed, ~false
+    boxes = ([o["bbox"] for o in objects] for objects in (results, annotations))
+    ious = np.reshape(mask_util.iou(*boxes, crowd.astype(np.uint8)), (len(results), -1))
+    ious *= np.equal.outer(classes, labels)
+    for number in reversed(range(len(results))):
+        free = np.where(missed, ious[number], 0.0)
+        if free.max() >= _MATCH_IOU:
+            missed[free.argmax()] = False
+        else:  # a detection within a crowd counts as nothing
+            false[number] = not (ious[number][crowd] >= _MATCH_IOU).any()
+    return missed, false
 
 
 def _read_results(path: str) -> list[dict[str, Any]]:

@@ -1,12 +1,16 @@
 """What all pictures share: colors, axes, and files that are written completely or not at all."""
 
 import os
+from functools import cache
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.text import Text
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import printable
 
 # Okabe and Ito's palette for the color-blind, without the yellow, which is too pale for lines.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -40,9 +44,32 @@ def tidy(axes: Axes, **labels: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def drawable(text: str, *, length: int | None = None) -> str:
+    """Return the text of a user with escapes for characters that no installed font has.
+
+    Args:
+        text: name of a class or run.
+        length: largest number of characters to return, at least 3; all of them by default.
+    """
+    text = printable(text, length=length)
+    return "".join(c if c.isascii() or _font_of(c) else ascii(c)[1:-1] for c in text)
+
+
 def plain(text: str) -> str:
-    """Keep matplotlib from reading the dollar signs of a name as mathematics."""
-    return text.replace("$", r"\$")
+    """Return `drawable` text whose dollar signs matplotlib does not read as mathematics."""
+    return drawable(text).replace("$", r"\$")
+
+
+@cache
+def _font_of(character: str) -> str:
+    """Return the first family of fonts that has a character, the default one if it can; or ""."""
+    families = {entry.name: entry.fname for entry in fontManager.ttflist}
+    default = FontProperties().get_name()
+    for name, file in {default: findfont(FontProperties()), **families}.items():
+        # The font of last resort has a box for everything.
+        if "Last Resort" not in name and ord(character) in get_font(file).get_charmap():
+            return name
+    return ""
 
 
 def save_figure(figure: Figure, path: str) -> None:
@@ -62,6 +89,12 @@ def save_figure(figure: Figure, path: str) -> None:
             f"Cannot write {path}: expected a name that ends in .png or another of "
             f"{', '.join(formats)}."
         )
+    for text in figure.findobj(Text):
+        families = [_font_of(c) for c in text.get_text() if not c.isascii()]
+        if any(families):
+            text.set_fontfamily(
+                [FontProperties().get_name(), *dict.fromkeys(filter(None, families))]
+            )
     incomplete = f"{root}.incomplete{suffix}"
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)

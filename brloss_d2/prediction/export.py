@@ -64,9 +64,9 @@ def export_torchscript(predictor: Predictor, image: np.ndarray, path: str) -> li
     traced = torch.jit.trace(adapter, (example,), check_trace=False)
     _compare(predictor, example, lambda x: adapter.outputs_schema(traced(x)))
     names: list[str] = adapter.outputs_schema.keys
-    with replacing(path) as temporary:
-        about = json.dumps(describe(predictor, names), ensure_ascii=False)
-        torch.jit.save(traced, temporary, _extra_files={METADATA: about})
+    about = json.dumps(describe(predictor, names), ensure_ascii=False)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        torch.jit.save(traced, file, _extra_files={METADATA: about})
     return names
 
 
@@ -106,7 +106,12 @@ def export_onnx(predictor: Predictor, image: np.ndarray, path: str) -> list[str]
                 f"Cannot export to ONNX: {reason}. It needs the package onnx, and a detector whose "
                 "operators all exist there."
             ) from error
-        _add_onnx_metadata(temporary, describe(predictor, names))
+        import onnx  # which the exporter has just used
+
+        model = onnx.load(temporary)
+        about = json.dumps(describe(predictor, names), ensure_ascii=False)
+        onnx.helper.set_model_props(model, {METADATA: about})
+        onnx.save(model, temporary)
         run = _onnx_runner(temporary, names)
         if run is not None:
             _compare(predictor, example, run)
@@ -198,14 +203,6 @@ def _from_score(threshold: float, outputs: Outputs) -> Outputs:
         return outputs
     kept = outputs["scores"] >= threshold
     return {name: tensor[kept] for name, tensor in outputs.items()}
-
-
-def _add_onnx_metadata(path: str, about: dict[str, Any]) -> None:
-    import onnx
-
-    model = onnx.load(path)
-    onnx.helper.set_model_props(model, {METADATA: json.dumps(about, ensure_ascii=False)})
-    onnx.save(model, path)
 
 
 def _onnx_runner(path: str, names: list[str]) -> Callable[[Tensor], Outputs] | None:

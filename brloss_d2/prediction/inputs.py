@@ -18,6 +18,22 @@ _PATHS = (str, os.PathLike)
 _EXPECTED = "expected paths, images of Pillow or arrays (H, W, 3) of uint8, RGB"
 
 
+def each_input(images: Input | Iterable[Input]) -> Iterable[Any]:
+    """Return what an argument consists of: one image or several.
+
+    Raises:
+        InputError: it is nothing of the kind.
+    """
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        return list(images)  # a batch
+    if isinstance(images, str | os.PathLike | np.ndarray | Image.Image):
+        return [images]
+    is_content = isinstance(images, bytes | bytearray | memoryview)
+    if is_content or hasattr(images, "dtype") or not isinstance(images, Iterable):
+        raise InputError(_not_an_image(images))
+    return images
+
+
 def list_inputs(images: Input | Iterable[Input]) -> list[str] | list[np.ndarray | Image.Image]:
     """Return the files, or the arrays and images of Pillow, that an argument stands for.
 
@@ -27,17 +43,7 @@ def list_inputs(images: Input | Iterable[Input]) -> list[str] | list[np.ndarray 
     Raises:
         InputError: it is something else, paths are mixed with others, or there is no image.
     """
-    if isinstance(images, np.ndarray) and images.ndim == 4:
-        images = list(images)  # a batch
-    elif isinstance(images, str | os.PathLike | np.ndarray | Image.Image):
-        images = [images]
-    elif (
-        isinstance(images, bytes | bytearray | memoryview)
-        or hasattr(images, "dtype")
-        or not isinstance(images, Iterable)
-    ):
-        raise InputError(_not_an_image(images))
-    inputs: list[Any] = list(images)
+    inputs = list(each_input(images))
     paths = [given for given in inputs if isinstance(given, _PATHS)]
     if paths and len(paths) < len(inputs):
         raise InputError("Images are arrays and paths: expected one or the other.")
@@ -62,7 +68,9 @@ def read_input(given: Input, number: int = 0) -> np.ndarray:
     if isinstance(given, Image.Image):
         try:
             return np.asarray(upright_8_bit(given).convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow reads pixels late
+        except InputError:
+            raise
+        except Exception as error:  # Pillow reads pixels late, and raises almost anything
             raise InputError(f"Image {number} is damaged: {printable(error)}.") from error
     return given
 

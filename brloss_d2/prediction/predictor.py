@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -30,14 +31,19 @@ from brloss_d2.engine import (
 )
 from brloss_d2.errors import InputError
 from brloss_d2.prediction.categories import Categories
-from brloss_d2.prediction.inputs import Input, list_inputs, read_input
+from brloss_d2.prediction.inputs import Input, each_input, list_inputs, read_input
 from brloss_d2.prediction.results import OutputFolder, Prediction
 from brloss_d2.utils.config_nodes import walk_nodes
 from brloss_d2.utils.text import first_few
 
 logger = logging.getLogger(__name__)
 
+# Warnings of torch about the code of detectron2, which no user can fix.
+warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+
 CALIBRATION_FILE = "calibration.json"
+_REWRITE = " Write the file again with brloss-analyze, or remove it."
 _THRESHOLD_KEYS = ("score_thresh", "test_score_thresh")
 
 
@@ -86,8 +92,7 @@ def predict(
         >>> all(len(image.boxes) == len(image.class_names) for image in found)
         True
     """
-    if type(batch_size) is not int or batch_size < 1:
-        raise InputError(f"The batch size is {batch_size!r}: expected at least 1.")
+    _check_batch_size(batch_size)
     inputs = list_inputs(images)
     if not skip_unreadable:
         missing = [path for path in inputs if isinstance(path, str) and not os.path.exists(path)]
@@ -179,6 +184,7 @@ class Predictor:
         else:
             _check_path("config", config)
             cfg, _ = load_config(os.fspath(config), overrides)
+        local_file(os.fspath(weights))  # fails early: building the model takes time
         folder = os.path.dirname(os.path.abspath(os.fspath(weights)))
         threshold = _find_threshold(score_threshold, folder, os.fspath(weights))
         if threshold is not None:
@@ -196,7 +202,6 @@ class Predictor:
                 "The config has no dataloader.test.mapper of the type DetectionMapper, which "
                 "defines how images are resized."
             )
-        local_file(os.fspath(weights))  # fails early: building the model takes time
         model = instantiate(cfg.model).to(choose_device(device)).eval()
         Checkpointer(model, strict=True).load(os.fspath(weights))
         model = with_test_augmentation(model, cfg)
@@ -225,7 +230,7 @@ class Predictor:
 
     def stream(
         self,
-        images: Iterable[Input],
+        images: Input | Iterable[Input],
         *,
         batch_size: int = 1,
         on_error: Callable[[InputError], object] | None = None,
@@ -241,6 +246,7 @@ class Predictor:
         Raises:
             InputError: an image cannot be read, and there is no `on_error`.
         """
+        _check_batch_size(batch_size)
         readable = _read(images, on_error)
         while batch := list(islice(readable, batch_size)):
             names, arrays = zip(*batch, strict=True)
@@ -261,16 +267,16 @@ def _find_threshold(given: float | None, folder: str, weights: str) -> float | N
     A calibration of other weights does not count.
     """
     threshold: Any = given
-    what = "The score threshold"
+    what, cure = "The score threshold", ""
     if given is None:
         file_name = os.path.join(folder, CALIBRATION_FILE)
         try:
-            with open(file_name, encoding="utf-8") as file:
+            with open(file_name, encoding="utf-8-sig") as file:
                 content = json.load(file)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"Cannot read {file_name}: {error}") from error
+            raise InputError(f"Cannot read {file_name}: {error}.{_REWRITE}") from error
         content = content if isinstance(content, dict) else {}
         threshold = content.get("score_threshold")
         computed_on = content.get("computed_on")
@@ -282,11 +288,16 @@ def _find_threshold(given: float | None, folder: str, weights: str) -> float | N
                 *(file_name, weights),
             )
             return None
-        what = f"{file_name}: score_threshold"
+        what, cure = f"{file_name}: score_threshold", _REWRITE
     is_number = isinstance(threshold, Real) and not isinstance(threshold, bool)
     if not is_number or not 0 <= threshold <= 1:
-        raise InputError(f"{what} is {threshold!r}: expected a number from 0 to 1.")
+        raise InputError(f"{what} is {threshold!r:.40}: expected a number from 0 to 1.{cure}")
     return threshold
+
+
+def _check_batch_size(batch_size: object) -> None:
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise InputError(f"The batch size is {batch_size!r}: expected at least 1.")
 
 
 def _check_path(what: str, path: object) -> None:
@@ -295,10 +306,10 @@ def _check_path(what: str, path: object) -> None:
 
 
 def _read(
-    images: Iterable[Input], on_error: Callable[[InputError], object] | None
+    images: Input | Iterable[Input], on_error: Callable[[InputError], object] | None
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the file name, "" if there is none, and the pixels of each image that can be read."""
-    for number, image in enumerate(images):
+    for number, image in enumerate(each_input(images)):
         try:
             pixels = read_input(image, number)
         except InputError as error:

@@ -1,6 +1,7 @@
 """Faults of machines, such as a full disk or a killed process, in a sentence each."""
 
 import errno
+import os
 import re
 
 # What the operating system reports by number.
@@ -11,7 +12,7 @@ _BY_NUMBER = {
     errno.EROFS: "The disk is read-only. Choose another folder",
     errno.EACCES: "No permission. Choose another folder, or change its permissions",
     errno.EPERM: "No permission. Choose another folder, or change its permissions",
-    errno.ENOENT: "A file or folder is gone. Restore it",
+    errno.ENOENT: "The file or its folder is gone. Restore it",
     errno.EIO: "The disk or the terminal has failed. Check it",
     errno.ESTALE: "The network file system has lost a file. Check it",
     errno.EMFILE: "Too many open files. Raise the limit (ulimit -n), or use fewer workers",
@@ -27,6 +28,10 @@ _SHARED_MEMORY = (
     "Shared memory is insufficient for the workers of the data loaders. Enlarge /dev/shm (docker "
     "run --shm-size=8g), or set dataloader.train.num_workers=0 dataloader.test.num_workers=0"
 )
+_WORKER = (
+    "A worker of a data loader (process {process}) has died or was killed, as the system does if "
+    "memory is insufficient. Use fewer workers (dataloader.train.num_workers)"
+)
 BROKEN_CONNECTION = (
     "The connection to another process of the run has broken. Look at the messages of the others"
 )
@@ -35,10 +40,7 @@ _BY_WORDS = {
     r"DataLoader worker .*Bus error|unable to (write|open|mmap|allocate) .*(shm|/torch_)": (
         _SHARED_MEMORY
     ),
-    r"DataLoader worker \(pid\S* (?P<process>[\d, ]+)\)": (
-        "A worker of a data loader, process {process}, has died or was killed, as the system does "
-        "if memory is insufficient. Use fewer workers (dataloader.train.num_workers)"
-    ),
+    r"DataLoader worker \(pid\S* (?P<process>[\d, ]+)\)": _WORKER,
     r"CUDA out of memory|CUDA error: out of memory|CU\w+_STATUS_ALLOC_FAILED": (
         "The memory of the GPU is insufficient. Use fewer images per iteration "
         "(dataloader.train.total_batch_size; train.accumulate makes up for them) or smaller ones, "
@@ -58,7 +60,7 @@ _BY_WORDS = {
 }
 
 
-def machine_fault(error: BaseException) -> str | None:
+def machine_fault(error: BaseException | None) -> str | None:
     """Return what has happened and what to do, if an exception comes from a fault of the machine.
 
     Args:
@@ -67,10 +69,12 @@ def machine_fault(error: BaseException) -> str | None:
     Returns:
         Sentences without the last full stop; None if the exception is of another kind.
     """
-    seen: BaseException | None = error
+    seen = error
     while seen is not None:
+        if isinstance(seen, ConnectionError):  # before torch has noticed who is missing
+            return _WORKER.format(process="unknown")
         if isinstance(seen, OSError) and seen.errno:
-            file = f"{seen.filename}: " if seen.filename else ""
+            file = f"{os.fsdecode(seen.filename)}: " if seen.filename else ""
             return file + _BY_NUMBER.get(seen.errno, str(seen.strerror))
         if isinstance(seen, MemoryError):
             return f"Memory is insufficient. {_MEMORY}"

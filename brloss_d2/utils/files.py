@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import printable
 
 
 @contextmanager
@@ -29,8 +30,10 @@ def check_folder_of(file: str) -> None:
     """Check that the folder of a file to be written exists.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or the path is a folder itself.
     """
+    if not file or os.path.isdir(file):
+        raise InputError(f"Cannot write {printable(file) or 'to an empty name'}: name a file.")
     folder, name = os.path.split(os.path.abspath(file))
     if not os.path.isdir(folder):
         raise InputError(f"There is no folder {folder} to write {name} to.")

@@ -3,11 +3,13 @@
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+from brloss_d2.utils.faults import machine_fault
 from brloss_d2.utils.text import printable
 
 # Packages whose warnings no user can fix.
@@ -16,6 +18,9 @@ _OTHERS = (
     r"numpy|scipy|PIL|pycocotools|hotcoco|lvis|onnx|onnxruntime|onnxscript|tensorboard|timm|"
     r"brloss_d2)(\.|$)"
 )
+# Loggers of torch that warn of what detectron2 does. The levels of those above them are reset when
+# torch is imported.
+_LOUD = ("torch.fx._symbolic_trace", "torch.utils.cpp_extension")
 
 
 def printable_lines(text: str) -> str:
@@ -51,18 +56,21 @@ def clean_output() -> Iterator[None]:
 
     Names of classes and files are shown without codes that a terminal would obey, as escapes if
     the terminal cannot show their letters, and nowhere if the program has been started without
-    standard output. Warnings of other packages are hidden unless Python was asked for warnings.
+    standard output. Warnings of other packages are hidden unless Python was asked for warnings,
+    and so are faults of the machine in threads, whose owners raise them again.
     """
-    before = sys.stdout, sys.stderr
+    before, hook = (sys.stdout, sys.stderr), threading.excepthook
+    threading.excepthook = lambda args: None if machine_fault(args.exc_value) else hook(args)
     sys.stdout, sys.stderr = (_clean(stream) for stream in before)
     try:
         with warnings.catch_warnings():
             if not sys.warnoptions:
                 warnings.filterwarnings("ignore", module=_OTHERS)
-            logging.getLogger("torch").setLevel(logging.ERROR)
+            for name in _LOUD:
+                logging.getLogger(name).setLevel(logging.ERROR)
             yield
     finally:
-        sys.stdout, sys.stderr = before
+        (sys.stdout, sys.stderr), threading.excepthook = before, hook
 
 
 def discard(stream: TextIO) -> None:

@@ -34,6 +34,21 @@ def printable(text: object, *, length: int | None = None) -> str:
     return shown if length is None or len(shown) <= length else shown[: length - 3] + "..."
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things.
+
+    Args:
+        count: how many there are.
+        noun: one of them, with a regular plural.
+
+    Example:
+        >>> counted(1, "box"), counted(1200, "box"), counted(0, "image")
+        ('1 box', '1,200 boxes', '0 images')
+    """
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "x", "ch")) else "s"
+    return f"{count:,} {noun}{ending}"
+
+
 def first_few(items: Collection[object], *, count: int = 5) -> str:
     """Return the first of many things, separated by commas, for a message.
 

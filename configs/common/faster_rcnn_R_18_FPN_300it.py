@@ -2,7 +2,7 @@
 
 4 images per iteration, 300 iterations, learning rate 0.001, warm-up and cosine decay. Images keep
 their size up to a short side of 128 pixels. Bring a custom dataset (`data.train=...`) and raise
-`dataloader.*.mapper.augmentations.0.short_edge_length` and `train.max_iter`.
+`data.short_side` and `train.epochs`.
 
     python train_net.py --config-file configs/quick/faster_rcnn_R_18_FPN_brs_300it.py
 """

@@ -7,10 +7,9 @@ and follow if `train.max_iter` is changed.
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
-from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
 
-from brloss_d2.engine import train_defaults
+from brloss_d2.engine import params_by_name, train_defaults
 
 # Iterations of 16 images per epoch of COCO in the published setting.
 COCO_EPOCH = 7330
@@ -34,7 +33,7 @@ def sgd(*, lr, epochs, drop_after, init_checkpoint, epoch=COCO_EPOCH, eval_epoch
     """
     total = epochs * epoch
     optimizer = L(torch.optim.SGD)(
-        params=L(get_default_optimizer_params)(), lr=lr, momentum=0.9, weight_decay=1e-4
+        params=L(params_by_name)(base_lr="${..lr}"), lr=lr, momentum=0.9, weight_decay=1e-4
     )
     lr_multiplier = L(WarmupParamScheduler)(
         scheduler=L(MultiStepParamScheduler)(
@@ -56,7 +55,9 @@ def sgd(*, lr, epochs, drop_after, init_checkpoint, epoch=COCO_EPOCH, eval_epoch
 def adamw_cosine(*, lr, iterations):
     """AdamW with warm-up and cosine decay, from scratch, for detectors that train in minutes."""
     optimizer = L(torch.optim.AdamW)(
-        params=L(get_default_optimizer_params)(weight_decay_norm=0.0), lr=lr, weight_decay=1e-4
+        params=L(params_by_name)(base_lr="${..lr}", weight_decay_norm=0.0),
+        lr=lr,
+        weight_decay=1e-4,
     )
     lr_multiplier = L(WarmupParamScheduler)(
         scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0),

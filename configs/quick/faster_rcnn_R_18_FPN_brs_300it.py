@@ -4,4 +4,4 @@ from ..common.criteria import brs as _brs
 from ..common.faster_rcnn_R_18_FPN_300it import dataloader, lr_multiplier, model, optimizer, train
 
 model.proposal_generator.criterion = _brs.rpn
-model.roi_heads.box_predictor.update(criterion=_brs.roi, test_score_thresh=0.05)
+model.roi_heads.box_predictor.criterion = _brs.roi

@@ -4,4 +4,4 @@ from ..common.criteria import rs as _rs
 from ..common.faster_rcnn_R_18_FPN_300it import dataloader, lr_multiplier, model, optimizer, train
 
 model.proposal_generator.criterion = _rs.rpn
-model.roi_heads.box_predictor.update(criterion=_rs.roi, test_score_thresh=0.05)
+model.roi_heads.box_predictor.criterion = _rs.roi

@@ -150,6 +150,12 @@ def test_plain_objects_in_the_file(tool: ModuleType, tmp_path: Path, value: obje
     assert tool.main([str(file), str(tmp_path / "ours.pth")]) == 0
 
 
+def test_weights_of_a_wrapped_model(tool: ModuleType, tmp_path: Path) -> None:
+    state = {f"module.{name}": weight for name, weight in weights("faster_brs").items()}
+    torch.save({"model_state_dict": state}, tmp_path / "a.pth")
+    assert tool.main([str(tmp_path / "a.pth"), str(tmp_path / "ours.pth")]) == 0
+
+
 def test_code_in_the_file(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     file = save(tmp_path / "published.pth", weights("faster_brs"), best=torch.nn.Linear(1, 1))
     message = fails(tool, capsys, file, tmp_path / "ours.pth")

@@ -47,10 +47,11 @@ def test_detects_what_the_published_model_does(run_folder: Path, tmp_path: Path)
         *("--output", tmp_path / "out"),
     )
     assert done.returncode == 1
-    assert done.stderr.count("error:") == 1 and "unreadable" in done.stderr
+    assert done.stderr.count("error:") == 1
+    assert "error: Image file unreadable" in done.stderr and "broken.jpg" in done.stderr
     assert "note: without --score-threshold" in done.stderr
     expected = load(GOLDEN).tensor("test0/scores").tolist()
-    assert done.stdout == f"{len(expected)} objects in 1 images, 1 unreadable: {tmp_path}/out\n"
+    assert done.stdout == f"{len(expected)} objects in 1 image, 1 unreadable: {tmp_path}/out\n"
     results = json.loads((tmp_path / "out/predictions.json").read_text())
     assert [r["score"] for r in results] == pytest.approx(expected, abs=1e-5)
     boxes = load(GOLDEN).tensor("test0/boxes")

@@ -35,10 +35,11 @@ ITERATIONS = {
     "coco": {"1x": 87960, "27e": 197910, "3x": 263880, "500s_100e": 366500},
     "lvis_v1": {"1x": 92088},
     "cityscapes": {None: 17796},
-    "quick": {"300it": 300},
+    "quick": {"300it": 300, "3000it": 3000},
     # With the images that have no objects.
     "configs": {"1x": 88716},
 }
+ONE_STAGE_BASELINES = [(arch, "focal") for arch in ONE_STAGE]
 CLASSES = {"coco": 80, "lvis_v1": 1203, "cityscapes": 8, "quick": 80}
 SWIN = {"swin_t": ([2, 2, 6, 2], 96, 7), "swin_l": ([2, 2, 18, 2], 192, 12)}
 
@@ -85,6 +86,13 @@ def test_there_are_leaves():
     depths = ("R_50", "R_101", "X_101_64x4d")
     assert names >= {f"retinanet_{x}_FPN_alrp_500s_100e" for x in depths}
     assert names >= {f"fovea_R_50_FPN_{x}_500s_100e" for x in ("focal", "ap", "alrp")}
+
+
+def test_slim_detectors_have_both_losses_and_their_baseline():
+    names = {p.stem for p in LEAVES if p.parent == CONFIGS / "quick"}
+    for arch, baseline in (("faster_rcnn", "ce"), ("mask_rcnn", "ce"), *ONE_STAGE_BASELINES):
+        assert names >= {f"{arch}_R_18_FPN_{x}_300it" for x in ("rs", "brs", baseline)}
+    assert names >= {f"{x}_R_50_FPN_rs_3000it" for x in ("faster_rcnn", "mask_rcnn", "atss")}
 
 
 def test_five_keys_and_at_most_six_statements(leaf, cfg):

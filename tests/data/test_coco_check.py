@@ -157,3 +157,12 @@ def test_missing_image_folder(tmp_path):
         InputError, match=r"data\.train_images=.*nowhere: this folder does not exist"
     ):
         check_coco_json(path, str(tmp_path / "nowhere"))
+
+
+def test_a_file_has_one_size(tmp_path):
+    data = files.content()
+    data["images"][1].update(file_name="1.png", width=7)
+    with pytest.raises(
+        InputError, match=r"1 images name a file .* with another size: id 2 \(1\.png"
+    ):
+        check_coco_json(files.write(tmp_path, data), str(tmp_path))

@@ -105,7 +105,21 @@ def test_table_of_counts(tmp_path, cfg):
     assert rows["boxes of bolt (id 2)"] == ["2", "1"]
     assert rows["boxes without area, dropped"] == ["0", "1"]
     assert rows["images without objects"] == ["1", "1"]
-    assert "1 boxes without area, which nothing can match, count as missed" in text
+    assert "Note: 1 box without area: nothing can match" in text
+
+
+def test_the_table_on_a_terminal(tmp_path, cfg):
+    """Narrow whatever the names, short whatever the number of classes."""
+    train, val = files.content(), files.content()
+    for content in (train, val):
+        more = [{"id": i, "name": f"\x1b[31mclass {'x' * 99} {i}"} for i in range(1000, 2000)]
+        content["categories"] += more
+    summary = apply_custom_data(cfg, custom_data(tmp_path, train=train, val=val))
+    lines = summary.table(most_classes=4).split("\n")
+    assert len(lines) < 12 and max(map(len, lines)) <= 80
+    assert "... 998 more classes in log.txt" in [line.strip() for line in lines]
+    assert "dropped" not in "".join(lines), "no rows of zeros"
+    assert len(str(summary).split("\n")) > 1000 and "\x1b" not in str(summary)
 
 
 def test_validation_data_alone_serve_evaluation(tmp_path, cfg):
@@ -136,6 +150,8 @@ def test_a_fraction_is_set_aside_by_file(tmp_path, cfg):
         summary.write_split()
         parts.append([instantiate(cfg.dataloader[x].dataset) for x in ("train", "test")])
         content["images"].reverse()
+        for record in content["annotations"]:  # another spelling of the same
+            record["image_id"] = float(record["image_id"])
         files.write(tmp_path / "all", content)
     names = [[{r["file_name"] for r in records} for records in both] for both in parts]
     assert names[0] == names[1]
@@ -210,6 +226,21 @@ def test_a_model_without_classes_is_refused(tmp_path, cfg):
 def test_the_key_is_named(tmp_path, cfg):
     data = custom_data(tmp_path, train={**files.content(), "categories": []})
     assert refused(cfg, data).startswith(f"data.train={data.train}: it lists no categories")
+
+
+@pytest.mark.parametrize("mask", ["polygon", "rle"])
+def test_masks_that_polygons_cannot_hold_are_bitmaps(cfg, tmp_path, mask):
+    cfg.dataloader.train.mapper = {"use_instance_mask": True, "instance_mask_format": "polygon"}
+    data = files.content(images=5)
+    for record in data["annotations"]:
+        record["segmentation"] = [[2.0, 3.0, 12.0, 3.0, 12.0, 11.0]]
+    if mask == "rle":
+        pixels = files.HEIGHT * files.WIDTH
+        size = [files.HEIGHT, files.WIDTH]
+        data["annotations"][2]["segmentation"] = {"size": size, "counts": [0, 9, pixels - 9]}
+    apply_custom_data(cfg, custom_data(tmp_path, train=data, val=data))
+    expected = "bitmask" if mask == "rle" else "polygon"
+    assert cfg.dataloader.train.mapper.instance_mask_format == expected
 
 
 def test_a_config_that_learns_masks_needs_them(cfg, tmp_path):

@@ -67,6 +67,12 @@ def test_a_name_that_means_two_files_is_missing(folder: Path) -> None:
         locate_all_images(["A.JPG"], str(folder), key="data.train")
 
 
+def test_a_file_that_another_name_means_is_not_the_missing_one(folder: Path) -> None:
+    found = locate_images(["a.jpg", "A.jpg", "a.jpg"], str(folder))
+    assert found == [str(folder / "a.jpg"), None, str(folder / "a.jpg")]
+    assert locate_images(["A.JPG", "A.jpg"], str(folder)) == [None, None]
+
+
 def test_folders_without_files(folder: Path) -> None:
     (folder / "new").mkdir()
     with pytest.raises(InputError, match="no files, or they cannot be listed"):

@@ -24,6 +24,7 @@ def records() -> list[dict[str, Any]]:
             polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
             found.append(
                 {
+                    "role": "object",
                     "image_id": image["id"],
                     "category_id": 1,
                     "bbox": [x, y, w, h],
@@ -53,6 +54,10 @@ def boxes(change) -> list[dict[str, Any]]:
         (boxes(lambda x, y, w, h: [x / 2, y / 2, w / 2, h / 2]), "in the upper left:"),
         (boxes(lambda x, y, w, h: [x, y, 0.5, h]), "40 of 40 boxes are thinner than a pixel"),
         (records() + records()[:3], "3 of 43 boxes repeat another"),
+        (
+            [{**r, "role": "crowd"} for r in records()[:10]] + records()[5:],
+            "10 of 45 boxes are crowds",
+        ),
         (records()[:15], "5 of 8 images have no objects"),
         (
             [{**r, "segmentation": [[0, 0, 2, 0, 2, 2]]} for r in records()],

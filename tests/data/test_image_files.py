@@ -57,7 +57,7 @@ def test_size_is_that_of_the_reader(tmp_path: Path, suffix: str, orientation: in
     )
     with pytest.raises(InputError, match="disagree about the size") as error:
         look_at_images({file: (height, width)})
-    assert "EXIF rotation" in str(error.value)
+    assert "They are exchanged" in str(error.value)
 
 
 def test_orientation_behind_the_pixels_of_a_png(tmp_path: Path) -> None:

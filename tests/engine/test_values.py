@@ -26,6 +26,10 @@ RPN = "model.proposal_generator"
         ("dataloader.train.mapper=3", "expected a group of keys"),
         ("dataloader.train.mapper.is_train=1", "expected True or False"),
         ("model.input_format=1", "expected text"),
+        ("optimizer.maximize={}", "expected True or False"),  # whose default is no key
+        ("optimizer.params=[]", "Cannot apply 'optimizer.params=..'"),
+        ("optimizer._target_=3", "name of a class or function"),
+        ("model.roi_heads.box_predictor=${no.such}", "no.such"),
         # out of range
         ("optimizer.lr=-1", "above 0"),
         ("optimizer.lr=nan", "finite"),
@@ -54,6 +58,9 @@ RPN = "model.proposal_generator"
         ),
         ("optimizer.betas=3", r"optimizer \(AdamW\) cannot be built.*optimizer\.betas=3"),
         ("optimizer.params.overrides=3", r"optimizer\.params .*cannot be built"),
+        ("optimizer.params.overrides={backbone: {lr: 0.1}}", "set lr_factors={backbone: FACTOR}"),
+        ("optimizer.params.lr_factors={bakcbone: 0.1}", "Did you mean backbone"),
+        ("+dataloader.train.extra=0", "dataloader.train cannot be built.*extra"),
         (f"{RPN}.head.in_channels=7", "fails on a test image.*channels"),
         ("model.roi_heads.box_in_features=[p9]", "fails on a test image.*p9"),
     ],
@@ -75,6 +82,7 @@ def test_a_wrong_value_is_one_sentence(override: str, expected: str) -> None:
         "dataloader.train.mapper.augmentations.0.short_edge_length=64",
         "model.roi_heads.box_head.fc_dims=[64, 256]",
         "optimizer.params.overrides={bias: {lr: 0.1}}",
+        "optimizer.params.lr_factors={backbone: 0.1}",
         "lr_multiplier.warmup_length=0.0",
     ],
 )

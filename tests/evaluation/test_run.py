@@ -66,6 +66,34 @@ def test_loads_a_run(tmp_path):
     assert run.json_file == str(tmp_path / "truth.json")
 
 
+def test_pairs_tell_the_errors_and_a_crowd_is_none(tmp_path):
+    results = [detection(1, 0.9), detection(1, 0.8), detection(2, 0.7, category=9)]
+    write_run(tmp_path, [*results, detection(2, 0.6, box=[15.0, 3.0, 5.0, 5.0])])
+    truth = json.loads((tmp_path / "truth.json").read_text())
+    crowd = {"bbox": [14.0, 0.0, 16.0, 20.0], "area": 320.0, "iscrowd": 1}
+    rle = {"size": [20, 30], "counts": [280, 320]}
+    crowd |= {"id": 9, "image_id": 2, "category_id": 4, "segmentation": rle}
+    truth["annotations"].append(crowd)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    first, second = EvaluatedRun.load(str(tmp_path)).pairs(5, threshold=0.5)
+    assert first.ground_truth.wrong.tolist() == [False]
+    assert first.predictions.wrong.tolist() == [True, False]  # by score, the best last
+    assert second.ground_truth.wrong.tolist() == [True, False]
+    assert second.predictions.wrong.tolist() == [False, True]
+    assert first.predictions.masks is None
+
+
+def test_pairs_have_masks_if_the_detections_do(tmp_path):
+    rle = {"size": [20, 30], "counts": [100, 500]}
+    run = EvaluatedRun.load(write_run(tmp_path, [{**detection(1, 0.9), "segmentation": rle}]))
+    (first, *_) = run.pairs(5, threshold=0.5)
+    assert first.predictions.masks[0]["size"] == [20, 30]
+    assert first.ground_truth.masks is None  # as the annotations
+    write_results(tmp_path, [{**detection(1, 0.9), "segmentation": {**rle, "counts": [1]}}])
+    with pytest.raises(InputError, match="RLE counts add up to 1 of 600"):
+        EvaluatedRun.load(str(tmp_path)).pairs(5, threshold=0.5)
+
+
 def test_pairs_show_what_passes_the_threshold(tmp_path):
     results = [detection(1, 0.9, category=9), detection(1, 0.5), detection(1, 0.4)]
     pairs = EvaluatedRun.load(write_run(tmp_path, results)).pairs(5, threshold=0.5)

@@ -1,11 +1,17 @@
+import warnings
+
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 from PIL import Image
 
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation.run import ImagePair, LabeledBoxes
-from brloss_d2.plotting import draw_comparison
+from brloss_d2.plotting import draw_comparison, draw_detections, images
+from brloss_d2.plotting.figures import save_figure
 from brloss_d2.plotting.images import _CROWDED
+
+NAMES = ("nut", "bolt", "a class with a long name")
 
 
 def boxes(count: int, *, scored: bool, label: int = 0) -> LabeledBoxes:
@@ -76,3 +82,112 @@ def test_failures_are_input_errors_and_leave_no_file(tmp_path, file, out, expect
     with pytest.raises(InputError, match=expected):
         draw_comparison([pair], ["nut"], str(tmp_path / out))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "text.png"]
+
+
+def labels_and_boxes(monkeypatch, tmp_path, objects, size, names=NAMES):
+    """Draw objects and return the texts, their boxes and those of the objects, in pixels."""
+    figures = []
+    monkeypatch.setattr(images, "save_figure", lambda figure, path: figures.append(figure))
+    image = np.full((*size, 3), 90, np.uint8)
+    draw_detections(image, objects, names, str(tmp_path / "out.png"))
+    (figure,) = figures
+    (panel,) = figure.axes
+    # With its background, which is drawn a little larger.
+    extents = [t.get_bbox_patch().get_window_extent().get_points() for t in panel.texts]
+    corners = panel.transData.transform(objects.boxes.reshape(-1, 2)).reshape(-1, 2, 2)
+    corners = np.stack([corners.min(1), corners.max(1)], 1)
+    return figure, [t.get_text() for t in panel.texts], np.array(extents), corners
+
+
+def shared(a, b):
+    """Area that boxes share, by pairs."""
+    upper, lower = (
+        np.minimum(a[:, None, 1], b[None, :, 1]),
+        np.maximum(a[:, None, 0], b[None, :, 0]),
+    )
+    return (upper - lower).clip(min=0).prod(-1)
+
+
+@pytest.mark.parametrize(
+    ("count", "side", "size"),
+    [
+        (1, 300, (300, 300)),  # the whole image
+        (12, 10, (480, 640)),
+        (300, 12, (400, 500)),
+        (6, 30, (40, 2000)),
+        (6, 30, (2000, 40)),
+        (2, 5, (12, 10)),
+    ],
+)
+def test_labels_stay_inside_and_cover_no_small_object(monkeypatch, tmp_path, count, side, size):
+    rng = np.random.default_rng(0)
+    height, width = size
+    start = rng.uniform(0, 1, (count, 2)) * [max(width - side, 0), max(height - side, 0)]
+    boxes = np.concatenate([start, start + rng.uniform(0.5, 1, (count, 2)) * side], 1)
+    objects = LabeledBoxes(boxes, rng.integers(0, 3, count), rng.uniform(0, 1, count))
+    figure, texts, labels, corners = labels_and_boxes(monkeypatch, tmp_path, objects, size)
+    assert len(texts) >= (count if count <= 2 else count // 4)
+    assert (labels[:, 0] >= -0.5).all() and (labels[:, 1] <= figure.bbox.max + 0.5).all()
+    areas = (corners[:, 1] - corners[:, 0]).prod(-1)
+    assert (shared(labels, corners) <= 0.11 * areas + 2).all()
+    assert (shared(labels, labels) - np.diag((labels[:, 1] - labels[:, 0]).prod(-1)) < 4).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("$5 a_b^c", "$5 a_b^c"),
+        ("caf\u00e9 \u0444", "caf\u00e9 \u0444"),  # in the default font
+        ("\U000f0000", r"\U000f0000"),  # in no font
+        ("a\nb\x1b[31m", r"a\nb\x1b[31m"),
+        (100 * "long ", "long long long long long long long lo..."),
+        ("", ""),
+    ],
+)
+def test_names_that_fonts_lack_and_long_names(monkeypatch, tmp_path, name, shown):
+    objects = LabeledBoxes(np.array([[40.0, 40, 90, 90]]), np.array([0]), np.array([0.5]))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Glyph")
+        figure, texts, *_ = labels_and_boxes(monkeypatch, tmp_path, objects, (200, 300), [name])
+        save_figure(figure, str(tmp_path / "out.png"))
+    assert texts == [f"{shown} 0.50".strip()]
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_objects_of_a_class_have_colors_of_their_own(tmp_path, classes):
+    grid = np.array([[5.0, 5, 25, 25], [35, 5, 55, 25], [5, 35, 25, 55], [35, 35, 55, 55]])
+    truth = LabeledBoxes(grid, np.arange(4) % classes)
+    picture = str(tmp_path / "out.png")
+    draw_comparison(
+        [ImagePair(image_file(tmp_path, size=(60, 60)), truth, boxes(0, scored=True))],
+        ["nut", "bolt"],
+        picture,
+    )
+    drawn = np.asarray(Image.open(picture).convert("RGB")).reshape(-1, 3)
+    expected = [images._color(i % classes, i // classes, single=classes == 1) for i in range(4)]
+    for color in np.round(255 * np.array(expected)):
+        assert (np.abs(drawn - color).max(1) <= 1).any()
+    assert len(set(expected)) == 4
+
+
+def test_masks_are_drawn(tmp_path):
+    mask = np.zeros((60, 60), bool)
+    mask[10:40, 10:40] = True
+    rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
+    box, labels, white = np.array([[10.0, 10, 40, 40]]), np.array([0]), np.full((60, 60, 3), 255)
+    found = {}
+    for name, masks in (("none", None), ("array", mask[None]), ("coded", [rle])):
+        objects = LabeledBoxes(box, labels, masks=masks)
+        draw_detections(white.astype(np.uint8), objects, ["nut"], str(tmp_path / f"{name}.png"))
+        found[name] = colors(tmp_path / f"{name}.png")
+    assert found["array"] == found["coded"]
+    new = np.array(list(found["array"] - found["none"]))
+    assert (np.abs(new - (255, 197, 146)).max(1) <= 1).any()  # orange on white
+
+
+def test_errors_are_marked(tmp_path):
+    file, box, labels = image_file(tmp_path), np.array([[10.0, 10, 40, 40]]), np.array([0])
+    for name, wrong in (("unknown", None), ("missed", np.array([True]))):
+        pair = ImagePair(file, LabeledBoxes(box, labels, wrong=wrong), boxes(0, scored=True))
+        draw_comparison([pair], ["nut"], str(tmp_path / f"{name}.png"))
+    assert (255, 0, 0) in colors(tmp_path / "missed.png") - colors(tmp_path / "unknown.png")

@@ -166,6 +166,23 @@ def random_input(random: np.random.Generator) -> object:
     return made[random.integers(len(made))]()
 
 
+def test_other_calls(run_folder: Path, square: Path) -> None:
+    predictor = Predictor.load(run_folder / "config.yaml", weights(run_folder), device="cpu")
+    image = Image.open(square)
+    for given in (square, str(square), image, square_image(), square_image()[None], [image]):
+        ((found, _),) = predictor.stream(given)
+        assert found.scores == pytest.approx([BLUE])
+    image.close()
+    closed = Image.open(square)
+    closed.close()
+    for given in (closed, None, 5, b"image", torch.zeros(2, 3, 4)):
+        with pytest.raises(InputError, match=r"^Image 0 is "):
+            list(predictor.stream(given))
+    for size in (0, None, 1.5, True):
+        with pytest.raises(InputError, match="batch size is"):
+            list(predictor.stream(square, batch_size=size))
+
+
 def test_whatever_is_given(run_folder: Path) -> None:
     """As many predictions as images, or one sentence."""
     predictor = Predictor.load(run_folder / "config.yaml", weights(run_folder), device="cpu")
@@ -242,14 +259,30 @@ def test_names_when_the_data_are_gone(run_folder: Path, square: Path, tmp_path: 
     assert found.class_names == ["screw"] and found.category_ids == [7]
 
 
-def test_names_of_another_number_of_classes(run_folder: Path, square: Path, tmp_path) -> None:
+def test_names_of_another_number_of_classes(
+    run_folder: Path, square: Path, tmp_path: Path, caplog
+) -> None:
     one = tmp_path / "one.json"
     one.write_text(json.dumps({"categories": [{"id": 1, "name": "a"}]}))
     with pytest.raises(InputError, match="has 1 categories, the model 2 classes"):
         predict(run_folder, square, annotations=str(one))
     one.rename(run_folder / "categories.json")
-    (found,) = predict(run_folder, square)
+    with caplog.at_level(logging.WARNING):
+        (found,) = predict(run_folder, square)
     assert found.class_names == ["bolt"]
+    assert "categories.json has 1 classes, the model 2: its names are not used" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"categories": [1]}', ""])
+def test_damaged_categories(run_folder: Path, square: Path, content: str, caplog) -> None:
+    (run_folder / "categories.json").write_text(content)
+    with caplog.at_level(logging.WARNING):
+        (found,) = predict(run_folder, square)
+    assert found.class_names == ["bolt"] and "Its names are not used" in caplog.text
+    (run_folder.parent / "truth.json").unlink()
+    with caplog.at_level(logging.WARNING):
+        (found,) = predict(run_folder, square)
+    assert found.class_names == ["class 1"] and "names of the classes are not known" in caplog.text
 
 
 @pytest.mark.parametrize(

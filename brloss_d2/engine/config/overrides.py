@@ -20,8 +20,8 @@ from brloss_d2.utils.suggest import did_you_mean
 _KINDS: tuple[tuple[Any, tuple[type, ...], str], ...] = (
     (bool, (bool,), "True or False"),
     (int | float, (float, ListConfig), "a number"),
-    (str, (str, ListConfig), "text"),
-    (ListConfig, (float, ListConfig), "a list"),
+    (str, (str,), "text"),
+    (ListConfig | tuple, (float, ListConfig), "a list"),
     (DictConfig, (DictConfig,), "a group of keys"),
 )
 
@@ -60,18 +60,24 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
         before = _value(cfg, override.key_or_group)
         try:
             LazyConfig.apply_overrides(cfg, [text])
-        except KeyError as error:  # +a.b=1 if a is a number
-            raise InputError(f"Cannot apply {text!r}: {error.args[0]}") from error
+        except (KeyError, OmegaConfBaseException) as error:  # +a.b=1 if a is a number
+            cause = str(error.args[0]).splitlines()[0]
+            raise InputError(f"Cannot apply {text!r}: {cause}") from error
         if not override.key_or_group.startswith("train."):  # whose types are known
             _check_kind(override.key_or_group, before, _value(cfg, override.key_or_group))
 
 
 def _value(cfg: DictConfig, key: str) -> Any:
-    """Return the value of a key; None if there is none, or it refers to nothing yet."""
+    """Return the value of a key, or its default as an argument; None if it has neither."""
+    parent, _, last = key.rpartition(".")
     try:
-        return OmegaConf.select(cfg, key)
-    except OmegaConfBaseException:
+        value, node = OmegaConf.select(cfg, key), OmegaConf.select(cfg, parent)
+    except OmegaConfBaseException:  # it refers to nothing yet
         return None
+    if value is None and isinstance(node, DictConfig) and last not in node:
+        defaults = {p.name: p.default for p in _parameters(target_of(node))}
+        return defaults.get(last)
+    return value
 
 
 def _check_kind(key: str, before: Any, value: Any) -> None:
@@ -81,6 +87,8 @@ def _check_kind(key: str, before: Any, value: Any) -> None:
             continue
         is_int = isinstance(value, int) and not isinstance(value, bool)
         fits = isinstance(value, accepted) or (is_int and float in accepted)
+        # One dataset, or several.
+        fits = fits or (key.endswith(".names") and isinstance(value, ListConfig))
         if value is not None and not fits:
             example = f", such as {before}" if len(str(before)) < 50 else ""
             raise InputError(f"{key} is {value!r}: expected {expected}{example}.")

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import instantiate
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -31,17 +33,23 @@ class _Rule(NamedTuple):
     keys: str
 
 
+_LARGEST = 10**9  # beyond it nobody means what he writes
+
 # By the last part of a key; lists are checked number by number, and null is for the part to judge.
 _RULES = (
     _Rule(
         "an integer, at least 1",
-        lambda x: x >= 1 and x == int(x),
+        lambda x: 1 <= x <= _LARGEST and x == int(x),
         "total_batch_size short_edge_length max_size conv_dims fc_dims in_channels out_channels "
         "num_anchors num_classes num_groups num_queries channels output_size topk max_detections "
         "test_topk_per_image max_dets_per_image pre_nms_topk post_nms_topk batch_size_per_image "
         "images_per_pool pools_per_epoch max_masks",
     ),
-    _Rule("an integer, at least 0", lambda x: x >= 0 and x == int(x), "num_workers freeze_at"),
+    _Rule(
+        "an integer, at least 0",
+        lambda x: 0 <= x <= _LARGEST and x == int(x),
+        "num_workers freeze_at",
+    ),
     _Rule(
         "a number from 0 to 1",
         lambda x: 0 <= x <= 1,
@@ -74,11 +82,13 @@ def check_values(cfg: DictConfig) -> None:
     for path, key, value in _values(cfg):
         numbers = list(_numbers(value))
         rule = _RULE_OF.get(key)
-        if any(math.isnan(x) for x in numbers) or (value in (math.inf, -math.inf)):
-            raise InputError(f"{path} is {value}: expected a finite number.")
-        if rule and not all(math.isfinite(x) and rule.test(x) for x in numbers):
+        if not all(math.isfinite(x) for x in numbers):
+            raise InputError(f"{path} is {value}: expected finite numbers.")
+        if rule and not all(rule.test(x) for x in numbers):
             raise InputError(f"{path} is {value}: expected {rule.expected}.")
-        if key == "_target_":
+        if key == "_target_" and not callable(value):
+            if not isinstance(value, str):
+                raise InputError(f"{path} is {value}: expected the name of a class or function.")
             target_of(OmegaConf.select(cfg, path.rpartition(".")[0]))
         if inspect.isroutine(value) or inspect.isclass(value):
             _check_name(path, value)
@@ -121,8 +131,8 @@ def check_parts(cfg: DictConfig, overrides: Sequence[str] = (), *, training: boo
         ):
             _try(model, cfg, changes)
         for split in ("train", "test") if training else ("test",):
-            if OmegaConf.select(cfg, f"dataloader.{split}.mapper") is not None:
-                _build(cfg, f"dataloader.{split}.mapper", overrides)
+            if cfg.dataloader.get(split) is not None:
+                _build_loader(cfg, split, overrides)
         if not training:
             return
         cfg.optimizer.params.model = model
@@ -169,19 +179,23 @@ def _try(model: nn.Module, cfg: DictConfig, changes: Sequence[str]) -> None:
         return
     except Exception as error:
         raise InputError(
-            f"The model fails on a test image with {_first_line(error)} "
-            f"Set on the command line: {', '.join(changes)}."
+            f"The model fails on a test image with {describe(error)}{_given(changes)}"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    """Return type and first line of an exception, and where it was raised in other code."""
+def describe(error: Exception, *, located: bool = True) -> str:
+    """Return type and first line of an exception, and where it was raised in code of users.
+
+    Args:
+        error: exception that was raised.
+        located: whether to name the line, unless it is one of this package or a library.
+    """
     text = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    if not located:
+        return f"{text.rstrip('.')}."
     last = traceback.extract_tb(error.__traceback__)[-1]
-    known = any(
-        f"{os.sep}{name}{os.sep}" in last.filename for name in ("brloss_d2", "site-packages")
-    )
-    return text.rstrip(".") + ("." if known else f" ({last.filename}, line {last.lineno}).")
+    hidden = {"brloss_d2", "site-packages"} & set(last.filename.split(os.sep))
+    return text.rstrip(".") + ("." if hidden else f" ({last.filename}, line {last.lineno}).")
 
 
 def _build(cfg: DictConfig, path: str, overrides: Sequence[str]) -> Any:
@@ -198,10 +212,32 @@ def _build(cfg: DictConfig, path: str, overrides: Sequence[str]) -> Any:
                 break
         name = getattr(target_of(OmegaConf.select(cfg, failed)), "__name__", "node")
         given = [text for text in overrides if text.lstrip("+").startswith(failed)]
-        changed = f" Set on the command line: {', '.join(given)}." if given else ""
         raise InputError(
-            f"{failed} ({name}) cannot be built: {_first_line(cause)}{changed}"
+            f"{failed} ({name}) cannot be built: {describe(cause)}{_given(given)}"
         ) from error
+
+
+def _build_loader(cfg: DictConfig, split: str, overrides: Sequence[str]) -> None:
+    """Build the mapper of a loader, and one of detectron2's loaders with an empty image."""
+    path, node = f"dataloader.{split}", cfg.dataloader[split]
+    parts = {
+        str(key): _build(cfg, f"{path}.{key}", overrides)
+        for key in node
+        if key not in ("_target_", "dataset", "sampler")
+    }
+    target = target_of(node)
+    # A sampler may look at the dataset; with several processes they would agree on a seed.
+    is_plain = target in (build_detection_train_loader, build_detection_test_loader)
+    if is_plain and node.get("sampler") is None and comm.get_world_size() == 1:
+        try:
+            target(dataset=[{"annotations": []}], **parts)
+        except Exception as error:
+            given = [text for text in overrides if text.lstrip("+").startswith(path)]
+            raise InputError(f"{path} cannot be built: {describe(error)}{_given(given)}") from error
+
+
+def _given(overrides: Sequence[str]) -> str:
+    return f" Set on the command line: {', '.join(overrides)}." if overrides else ""
 
 
 def _nodes(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:

@@ -26,12 +26,13 @@ _PARENT_SECONDS = 1.0
 
 
 def replace_handlers(handler: Callable[[int, Any], None]) -> dict[int, Any]:
-    """Set a handler for all of `SIGNALS` but those that are ignored, as under nohup.
+    """Set a handler for all of `SIGNALS`, but not for those that nohup and the like ignore.
 
     Returns:
         Number of the signal -> handler before.
     """
-    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    # A shell lets its background jobs ignore SIGINT, and those of a script get no other.
+    heeded = [n for n in SIGNALS if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in heeded}
 
 

@@ -9,8 +9,7 @@ from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig
 from torch import nn
 
-from brloss_d2.engine import load_config
-from brloss_d2.projects.co_detr.optim import params_by_name
+from brloss_d2.engine import load_config, params_by_name
 
 CONFIGS = Path(__file__).parents[3] / "projects/co_detr/configs"
 LEAVES = [f"{b}_{loss}" for b in ("R_50", "swin_t", "swin_l") for loss in ("focal", "brs")]

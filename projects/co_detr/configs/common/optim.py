@@ -3,7 +3,7 @@
 import torch
 from detectron2.config import LazyCall as L
 
-from brloss_d2.projects.co_detr.optim import params_by_name
+from brloss_d2.engine import params_by_name
 
 optimizer = L(torch.optim.AdamW)(
     params=L(params_by_name)(

@@ -1,0 +1,62 @@
+"""Learning rates by the names of parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.solver.build import get_default_optimizer_params
+from torch import nn
+
+from brloss_d2.errors import InputError
+from brloss_d2.utils.suggest import did_you_mean
+
+
+def params_by_name(
+    model: nn.Module,
+    *,
+    base_lr: float,
+    lr_factors: Mapping[str, float] | None = None,
+    weight_decay_norm: float | None = None,
+    overrides: Mapping[str, Mapping[str, float]] | None = None,
+) -> list[dict[str, Any]]:
+    """Group parameters by learning rates that depend on parts of their names.
+
+    Args:
+        model: model whose parameters that require a gradient are grouped.
+        base_lr: learning rate of parameters whose names contain no key of `lr_factors`.
+        lr_factors: factor of the learning rate for each part of a name, such as "backbone"; if a
+            name contains several, the longest one decides. None for no factors.
+        weight_decay_norm: weight decay of normalization layers; None for that of the optimizer, as
+            for all other parameters.
+        overrides: options of the optimizer for parameters whose name ends with the key, such as
+            "bias". None for none.
+
+    Returns:
+        Parameter groups for a torch optimizer.
+
+    Raises:
+        InputError: no parameter has the name of a key.
+    """
+    factors, options = dict(lr_factors or {}), {k: dict(v) for k, v in (overrides or {}).items()}
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    parts = sorted({part for name in names for part in name.split(".")})
+    for key in factors:
+        if not any(key in name for name in names):
+            raise InputError(
+                f"lr_factors: no parameter that is trained has {key!r} in its name."
+                f"{did_you_mean(key, parts)}"
+            )
+    last = sorted({name.rpartition(".")[2] for name in names})
+    for key in options:
+        if key not in last:
+            raise InputError(
+                f"overrides: no parameter that is trained ends with {key!r}: expected some of "
+                f"{', '.join(last)}. For a part of the model, set lr_factors={{{key}: FACTOR}}."
+            )
+    ordered = sorted(factors, key=len, reverse=True)
+    return get_default_optimizer_params(
+        model,
+        base_lr=base_lr,
+        weight_decay_norm=weight_decay_norm,
+        lr_factor_func=lambda name: next((factors[x] for x in ordered if x in name), 1.0),
+        overrides=options,
+    )
