@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from brloss_d2.errors import InputError
+from brloss_d2.cli.common import run_program
 from brloss_d2.losses import (
     BinaryCrossEntropyLoss,
     MatchabilityAwareLoss,
@@ -349,16 +349,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--losses", nargs="+", choices=PICTURES, default=list(PICTURES), help="default: all"
     )
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: docs/losses)")
-    args = parser.parse_args(argv)
-    try:
-        with plt.rc_context(STYLE):
-            for name in args.losses:
-                figure = PICTURES[name]()
-                save_figure(figure, str(args.output / f"{name}.png"))
-                plt.close(figure)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_program(_draw, parser.parse_args(argv))
+
+
+def _draw(args: argparse.Namespace) -> int:
+    with plt.rc_context(STYLE):
+        for name in args.losses:
+            figure = PICTURES[name]()
+            save_figure(figure, str(args.output / f"{name}.png"))
+            plt.close(figure)
     print(f"Wrote {', '.join(f'{name}.png' for name in args.losses)} to {args.output}")
     return 0
 

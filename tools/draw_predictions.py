@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from brloss_d2.errors import InputError
+from brloss_d2.cli.common import run_program
 from brloss_d2.evaluation import load_calibration
 from brloss_d2.evaluation.run import EvaluatedRun, best_threshold
 from brloss_d2.plotting import draw_comparison
@@ -25,13 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     that would be written there, with the lowest LRP at IoU 0.5 over the dataset: a ranking loss may
     shift all scores, so that no fixed threshold suits every run.
     """
-    args = _parser().parse_args(argv)
+    return run_program(_draw_and_tell, _parser().parse_args(argv))
+
+
+def _draw_and_tell(args: argparse.Namespace) -> int:
     picture = args.output or os.path.join(args.output_dir, "predictions.png")
-    try:
-        _draw(args.output_dir, picture, args.images, args.score_threshold)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    _draw(args.output_dir, picture, args.images, args.score_threshold)
     for what, path in (
         ("checkpoint", os.path.join(args.output_dir, "model_final.pth")),
         ("log", os.path.join(args.output_dir, "log.txt")),

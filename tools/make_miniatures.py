@@ -11,18 +11,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from brloss_d2.cli.common import run_program
 from brloss_d2.data import write_miniatures
-from brloss_d2.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    args = _parser().parse_args(argv)
-    try:
-        write_miniatures(args.output, args.train, args.val, tuple(args.size), args.seed)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_program(_write, _parser().parse_args(argv))
+
+
+def _write(args: argparse.Namespace) -> int:
+    write_miniatures(args.output, args.train, args.val, tuple(args.size), args.seed)
     print(f"Wrote {args.output}: {args.train} images to train on and {args.val} to validate, each")
     print(f"of COCO, LVIS v1 and Cityscapes. To use them: export DETECTRON2_DATASETS={args.output}")
     return 0

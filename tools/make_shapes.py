@@ -9,21 +9,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from brloss_d2.cli.common import run_program
 from brloss_d2.data import CustomDataSummary, check_coco_json, write_shapes
-from brloss_d2.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    args = _parser().parse_args(argv)
-    try:
-        written = write_shapes(
-            args.output, args.train, args.val, tuple(args.size), args.seed, overwrite=args.overwrite
-        )
-        print(f"{'Wrote' if written else 'Up to date:'} {args.output}\n{_counts(args.output)}")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_program(_write, _parser().parse_args(argv))
+
+
+def _write(args: argparse.Namespace) -> int:
+    written = write_shapes(
+        args.output, args.train, args.val, tuple(args.size), args.seed, overwrite=args.overwrite
+    )
+    print(f"{'Wrote' if written else 'Up to date:'} {args.output}\n{_counts(args.output)}")
     return 0
 
 

@@ -10,21 +10,21 @@ import os
 import sys
 from collections.abc import Sequence
 
+from brloss_d2.cli.common import run_program
 from brloss_d2.errors import InputError
 from brloss_d2.plotting.run_plots import TrainedRun, plot_runs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    args = _parser().parse_args(argv)
+    return run_program(_plot, _parser().parse_args(argv))
+
+
+def _plot(args: argparse.Namespace) -> int:
     picture = args.output or os.path.join(args.output_dirs[0], "run.png")
-    try:
-        names = _names(args.output_dirs)
-        runs = [TrainedRun.load(*run) for run in zip(args.output_dirs, names, strict=True)]
-        plot_runs(runs, picture)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    names = _names(args.output_dirs)
+    runs = [TrainedRun.load(*run) for run in zip(args.output_dirs, names, strict=True)]
+    plot_runs(runs, picture)
     for run in runs:
         if run.matches is None:
             print(f"{run.name}: no scores: {run.reason}")

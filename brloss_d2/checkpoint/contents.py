@@ -15,6 +15,7 @@ _KEYS = (
     *("model", "state_dict", "model_state_dict", "model_state", "state_dict_ema", "model_ema"),
     *("ema_state_dict", "ema", "module", "net", "network", "weights", "params"),
 )
+_DTYPES = [np.dtype(code) for code in "?bBhHiIlLqQefd"]
 _MAX_DEPTH = 3  # of such keys; a pickled dictionary may contain itself
 # Beginnings of the names of mmdetection's weights.
 _MMDETECTION = ("bbox_head.", "roi_head.", "rpn_head.", "neck.", "backbone.layer1.")
@@ -32,9 +33,9 @@ def find_weights(content: Mapping[Any, Any], depth: int = _MAX_DEPTH) -> dict[st
             return found
     weights = {}
     for name, value in content.items():
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.itemsize <= 8:
-            # Arrays of a pickle are read-only, and may have the byte order of another machine.
-            value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
+        if isinstance(value, np.ndarray) and value.dtype in _DTYPES:
+            # Read-only arrays are small: only an array without content can be larger than the file.
+            value = torch.from_numpy(value if value.flags.writeable else value.copy())
         if isinstance(name, str) and isinstance(value, Tensor):
             weights[name] = value
     return weights

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from brloss_d2.cli.common import make_parser, run_program
 from brloss_d2.utils.arguments import positive_int
+from brloss_d2.utils.text import printable
 
 if TYPE_CHECKING:
     from brloss_d2.evaluation import Analysis, Calibration
@@ -119,7 +120,8 @@ def error_tables(analysis: "Analysis") -> list[str]:
         for kind, meaning in _KINDS.items()
     ]
     kinds = tabulate(rows, headers=["error", "meaning", "count", "AP50 lost"], floatfmt=".2f")
-    names, confusion = [*analysis.class_names, "background"], errors.confusion
+    names = [printable(name, length=28) for name in (*analysis.class_names, "background")]
+    confusion = errors.confusion
     shares = 100 * confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)
     matrix = tabulate(
         [[name[:12], *row] for name, row in zip(names, shares.tolist(), strict=True)],

@@ -7,8 +7,16 @@ r"""Train or evaluate a detector.
         data.val=b.json data.val_images=b/ optimizer.lr=0.01 train.amp.enabled=True
     torchrun --nproc-per-node 8 -m brloss_d2.cli.train --config FILE
 
-FILE may be a name in the model zoo, which brloss-configs lists. docs/training.md describes the keys
-of a config.
+FILE may be a name in the model zoo, which brloss-configs lists. Short keys, for every detector:
+
+    loss=rs                  loss of all its parts: rs, brs, ce, focal, ...
+    data.short_side=512      shorter side of the images in pixels, max_size in proportion
+    data.batch_size=4        images per batch, of all GPUs
+    train.epochs=24          length of the training; the schedule follows
+    data.val_fraction=0.2    part of data.train to evaluate on, instead of data.val
+    test.augmentation=True   evaluation and prediction in several sizes and mirrored
+
+docs/training.md describes these and the keys of a config.
 """
 
 import argparse

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from brloss_d2.data.coco_file import read_category_section, read_json
 from brloss_d2.errors import InputError
+from brloss_d2.utils.files import replacing
 
 CATEGORIES_FILE = "categories.json"
 
@@ -18,7 +19,10 @@ def write_categories(folder: str, categories: Mapping[int, str]) -> None:
         categories: category id -> name.
     """
     content = {"categories": [{"id": id_, "name": name} for id_, name in categories.items()]}
-    with open(os.path.join(folder, CATEGORIES_FILE), "w", encoding="utf-8") as file:
+    with (
+        replacing(os.path.join(folder, CATEGORIES_FILE)) as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+    ):
         json.dump(content, file, ensure_ascii=False, indent=1)
 
 

@@ -25,9 +25,8 @@ def read_dataset_categories(
     Raises:
         InputError: the file is damaged or has no categories.
     """
-    summary = custom_data and (custom_data.val or custom_data.train)
-    if summary:
-        return dict(summary.categories)
+    if custom_data is not None:
+        return custom_data.categories
     for split in ("test", "train"):
         dataset = (cfg.dataloader.get(split) or {}).get("dataset")
         json_file = dataset.get("json_file") if isinstance(dataset, DictConfig) else None

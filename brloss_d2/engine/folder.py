@@ -7,24 +7,28 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from typing import TextIO
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = "last_checkpoint"
+# What belongs to weights that are trained further.
+ANALYSIS = ("calibration.json", "analysis")
 # What training, evaluation and analysis write, the mark to resume from first. log.txt goes on.
-_RUN_FILES = (
+RUN_FILES = (
     *(LAST_CHECKPOINT, "model_final.pth", "model_final_ema.pth", "model_best.pth"),
-    *("model_[0-9]*.pth", "metrics.json", "config.yaml", "categories.json", "calibration.json"),
-    *("events.out.tfevents.*", "wandb_run_id.txt", "inference", "analysis"),
+    *("model_[0-9]*.pth", "metrics.json", "config.yaml", "categories.json"),
+    *("events.out.tfevents.*", "wandb_run_id.txt", "inference", *ANALYSIS),
 )
 _LOCK = "run.lock"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_LONGEST = 80  # characters of a name in a message
 _RESUMABLE = re.compile(r"model_(\d{7}|final)\.pth")
 
 
@@ -68,7 +72,9 @@ def reserved(folder: str) -> Iterator[None]:
         json.dump(own, lock)
         lock.flush()
     except OSError as error:
-        raise InputError(f"train.output_dir={folder}: cannot write there: {error}.") from error
+        raise InputError(
+            f"train.output_dir={folder}: cannot write there: {error.strerror}."
+        ) from error
     try:
         yield
     finally:
@@ -77,14 +83,15 @@ def reserved(folder: str) -> Iterator[None]:
         lock.close()
 
 
-def set_aside(folder: str) -> None:
-    """Move the files of an earlier run to `<folder>/earlier_<number>`, where they stay a run.
+def set_aside(folder: str, patterns: Sequence[str]) -> None:
+    """Move files of earlier weights to `<folder>/earlier_<number>`, where they stay together.
 
     Args:
-        folder: output folder of a run that is about to start.
+        folder: output folder of a run that is about to start or to go on.
+        patterns: `RUN_FILES`, all files of a run, or `ANALYSIS`.
     """
     present = sorted(os.listdir(folder))
-    names = [name for pattern in _RUN_FILES for name in present if fnmatch(name, pattern)]
+    names = [name for pattern in patterns for name in present if fnmatch(name, pattern)]
     if not names:
         return
     number = 1
@@ -93,7 +100,7 @@ def set_aside(folder: str) -> None:
     os.mkdir(target)
     for name in names:
         os.rename(os.path.join(folder, name), os.path.join(target, name))
-    logger.warning("The files of an earlier run in %s are now in %s.", folder, target)
+    logger.warning("Files of an earlier training in %s are now in %s.", folder, target)
 
 
 def find_last_checkpoint(folder: str) -> str:
@@ -103,9 +110,9 @@ def find_last_checkpoint(folder: str) -> str:
         InputError: `last_checkpoint` is damaged, or names no file in the folder.
     """
     mark = os.path.join(folder, LAST_CHECKPOINT)
-    names = sorted(
-        filter(_RESUMABLE.fullmatch, os.listdir(folder) if os.path.isdir(folder) else ())
-    )
+    present = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    candidates = [name for name in present if _RESUMABLE.fullmatch(name)]
+    names = [name for name in candidates if os.path.isfile(os.path.join(folder, name))]
     if not os.path.lexists(mark):
         if not names:
             return ""
@@ -120,9 +127,12 @@ def find_last_checkpoint(folder: str) -> str:
         name = re.split(r"[/\\]", text)[-1]
         if name and os.path.isfile(os.path.join(folder, name)):
             return os.path.join(folder, name)
-        found = f"names {text}, which does not exist" if text else "is empty or damaged"
+        shown = printable(text, length=_LONGEST)
+        found = f"names {shown}, which does not exist" if text else "is empty or damaged"
     there = f"{folder} has {', '.join(names)}" if names else f"{folder} has no checkpoint"
-    cure = "write the name of one of them into it" if names else "start a new run without --resume"
+    cure = "write the name of one of them into it"
+    if not names:
+        cure = "start a new run without --resume, or use weights by train.init_checkpoint=FILE"
     raise InputError(f"{mark} {found}; {there}: {cure}.")
 
 

@@ -23,7 +23,7 @@ from brloss_d2.checkpoint import Checkpointer
 from brloss_d2.data import write_categories
 from brloss_d2.engine.classes import check_classes
 from brloss_d2.engine.data_order import ResumableLoader
-from brloss_d2.engine.folder import reserved, set_aside
+from brloss_d2.engine.folder import ANALYSIS, RUN_FILES, reserved, set_aside
 from brloss_d2.engine.hooks.checkpoints import BestCheckpointer, EarlyStopping, Saver
 from brloss_d2.engine.hooks.ema import EMA
 from brloss_d2.engine.hooks.evaluation import EvalHook, Evaluation, results_table
@@ -37,6 +37,7 @@ from brloss_d2.engine.prepare import Job, can_evaluate, prepare
 from brloss_d2.engine.randomness import make_deterministic, seed_run, seeded
 from brloss_d2.engine.trainer import Trainer
 from brloss_d2.errors import InputError
+from brloss_d2.utils.files import replacing
 from brloss_d2.utils.text import counted
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,8 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
     try:
         set_up_logging(output_dir)
     except OSError as error:
-        raise InputError(f"train.output_dir={output_dir}: cannot write there: {error}.") from error
+        text = f"train.output_dir={output_dir}: cannot write {error.filename}: {error.strerror}."
+        raise InputError(text) from error
     logger.debug("Command line: %s", shlex.join(sys.argv))
     logger.debug("Environment:\n%s", collect_env_info())
     processes = counted(comm.get_world_size(), "process")
@@ -126,8 +128,9 @@ def _train(job: Job) -> None:
     if can_evaluate(job.cfg):
         # A mistake in it is better known now than after the training.
         run.evaluation = in_agreement(lambda: Evaluation(job.cfg))
+        in_agreement(run.evaluation.check)
     if comm.is_main_process():
-        _begin(job)
+        _begin(job, trains=trains)
     if trains or (start == max_iter and not run.is_complete()):
         # detectron2 would name a GPU on the CPU too, and not the only one that srun shows.
         devices = [torch.cuda.current_device()] if job.device.type == "cuda" else None
@@ -149,15 +152,16 @@ def _train(job: Job) -> None:
         sys.exit(128 + run.signals.received)
 
 
-def _begin(job: Job) -> None:
+def _begin(job: Job, *, trains: bool) -> None:
     """Write what describes the run, now that nothing is known to be wrong with it."""
     folder = job.cfg.train.output_dir
-    if not job.resume:
-        set_aside(folder)
+    if trains or not job.resume:
+        set_aside(folder, ANALYSIS if job.resume else RUN_FILES)
     if job.categories is not None:
         write_categories(folder, job.categories)
     file_name = os.path.join(folder, "config.yaml")
-    LazyConfig.save(job.cfg, file_name)
+    with replacing(file_name) as temporary:
+        LazyConfig.save(job.cfg, temporary)
     with open(file_name, encoding="utf-8") as file:
         logger.debug("Effective config, in %s:\n%s", file_name, file.read())
 
@@ -255,7 +259,13 @@ def _hooks(run: _Run) -> list[hooks.HookBase | None]:
 
 def _load(job: Job, run: _Run) -> int:
     """Load weights, and the state of training if resuming; return the iteration to start with."""
+    run.trainer.iter = -1  # until the state of a training is loaded
     rest = run.checkpointer.load(job.checkpoint, None if job.resume else [])
+    if job.resume and run.trainer.iter < 0:
+        raise InputError(
+            f"Cannot resume {job.checkpoint}: it has weights only. Name a checkpoint of the run in "
+            "last_checkpoint, or start a new run from them (train.init_checkpoint=FILE)."
+        )
     if not job.resume:
         if job.checkpoint and job.categories:
             check_classes(job.checkpoint, job.categories, must_agree=False)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -88,6 +88,13 @@ class Trainer(SimpleTrainer):
             finally:
                 self._data_loader_iter_obj = None  # ends its workers before the hooks take time
                 self.after_train()
+
+    def after_train(self) -> None:
+        """Call this method of all hooks, also if one of them fails, such as an evaluation."""
+        self.storage.iter = self.iter
+        with ExitStack() as stack:
+            for hook in reversed(self._hooks):  # the last one in is the first one out
+                stack.callback(hook.after_train)
 
     def stop(self, reason: str, *, finished: bool) -> None:
         """End training after this iteration. To be called in every process.

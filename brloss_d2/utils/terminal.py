@@ -18,6 +18,9 @@ _OTHERS = (
     r"numpy|scipy|PIL|pycocotools|hotcoco|lvis|onnx|onnxruntime|onnxscript|tensorboard|timm|"
     r"brloss_d2)(\.|$)"
 )
+# Loggers of torch that warn of what detectron2 does. The levels of those above them are reset when
+# torch is imported.
+_LOUD = ("torch.fx._symbolic_trace", "torch.utils.cpp_extension")
 
 
 def printable_lines(text: str) -> str:
@@ -57,13 +60,14 @@ def clean_output() -> Iterator[None]:
     and so are faults of the machine in threads, whose owners raise them again.
     """
     before, hook = (sys.stdout, sys.stderr), threading.excepthook
-    threading.excepthook = lambda args: None if _is_fault(args.exc_value) else hook(args)
+    threading.excepthook = lambda args: None if machine_fault(args.exc_value) else hook(args)
     sys.stdout, sys.stderr = (_clean(stream) for stream in before)
     try:
         with warnings.catch_warnings():
             if not sys.warnoptions:
                 warnings.filterwarnings("ignore", module=_OTHERS)
-            logging.getLogger("torch").setLevel(logging.ERROR)
+            for name in _LOUD:
+                logging.getLogger(name).setLevel(logging.ERROR)
             yield
     finally:
         (sys.stdout, sys.stderr), threading.excepthook = before, hook
@@ -72,10 +76,6 @@ def clean_output() -> Iterator[None]:
 def discard(stream: TextIO) -> None:
     """Throw away what is written to a stream from now on, because nobody reads it any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _is_fault(error: BaseException | None) -> bool:
-    return error is not None and machine_fault(error) is not None
 
 
 def _clean(stream: TextIO | None) -> TextIO:

@@ -1,6 +1,7 @@
 """Detectron2's .pkl files load; those that would run code do not."""
 
 import pickle
+import resource
 from collections import OrderedDict
 from pathlib import Path
 
@@ -62,3 +63,19 @@ def test_damaged_files(tmp_path: Path) -> None:
         (tmp_path / "a.pkl").write_bytes(content)
         with pytest.raises(InputError, match=r"a\.pkl"):
             Checkpointer(nn.Linear(1, 1)).load(str(tmp_path / "a.pkl"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x04Nr" + (2**31 - 1).to_bytes(4, "little") + b".",  # the last of many objects
+        b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"x.",  # many bytes
+        b"\x80\x04" + b"(" * 10**5 + b".",
+    ],
+)
+def test_a_few_bytes_do_not_fill_the_memory(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.pkl").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB
+    with pytest.raises(InputError, match=r"^Cannot read checkpoint .*a\.pkl: it "):
+        Checkpointer(nn.Linear(1, 1)).load(str(tmp_path / "a.pkl"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20

@@ -139,13 +139,15 @@ def _training(arguments: list[str]) -> list[str]:
     if "--resume" in arguments and config.endswith(".yaml"):
         return arguments + SMALL[:3]  # a run continues with its own schedule only
     added = list(SMALL)
-    if "/quick/" in config and "data.val" not in keys:
+    if "/quick/" in config and not {"data.train", "data.val"} & keys:
         added += CUSTOM_DATA
     elif "rcnn" in config:
         # Untrained, a million classes of boxes pass a lower one.
         added += ["model.roi_heads.box_predictor.test_score_thresh=0.99"]
     if not evaluates:
-        added += ["train.max_iter=1"]
+        # Of at most 20 images, in batches of one.
+        length = "train.epochs" if "train.epochs" in keys else "train.max_iter"
+        added += [{"train.epochs": "train.epochs=0.05"}.get(length, "train.max_iter=1")]
         # Later commands use a run that has learned something, see RUNS.
         added += [] if "--resume" in arguments else ["train.output_dir=quick"]
         added += [] if "train.init_checkpoint" in keys else ["train.init_checkpoint="]

@@ -7,6 +7,7 @@ dataset under the names in the text, and a trained run.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -150,12 +151,15 @@ def test_document(document: str, desk: Path, programs: Programs) -> None:
             programs.run([str(HERE / "make_weights.py"), config, name], desk)
     blocks = read_blocks(text)
     failures = []
+    for block in blocks:
+        if block.language == PYTHON and (name := _file_name(block)):
+            (desk / name).write_text(block.text)
     for command in read_commands(blocks, VARIABLES):
         try:
             _try(command, desk, programs)
         except (AssertionError, LookupError) as error:
             failures.append(f"{document}, {command}\n{error}")
-    python = [block for block in blocks if block.language == PYTHON]
+    python = [b for b in blocks if b.language == PYTHON and not _file_name(b)]
     if python:
         script = _script(python, GIVEN.get(document, ""), desk)
         try:
@@ -183,6 +187,12 @@ def _try(command: Command, desk: Path, programs: Programs) -> None:
         assert all((ROOT / word).exists() for word in local), f"not all exist: {local}"
     elif quick.words[1] == "train_net.py":
         programs.run([str(HERE / "only_parse.py"), *quick.words[2:]], desk)
+
+
+def _file_name(block: Block) -> str:
+    """Return the name of the file that a block is, told in its first line; "" if it is none."""
+    found = re.match(r"# (\w+\.py)\n", block.text)
+    return found[1] if found else ""
 
 
 def _script(blocks: list[Block], given: str, folder: Path) -> str:

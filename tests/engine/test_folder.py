@@ -13,7 +13,7 @@ import torch
 
 from brloss_d2.checkpoint import fingerprint
 from brloss_d2.engine import folder as folder_module
-from brloss_d2.engine.folder import find_last_checkpoint, reserved, set_aside
+from brloss_d2.engine.folder import RUN_FILES, find_last_checkpoint, reserved, set_aside
 from brloss_d2.errors import InputError
 from tests.engine.test_options import lines, load, refusal, stop
 
@@ -105,17 +105,12 @@ def test_an_earlier_run_stays_a_run(train_net: TrainNet, tmp_path: Path) -> None
     assert load(out / "earlier_1" / "model_final.pth")["iteration"] == 2
 
 
-def test_a_run_that_cannot_start_leaves_the_earlier_one(
-    train_net: TrainNet, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_run_that_cannot_start_leaves_the_earlier_one(train_net: TrainNet) -> None:
     out = train_net("train.max_iter=1")
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.is_file()}
-    with pytest.raises(TypeError):
-        train_net("+model.extra=3")
-    with pytest.raises(TypeError):
-        train_net("+dataloader.evaluator.extra=3")
-    with pytest.raises(TypeError):
-        train_net("+dataloader.test.dataset.extra=3")
+    for part in ("model", "dataloader.evaluator", "dataloader.test.dataset", "optimizer"):
+        with pytest.raises((TypeError, SystemExit)):
+            train_net(f"+{part}.extra=3")
     after = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.is_file()}
     assert {k for k in after if after[k] != before.get(k)} == {"log.txt"}
 
@@ -189,6 +184,8 @@ def test_fine_tuning_may_have_other_classes(
     ("mark", "message"),
     [
         ("model_0000009.pth", "names model_0000009.pth, which does not exist"),
+        ("a" * 5000, "names a{77}[.]{3}, which does not exist"),
+        ("../../model.pth", "names ../../model.pth, which does not exist"),
         ("", "is empty or damaged"),
         ("\0\0\0", "is empty or damaged"),
         (None, "does not exist"),
@@ -216,9 +213,16 @@ def test_the_mark_of_a_folder_that_was_moved(tmp_path: Path, mark: str) -> None:
     assert find_last_checkpoint(str(tmp_path)) == str(tmp_path / "model_final.pth")
 
 
+def test_weights_alone_are_not_resumed(train_net: TrainNet, capsys: pytest.CaptureFixture) -> None:
+    out = train_net("train.max_iter=1")
+    (out / "last_checkpoint").write_text("model_best.pth")
+    message = refusal(capsys, train_net, "train.mix_schedules=True", resume=True)
+    assert f"Cannot resume {out / 'model_best.pth'}: it has weights only." in message
+
+
 def test_nothing_to_set_aside(tmp_path: Path) -> None:
     (tmp_path / "log.txt").touch()
-    set_aside(str(tmp_path))
+    set_aside(str(tmp_path), RUN_FILES)
     assert os.listdir(tmp_path) == ["log.txt"]
 
 
@@ -255,10 +259,16 @@ def test_an_end_that_was_cut_off_is_made_up_for(
     assert load(out / "model_final.pth")["iteration"] == 3, "its data go on where they were"
 
 
-def test_a_stopped_run_is_no_earlier_run(train_net: TrainNet, config: Path) -> None:
+def test_an_analysis_is_of_the_weights_before(train_net: TrainNet, config: Path) -> None:
+    out = config.parent / "out"
     stop(train_net)
     train_net(resume=True)
-    assert not (config.parent / "out" / "earlier_1").exists()
+    for name in ("calibration.json", "analysis"):
+        (out / name).mkdir()
+    train_net(resume=True)
+    assert not (out / "earlier_1").exists(), "nothing was trained"
+    train_net("train.max_iter=5", "train.mix_schedules=True", resume=True)
+    assert sorted(os.listdir(out / "earlier_1")) == ["analysis", "calibration.json"]
 
 
 def test_other_data_and_seeds_are_named(

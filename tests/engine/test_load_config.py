@@ -181,3 +181,23 @@ def test_custom_data_is_evaluated_in_coco_style(
     assert evaluator._metadata.name == "custom_val"
     cfg, _ = load_config(str(config))
     assert cfg.dataloader.evaluator._target_ in (LVISEvaluator, CityscapesEvaluator)
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("x = = 3", ["line {}", "SyntaxError"]),
+        ("moddel.x = 3", ["line {}", "NameError", "moddel"]),
+        ("import no_such_module", ["line {}", "no_such_module"]),
+        ("from .missing import model", ["line {}", "missing.py does not exist"]),
+        ("model.heads.size = 3", ["line {}", "heads"]),
+    ],
+)
+def test_a_mistake_in_a_config_file_names_its_line(
+    config: Path, line: str, parts: list[str]
+) -> None:
+    config.write_text(f"{config.read_text()}\n{line}\n")
+    number = len(config.read_text().splitlines())
+    message = refusal(config)
+    assert all(part.format(number) in message for part in parts), message
+    assert "\n" not in message

@@ -6,8 +6,9 @@ import pytest
 from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
+from brloss_d2.cli import train
 from brloss_d2.engine import load_config
-from brloss_d2.engine.config.short_keys import short_keys
+from brloss_d2.engine.config.short_keys import SHORT_KEYS, short_keys
 from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import config_file
 from tests.helpers import coco_files
@@ -111,6 +112,7 @@ def test_two_lengths_are_refused(data: list[str]) -> None:
 
 
 def test_every_key_is_explained() -> None:
+    assert all(f"    {key}=" in (train.__doc__ or "") for key in SHORT_KEYS)
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     assert short_keys() in text, (
         "bring the table up to date with what this prints: python -c "

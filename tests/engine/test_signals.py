@@ -79,6 +79,7 @@ def test_one_process_of_two_gets_a_signal(
         (("--num-gpus", "2"), signal.SIGTERM, False),
         (("--num-gpus", "2"), signal.SIGINT, True),  # as Ctrl-C does it
         ((), signal.SIGTERM, True),
+        ((), signal.SIGUSR1, True),  # as clusters do it some time before the end
     ],
 )
 def test_the_program_gets_a_signal(

@@ -1,6 +1,7 @@
 """Exported detectors on images of other sizes than the sample."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -86,6 +87,8 @@ def test_onnx(name: str, tmp_path: Path) -> None:
     predictor = predictor_of(trained(name))
     names = export_onnx(predictor, sample(), str(tmp_path / "a.onnx"))
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    about = json.loads(session.get_modelmeta().custom_metadata_map["detector.json"])
+    assert about["outputs"] == names and len(about["class_names"]) == 5
 
     def exported(image: Tensor) -> dict[str, Tensor]:
         arrays = session.run(names, {"image": image.numpy()})

@@ -1,6 +1,7 @@
 """Loading of config files, with custom datasets and overrides from the command line."""
 
 import os
+import traceback
 from collections.abc import Sequence
 
 import yaml
@@ -13,12 +14,17 @@ from brloss_d2.data import CustomData, CustomDataSummary, apply_custom_data
 from brloss_d2.engine.config.defaults import check_train_values, complete_train
 from brloss_d2.engine.config.overrides import apply_overrides
 from brloss_d2.engine.config.short_keys import DATA_KEYS, ShortKeys
-from brloss_d2.engine.config.values import check_num_classes, check_values
+from brloss_d2.engine.config.values import check_num_classes, check_values, describe
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator, LVISEvaluator
 from brloss_d2.utils.config_nodes import target_of
 
 TOP_LEVEL_KEYS = ("model", "optimizer", "lr_multiplier", "dataloader", "train")
+# Of who wrote a config file; the traceback of other exceptions is needed.
+_MISTAKES = (
+    *(SyntaxError, ImportError, NameError, AttributeError, LookupError, TypeError, ValueError),
+    *(ArithmeticError, OmegaConfBaseException),
+)
 _EXPECTED = f"expected the keys {', '.join(TOP_LEVEL_KEYS)}"
 
 
@@ -97,6 +103,16 @@ def _read(path: str) -> DictConfig:
         cfg = LazyConfig.load(path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"Config file {path} is not valid YAML: {error}") from error
+    except _MISTAKES as error:
+        cause = error
+        if isinstance(error.__cause__, SyntaxError):  # detectron2 hides the line
+            cause, place = error.__cause__, f"{path}, line {error.__cause__.lineno}"
+        else:
+            # The last file of a user; libraries come after it.
+            frames = traceback.extract_tb(error.__traceback__)
+            frame = next((f for f in reversed(frames) if f.name == "<module>"), frames[-1])
+            place = f"{frame.filename}, line {frame.lineno}"
+        raise InputError(f"Config file {place}: {describe(cause, located=False)}") from error
     if not isinstance(cfg, DictConfig):
         raise InputError(f"Config file {path}: {_EXPECTED}, found none.")
     return cfg

@@ -179,18 +179,23 @@ def _try(model: nn.Module, cfg: DictConfig, changes: Sequence[str]) -> None:
         return
     except Exception as error:
         raise InputError(
-            f"The model fails on a test image with {_first_line(error)}{_given(changes)}"
+            f"The model fails on a test image with {describe(error)}{_given(changes)}"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    """Return type and first line of an exception, and where it was raised in other code."""
+def describe(error: Exception, *, located: bool = True) -> str:
+    """Return type and first line of an exception, and where it was raised in code of users.
+
+    Args:
+        error: exception that was raised.
+        located: whether to name the line, unless it is one of this package or a library.
+    """
     text = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    if not located:
+        return f"{text.rstrip('.')}."
     last = traceback.extract_tb(error.__traceback__)[-1]
-    known = any(
-        f"{os.sep}{name}{os.sep}" in last.filename for name in ("brloss_d2", "site-packages")
-    )
-    return text.rstrip(".") + ("." if known else f" ({last.filename}, line {last.lineno}).")
+    hidden = {"brloss_d2", "site-packages"} & set(last.filename.split(os.sep))
+    return text.rstrip(".") + ("." if hidden else f" ({last.filename}, line {last.lineno}).")
 
 
 def _build(cfg: DictConfig, path: str, overrides: Sequence[str]) -> Any:
@@ -208,7 +213,7 @@ def _build(cfg: DictConfig, path: str, overrides: Sequence[str]) -> Any:
         name = getattr(target_of(OmegaConf.select(cfg, failed)), "__name__", "node")
         given = [text for text in overrides if text.lstrip("+").startswith(failed)]
         raise InputError(
-            f"{failed} ({name}) cannot be built: {_first_line(cause)}{_given(given)}"
+            f"{failed} ({name}) cannot be built: {describe(cause)}{_given(given)}"
         ) from error
 
 
@@ -228,9 +233,7 @@ def _build_loader(cfg: DictConfig, split: str, overrides: Sequence[str]) -> None
             target(dataset=[{"annotations": []}], **parts)
         except Exception as error:
             given = [text for text in overrides if text.lstrip("+").startswith(path)]
-            raise InputError(
-                f"{path} cannot be built: {_first_line(error)}{_given(given)}"
-            ) from error
+            raise InputError(f"{path} cannot be built: {describe(error)}{_given(given)}") from error
 
 
 def _given(overrides: Sequence[str]) -> str:

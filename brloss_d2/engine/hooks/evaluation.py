@@ -93,8 +93,8 @@ class EvalHook(hooks.EvalHook):
 class Evaluation:
     """Evaluation of models by `dataloader.test` and `dataloader.evaluator`.
 
-    The loader is built once. So is an evaluator, only to find its mistakes: each evaluation has its
-    own, since the ground truth of a large dataset would take memory during training.
+    The loader is built once. Each evaluation has an evaluator of its own, since the ground truth of
+    a large dataset would take memory during training.
 
     Args:
         cfg: effective config.
@@ -104,7 +104,11 @@ class Evaluation:
         self.cfg = cfg
         with preserved_rng():
             self.loader = instantiate(cfg.dataloader.test)  # sets the metadata of the dataset
-            instantiate(cfg.dataloader.evaluator)
+
+    def check(self) -> None:
+        """Build an evaluator, only to find its mistakes."""
+        with preserved_rng():
+            instantiate(self.cfg.dataloader.evaluator)
 
     def __call__(self, model: nn.Module, ema: EMA | None = None) -> dict[str, Any]:
         """Run a model over the images and return the results.
@@ -150,7 +154,8 @@ def results_table(results: Mapping[str, Any]) -> str:
     """Return a table with a column per task, without the metrics of single classes."""
     tasks = list(_rows(results))
     names = dict.fromkeys(name for task in tasks for name in task if name)
-    rows = [[name, *(task.get(name) for task in tasks)] for name in names]
+    known = [{k: v for k, v in task.items() if v == v} for task in tasks]  # no NaN
+    rows = [[name, *(task.get(name) for task in known)] for name in names]
     return tabulate(rows, ["", *(task[""] for task in tasks)], floatfmt=".2f", missingval="-")
 
 
