@@ -184,6 +184,8 @@ def test_fine_tuning_may_have_other_classes(
     ("mark", "message"),
     [
         ("model_0000009.pth", "names model_0000009.pth, which does not exist"),
+        ("a" * 5000, "names a{77}[.]{3}, which does not exist"),
+        ("../../model.pth", "names ../../model.pth, which does not exist"),
         ("", "is empty or damaged"),
         ("\0\0\0", "is empty or damaged"),
         (None, "does not exist"),
