@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from brloss_d2.data import CocoSummary, check_coco_json
+from brloss_d2.data import CocoSummary, check_coco_json, read_coco
+from brloss_d2.data.coco_file import only_files, read_json
 from brloss_d2.errors import InputError
 
 _SUFFIXES = ("", "2017", "2014")  # of COCO's splits
@@ -78,11 +79,9 @@ class Data(NamedTuple):
         folder.mkdir(parents=True, exist_ok=True)
         cut = {}
         for split, path in (("train", self.train), ("val", self.val)):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            images = sorted(content["images"], key=lambda image: image["id"])[:count]
-            kept = {image["id"] for image in images}
-            annotations = [a for a in content["annotations"] if a["image_id"] in kept]
-            content |= {"images": images, "annotations": annotations}
+            images = sorted(read_coco(str(path), masks=False).images, key=lambda r: r["id"])
+            names = {image["file_name"] for image in images[:count]}
+            content = only_files(read_json(str(path), str(path)), names)
             cut[split] = folder / f"first_{count}_{split}.json"
             cut[split].write_text(json.dumps(content), encoding="utf-8")
         return self._replace(**cut)

@@ -85,6 +85,7 @@ class _Placeholder:
 # Settings and statistics that DETR, mmdetection and others save next to the weights.
 _UNUSED = (
     "argparse.Namespace",
+    "builtins.getattr",  # of methods of a HistoryBuffer
     "mmengine.logging.history_buffer.HistoryBuffer",
     "pathlib.Path",
     "pathlib.PosixPath",
@@ -193,7 +194,7 @@ def _check_archive(file: str) -> None:
     except Exception as error:  # a damaged archive raises almost anything
         unfinished = "not a zip file" in str(error)
         sign = "its end is missing" if unfinished else "its parts contradict each other"
-        _refuse_damaged(file, sign, error)
+        _refuse_damaged(file, sign)
 
 
 def _read_torch(file: str) -> Any:
@@ -206,8 +207,10 @@ def _read_torch(file: str) -> Any:
             module, _, rest = match[1].partition(".")
             with suppress(AttributeError):
                 if module != "torch" or attrgetter(rest)(torch):
-                    _refuse_code(file, match[1], error)
-        _refuse_damaged(file, "its content contradicts itself", error)
+                    _refuse_code(file, match[1])
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            _refuse(file, "it needs more memory than there is, or is damaged")
+        _refuse_damaged(file, "its content contradicts itself")
 
 
 def _read_arrays(file: str) -> Any:
@@ -216,8 +219,8 @@ def _read_arrays(file: str) -> Any:
             loaded = _ArrayUnpickler(opened, encoding="latin1").load()
     except InputError:
         raise
-    except Exception as error:  # a damaged pickle raises almost anything
-        _refuse_damaged(file, "it is no complete pickle", error)
+    except Exception:  # a damaged pickle raises almost anything
+        _refuse_damaged(file, "it is no complete pickle")
     if not isinstance(loaded, dict) or ("model" in loaded and "__author__" in loaded):
         return loaded
     arrays = loaded.get("blobs", loaded)
@@ -243,19 +246,19 @@ class _ArrayUnpickler(pickle._Unpickler):
         return _ARRAY_PARTS[f"{module}.{name}"]
 
 
-def _refuse(file: str, reason: str, cause: Exception | None = None) -> NoReturn:
-    raise InputError(f"Cannot read checkpoint {file}: {reason}.") from cause
+def _refuse(file: str, reason: str) -> NoReturn:
+    # Not even in a traceback: torch advises to load such files with weights_only=False.
+    raise InputError(f"Cannot read checkpoint {file}: {reason}.") from None
 
 
-def _refuse_damaged(file: str, sign: str, cause: Exception | None = None) -> NoReturn:
+def _refuse_damaged(file: str, sign: str) -> NoReturn:
     cure = "download or copy it again, or use an older checkpoint"
-    _refuse(file, f"it is damaged ({sign}); {cure}", cause)
+    _refuse(file, f"it is damaged ({sign}); {cure}")
 
 
-def _refuse_code(file: str, name: str, cause: Exception | None = None) -> NoReturn:
+def _refuse_code(file: str, name: str) -> NoReturn:
     _refuse(
         file,
         f"it wants to run {printable(name)}, and such objects can run code; where it was made, "
         "save only its weights: torch.save(model.state_dict(), NEW_FILE)",
-        cause,
     )

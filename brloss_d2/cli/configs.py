@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from brloss_d2 import model_zoo
+    from brloss_d2.model_zoo.configs import config_files
     from brloss_d2.model_zoo.documents import documents, with_tables
 
     if args.write_docs:
@@ -49,7 +50,8 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     chosen = {key: getattr(args, key) for key in _FILTERS if getattr(args, key) is not None}
     entries = model_zoo.list_configs(**chosen)
-    known = [name for name in args.names if os.path.isfile(name) or _is_config(name)]
+    files = [name for name in args.names if os.path.isfile(name)]
+    known = [n for n in args.names if n in files or n.removesuffix(".py") in config_files()]
     if len(known) == len(args.names) > 0:
         names = known
     else:
@@ -60,26 +62,15 @@ def _run(args: argparse.Namespace) -> int:
     if args.files:
         print("\n".join(map(find_config, names)))
     elif args.names and names in (known, names[:1]):
-        print("\n\n".join(map(_card, names)))
+        if files:
+            from brloss_d2.engine import load_config
+
+            for file in files:  # tells what is wrong with one of the user
+                load_config(file)
+        print("\n\n".join(map(model_zoo.describe, names)))
     else:
         print(model_zoo.summary([entry for entry in entries if entry.name in names]))
     return 0
-
-
-def _is_config(name: str) -> bool:
-    from brloss_d2.model_zoo.configs import config_files
-
-    return name.removesuffix(".py") in config_files()
-
-
-def _card(name: str) -> str:
-    from brloss_d2.model_zoo import describe
-
-    if os.path.isfile(name):
-        from brloss_d2.engine import load_config
-
-        load_config(name)  # tells what is wrong with a file of the user
-    return describe(name)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ class CocoSummary:
             counts them as objects.
         most_objects: largest number of boxes to train on in an image.
         image_sizes: path of each image -> width and height in the file, in pixels.
+        has_rle: whether masks are learned and some are RLE, not polygons.
         notes: sentences about what is unusual, for the log.
     """
 
@@ -47,6 +48,7 @@ class CocoSummary:
     dropped: dict[str, int]
     most_objects: int
     image_sizes: dict[str, tuple[int, int]] = field(repr=False)
+    has_rle: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -115,5 +117,6 @@ def _summarize(
         dropped={kind: roles[kind] for kind in DROPPED},
         most_objects=max(Counter(a["image_id"] for a in objects).values(), default=0),
         image_sizes=image_sizes,
+        has_rle=any(isinstance(a.get("segmentation"), dict) for a in objects),
         notes=(*content.notes, *geometry_notes(content.images, content.annotations)),
     )

@@ -7,7 +7,7 @@ that they cannot disagree about a field.
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,6 +216,19 @@ def _read_sections(json_file: str, where: str) -> dict[str, list[Record]]:
     if not content["images"]:
         raise InputError(f"{where}: it lists no images.")
     return content
+
+
+def only_files(content: Record, names: Container[str]) -> Record:
+    """Return the part of a checked file about some of its images, as it is written.
+
+    Args:
+        content: content of a COCO-format file.
+        names: values of `file_name` of the images to keep.
+    """
+    images = [record for record in content["images"] if record["file_name"] in names]
+    ids = {fields.identity(record["id"]) for record in images}
+    annotations = [r for r in content["annotations"] if fields.identity(r["image_id"]) in ids]
+    return {**content, "images": images, "annotations": annotations}
 
 
 def _offenders(names: Mapping[str, Sequence[str]], total: int, what: str) -> str:

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
-from brloss_d2.data.coco_file import DROPPED, read_json
+from brloss_d2.data.coco_file import DROPPED, only_files, read_json
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import walk_nodes
 from brloss_d2.utils.files import replacing
@@ -216,6 +216,8 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
         )
     for node in owners:
         node.num_classes = summary.num_classes
+    if masks and summary.train is not None and summary.train.has_rle:
+        cfg.dataloader.train.mapper.instance_mask_format = "bitmask"  # polygons cannot hold RLE
     loaders = (
         (cfg.dataloader.train, "custom_train", summary.train, "data.train"),
         (cfg.dataloader.test, "custom_val", summary.val, "data.val"),
@@ -258,14 +260,16 @@ def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSumma
     content = read_json(whole.json_file, f"data.train={whole.json_file}")
     # By a digest of the name, so that neither the order of the file nor new images matter much.
     names = {str(record["file_name"]) for record in content["images"]}
-    shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    shuffled = sorted(
+        names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+    )
     count = min(max(1, round(len(names) * data.val_fraction)), len(names) - 1)
     if count < 1:
         raise InputError(f"data.train={whole.json_file}: one image cannot be split: give data.val.")
     parts = {"train": shuffled[count:], "val": shuffled[:count]}
     folder = os.path.join(os.path.abspath(output_dir), _SPLIT_FOLDER)
     paths = {name: os.path.join(folder, f"{name}.json") for name in parts}
-    contents = {name: _only_files(content, set(files)) for name, files in parts.items()}
+    contents = {name: only_files(content, set(files)) for name, files in parts.items()}
     with TemporaryDirectory() as temporary:
         drafts = {name: os.path.join(temporary, f"{name}.json") for name in parts}
         for name, draft in drafts.items():
@@ -286,14 +290,6 @@ def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSumma
         val=replace(checked.val, json_file=paths["val"]),
         to_write={paths[name]: contents[name] for name in parts},
     )
-
-
-def _only_files(content: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    """Return the part of a COCO-format dataset about some files."""
-    images = [record for record in content["images"] if record["file_name"] in names]
-    ids = {str(record["id"]) for record in images}
-    annotations = [r for r in content["annotations"] if str(r["image_id"]) in ids]
-    return {**content, "images": images, "annotations": annotations}
 
 
 def _check(data: CustomData, *, masks: bool) -> CustomDataSummary:

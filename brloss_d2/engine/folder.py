@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from typing import TextIO
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ RUN_FILES = (
 )
 _LOCK = "run.lock"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_LONGEST = 80  # characters of a name in a message
 _RESUMABLE = re.compile(r"model_(\d{7}|final)\.pth")
 
 
@@ -70,12 +72,15 @@ def reserved(folder: str) -> Iterator[None]:
         json.dump(own, lock)
         lock.flush()
     except OSError as error:
-        raise InputError(f"train.output_dir={folder}: cannot write there: {error}.") from error
+        raise InputError(
+            f"train.output_dir={folder}: cannot write there: {error.strerror}."
+        ) from error
     try:
         yield
     finally:
         with suppress(OSError):  # the folder may be gone
-            os.remove(path)
+            if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
+                os.remove(path)
         lock.close()
 
 
@@ -106,9 +111,9 @@ def find_last_checkpoint(folder: str) -> str:
         InputError: `last_checkpoint` is damaged, or names no file in the folder.
     """
     mark = os.path.join(folder, LAST_CHECKPOINT)
-    names = sorted(
-        filter(_RESUMABLE.fullmatch, os.listdir(folder) if os.path.isdir(folder) else ())
-    )
+    present = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    candidates = [name for name in present if _RESUMABLE.fullmatch(name)]
+    names = [name for name in candidates if os.path.isfile(os.path.join(folder, name))]
     if not os.path.lexists(mark):
         if not names:
             return ""
@@ -123,9 +128,12 @@ def find_last_checkpoint(folder: str) -> str:
         name = re.split(r"[/\\]", text)[-1]
         if name and os.path.isfile(os.path.join(folder, name)):
             return os.path.join(folder, name)
-        found = f"names {text}, which does not exist" if text else "is empty or damaged"
+        shown = printable(text, length=_LONGEST)
+        found = f"names {shown}, which does not exist" if text else "is empty or damaged"
     there = f"{folder} has {', '.join(names)}" if names else f"{folder} has no checkpoint"
-    cure = "write the name of one of them into it" if names else "start a new run without --resume"
+    cure = "write the name of one of them into it"
+    if not names:
+        cure = "start a new run without --resume, or use weights by train.init_checkpoint=FILE"
     raise InputError(f"{mark} {found}; {there}: {cure}.")
 
 

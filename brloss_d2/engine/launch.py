@@ -297,8 +297,8 @@ def _reported() -> Iterator[None]:
         _to_log_file("Stopped by a fault of the machine:", error)
         # The process that has broken it tells why, unless it is on another machine.
         if fault != BROKEN_CONNECTION or comm.get_local_size() < comm.get_world_size():
-            has_begun = bool(logging.getLogger("brloss_d2").handlers)
-            _print_error(f"{fault}. {_RESUME}" if has_begun else f"{fault}.")
+            files = [h for h in logging.getLogger("brloss_d2").handlers if isinstance(h, LogFile)]
+            _print_error(f"{fault}." + "".join(f" {_RESUME} Log: {h.baseFilename}" for h in files))
         sys.exit(_EXIT_STATUS)
 
 

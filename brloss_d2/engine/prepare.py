@@ -21,6 +21,7 @@ from brloss_d2.data import (
 )
 from brloss_d2.data.custom import refuse_missing_dataset
 from brloss_d2.engine.classes import check_classes, read_dataset_categories
+from brloss_d2.engine.config.defaults import train_defaults
 from brloss_d2.engine.config.load import load_config
 from brloss_d2.engine.config.values import check_num_classes, check_parts
 from brloss_d2.engine.folder import find_last_checkpoint
@@ -197,7 +198,8 @@ def _check_best_metric(cfg: DictConfig, categories: Mapping[int, str] | None) ->
         raise InputError(f"train.best_metric={name} needs train.ema.enabled=True.")
     evaluator = cfg.dataloader.evaluator
     names = _METRICS.get(target_of(evaluator))
-    if not name or names is None:
+    # Whoever has not chosen the metric may well evaluate another task only.
+    if name in ("", train_defaults()["best_metric"]) or names is None:
         return
     tasks = evaluator.get("tasks") or ("bbox", "segm", "keypoints")
     per_class = [f"{m}-{c}" for m in ("AP", "oLRP") for c in (categories or {}).values()]

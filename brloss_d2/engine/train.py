@@ -73,7 +73,8 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
     try:
         set_up_logging(output_dir)
     except OSError as error:
-        raise InputError(f"train.output_dir={output_dir}: cannot write there: {error}.") from error
+        text = f"train.output_dir={output_dir}: cannot write {error.filename}: {error.strerror}."
+        raise InputError(text) from error
     logger.debug("Command line: %s", shlex.join(sys.argv))
     logger.debug("Environment:\n%s", collect_env_info())
     processes = counted(comm.get_world_size(), "process")
@@ -98,7 +99,10 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
 def _build_model(job: Job) -> nn.Module:
     model = instantiate(job.cfg.model).to(job.device)
     size = sum(parameter.numel() for parameter in model.parameters())
-    logger.info("%s with %.1f M parameters on %s", type(model).__name__, size / 1e6, job.device)
+    logger.info(
+        "%s with %.1f M parameters on %s. Weights: %s",
+        *(type(model).__name__, size / 1e6, job.device, job.checkpoint or "random"),
+    )
     return model
 
 
@@ -258,7 +262,13 @@ def _hooks(run: _Run) -> list[hooks.HookBase | None]:
 
 def _load(job: Job, run: _Run) -> int:
     """Load weights, and the state of training if resuming; return the iteration to start with."""
+    run.trainer.iter = -1  # until the state of a training is loaded
     rest = run.checkpointer.load(job.checkpoint, None if job.resume else [])
+    if job.resume and run.trainer.iter < 0:
+        raise InputError(
+            f"Cannot resume {job.checkpoint}: it has weights only. Name a checkpoint of the run in "
+            "last_checkpoint, or start a new run from them (train.init_checkpoint=FILE)."
+        )
     if not job.resume:
         if job.checkpoint and job.categories:
             check_classes(job.checkpoint, job.categories, must_agree=False)

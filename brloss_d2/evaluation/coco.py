@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from detectron2 import evaluation
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import coco_evaluation
@@ -87,6 +88,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
             return {**results, **lrp_metrics(matches, None)}
         matches = match_detections(coco_eval)
         if class_names is not None and len(class_names) > 1:
-            table = lrp_table(OptimalLRP.of(matches), class_names)
-            logger.info("Per-class %s oLRP:\n%s", iou_type, table)
+            ap = np.array([results[f"AP-{name}"] for name in class_names])
+            table = lrp_table(OptimalLRP.of(matches), class_names, columns={"AP": ap})
+            logger.info("Classes, %s, percent:\n%s", iou_type, table)
         return {**results, **lrp_metrics(matches, class_names)}

@@ -6,11 +6,11 @@ are those of the packaged configs; nothing is written here a second time.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, reduce
 from typing import Any
 
-from detectron2.config import CfgNode, instantiate
+from detectron2.config import CfgNode, get_cfg, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import (
     META_ARCH_REGISTRY,
@@ -19,6 +19,7 @@ from detectron2.modeling import (
     ROI_MASK_HEAD_REGISTRY,
 )
 from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY, DefaultAnchorGenerator
+from detectron2.utils.logger import log_first_n
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
@@ -28,6 +29,7 @@ from brloss_d2.model_zoo import get_config, get_criterion, list_configs, list_cr
 from brloss_d2.model_zoo.card import schedule_of
 from brloss_d2.model_zoo.configs import config_files
 from brloss_d2.utils.config_nodes import walk_nodes
+from brloss_d2.utils.text import first_few
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,18 @@ _SETTINGS = {
     "pixel_mean": "MODEL.PIXEL_MEAN",
     "pixel_std": "MODEL.PIXEL_STD",
 }
+# Further keys that a recipe leaves to the configuration.
+_LEFT = {f"MODEL.{key}" for key in ("META_ARCHITECTURE", "WEIGHTS", "DEVICE", "MASK_ON")}
+# Keys without effect on an R-CNN with a criterion: on all, and on those that train without samples.
+_REPLACED = [
+    *("MODEL.RPN.BBOX_REG_LOSS_TYPE", "MODEL.RPN.BBOX_REG_LOSS_WEIGHT"),
+    *("MODEL.RPN.SMOOTH_L1_BETA", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE"),
+    *("MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA"),
+]
+_OF_SAMPLES = [
+    *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", "MODEL.RPN.POSITIVE_FRACTION", "MODEL.RPN.LOSS_WEIGHT"),
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "MODEL.ROI_HEADS.POSITIVE_FRACTION"),
+]
 
 
 def add_brloss_config(cfg: CfgNode, criterion: str = "", *, recipe: str = "") -> None:
@@ -51,7 +65,7 @@ def add_brloss_config(cfg: CfgNode, criterion: str = "", *, recipe: str = "") ->
     per image and pixel statistics are set in `cfg` as the recipe has them, and may be changed there
     afterwards: `MODEL.RETINANET` for one-stage detectors, `MODEL.ROI_HEADS` for all others. So are
     the image sizes and, for recipes that train with SGD, the solver. Other keys below `MODEL` have
-    no effect.
+    no effect; those that differ from detectron2's defaults are named in a warning.
 
     With a criterion alone, Faster, Cascade or Mask R-CNN stays as `cfg` describes it: its RPN, RoI
     heads and mask head are replaced by those of this package, and score threshold and box weights
@@ -222,8 +236,12 @@ def recipe_model(cfg: CfgNode) -> DictConfig:
         )
     if cfg.MODEL.BRLOSS.CRITERION:
         _replace_criterion(model, name, cfg.MODEL.BRLOSS.CRITERION)
+    used = {*_LEFT, "MODEL.ANCHOR_GENERATOR.NAME"}
     for node, key, path in list(_settings(model)):
         node[key] = reduce(getattr, path.split("."), cfg)
+        used.add(path)
+    ignored = (key for key in _keys(get_cfg().MODEL, "MODEL.") if key not in used)
+    _warn_of(cfg, ignored, f"the model is that of {name}")
     return model
 
 
@@ -269,6 +287,10 @@ def build_checked_anchor_generator(cfg: CfgNode, input_shape: list[ShapeSpec]) -
     nothing of criteria, but all of them build anchors.
     """
     check_config(cfg)
+    criterion = cfg.MODEL.BRLOSS.CRITERION
+    if criterion:
+        ignored = [*_REPLACED, *(_OF_SAMPLES if is_ranking(criterion) else ())]
+        _warn_of(cfg, ignored, f"the criterion {criterion!r} decides on that")
     return DefaultAnchorGenerator(cfg, input_shape)
 
 
@@ -314,6 +336,29 @@ def _rcnn_layout(criterion: str, detector: str) -> DictConfig:
     name = f"coco/{detector}_R_50_FPN_{{}}_1x"
     own = name.format(criterion)
     return get_config(own if own in config_files() else name.format("brs")).model
+
+
+def _keys(node: CfgNode, prefix: str) -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _warn_of(cfg: CfgNode, ignored: Iterable[str], reason: str) -> None:
+    """Warn of keys without effect that differ from detectron2's defaults, once."""
+    defaults = get_cfg()
+    changed = [
+        key
+        for key in ignored
+        if reduce(getattr, key.split("."), cfg) != reduce(getattr, key.split("."), defaults)
+    ]
+    if changed:
+        text = f"Keys of the YAML configuration without effect, because {reason}: "
+        log_first_n(
+            logging.WARNING, text + first_few(changed, count=8), name=__name__, key="message"
+        )
 
 
 def _settings(model: DictConfig) -> Iterator[tuple[DictConfig, str, str]]:

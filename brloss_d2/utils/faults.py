@@ -60,7 +60,7 @@ _BY_WORDS = {
 }
 
 
-def machine_fault(error: BaseException) -> str | None:
+def machine_fault(error: BaseException | None) -> str | None:
     """Return what has happened and what to do, if an exception comes from a fault of the machine.
 
     Args:
@@ -69,7 +69,7 @@ def machine_fault(error: BaseException) -> str | None:
     Returns:
         Sentences without the last full stop; None if the exception is of another kind.
     """
-    seen: BaseException | None = error
+    seen = error
     while seen is not None:
         if isinstance(seen, ConnectionError):  # before torch has noticed who is missing
             return _WORKER.format(process="unknown")

@@ -60,7 +60,7 @@ def clean_output() -> Iterator[None]:
     and so are faults of the machine in threads, whose owners raise them again.
     """
     before, hook = (sys.stdout, sys.stderr), threading.excepthook
-    threading.excepthook = lambda args: None if _is_fault(args.exc_value) else hook(args)
+    threading.excepthook = lambda args: None if machine_fault(args.exc_value) else hook(args)
     sys.stdout, sys.stderr = (_clean(stream) for stream in before)
     try:
         with warnings.catch_warnings():
@@ -76,10 +76,6 @@ def clean_output() -> Iterator[None]:
 def discard(stream: TextIO) -> None:
     """Throw away what is written to a stream from now on, because nobody reads it any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _is_fault(error: BaseException | None) -> bool:
-    return error is not None and machine_fault(error) is not None
 
 
 def _clean(stream: TextIO | None) -> TextIO:

@@ -19,7 +19,10 @@ def test_table(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_files(capsys: pytest.CaptureFixture) -> None:
-    assert list_configs.main(["--detector", "atss", "--backbone", "r_50", "--files"]) == 0
+    assert (
+        list_configs.main(["--detector", "atss", "--backbone", "r_50", "--data", "coco", "--files"])
+        == 0
+    )
     files = capsys.readouterr().out.split()
     assert len(files) == 5 and all(Path(file).is_file() for file in files)
 

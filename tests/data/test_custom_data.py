@@ -150,6 +150,8 @@ def test_a_fraction_is_set_aside_by_file(tmp_path, cfg):
         summary.write_split()
         parts.append([instantiate(cfg.dataloader[x].dataset) for x in ("train", "test")])
         content["images"].reverse()
+        for record in content["annotations"]:  # another spelling of the same
+            record["image_id"] = float(record["image_id"])
         files.write(tmp_path / "all", content)
     names = [[{r["file_name"] for r in records} for records in both] for both in parts]
     assert names[0] == names[1]
@@ -224,6 +226,21 @@ def test_a_model_without_classes_is_refused(tmp_path, cfg):
 def test_the_key_is_named(tmp_path, cfg):
     data = custom_data(tmp_path, train={**files.content(), "categories": []})
     assert refused(cfg, data).startswith(f"data.train={data.train}: it lists no categories")
+
+
+@pytest.mark.parametrize("mask", ["polygon", "rle"])
+def test_masks_that_polygons_cannot_hold_are_bitmaps(cfg, tmp_path, mask):
+    cfg.dataloader.train.mapper = {"use_instance_mask": True, "instance_mask_format": "polygon"}
+    data = files.content(images=5)
+    for record in data["annotations"]:
+        record["segmentation"] = [[2.0, 3.0, 12.0, 3.0, 12.0, 11.0]]
+    if mask == "rle":
+        pixels = files.HEIGHT * files.WIDTH
+        size = [files.HEIGHT, files.WIDTH]
+        data["annotations"][2]["segmentation"] = {"size": size, "counts": [0, 9, pixels - 9]}
+    apply_custom_data(cfg, custom_data(tmp_path, train=data, val=data))
+    expected = "bitmask" if mask == "rle" else "polygon"
+    assert cfg.dataloader.train.mapper.instance_mask_format == expected
 
 
 def test_a_config_that_learns_masks_needs_them(cfg, tmp_path):

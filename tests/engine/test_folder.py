@@ -184,6 +184,8 @@ def test_fine_tuning_may_have_other_classes(
     ("mark", "message"),
     [
         ("model_0000009.pth", "names model_0000009.pth, which does not exist"),
+        ("a" * 5000, "names a{77}[.]{3}, which does not exist"),
+        ("../../model.pth", "names ../../model.pth, which does not exist"),
         ("", "is empty or damaged"),
         ("\0\0\0", "is empty or damaged"),
         (None, "does not exist"),
@@ -209,6 +211,13 @@ def test_the_mark_of_a_folder_that_was_moved(tmp_path: Path, mark: str) -> None:
     (tmp_path / "model_final.pth").touch()
     (tmp_path / "last_checkpoint").write_text(mark)
     assert find_last_checkpoint(str(tmp_path)) == str(tmp_path / "model_final.pth")
+
+
+def test_weights_alone_are_not_resumed(train_net: TrainNet, capsys: pytest.CaptureFixture) -> None:
+    out = train_net("train.max_iter=1")
+    (out / "last_checkpoint").write_text("model_best.pth")
+    message = refusal(capsys, train_net, "train.mix_schedules=True", resume=True)
+    assert f"Cannot resume {out / 'model_best.pth'}: it has weights only." in message
 
 
 def test_nothing_to_set_aside(tmp_path: Path) -> None:

@@ -93,5 +93,5 @@ def test_results_fit_a_terminal() -> None:
     lines = table.splitlines()
     assert lines[0].split() == ["bbox", "segm", "ema", "bbox"]
     assert lines[2].split() == ["AP", "98.41", "5.00", "98.41"]
-    assert lines[-1].split() == ["APr", "nan", "-", "nan"]
+    assert lines[-1].split() == ["APr", "-", "-", "-"]
     assert max(map(len, lines)) <= 80 and "circle" not in table

@@ -76,6 +76,19 @@ def test_hooks_learn_whether_training_went_well() -> None:
     assert iterations == [1, 0], "max_iter means success"
 
 
+def test_the_end_of_training_reaches_all_hooks() -> None:
+    trainer, reached = trainer_of(Model(loss=lambda w: w.sum())), []
+
+    def fail(trainer: Trainer) -> None:
+        raise RuntimeError("no evaluation")
+
+    ends = (lambda t: reached.append(1), fail, lambda t: reached.append(2))
+    trainer.register_hooks([hooks.CallbackHook(after_train=end) for end in ends])
+    with pytest.raises(RuntimeError, match="no evaluation"):
+        trainer.train(0, 1)
+    assert reached == [1, 2]
+
+
 def test_clipping_bounds_the_norm_of_the_whole_gradient() -> None:
     model = Model(loss=lambda w: 3 * w[0] + 4 * w[1])
     trainer_of(model, clip_grad_norm=1.0).train(0, 1)

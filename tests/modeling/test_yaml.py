@@ -1,19 +1,24 @@
 """YAML (yacs) users: recipes of every detector train, and nothing else is trained silently."""
 
 import logging
+from collections.abc import Callable
 
 import pytest
 import torch
 from detectron2 import model_zoo as stock
 from detectron2.config import CfgNode, get_cfg
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
+from detectron2.utils.logger import log_first_n
 
 from brloss_d2.errors import InputError
+from brloss_d2.losses import GIoULoss, RankSortLoss
 from brloss_d2.model_zoo import list_configs
 from brloss_d2.modeling import CriterionCascadeROIHeads, CriterionMaskHead, add_brloss_config
-from brloss_d2.modeling.yaml import recipe_model
+from brloss_d2.modeling.rcnn.box_predictor import CriterionBoxPredictor
+from brloss_d2.modeling.yaml import build_checked_anchor_generator, recipe_model
 from tests.helpers.criteria import build_criterion
 from tests.helpers.random_inputs import random_inputs
 
@@ -255,3 +260,51 @@ def test_a_recipe_by_its_key_alone() -> None:
     cfg.INPUT.FORMAT = "RGB"
     cfg.MODEL.DEVICE = "cpu"
     assert type(build_model(cfg)).__name__ == "OneStageDetector"
+
+
+def test_keys_without_effect_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    log_first_n.__globals__["_LOG_COUNTER"].clear()
+    cfg = get_cfg()
+    add_brloss_config(cfg, recipe="quick/atss_R_18_FPN_brs_300it")
+    caplog.clear()
+    recipe_model(cfg)
+    assert not caplog.text
+    cfg.MODEL.RESNETS.DEPTH = 101
+    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.3  # has an effect
+    recipe_model(cfg)
+    recipe_model(cfg)
+    assert caplog.text.count("MODEL.") == caplog.text.count("MODEL.RESNETS.DEPTH") == 1
+
+
+@pytest.mark.parametrize(("criterion", "count"), [("rs", 2), ("ce", 1)])
+def test_keys_that_a_criterion_replaces_are_named(
+    criterion: str, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_first_n.__globals__["_LOG_COUNTER"].clear()
+    cfg = get_cfg()
+    add_brloss_config(cfg, criterion)
+    shape = [ShapeSpec(stride=16)]
+    with caplog.at_level(logging.WARNING, "brloss_d2.modeling.yaml"):
+        build_checked_anchor_generator(cfg, shape)
+        assert not caplog.text
+        cfg.MODEL.RPN.SMOOTH_L1_BETA = 0.5
+        cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 64
+        build_checked_anchor_generator(cfg, shape)
+    assert "MODEL.RPN.SMOOTH_L1_BETA" in caplog.text
+    assert caplog.text.count("MODEL.") == count
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CriterionMaskHead(
+            ShapeSpec(channels=4), criterion=RankSortLoss(), num_classes=3, conv_dims=[4]
+        ),
+        lambda: CriterionBoxPredictor(
+            ShapeSpec(channels=4), criterion=GIoULoss(), box2box_transform=None, num_classes=3
+        ),
+    ],
+)
+def test_parts_of_another_kind_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match="criterion must be of type"):
+        make()

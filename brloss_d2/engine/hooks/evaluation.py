@@ -154,7 +154,8 @@ def results_table(results: Mapping[str, Any]) -> str:
     """Return a table with a column per task, without the metrics of single classes."""
     tasks = list(_rows(results))
     names = dict.fromkeys(name for task in tasks for name in task if name)
-    rows = [[name, *(task.get(name) for task in tasks)] for name in names]
+    known = [{k: v for k, v in task.items() if v == v} for task in tasks]  # no NaN
+    rows = [[name, *(task.get(name) for task in known)] for name in names]
     return tabulate(rows, ["", *(task[""] for task in tasks)], floatfmt=".2f", missingval="-")
 
 

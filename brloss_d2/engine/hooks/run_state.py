@@ -79,7 +79,9 @@ class RunState(HookBase):
         """Return the states of all processes; empty except in the main process. A collective."""
         own = {
             "rng": rng_state(),
-            "data": self._position(),
+            "data": self.loader.state_dict()
+            if self.loader
+            else (self._loaded or {}).get("data", {}),
             "buffers": {name: value.cpu() for name, value in self._buffers().items()},
         }
         processes = comm.gather(own)
@@ -120,11 +122,6 @@ class RunState(HookBase):
         names = self.data.get("dataloader.train", {}).get("names")
         classes = MetadataCatalog.get(names[0]).get("thing_classes") if names else None
         return None if classes is None else list(classes)
-
-    def _position(self) -> dict[str, Any]:
-        if self.loader is not None:
-            return self.loader.state_dict()
-        return dict(self._loaded["data"]) if self._loaded else {}
 
     def _buffers(self) -> dict[str, Tensor]:
         names = self.model.state_dict().keys()  # without the buffers that are not saved

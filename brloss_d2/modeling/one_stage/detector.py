@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from brloss_d2.criteria import Criterion
 from brloss_d2.errors import InputError
+from brloss_d2.losses.base import check_types
 from brloss_d2.modeling.matching import log_metrics
 from brloss_d2.modeling.one_stage.assigners import Assigner
 from brloss_d2.modeling.one_stage.box_coding import DeltaTransform, LogDistanceTransform
@@ -44,6 +45,7 @@ class OneStageDetector(DenseDetector):
 
     Raises:
         InputError: If head and criterion do not fit.
+        ValueError: If a part is of another kind.
     """
 
     @configurable
@@ -63,6 +65,11 @@ class OneStageDetector(DenseDetector):
         padding_divisor: int | None = 32,
         input_format: str = "RGB",
     ):
+        check_types(
+            criterion=(criterion, Criterion),
+            assigner=(assigner, Assigner),
+            postprocessor=(postprocessor, DensePostprocessor),
+        )
         super().__init__(backbone, head, pixel_mean=pixel_mean, pixel_std=pixel_std)
         self.anchor_generator, self.postprocessor = anchor_generator, postprocessor
         self.matcher = DenseMatcher(

@@ -11,6 +11,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from brloss_d2.criteria import Criterion
+from brloss_d2.losses.base import check_types
 from brloss_d2.modeling.matching import log_metrics, match_predictions
 from brloss_d2.modeling.yaml import build_criterion
 
@@ -57,6 +58,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
         cls_agnostic_bbox_reg: bool = False,
         loss_weight: float = 1.0,
     ):
+        check_types(criterion=(criterion, Criterion))
         super().__init__(
             input_shape,
             box2box_transform=box2box_transform,

@@ -15,6 +15,7 @@ from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor
 
 from brloss_d2.criteria import MaskCriterion
+from brloss_d2.losses.base import check_types
 from brloss_d2.modeling.matching import log_metrics, match_masks
 from brloss_d2.modeling.yaml import build_criterion
 
@@ -31,6 +32,7 @@ class CriterionMaskHead(MaskRCNNConvUpsampleHead):
 
     @configurable
     def __init__(self, input_shape: ShapeSpec, *, criterion: MaskCriterion, **mask_head: Any):
+        check_types(criterion=(criterion, MaskCriterion))
         super().__init__(input_shape, **mask_head)
         # As published; detectron2 starts the predictor near 0.
         c2_msra_fill(self.predictor)

@@ -12,6 +12,7 @@ from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
 
 from brloss_d2.criteria import Criterion
+from brloss_d2.losses.base import check_types
 from brloss_d2.modeling.matching import (
     MaxIoUMatcher,
     inside_padded_image,
@@ -51,6 +52,7 @@ class CriterionRPN(RPN):
         padding_divisor: int = 32,
         **rpn: Any,
     ):
+        check_types(criterion=(criterion, Criterion))
         super().__init__(
             batch_size_per_image=batch_size_per_image, positive_fraction=positive_fraction, **rpn
         )
