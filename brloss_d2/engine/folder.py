@@ -79,7 +79,8 @@ def reserved(folder: str) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):  # the folder may be gone
-            os.remove(path)
+            if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
+                os.remove(path)
         lock.close()
 
 

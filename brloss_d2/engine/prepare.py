@@ -2,12 +2,13 @@
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -20,8 +21,9 @@ from brloss_d2.data import (
 )
 from brloss_d2.data.custom import refuse_missing_dataset
 from brloss_d2.engine.classes import check_classes, read_dataset_categories
+from brloss_d2.engine.config.defaults import train_defaults
 from brloss_d2.engine.config.load import load_config
-from brloss_d2.engine.config.values import check_parts
+from brloss_d2.engine.config.values import check_num_classes, check_parts
 from brloss_d2.engine.folder import find_last_checkpoint
 from brloss_d2.engine.hooks.writers import import_wandb
 from brloss_d2.errors import InputError
@@ -92,11 +94,15 @@ def prepare(args: argparse.Namespace) -> Job:
         import_wandb()
     if cfg.train.early_stopping.patience and not can_evaluate(cfg):
         raise InputError("train.early_stopping needs dataloader.test and dataloader.evaluator.")
-    if args.eval_only and custom_data is not None and custom_data.val is None:
-        instantiate(cfg.dataloader.test.dataset)  # says that data.val is not given
+    test_dataset = OmegaConf.select(cfg, "dataloader.test.dataset")
+    if args.eval_only and target_of(test_dataset) is refuse_missing_dataset:
+        instantiate(test_dataset)
     if args.eval_only and not can_evaluate(cfg):
         raise InputError("--eval-only needs dataloader.test and dataloader.evaluator.")
     categories = read_dataset_categories(cfg, custom_data)
+    names = categories or _registered_classes(cfg)
+    if names:
+        check_num_classes(cfg.model, len(names), "dataset")
     if not args.eval_only and can_evaluate(cfg):
         _check_best_metric(cfg, categories)
     checkpoint, resume = cfg.train.init_checkpoint, False
@@ -114,6 +120,16 @@ def prepare(args: argparse.Namespace) -> Job:
         if cfg.train.check_images and comm.get_local_rank() == 0:
             custom_data = check_custom_images(custom_data, training=not args.eval_only)
     return Job(cfg, custom_data, categories, checkpoint, resume, choose_device(cfg.train.device))
+
+
+def _registered_classes(cfg: DictConfig) -> Collection[str]:
+    """Return the classes of a dataset that is known by name; none if they are unknown."""
+    for split in ("train", "test"):
+        names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
+        for name in names if isinstance(names, ListConfig) else [names]:
+            if name in DatasetCatalog:
+                return MetadataCatalog.get(name).get("thing_classes", ())
+    return ()
 
 
 def can_evaluate(cfg: DictConfig) -> bool:
@@ -182,7 +198,8 @@ def _check_best_metric(cfg: DictConfig, categories: Mapping[int, str] | None) ->
         raise InputError(f"train.best_metric={name} needs train.ema.enabled=True.")
     evaluator = cfg.dataloader.evaluator
     names = _METRICS.get(target_of(evaluator))
-    if not name or names is None:
+    # Whoever has not chosen the metric may well evaluate another task only.
+    if name in ("", train_defaults()["best_metric"]) or names is None:
         return
     tasks = evaluator.get("tasks") or ("bbox", "segm", "keypoints")
     per_class = [f"{m}-{c}" for m in ("AP", "oLRP") for c in (categories or {}).values()]

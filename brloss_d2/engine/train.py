@@ -99,7 +99,10 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
 def _build_model(job: Job) -> nn.Module:
     model = instantiate(job.cfg.model).to(job.device)
     size = sum(parameter.numel() for parameter in model.parameters())
-    logger.info("%s with %.1f M parameters on %s", type(model).__name__, size / 1e6, job.device)
+    logger.info(
+        "%s with %.1f M parameters on %s. Weights: %s",
+        *(type(model).__name__, size / 1e6, job.device, job.checkpoint or "random"),
+    )
     return model
 
 

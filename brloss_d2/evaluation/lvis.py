@@ -65,5 +65,7 @@ class LVISEvaluator(evaluation.LVISEvaluator):
         # The packages say -1 for what cannot be computed.
         values = {name: found.metrics[name] for name in _METRICS}
         results = {n: float(v) * 100 if v >= 0 else math.nan for n, v in values.items()}
-        logger.info("%s\nResults for %s:\n%s", found.summary, iou_type, create_small_table(results))
+        logger.debug(
+            "%s\nResults for %s:\n%s", found.summary, iou_type, create_small_table(results)
+        )
         return {**results, **lrp_metrics(match_detections(found), None)}

@@ -3,12 +3,11 @@
 from brloss_d2.model_zoo.card import describe
 from brloss_d2.model_zoo.configs import config_file, get_config, get_criterion, list_criteria
 from brloss_d2.model_zoo.entries import ConfigEntry, list_configs, summary
-from brloss_d2.model_zoo.losses import config_with_loss, set_loss
+from brloss_d2.model_zoo.losses import set_loss
 
 __all__ = [
     "ConfigEntry",
     "config_file",
-    "config_with_loss",
     "describe",
     "get_config",
     "get_criterion",

@@ -56,7 +56,7 @@ def config_with_loss(path: str, loss: str) -> str:
     return ""
 
 
-def set_loss(model: DictConfig, loss: str) -> None:
+def set_loss(model: DictConfig, loss: str) -> DictConfig:
     """Train a detector with another loss; anchors, assignment, network and detections stay.
 
     Next to the criteria of all sites, what belongs to them changes: the branch for centerness or
@@ -67,8 +67,18 @@ def set_loss(model: DictConfig, loss: str) -> None:
         model: model node of a config, changed in place.
         loss: name of the loss, as in `list_criteria`.
 
+    Returns:
+        The same node.
+
     Raises:
         InputError: the detector cannot be trained with the loss.
+
+    Example:
+        >>> from brloss_d2 import model_zoo
+        >>> cfg = model_zoo.get_config("quick/faster_rcnn_R_18_FPN_ce_300it")
+        >>> model = model_zoo.set_loss(cfg.model, "rs")
+        >>> "RankSortLoss" in str(model.roi_heads.box_predictor.criterion.cls_loss)
+        True
     """
     known = losses_of(model)
     if loss not in known:
@@ -82,7 +92,7 @@ def set_loss(model: DictConfig, loss: str) -> None:
         )
     if _is_rcnn(model):
         _set_loss_of_rcnn(model, loss)
-        return
+        return model
     site = _site_of(model)
     _replace(model, get_criterion(loss, site))
     model.head.has_quality = model.criterion.get("quality") is not None
@@ -90,6 +100,7 @@ def set_loss(model: DictConfig, loss: str) -> None:
         # L1 on deltas goes with deltas in units of the anchor, as published.
         in_anchors = loss in ("ce", "focal")
         model.box_transform.weights = [1.0] * 4 if in_anchors else [10.0, 10.0, 5.0, 5.0]
+    return model
 
 
 def _set_loss_of_rcnn(model: DictConfig, loss: str) -> None:

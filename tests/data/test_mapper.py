@@ -129,3 +129,20 @@ def test_message_survives_a_worker_process(records, tmp_path):
 @pytest.mark.parametrize("text", ["one line", "two\n  lines: here", ""])
 def test_a_plain_message_stays_as_it_is(text):
     assert user_message(InputError(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        (None, "1 of 1 objects of .*1.png have no mask"),
+        ([[1, 2]], "have no mask, or none that is good"),
+        ({"size": [20, 30], "counts": [40, 500, 60]}, "set instance_mask_format=bitmask"),
+    ],
+)
+def test_masks_that_cannot_be_used_are_refused(tmp_path, mask, expected):
+    data = files.content()
+    data["annotations"][0]["segmentation"] = mask
+    records = load_coco_dataset("test_masks", files.write(tmp_path, data), str(tmp_path))
+    assert len(mapper()(records[0])["instances"]) == 1
+    with pytest.raises(InputError, match=expected):
+        mapper(use_instance_mask=True)(records[0])

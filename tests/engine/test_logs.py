@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,19 @@ def test_results_fit_a_terminal() -> None:
     assert lines[2].split() == ["AP", "98.41", "5.00", "98.41"]
     assert lines[-1].split() == ["APr", "-", "-", "-"]
     assert max(map(len, lines)) <= 80 and "circle" not in table
+
+
+def test_a_run_starts_with_few_lines(
+    train_net: Callable[..., Path], coco: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Also with many classes; log.txt has all of them, the config and the environment."""
+    file = tmp_path / "a.json"
+    content = json.loads(file.read_text())
+    content["categories"] += [{"id": i, "name": f"\x1b[7mclass {i}"} for i in range(3, 103)]
+    file.write_text(json.dumps(content))
+    out = train_net(*coco)
+    start = capsys.readouterr().out.partition("iter: ")[0].splitlines()
+    assert 5 < len(start) <= 15 and "\x1b" not in "".join(start)
+    assert all(len(line) <= 80 for line in start if not line.startswith("["))
+    log = (out / "log.txt").read_text()
+    assert all(text in log for text in ("Effective config", "Command line", "class 102", "Pillow"))

@@ -160,6 +160,8 @@ def test_metrics_that_may_be(config: Path, metric: str) -> None:
     cfg.dataloader.evaluator = L(COCOEvaluator)(dataset_name="a")
     _check_best_metric(cfg, {1: "nut", 2: "bolt"})
     _check_best_metric(cfg, None)
+    cfg.train.best_metric, cfg.dataloader.evaluator.tasks = "bbox/AP", ("segm",)
+    _check_best_metric(cfg, None)  # the default
 
 
 def test_early_stopping(train_net: TrainNet, capsys: pytest.CaptureFixture) -> None:

@@ -7,8 +7,8 @@ from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
 from brloss_d2.errors import InputError
-from brloss_d2.model_zoo import config_file, config_with_loss, get_config, list_configs, set_loss
-from brloss_d2.model_zoo.losses import losses_of
+from brloss_d2.model_zoo import config_file, get_config, list_configs, set_loss
+from brloss_d2.model_zoo.losses import config_with_loss, losses_of
 from tests.helpers.criteria import build_criterion
 
 SLIM = [e for e in list_configs(data="custom") if e.detector != "co_deformable_detr"]

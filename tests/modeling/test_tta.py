@@ -16,6 +16,7 @@ from brloss_d2.model_zoo import get_config
 from brloss_d2.modeling import DetectorWithTTA
 from brloss_d2.modeling.test_time_augmentation import View
 from tests.helpers.bright_squares import BrightSquares
+from tests.helpers.golden_rcnn import shrink
 
 HEIGHT, WIDTH = 96, 128
 # The image is used as it is, and in a second size that resizing rounds symmetrically.
@@ -26,6 +27,7 @@ DETECTORS = (
     "quick/retinanet_R_18_FPN_brs_300it",
     "quick/fovea_R_18_FPN_brs_300it",
     "quick/faster_rcnn_R_18_FPN_ce_300it",
+    "coco/cascade_rcnn_R_50_FPN_ce_1x",
     "tiny_mask_rcnn",
 )
 
@@ -38,9 +40,13 @@ def built(name: str) -> nn.Module:
         cfg = LazyConfig.load(str(file)).model
     else:
         cfg = get_config(name).model
+    if name.startswith("coco"):
+        shrink(cfg)
     if "roi_heads" in cfg:
-        cfg.roi_heads.num_classes = 3
-        cfg.roi_heads.box_predictor.test_score_thresh = 0.0
+        heads = cfg.roi_heads
+        heads.num_classes = 3
+        for predictor in heads.get("box_predictors", [heads.get("box_predictor")]):
+            predictor.test_score_thresh = 0.0
     else:
         cfg.num_classes = 3
         cfg.postprocessor.select.update(score_thresh=0.0, topk=200)

@@ -12,7 +12,8 @@ from tabulate import tabulate
 from brloss_d2.data import CustomData
 from brloss_d2.engine.config.test_augmentation import set_test_augmentation
 from brloss_d2.errors import InputError
-from brloss_d2.model_zoo import config_with_loss, set_loss
+from brloss_d2.model_zoo import set_loss
+from brloss_d2.model_zoo.losses import config_with_loss
 from brloss_d2.utils.config_nodes import walk_nodes
 
 # Key -> attribute, type, meaning.
