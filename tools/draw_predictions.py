@@ -45,7 +45,7 @@ def _draw(output_dir: str, picture: str, images: int, threshold: float | None) -
     reason = ""
     if threshold is None:
         calibration = load_calibration(output_dir)
-        if calibration and calibration.computed_on.get("weights") == run.weights:
+        if calibration and calibration.is_of(lambda: run.weights):
             threshold, reason = calibration.score_threshold, ", of calibration.json"
         else:
             threshold, reason = best_threshold(run), ", the lowest LRP at IoU 0.5"

@@ -101,12 +101,12 @@ class CustomDataSummary:
     Attributes:
         train: contents of the training data; None for evaluation only.
         val: contents of the validation data; None for training without evaluation.
-        to_write: files that `write_split` writes, with their contents.
+        to_write: path -> text of the files that `write_split` writes.
     """
 
     train: CocoSummary | None
     val: CocoSummary | None
-    to_write: Mapping[str, Any] = field(default_factory=dict)
+    to_write: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def categories(self) -> dict[int, str]:
@@ -124,11 +124,11 @@ class CustomDataSummary:
         Raises:
             InputError: the files cannot be written.
         """
-        for path, content in self.to_write.items():
+        for path, text in self.to_write.items():
             try:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-                    json.dump(content, file)
+                with replacing(path) as temporary, open(temporary, "w", encoding="ascii") as file:
+                    file.write(text)
             except OSError as error:
                 raise InputError(f"Cannot write {path}: {error.strerror}.") from error
 
@@ -268,13 +268,17 @@ def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSumma
         raise InputError(f"data.train={whole.json_file}: one image cannot be split: give data.val.")
     parts = {"train": shuffled[count:], "val": shuffled[:count]}
     folder = os.path.join(os.path.abspath(output_dir), _SPLIT_FOLDER)
-    paths = {name: os.path.join(folder, f"{name}.json") for name in parts}
-    contents = {name: only_files(content, set(files)) for name, files in parts.items()}
+    texts = {name: json.dumps(only_files(content, set(files))) for name, files in parts.items()}
+    # Named by content: another fraction cannot change the files of a run that goes on.
+    paths = {
+        name: os.path.join(folder, f"{name}_{hashlib.sha256(text.encode()).hexdigest()[:8]}.json")
+        for name, text in texts.items()
+    }
     with TemporaryDirectory() as temporary:
         drafts = {name: os.path.join(temporary, f"{name}.json") for name in parts}
         for name, draft in drafts.items():
-            with open(draft, "w", encoding="utf-8") as file:
-                json.dump(contents[name], file)
+            with open(draft, "w", encoding="ascii") as file:
+                file.write(texts[name])
         drawn = CustomData(drafts["train"], whole.image_root, drafts["val"], whole.image_root)
         try:
             checked = _check(drawn, masks=masks)
@@ -288,7 +292,7 @@ def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSumma
     return CustomDataSummary(
         train=replace(checked.train, json_file=paths["train"]),
         val=replace(checked.val, json_file=paths["val"]),
-        to_write={paths[name]: contents[name] for name in parts},
+        to_write={paths[name]: text for name, text in texts.items()},
     )
 
 

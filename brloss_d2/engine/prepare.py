@@ -81,7 +81,7 @@ def prepare(args: argparse.Namespace) -> Job:
         cfg.train[key] = os.path.expanduser(cfg.train[key])  # no shell expands train.x=~
     output_dir = cfg.train.output_dir
     _check_output_dir(output_dir)
-    _check_datasets(cfg, training=not args.eval_only)
+    _check_datasets(cfg, custom_data, training=not args.eval_only)
     check_parts(cfg, overrides, training=not args.eval_only)
     images = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
     processes = comm.get_world_size()
@@ -170,8 +170,11 @@ def _check_output_dir(path: str) -> None:
         raise InputError(f"train.output_dir={path}: no permission to write in {existing}.")
 
 
-def _check_datasets(cfg: DictConfig, *, training: bool) -> None:
+def _check_datasets(
+    cfg: DictConfig, custom_data: CustomDataSummary | None, *, training: bool
+) -> None:
     """Check registered datasets and JSON files; datasets of other kinds check themselves."""
+    to_write = custom_data.to_write if custom_data is not None else ()
     for split, needed in (("train", training), ("test", can_evaluate(cfg))):
         loader = cfg.dataloader.get(split)
         if needed and loader is None:
@@ -183,7 +186,7 @@ def _check_datasets(cfg: DictConfig, *, training: bool) -> None:
             instantiate(node)
         json_file, names = node.get("json_file"), node.get("names")
         if json_file is not None:
-            if not os.path.isfile(json_file):
+            if json_file not in to_write and not os.path.isfile(json_file):
                 raise InputError(f"The annotations of dataset {names} are missing: {json_file}")
         elif names is not None:
             for name in names if isinstance(names, list | tuple | ListConfig) else [names]:

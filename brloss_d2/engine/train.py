@@ -75,6 +75,8 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
     except OSError as error:
         text = f"train.output_dir={output_dir}: cannot write {error.filename}: {error.strerror}."
         raise InputError(text) from error
+    if job.custom_data is not None:
+        job.custom_data.write_split()
     logger.debug("Command line: %s", shlex.join(sys.argv))
     logger.debug("Environment:\n%s", collect_env_info())
     processes = counted(comm.get_world_size(), "process")
