@@ -11,11 +11,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from brloss_d2.cli.common import run_program
+from brloss_d2.cli.common import positive_int, run_program
 from brloss_d2.evaluation import load_calibration
 from brloss_d2.evaluation.run import EvaluatedRun, best_threshold
 from brloss_d2.plotting import draw_comparison
-from brloss_d2.utils.arguments import positive_int
 
 
 def main(argv: Sequence[str] | None = None) -> int:

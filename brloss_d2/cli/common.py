@@ -71,6 +71,19 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def positive_int(text: str) -> int:
+    """Convert the text of an argument to an integer, at least 1.
+
+    Raises:
+        ArgumentTypeError: the number is smaller.
+        ValueError: the text is no integer.
+    """
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return number
+
+
 def find_config(name: str) -> str:
     """Return the file of a config.
 

@@ -12,9 +12,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from brloss_d2.cli.common import add_model_arguments, find_config, make_parser, run_program
+from brloss_d2.cli.common import (
+    add_model_arguments,
+    find_config,
+    make_parser,
+    positive_int,
+    run_program,
+)
 from brloss_d2.errors import InputError
-from brloss_d2.utils.arguments import positive_int
 from brloss_d2.utils.text import counted
 
 _MAX_ERRORS = 20  # lines

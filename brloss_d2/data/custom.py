@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,6 +24,7 @@ from brloss_d2.utils.text import counted, printable
 
 _PREFIX = "data."
 _SHOWN_IF_ANY = [f"boxes {kind}, dropped" for kind in DROPPED[1:]]  # rows of the table
+_DETECTION_LIMITS = ("max_detections", "test_topk_per_image")  # per image, of a model
 # Folder below train.output_dir for the two files of data.val_fraction.
 _SPLIT_FOLDER = "split"
 
@@ -81,7 +83,10 @@ class CustomData:
             if key in values:
                 raise InputError(f"{_PREFIX}{key} is given twice.")
             if key == "val_fraction":
-                values[key] = _fraction(value)
+                with suppress(ValueError):
+                    values[key] = float(value)
+                if not 0 < values.get(key, 0) < 1:
+                    raise InputError(f"{override}: expected a number between 0 and 1.")
             else:
                 # No shell expands data.x=~.
                 values[key] = os.path.abspath(os.path.expanduser(value))
@@ -226,10 +231,40 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
         if split is None:
             loader.dataset = L(refuse_missing_dataset)(key=key)
         else:
-            loader.dataset = _dataset_node(name, split, masks=masks)
+            # The evaluator must not depend on the loader being built first.
+            register_coco_metadata(name, split.json_file, split.image_root, masks=masks)
+            loader.dataset = L(load_coco_dataset)(
+                names=name, json_file=split.json_file, image_root=split.image_root, masks=masks
+            )
     if summary.val is None:
         cfg.dataloader.evaluator = None
     return summary
+
+
+def note_detection_limits(data: CustomDataSummary, cfg: DictConfig) -> CustomDataSummary:
+    """Return contents with a note if an image has more objects than detections count.
+
+    Args:
+        data: contents of the dataset.
+        cfg: effective config.
+    """
+    if data.val is None:
+        return data
+    limits = {
+        node._get_full_key(key): node[key]
+        for node in walk_nodes(cfg.model)
+        for key in _DETECTION_LIMITS
+        if key in node
+    }
+    if (evaluator := cfg.dataloader.get("evaluator")) is not None:
+        name = "max_dets_per_image"
+        limits[f"dataloader.evaluator.{name}"] = evaluator.get(name) or 100
+    most = data.val.most_objects
+    low = [key for key, limit in limits.items() if isinstance(limit, int) and limit < most]
+    if not low:
+        return data
+    note = f"up to {most} objects in an image, more than detections count; raise {', '.join(low)}"
+    return replace(data, val=data.val.noted([note]))
 
 
 def refuse_missing_dataset(key: str) -> None:
@@ -240,16 +275,6 @@ def refuse_missing_dataset(key: str) -> None:
     """
     purpose = {"data.train": "training", "data.val": "evaluation"}[key]
     raise InputError(f"{key} is not given: {purpose} needs {key}=FILE.json {key}_images=FOLDER.")
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
-        raise InputError(f"data.val_fraction is {text!r}: expected a number between 0 and 1.")
-    return value
 
 
 def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSummary:
@@ -327,14 +352,6 @@ def _check_split(
     if image_root is not None:
         raise InputError(f"{key}_images is given without {key}=FILE.json.")
     return None
-
-
-def _dataset_node(name: str, summary: CocoSummary, *, masks: bool) -> DictConfig:
-    # Registered here too, so that the evaluator does not depend on the loader being built first.
-    register_coco_metadata(name, summary.json_file, summary.image_root, masks=masks)
-    return L(load_coco_dataset)(
-        names=name, json_file=summary.json_file, image_root=summary.image_root, masks=masks
-    )
 
 
 def _counts(split: CocoSummary) -> dict[str, int]:

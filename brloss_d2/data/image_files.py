@@ -1,4 +1,4 @@
-"""A look at every image file of a dataset before training, and what there is to note about them."""
+"""A look at every image file of a custom dataset before training, and notes about them."""
 
 import hashlib
 import json
@@ -8,12 +8,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import PIL
 from PIL import Image
 from tqdm import tqdm
 
+from brloss_d2.data.custom import CustomDataSummary
 from brloss_d2.data.images import (
     check_side_ratio,
     check_size,
@@ -54,6 +56,35 @@ class ImageFacts(NamedTuple):
     deep: bool
     alpha: bool
     frames: bool
+
+
+def check_custom_images(data: CustomDataSummary, *, training: bool) -> CustomDataSummary:
+    """Read all images of a custom dataset through.
+
+    Args:
+        data: contents of the dataset.
+        training: whether the training images are needed, if there are any.
+
+    Returns:
+        The contents, with notes about the images.
+
+    Raises:
+        InputError: images cannot be used; the message names the first ones.
+    """
+    given = {"val": data.val, "train": data.train if training else None}
+    splits = {name: split for name, split in given.items() if split is not None}
+    facts = {
+        name: look_at_images(split.image_sizes, key=f"data.{name}")
+        for name, split in splits.items()
+    }
+    notes = {name: image_notes(seen) for name, seen in facts.items()}
+    if len(splits) == len(given) and (shared := same_content(facts["val"], facts["train"])):
+        notes["val"].append(
+            f"{len(shared)} of {len(facts['val'])} images are in data.train too: AP flatters the "
+            "model"
+        )
+    changes: dict[str, Any] = {x: split.noted(notes[x]) for x, split in splits.items()}
+    return replace(data, **changes)
 
 
 def look_at_images(

@@ -64,7 +64,19 @@ class DetectionMapper(DatasetMapper):
         self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]
     ) -> None:
         if self.use_instance_mask:
-            self._check_masks(dataset_dict)
+            file = dataset_dict["file_name"]
+            objects = [a for a in dataset_dict["annotations"] if not a.get("iscrowd", 0)]
+            masks = [a["segmentation"] for a in objects if a.get("segmentation")]
+            if len(masks) < len(objects):
+                raise InputError(
+                    f"{len(objects) - len(masks)} of {len(objects)} objects of {file} have no "
+                    "mask, or none that is good, and the mapper has use_instance_mask=True."
+                )
+            if self.instance_mask_format == "polygon" and any(isinstance(m, dict) for m in masks):
+                raise InputError(
+                    f"{file} has a mask in RLE, which polygons cannot hold: set "
+                    "instance_mask_format=bitmask in dataloader.train.mapper."
+                )
         super()._transform_annotations(dataset_dict, transforms, image_shape)
         instances = dataset_dict["instances"]
         # detectron2 creates the field from the first object, so that an empty image has none.
@@ -72,17 +84,3 @@ class DetectionMapper(DatasetMapper):
             polygons = self.instance_mask_format == "polygon"
             empty = torch.zeros((0, *instances.image_size), dtype=torch.bool)
             instances.gt_masks = PolygonMasks([]) if polygons else BitMasks(empty)
-
-    def _check_masks(self, record: dict[str, Any]) -> None:
-        objects = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
-        masks = [a["segmentation"] for a in objects if a.get("segmentation")]
-        if len(masks) < len(objects):
-            raise InputError(
-                f"{len(objects) - len(masks)} of {len(objects)} objects of {record['file_name']} "
-                "have no mask, or none that is good, and the mapper has use_instance_mask=True."
-            )
-        if self.instance_mask_format == "polygon" and any(isinstance(m, dict) for m in masks):
-            raise InputError(
-                f"{record['file_name']} has a mask in RLE, which polygons cannot hold: set "
-                "instance_mask_format=bitmask in dataloader.train.mapper."
-            )

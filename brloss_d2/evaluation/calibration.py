@@ -3,9 +3,9 @@
 import json
 import math
 import os
-from numbers import Real
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Real
 from typing import Any
 
 import numpy as np

@@ -36,15 +36,16 @@ def target_of(node: Any) -> Any:
     target = node.get("_target_") if isinstance(node, DictConfig) else None
     if not isinstance(target, str):
         return target
-    found = _located(target)
+    found = located(target)
     if found is None:
         module, _, name = target.rpartition(".")
-        hint = did_you_mean(name, dir(_located(module)), count=1, prefix=f"{module}.")
+        hint = did_you_mean(name, dir(located(module)), count=1, prefix=f"{module}.")
         raise InputError(f"_target_={target}: Python finds no such class or function.{hint}")
     return found
 
 
-def _located(name: str) -> Any:
+def located(name: str) -> Any:
+    """Return the class, function or module of a full name; None if Python cannot find it."""
     try:
         return locate(name)
     except Exception:  # of hydra, or of the module that is imported

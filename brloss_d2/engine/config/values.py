@@ -16,13 +16,12 @@ from detectron2.data import build_detection_test_loader, build_detection_train_l
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from brloss_d2.engine.randomness import preserved_rng
 from brloss_d2.errors import InputError
-from brloss_d2.utils.config_nodes import target_of, walk_nodes
+from brloss_d2.utils.config_nodes import located, target_of, walk_nodes
 
 
 class _Rule(NamedTuple):
@@ -90,8 +89,14 @@ def check_values(cfg: DictConfig) -> None:
             if not isinstance(value, str):
                 raise InputError(f"{path} is {value}: expected the name of a class or function.")
             target_of(OmegaConf.select(cfg, path.rpartition(".")[0]))
-        if inspect.isroutine(value) or inspect.isclass(value):
-            _check_name(path, value)
+        # config.yaml stores names, which have to be found again. Each access makes a new method.
+        is_code = inspect.isroutine(value) or inspect.isclass(value)
+        if is_code and located(f"{value.__module__}.{value.__qualname__}") != value:
+            raise InputError(
+                f"{path} is {value.__qualname__}, which is defined in a config file: the "
+                "config.yaml of the run could not name it. Move it to a module that Python can "
+                "import."
+            )
         if key == "image_format" and value != cfg.model.get("input_format", value):
             raise InputError(f"{path} is {value}, but model.input_format {cfg.model.input_format}.")
 
@@ -278,18 +283,3 @@ def _numbers(value: Any) -> Iterator[float]:
             yield from _numbers(item)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield value
-
-
-def _check_name(path: str, value: Any) -> None:
-    """Check that config.yaml, which stores names, can be read again."""
-    name = f"{value.__module__}.{value.__qualname__}"
-    try:
-        found = locate(name)
-    except Exception:
-        found = None
-    # Methods are made anew by each access.
-    if found != value:
-        raise InputError(
-            f"{path} is {value.__qualname__}, which is defined in a config file: the config.yaml "
-            "of the run could not name it. Move it to a module that Python can import."
-        )
