@@ -1,6 +1,6 @@
 """Criteria of the score-based baselines: softmax cross-entropy and sigmoid losses."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +18,14 @@ from brloss_d2.criteria.quality import PositiveQuality, QualityBranch
 from brloss_d2.losses import BoxLoss, ScoreLoss, paired_box_iou
 from brloss_d2.losses.base import check_numbers, check_types
 
-_NORMALIZERS = (
-    "rows",
-    "positives",
-    "positives_per_image",
-    "positives_or_images",
-    "positives_and_images",
-)
+# What a normalizer counts, given the predictions and the number of positives.
+_NORMALIZERS: dict[str, Callable[[MatchedPredictions, Tensor], Tensor]] = {
+    "rows": lambda matched, _: (matched.labels >= 0).sum(),
+    "positives": lambda _, positives: positives,
+    "positives_per_image": lambda matched, _: matched.positives_per_image.clamp(min=1).sum(),
+    "positives_or_images": lambda matched, positives: positives.clamp(min=matched.num_images),
+    "positives_and_images": lambda matched, positives: positives + matched.num_images,
+}
 
 
 class SoftmaxCriterion(Criterion):
@@ -119,7 +120,7 @@ class SigmoidCriterion(Criterion):
             check_types(quality=(quality, QualityBranch))
         for kind in (normalizer, box_normalizer or normalizer):
             if kind not in _NORMALIZERS:
-                raise ValueError(f"normalizer must be one of {_NORMALIZERS}, got {kind!r}")
+                raise ValueError(f"normalizer must be one of {tuple(_NORMALIZERS)}, got {kind!r}")
         self.cls_loss, self.box_losses = cls_loss, named_box_losses(box_loss)
         if not isinstance(box_weight, Mapping):
             box_weight = {"loss_box_reg": box_weight}
@@ -140,7 +141,9 @@ class SigmoidCriterion(Criterion):
             weights = torch.ones_like(matched.pred_boxes[:, 0]).detach()
         else:
             weights = self.box_weighting(matched)
-        counts = [self._count(kind, matched) for kind in (self.normalizer, self.box_normalizer)]
+        positives = torch.tensor(len(matched.foreground), device=matched.labels.device)
+        kinds = (self.normalizer, self.box_normalizer)
+        counts = [_NORMALIZERS[kind](matched, positives) for kind in kinds]
         divisors = torch.stack([*(c.to(weights) for c in counts), weights.sum()])
         if self.sync_normalizer:
             group = world()
@@ -161,21 +164,6 @@ class SigmoidCriterion(Criterion):
         if self.quality is not None:
             losses["loss_quality"] = self.quality(matched) / box_count
         return _output(losses, weights)
-
-    def _count(self, normalizer: str, matched: MatchedPredictions) -> Tensor:
-        """Return the () number that a normalizer stands for."""
-        positives = torch.tensor(len(matched.foreground), device=matched.labels.device)
-        match normalizer:
-            case "rows":
-                return (matched.labels >= 0).sum()
-            case "positives":
-                return positives
-            case "positives_per_image":
-                return matched.positives_per_image.clamp(min=1).sum()
-            case "positives_or_images":
-                return positives.clamp(min=matched.num_images)
-            case _:
-                return positives + matched.num_images
 
 
 def _output(losses: dict[str, Tensor], box_weights: Tensor) -> CriterionOutput:

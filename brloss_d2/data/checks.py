@@ -79,6 +79,16 @@ class CocoSummary:
         """Number of categories, at least 1."""
         return len(self.categories)
 
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of boxes and images by their names in a table."""
+        return {
+            "boxes": self.boxes,
+            **{f"boxes {kind}, dropped": count for kind, count in self.dropped.items()},
+            "crowd boxes, ignored": self.crowd,
+            "images": self.images,
+            "images without objects": self.images_without_objects,
+        }
+
     def noted(self, notes: Sequence[str]) -> "CocoSummary":
         """Return the contents with further notes."""
         return replace(self, notes=(*self.notes, *notes))
@@ -197,14 +207,9 @@ def geometry_notes(images: Sequence[Record], annotations: Sequence[Record]) -> l
 
 
 def _layout_notes(boxes: np.ndarray, sizes: np.ndarray) -> list[str]:
-    """Return sentences about numbers that seem to mean something else than [x, y, width, height].
+    """Return sentences about boxes that seem to mean something else than [x, y, width, height].
 
-    Args:
-        boxes: boxes as they are read, (G, 4) XYWH.
-        sizes: width and height of the image of each box, (G, 2).
-
-    Raises:
-        InputError: all boxes are between 0 and 1.
+    Boxes are (G, 4), and sizes the width and height of the image of each, (G, 2).
     """
     if boxes.min() >= 0 and boxes.max() <= 1 < sizes.min():
         raise InputError(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -18,7 +19,7 @@ from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
 from brloss_d2.data.coco_file import DROPPED, only_files, read_json
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import walk_nodes
-from brloss_d2.utils.files import replacing
+from brloss_d2.utils.files import write_text
 from brloss_d2.utils.suggest import did_you_mean
 from brloss_d2.utils.text import counted, printable
 
@@ -130,12 +131,7 @@ class CustomDataSummary:
             InputError: the files cannot be written.
         """
         for path, text in self.to_write.items():
-            try:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                with replacing(path) as temporary, open(temporary, "w", encoding="ascii") as file:
-                    file.write(text)
-            except OSError as error:
-                raise InputError(f"Cannot write {path}: {error.strerror}.") from error
+            write_text(path, text)
 
     def __str__(self) -> str:
         return self.table()
@@ -159,7 +155,7 @@ class CustomDataSummary:
         if most_classes is not None and len(rows) > most_classes:
             more = f"... {len(rows) - most_classes} more classes in log.txt"
             rows[most_classes:] = [[more, *("" for _ in present)]]
-        columns = [_counts(split) for split in present.values()]
+        columns = [split.counts() for split in present.values()]
         for label in columns[0]:
             counts = [column[label] for column in columns]
             if any(counts) or (most_classes is None and label not in _SHOWN_IF_ANY):
@@ -292,9 +288,9 @@ def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSumma
     if count < 1:
         raise InputError(f"data.train={whole.json_file}: one image cannot be split: give data.val.")
     parts = {"train": shuffled[count:], "val": shuffled[:count]}
-    folder = os.path.join(os.path.abspath(output_dir), _SPLIT_FOLDER)
     texts = {name: json.dumps(only_files(content, set(files))) for name, files in parts.items()}
     # Named by content: another fraction cannot change the files of a run that goes on.
+    folder = os.path.join(os.path.abspath(os.path.expanduser(output_dir)), _SPLIT_FOLDER)
     paths = {
         name: os.path.join(folder, f"{name}_{hashlib.sha256(text.encode()).hexdigest()[:8]}.json")
         for name, text in texts.items()
@@ -302,21 +298,15 @@ def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSumma
     with TemporaryDirectory() as temporary:
         drafts = {name: os.path.join(temporary, f"{name}.json") for name in parts}
         for name, draft in drafts.items():
-            with open(draft, "w", encoding="ascii") as file:
-                file.write(texts[name])
+            Path(draft).write_text(texts[name], encoding="ascii")
         drawn = CustomData(drafts["train"], whole.image_root, drafts["val"], whole.image_root)
         try:
             checked = _check(drawn, masks=masks)
         except InputError as error:
-            text = str(error).replace(
-                f"{temporary}{os.sep}", f"{data.val_fraction} of data.train: "
-            )
-            raise InputError(text) from error
-    if checked.train is None or checked.val is None:
-        raise InputError("data.val_fraction needs data.train.")
+            where = f"{data.val_fraction} of data.train: "
+            raise InputError(str(error).replace(f"{temporary}{os.sep}", where)) from error
     return CustomDataSummary(
-        train=replace(checked.train, json_file=paths["train"]),
-        val=replace(checked.val, json_file=paths["val"]),
+        **{name: replace(getattr(checked, name), json_file=paths[name]) for name in parts},
         to_write={paths[name]: text for name, text in texts.items()},
     )
 
@@ -352,13 +342,3 @@ def _check_split(
     if image_root is not None:
         raise InputError(f"{key}_images is given without {key}=FILE.json.")
     return None
-
-
-def _counts(split: CocoSummary) -> dict[str, int]:
-    return {
-        "boxes": split.boxes,
-        **{f"boxes {kind}, dropped": count for kind, count in split.dropped.items()},
-        "crowd boxes, ignored": split.crowd,
-        "images": split.images,
-        "images without objects": split.images_without_objects,
-    }

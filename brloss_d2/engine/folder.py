@@ -32,6 +32,23 @@ _LONGEST = 80  # characters of a name in a message
 _RESUMABLE = re.compile(r"model_(\d{7}|final)\.pth")
 
 
+def check_writable(path: str) -> None:
+    """Check that a folder can be written to, or made.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not path:
+        raise InputError("train.output_dir is empty: expected a folder.")
+    existing = os.path.abspath(path)
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        raise InputError(f"train.output_dir={path}: {existing} is no folder.")
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"train.output_dir={path}: no permission to write in {existing}.")
+
+
 @contextmanager
 def reserved(folder: str) -> Iterator[None]:
     """Create a folder and keep other runs out of it inside the block.

@@ -39,7 +39,7 @@ _PEER_SECONDS = 5.0
 _CTRL_C = (signal.SIGINT,)
 # Between two looks at the launcher.
 _LAUNCHER_SECONDS = 0.5
-# Processes of a run learn from these which of them they are, whoever has started them.
+# Each process of a run learns its number from these, however it was started.
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _URL = re.compile(r"tcp://(?P<host>[^/]+):(?P<port>\d+)")
 # Ports for srun, by the number of the job; below those that systems hand out.

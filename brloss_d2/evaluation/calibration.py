@@ -20,7 +20,7 @@ from brloss_d2.evaluation.score_maps import (
     fit_isotonic,
     fit_temperature,
 )
-from brloss_d2.utils.files import replacing
+from brloss_d2.utils.files import write_text
 
 FILE_NAME = "calibration.json"
 KINDS = ("temperature", "isotonic")
@@ -191,11 +191,7 @@ def held_out_errors(matches: Matches, class_names: Sequence[str], kind: str) -> 
 def save_calibration(calibration: Calibration, output_dir: str) -> str:
     """Write `<output_dir>/calibration.json`, complete or not at all, and return its path."""
     path = os.path.join(output_dir, FILE_NAME)
-    try:
-        with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            json.dump(asdict(calibration), file, indent=2, allow_nan=False)
-    except OSError as error:
-        raise InputError(f"Cannot write {path}: {error.strerror}.") from error
+    write_text(path, json.dumps(asdict(calibration), indent=2, allow_nan=False))
     return path
 
 

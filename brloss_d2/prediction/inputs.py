@@ -15,21 +15,9 @@ from brloss_d2.utils.text import printable
 Input = str | os.PathLike[str] | np.ndarray | Image.Image
 
 # Searched for in folders; a file given by its name may have any format that Pillow reads.
-SUFFIXES = tuple(
-    [
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".jfif",
-        ".jpeg",
-        ".jpg",
-        ".pgm",
-        ".png",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
+SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg"),
+    *(".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
 )
 
 _PATHS = (str, os.PathLike)

@@ -10,18 +10,32 @@ from brloss_d2.errors import InputError
 from brloss_d2.utils.suggest import did_you_mean
 
 
+def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield path and value of every key below a config node, outer ones first.
+
+    The value of an interpolation, which is not followed, and of a missing key is None.
+
+    Args:
+        node: node of a config; anything but a dict or list node yields nothing.
+        path: beginning of the paths.
+    """
+    if isinstance(node, DictConfig | ListConfig):
+        for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
+            refers = OmegaConf.is_interpolation(node, key)
+            value = None if refers or OmegaConf.is_missing(node, key) else node[key]
+            yield f"{path}{key}", value
+            yield from walk(value, f"{path}{key}.")
+
+
 def walk_nodes(node: Any) -> Iterator[DictConfig]:
     """Yield every dict below a config node, itself included, without following interpolations.
 
     Args:
         node: node of a config; anything but a dict or list node yields nothing.
     """
-    if isinstance(node, DictConfig):
-        yield node
-    if isinstance(node, DictConfig | ListConfig):
-        for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
-            if not (OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key)):
-                yield from walk_nodes(node[key])
+    for value in (node, *(value for _, value in walk(node))):
+        if isinstance(value, DictConfig):
+            yield value
 
 
 def target_of(node: Any) -> Any:

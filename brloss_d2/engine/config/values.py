@@ -21,7 +21,7 @@ from torch import nn
 
 from brloss_d2.engine.randomness import preserved_rng
 from brloss_d2.errors import InputError
-from brloss_d2.utils.config_nodes import located, target_of, walk_nodes
+from brloss_d2.utils.config_nodes import located, target_of, walk, walk_nodes
 
 
 class _Rule(NamedTuple):
@@ -32,7 +32,7 @@ class _Rule(NamedTuple):
     keys: str
 
 
-_LARGEST = 10**9  # beyond it nobody means what he writes
+_LARGEST = 10**9  # larger numbers are mistakes
 
 # By the last part of a key; lists are checked number by number, and null is for the part to judge.
 _RULES = (
@@ -209,7 +209,9 @@ def _build(cfg: DictConfig, path: str, overrides: Sequence[str]) -> Any:
         return instantiate(OmegaConf.select(cfg, path))
     except Exception as error:
         failed, cause = path, error
-        for inner, node in _nodes(OmegaConf.select(cfg, path), path):
+        below = list(walk(OmegaConf.select(cfg, path), f"{path}."))
+        nodes = [x for x in below if isinstance(x[1], DictConfig) and "_target_" in x[1]]
+        for inner, node in sorted(nodes, key=lambda found: -found[0].count(".")):
             try:
                 instantiate(node)
             except Exception as inner_error:
@@ -247,16 +249,6 @@ def _build_loader(cfg: DictConfig, split: str, overrides: Sequence[str]) -> None
 
 def _given(overrides: Sequence[str]) -> str:
     return f" Set on the command line: {', '.join(overrides)}." if overrides else ""
-
-
-def _nodes(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
-    """Yield the nodes that call something with their paths, inner ones first."""
-    if isinstance(node, DictConfig | ListConfig):
-        for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
-            if not (OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key)):
-                yield from _nodes(node[key], f"{path}.{key}")
-    if isinstance(node, DictConfig) and "_target_" in node:
-        yield path, node
 
 
 def _values(cfg: DictConfig) -> Iterator[tuple[str, str, Any]]:

@@ -58,9 +58,7 @@ class ATSSAssigner(Assigner):
         rows = candidates.flatten()
         owners = torch.arange(count, device=rows.device).repeat_interleave(width)
         iou = paired_box_iou(anchors.boxes[rows], boxes[owners])
-        # Mean and unbiased standard deviation of the candidates of an object.
-        by_object = iou.view(count, width)
-        threshold = by_object.mean(1) + (by_object.std(1) if width > 1 else 0)
+        threshold = _threshold(iou.view(count, width))
         centers = anchors.centers[rows]
         depth = torch.cat([centers - boxes[owners, :2], boxes[owners, 2:] - centers], 1).amin(1)
         positive = (iou >= threshold[owners]) & (depth > self.min_inside)
@@ -86,3 +84,9 @@ class ATSSAssigner(Assigner):
             found.append(torch.cat(nearest) + start)
             start += len(points)
         return torch.cat(found, 1)
+
+
+def _threshold(iou: Tensor) -> Tensor:
+    """(G,) mean + unbiased standard deviation of the (G, C) candidates."""
+    mean = iou.mean(1)
+    return mean + iou.std(1) if iou.shape[1] > 1 else mean
