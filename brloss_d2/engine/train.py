@@ -84,8 +84,6 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
     except OSError as error:
         text = f"train.output_dir={output_dir}: cannot write {error.filename}: {error.strerror}."
         raise InputError(text) from error
-    if job.custom_data is not None:
-        job.custom_data.write_split()
     logger.debug("Command line: %s", shlex.join(sys.argv))
     logger.debug("Environment:\n%s", collect_env_info())
     processes = counted(comm.get_world_size(), "process")
@@ -102,6 +100,7 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
         logger.warning("Nothing to resume in %s: starting a new run.", output_dir)
     data = job.custom_data
     if data is not None:
+        data.write_split()
         logger.debug("Custom dataset:\n%s", data)
         classes = counted(data.num_classes, "class")
         logger.info("Custom dataset, %s:\n%s", classes, data.table(most_classes=4))
