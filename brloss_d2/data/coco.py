@@ -46,6 +46,8 @@ def load_coco_dataset(
     Raises:
         InputError: `json_file` does not exist or has a mistake, or `names` is a built-in dataset.
     """
+    if not os.path.isfile(json_file):
+        raise InputError(f"The annotations of dataset {names!r} are missing: {json_file}")
     content = read_coco(json_file, masks=masks)
     labels = {id_: label for label, id_ in enumerate(content.categories)}
     register_coco_metadata(
