@@ -10,7 +10,7 @@ from torch import Tensor
 from brloss_d2.criteria.matched import CriterionOutput
 from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
 from brloss_d2.losses import Balancer, MaskLoss
-from brloss_d2.losses.base import check_types
+from brloss_d2.losses.base import check_numbers, check_types
 from brloss_d2.ops import PoolGroup
 
 
@@ -98,8 +98,9 @@ class MaskCriterion(PooledCriterion):
     ):
         super().__init__(**pools)
         check_types(mask_loss=(mask_loss, MaskLoss), balancer=(balancer, Balancer))
-        if max_masks is not None and max_masks < 1:
-            raise ValueError(f"max_masks must be >= 1 or None, got {max_masks}")
+        if max_masks is not None:
+            check_types(max_masks=(max_masks, int))
+            check_numbers(">= 1", max_masks=max_masks)
         self.mask_loss, self.balancer, self.max_masks = mask_loss, balancer, max_masks
 
     def sample(self, masks_per_image: Sequence[int], device: torch.device) -> Tensor:

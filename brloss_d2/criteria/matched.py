@@ -60,13 +60,20 @@ class MatchedPredictions:
     def __post_init__(self) -> None:
         """Check the arguments and find the foreground."""
         check_types(num_classes=(self.num_classes, int))
+        optional = ("foreground", "pred_deltas", "gt_deltas", "references", "quality_logits")
+        given = {name: x for name in optional if (x := getattr(self, name)) is not None}
         check_tensors(
             logits=self.logits,
             labels=self.labels,
             pred_boxes=self.pred_boxes,
             gt_boxes=self.gt_boxes,
-            foreground=self.foreground,
+            **given,
         )
+        lengths = {name: len(x) for name, x in given.items() if len(x) != len(self.gt_boxes)}
+        if lengths.keys() - {"foreground"}:
+            raise ValueError(
+                f"expected one entry for each of the {len(self.gt_boxes)} boxes, got {lengths}"
+            )
         if self.logits.ndim != 2 or self.logits.shape[1] - self.num_classes not in (0, 1):
             raise ValueError(
                 f"logits must be (R, {self.num_classes}) or (R, {self.num_classes + 1}) for "
@@ -82,10 +89,11 @@ class MatchedPredictions:
                 "pred_boxes and gt_boxes must both be (P, 4), got "
                 f"{tuple(self.pred_boxes.shape)} and {tuple(self.gt_boxes.shape)}"
             )
-        if self.rows_per_image is not None and sum(self.rows_per_image) != len(self.labels):
+        counts = self.rows_per_image
+        if counts is not None and (sum(counts) != len(self.labels) or min(counts, default=0) < 0):
             raise ValueError(
-                f"rows_per_image adds up to {sum(self.rows_per_image)} rows, but there are "
-                f"{len(self.labels)}"
+                f"rows_per_image must be counts that add up to {len(self.labels)} rows, got "
+                f"{list(counts)}"
             )
         if self.foreground is None:
             check_values(

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from brloss_d2.criteria.matched import Criterion, CriterionOutput
+from brloss_d2.losses.base import check_types
 from brloss_d2.ops import PoolGroup, with_value
 
 
@@ -38,6 +39,8 @@ class PooledCriterion(Criterion):
         super().__init__()
         if pool not in ("local", "global"):
             raise ValueError(f"pool must be one of ('local', 'global'), got {pool!r}")
+        if images_per_pool is not None:
+            check_types(images_per_pool=(images_per_pool, int))
         if images_per_pool is not None and (images_per_pool < 1 or pool == "global"):
             raise ValueError(
                 f"images_per_pool must be >= 1 and goes with pool='local', got {images_per_pool} "

@@ -115,6 +115,10 @@ class SigmoidCriterion(Criterion):
         super().__init__()
         if not isinstance(cls_loss, DRLoss):
             check_types(cls_loss=(cls_loss, ScoreLoss))
+        if box_weighting is not None:
+            check_types(box_weighting=(box_weighting, PositiveQuality))
+        if quality is not None:
+            check_types(quality=(quality, QualityBranch))
         for kind in (normalizer, box_normalizer or normalizer):
             if kind not in _NORMALIZERS:
                 raise ValueError(f"normalizer must be one of {_NORMALIZERS}, got {kind!r}")

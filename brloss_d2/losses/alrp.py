@@ -3,7 +3,14 @@
 import torch
 from torch import Tensor
 
-from brloss_d2.losses.base import LossDict, RankingLoss, no_positives, ranking_pool, ranking_term
+from brloss_d2.losses.base import (
+    LossDict,
+    RankingLoss,
+    check_tensors,
+    no_positives,
+    ranking_pool,
+    ranking_term,
+)
 from brloss_d2.ops import PoolGroup, attach, exact_negatives, with_value
 from brloss_d2.ops.ramp import prefix_sums
 from brloss_d2.ops.search import count_reached
@@ -56,6 +63,7 @@ def alrp_loss(
         >>> {name: round(value.item(), 4) for name, value in losses.items()}
         {'loss_rank': 0.0, 'loss_box': 0.3}
     """
+    check_tensors(localization_error=localization_error)
     logits, pool = ranking_pool(
         logits, labels, localization_error, delta, positives, group, kind="localization_error"
     )

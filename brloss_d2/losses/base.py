@@ -8,7 +8,6 @@ process at one of the next operations. Compiled code does not check values.
 import inspect
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +23,8 @@ _BOUNDS: dict[str, Callable[[float], bool]] = {
     ">= 1": lambda x: x >= 1,
     "in [0, 1]": lambda x: 0 <= x <= 1,
 }
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 # What the values of an argument have to be: lowest, highest, in words. An IoU in half precision may
 # be a little above 1.
 _LABELS = (-1, 1, "1 (positive), 0 (negative) or -1 (ignored)")
@@ -44,7 +45,7 @@ def check_numbers(bounds: str, **numbers: Any) -> None:
         ValueError: If one of them is anything else.
     """
     for name, value in numbers.items():
-        number = isinstance(value, Real) and not isinstance(value, bool)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
         if not (number and math.isfinite(value) and _BOUNDS[bounds](value)):
             raise ValueError(f"{name} must be a finite number {bounds}, got {value!r}")
 
@@ -64,25 +65,25 @@ def check_types(**arguments: tuple[Any, type]) -> None:
 
 
 def check_tensors(**tensors: Any) -> None:
-    """Refuse arguments that are no tensors or lie on another device than the first.
+    """Refuse arguments that are no dense tensors or lie on another device than the first.
 
     Args:
-        **tensors: arguments by name; None is passed over.
+        **tensors: arguments by name.
 
     Raises:
         ValueError: If one of them is no tensor, or on another device.
     """
-    given = {name: x for name, x in tensors.items() if x is not None}
-    first, *_ = given
-    for name, x in given.items():
-        if not isinstance(x, Tensor):
+    first, *_ = tensors
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor) or x.layout != torch.strided or x.is_complex():
+            kind = f"{type(x).__module__}.{type(x).__name__}"
             raise ValueError(
-                f"{name} must be a tensor, got {type(x).__module__}.{type(x).__name__}: "
-                "torch.as_tensor makes one of an array or a list"
+                f"{name} must be a dense tensor of real numbers, got {kind}: torch.as_tensor makes "
+                "one of an array or a list"
             )
-        if x.device != given[first].device:
+        if x.device != tensors[first].device:
             raise ValueError(
-                f"{name} is on {x.device}, but {first} on {given[first].device}: move one of them"
+                f"{name} is on {x.device}, but {first} on {tensors[first].device}: move one of them"
             )
 
 
@@ -213,15 +214,17 @@ def ranking_pool(
         ValueError: If an argument is not as described.
     """
     check_numbers(">= 0", delta=delta)
-    check_tensors(logits=logits, labels=labels, positives=positives, **{kind: values})
+    optional = {"positives": positives, kind: values}
+    given = {name: x for name, x in optional.items() if x is not None}
+    check_tensors(logits=logits, labels=labels, **given)
     if group is not None:
         check_types(group=(group, PoolGroup))
-    if logits.ndim != 1 or not logits.is_floating_point():
+    if logits.ndim != 1 or logits.dtype not in _FLOATS:
         raise ValueError(
             f"logits must be a floating point tensor of shape (M,), got {logits.dtype} "
             f"{tuple(logits.shape)}; flatten (R, K) logits together with their labels"
         )
-    if labels.shape != logits.shape or labels.is_floating_point() or labels.is_complex():
+    if labels.shape != logits.shape or labels.dtype not in _INTEGERS:
         raise ValueError(
             f"labels must be integers (1 positive, 0 negative, -1 ignored) of the shape of logits "
             f"{tuple(logits.shape)}, got {labels.dtype} {tuple(labels.shape)}"

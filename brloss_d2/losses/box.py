@@ -60,10 +60,14 @@ def paired_box_giou(a: Tensor, b: Tensor) -> Tensor:
     return iou - (enclosing - union) / enclosing
 
 
-def _iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _check_pairs(a: Tensor, b: Tensor) -> None:
     check_tensors(a=a, b=b)
     if a.shape != b.shape or a.shape[-1:] != (4,):
         raise ValueError(f"expected two (P, 4) box tensors, got {tuple(a.shape)}, {tuple(b.shape)}")
+
+
+def _iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    _check_pairs(a, b)
     sides = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0)
     intersection = sides.prod(1)
     areas = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1)
@@ -129,4 +133,5 @@ class SmoothL1Loss(BoxLoss):
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """Compare (P, 4) predicted with (P, 4) true deltas: (P,) losses."""
+        _check_pairs(pred, target)
         return F.smooth_l1_loss(pred, target, beta=self.beta, reduction="none").sum(-1)

@@ -4,7 +4,13 @@ import torch
 from torch import Tensor
 
 from brloss_d2.losses.ap import precision_term
-from brloss_d2.losses.base import LossDict, RankingLoss, no_positives, ranking_pool
+from brloss_d2.losses.base import (
+    LossDict,
+    RankingLoss,
+    check_tensors,
+    no_positives,
+    ranking_pool,
+)
 from brloss_d2.ops import (
     Negatives,
     PoolGroup,
@@ -157,6 +163,7 @@ def _rank_and_sort(
     logits: Tensor, pool: RankingPool, quality: Tensor, negatives: Negatives | None
 ) -> LossDict:
     """Attach both terms to the logits; `negatives` is None if there is no positive."""
+    check_tensors(quality=quality)
     if negatives is None:
         terms = no_positives(pool), no_positives(pool)
     else:

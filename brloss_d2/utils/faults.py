@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import traceback
 
 # What the operating system reports by number.
 _BY_NUMBER = {
@@ -32,6 +33,9 @@ _WORKER = (
     "A worker of a data loader (process {process}) has died or was killed, as the system does if "
     "memory is insufficient. Use fewer workers (dataloader.train.num_workers)"
 )
+# Function of torch's data loader that receives from workers; it fails in several ways if one of
+# them dies meanwhile. What a worker itself raises comes from another function.
+_RECEIVE = "_try_get_data"
 BROKEN_CONNECTION = (
     "The connection to another process of the run has broken. Look at the messages of the others"
 )
@@ -71,8 +75,10 @@ def machine_fault(error: BaseException | None) -> str | None:
     """
     seen = error
     while seen is not None:
-        if isinstance(seen, ConnectionError):  # before torch has noticed who is missing
-            return _WORKER.format(process="unknown")
+        if isinstance(seen, EOFError | OSError):
+            frames = traceback.walk_tb(seen.__traceback__)
+            if any(frame.f_code.co_name == _RECEIVE for frame, _ in frames):
+                return _WORKER.replace(" (process {process})", "")
         if isinstance(seen, OSError) and seen.errno:
             file = f"{os.fsdecode(seen.filename)}: " if seen.filename else ""
             return file + _BY_NUMBER.get(seen.errno, str(seen.strerror))

@@ -18,9 +18,9 @@ _OTHERS = (
     r"numpy|scipy|PIL|pycocotools|hotcoco|lvis|onnx|onnxruntime|onnxscript|tensorboard|timm|"
     r"brloss_d2)(\.|$)"
 )
-# Loggers of torch that warn of what detectron2 does. The levels of those above them are reset when
-# torch is imported.
-_LOUD = ("torch.fx._symbolic_trace", "torch.utils.cpp_extension")
+# Loggers of torch that warn of what detectron2 does, or that processes end. The levels of those
+# above them are reset when torch is imported.
+_LOUD = ("torch.fx._symbolic_trace", "torch.utils.cpp_extension", "torch.multiprocessing.spawn")
 
 
 def printable_lines(text: str) -> str:

@@ -238,6 +238,8 @@ def test_boxes_beside_their_objects_may_count_as_negatives():
         foreground=torch.tensor([0, 4]),
         pred_boxes=shifted[[0, 2]],
         gt_boxes=matched.gt_boxes[[0, 2]],
+        pred_deltas=None,
+        gt_deltas=None,
     )
     expected = kept(as_background).losses
     for name in ("loss_rank", "loss_sort"):
@@ -288,7 +290,7 @@ def test_losses_go_with_their_criteria():
 
 
 def test_rows_and_columns_are_checked():
-    with pytest.raises(ValueError, match="rows_per_image adds up to 2 rows, but there are 3"):
+    with pytest.raises(ValueError, match="counts that add up to 3 rows, got"):
         replace(batch([0, 3, 1]), rows_per_image=[1, 1])
     with pytest.raises(ValueError, match="without a background column"):
         batch([0, 3, 1], columns=CLASSES + 1).binary_labels()

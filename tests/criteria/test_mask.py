@@ -102,7 +102,7 @@ def test_every_mask_has_the_same_chance():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_masks": 0}, "max_masks must be >= 1 or None, got 0"),
+        ({"max_masks": 0}, "max_masks must be a finite number >= 1, got 0"),
         ({"pool": "all"}, "pool must be one of"),
         ({"images_per_pool": 2, "pool": "global"}, "goes with pool='local'"),
     ],

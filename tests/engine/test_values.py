@@ -60,6 +60,7 @@ RPN = "model.proposal_generator"
         ("optimizer.params.overrides=3", r"optimizer\.params .*cannot be built"),
         ("optimizer.params.overrides={backbone: {lr: 0.1}}", "set lr_factors={backbone: FACTOR}"),
         ("optimizer.params.lr_factors={bakcbone: 0.1}", "Did you mean backbone"),
+        ("dataloader.train.dataset=null", "dataloader.train.dataset is missing"),
         ("+dataloader.train.extra=0", "dataloader.train cannot be built.*extra"),
         (f"{RPN}.head.in_channels=7", "fails on a test image.*channels"),
         ("model.roi_heads.box_in_features=[p9]", "fails on a test image.*p9"),

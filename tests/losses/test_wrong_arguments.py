@@ -26,16 +26,26 @@ WRONG_TENSORS = {
     "label -100": ({"labels": torch.tensor([1, -100, 0, 1])}, r"such as -100$"),
     "float labels": ({"labels": LABELS.float()}, "labels must be integers"),
     "labels of another shape": ({"labels": LABELS[:3]}, r"labels must be integers .* \(3,\)"),
-    "labels in a list": ({"labels": [1, 0, -1, 1]}, "labels must be a tensor, got builtins.list"),
+    "labels in a list": (
+        {"labels": [1, 0, -1, 1]},
+        "labels must be a dense tensor of .* got builtins.list",
+    ),
     "labels elsewhere": ({"labels": LABELS.to("meta")}, "labels is on meta, but logits on cpu"),
-    "NumPy logits": ({"logits": LOGITS.numpy()}, "logits must be a tensor, got numpy.ndarray"),
+    "NumPy logits": (
+        {"logits": LOGITS.numpy()},
+        "logits must be a dense tensor of .* got numpy.ndarray",
+    ),
     "integer logits": ({"logits": LABELS}, "logits must be a floating point tensor"),
     "matrix of logits": ({"logits": LOGITS[None]}, "flatten"),
     "value below 0": ({"values": torch.tensor([-0.5, 0.4])}, r"1 of 2 .* such as -0\.5$"),
     "value NaN": ({"values": torch.tensor([0.9, torch.nan])}, r"1 of 2 .* such as nan$"),
     "value infinite": ({"values": torch.tensor([torch.inf, 0.4])}, r"1 of 2 .* such as inf$"),
+    "no logits": ({"logits": None}, "logits must be a dense tensor .* got builtins.NoneType"),
+    "sparse labels": ({"labels": LABELS.to_sparse()}, "labels must be a dense tensor"),
+    "16 bits without sign": ({"labels": LABELS.to(torch.uint16)}, "labels must be integers"),
+    "complex values": ({"values": QUALITY.cfloat()}, "must be a dense tensor of real numbers"),
     "too many values": ({"values": torch.rand(3)}, "each of the 2 positives"),
-    "NumPy values": ({"values": QUALITY.numpy()}, "must be a tensor, got numpy.ndarray"),
+    "NumPy values": ({"values": QUALITY.numpy()}, "must be a dense tensor of .* got numpy.ndarray"),
     "a mask of positives": ({"positives": LABELS == 1}, "positives must be int64 positions"),
     "delta of text": ({"delta": "1"}, "delta must be a finite number >= 0, got '1'"),
     "delta True": ({"delta": True}, "delta must be a finite number >= 0, got True"),
@@ -125,8 +135,33 @@ def test_labels_of_any_integer_type_are_read_alike(name, dtype):
             "one entry for each of the 2 masks, got [1, 2]",
         ),
         (
+            lambda: MatchedPredictions(
+                ROWS, torch.tensor([0, 3]), BOXES, BOXES, num_classes=3, pred_deltas=ROWS
+            ),
+            "expected one entry for each of the 1 boxes, got {'pred_deltas': 2}",
+        ),
+        (
+            lambda: MatchedPredictions(
+                ROWS, torch.tensor([0, 3]), BOXES, BOXES, num_classes=3, rows_per_image=[3, -1]
+            ),
+            "rows_per_image must be counts that add up to 2 rows, got [3, -1]",
+        ),
+        (
+            lambda: criteria.RankingCriterion(RS, GIOU, BALANCER, images_per_pool="4"),
+            "images_per_pool must be of type int, got '4'",
+        ),
+        (
+            lambda: criteria.SigmoidCriterion(losses.SigmoidFocalLoss(), GIOU, quality=GIOU),
+            "quality must be of type QualityBranch, got GIoULoss()",
+        ),
+        (lambda: losses.rank_sort_loss(LOGITS, LABELS, None), "quality must be a dense tensor"),
+        (
+            lambda: losses.SmoothL1Loss()(BOXES, BOXES.expand(2, 4)),
+            "expected two (P, 4) box tensors, got (1, 4), (2, 4)",
+        ),
+        (
             lambda: losses.paired_box_iou(BOXES, np.zeros((1, 4))),
-            "b must be a tensor, got numpy.ndarray",
+            "b must be a dense tensor of real numbers, got numpy.ndarray",
         ),
         (
             lambda: losses.dice_loss(torch.zeros(1, 2, 2), torch.full((1, 2, 2), 255.0)),
@@ -146,7 +181,7 @@ def test_numbers_parts_and_targets_are_checked(make, expected):
         (torch.tensor([1.0, -1.0]), r"targets must be in \[0, 1\]; 1 of 2 .* such as -1$"),
         (torch.tensor([1, 0]), "must be floating point"),
         (torch.tensor([1.0, 0.0, 0.0]), r"must have the shape of logits \(2,\)"),
-        ([1.0, 0.0], "targets must be a tensor, got builtins.list"),
+        ([1.0, 0.0], "targets must be a dense tensor of .* got builtins.list"),
     ],
 )
 @pytest.mark.parametrize("name", ["BinaryCrossEntropyLoss", "MatchabilityAwareLoss"])

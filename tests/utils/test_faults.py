@@ -19,7 +19,7 @@ from brloss_d2.utils.faults import machine_fault
         (MemoryError(), "Memory is insufficient"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "of the GPU"),
         (RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory"), "Memory is"),
-        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "worker of a data"),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "Connection reset"),
         (RuntimeError("DataLoader worker (pid 71) is killed by signal: Killed. "), "process 71)"),
         (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "process 7, 8)"),
         (
@@ -38,6 +38,19 @@ def test_a_fault_is_a_sentence(error: Exception, expected: str) -> None:
     assert message is not None
     assert expected in message
     assert "\n" not in message and not message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "error", [EOFError(), ConnectionResetError(errno.ECONNRESET, "reset"), FileNotFoundError()]
+)
+def test_a_worker_that_dies_while_it_sends(error: Exception) -> None:
+    def _try_get_data() -> None:  # as the function of torch's data loader
+        raise error
+
+    assert "worker" not in str(machine_fault(error))
+    with pytest.raises(type(error)):
+        _try_get_data()
+    assert "worker of a data loader" in str(machine_fault(error))
 
 
 def test_causes_are_looked_at() -> None:

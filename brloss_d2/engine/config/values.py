@@ -228,6 +228,10 @@ def _build_loader(cfg: DictConfig, split: str, overrides: Sequence[str]) -> None
     target = target_of(node)
     # A sampler may look at the dataset; with several processes they would agree on a seed.
     is_plain = target in (build_detection_train_loader, build_detection_test_loader)
+    if is_plain and node.get("dataset") is None:
+        raise InputError(
+            f"{path}.dataset is missing: name a dataset, or set data.train or data.val."
+        )
     if is_plain and node.get("sampler") is None and comm.get_world_size() == 1:
         try:
             target(dataset=[{"annotations": []}], **parts)
