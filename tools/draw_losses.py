@@ -7,6 +7,7 @@ The losses of the package compute what the pictures show, on the 11 logits below
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,6 +33,7 @@ from brloss_d2.losses import (
     ap_loss,
     bucketed_ap_loss,
     bucketed_rank_sort_loss,
+    dr_loss,
     rank_sort_loss,
 )
 from brloss_d2.ops.dense import ramp
@@ -290,6 +292,22 @@ def _staircase(axes: Axes, count: int) -> None:
     tidy(axes, title=title, xlabel="logit $s$ of the negative", xlim=(-3.5, 4))
 
 
+def draw_dr() -> Figure:
+    """Draw the weights of DR Loss within positives and negatives, and how it moves all scores."""
+    figure, (top, bottom) = stacked(2)
+    softness = 0.1 / math.log(3.5)
+    for logits, color, slope in ((POSITIVES, BLUE, -1.0), (NEGATIVES, ORANGE, 1 / softness)):
+        weights = (slope * logits.sigmoid()).softmax(0)
+        top.bar(logits.numpy(), weights.numpy(), WIDTH, color=color)
+    mark_decisions(top)
+    title = "High negatives weigh most, and low positives a little more than high ones"
+    tidy(top, title=title, ylabel="weight in\nthe mean")
+    legend(top)
+    title = "The mean of the negatives falls and that of the positives rises"
+    movement(bottom, title, gradient(lambda *x: {"": dr_loss(*x)}, "", LOGITS, LABELS))
+    return figure
+
+
 HARD = {"negative": (0.0, ORANGE, "--"), "positive": (1.0, BLUE, "-")}
 SOFT = {
     "negative": (0.0, ORANGE, "--"),
@@ -335,6 +353,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "rs": draw_rs,
     "bap": draw_bap,
     "brs": draw_brs,
+    "dr": draw_dr,
     **SCORE_BASED,
 }
 

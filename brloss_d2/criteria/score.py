@@ -15,8 +15,8 @@ from brloss_d2.criteria.matched import (
 )
 from brloss_d2.criteria.pooling import world
 from brloss_d2.criteria.quality import PositiveQuality, QualityBranch
-from brloss_d2.losses import BoxLoss, ScoreLoss, paired_box_iou
-from brloss_d2.losses.base import check_numbers, check_types
+from brloss_d2.losses import BoxLoss, DRLoss, ScoreLoss, paired_box_iou
+from brloss_d2.losses.base import at_least_float32, check_numbers, check_types
 
 _NORMALIZERS = (
     "rows",
@@ -70,10 +70,11 @@ class SigmoidCriterion(Criterion):
     """Elementwise loss of K sigmoids, a box loss, and possibly a branch that predicts quality.
 
     The RPN baseline, focal, quality focal and varifocal loss. Losses that compare with a soft
-    target (`ScoreLoss.soft_targets`) get the IoU of the predicted box.
+    target (`ScoreLoss.soft_targets`) get the IoU of the predicted box. DR Loss ranks the pairs of a
+    row and a class of a pool; it has no divisor.
 
     Args:
-        cls_loss: loss per row and class.
+        cls_loss: loss per row and class, or DR Loss.
         box_loss: loss per positive, or several by name: `{"loss_l1": ..., "loss_giou": ...}`.
         box_weight: factor of the box loss; a dictionary of factors if there are several.
         normalizer: divisor of the classification loss: the number of "rows" that are not ignored,
@@ -101,7 +102,7 @@ class SigmoidCriterion(Criterion):
 
     def __init__(
         self,
-        cls_loss: ScoreLoss,
+        cls_loss: ScoreLoss | DRLoss,
         box_loss: BoxLosses,
         *,
         box_weight: float | Mapping[str, float] = 1.0,
@@ -112,7 +113,8 @@ class SigmoidCriterion(Criterion):
         sync_normalizer: bool = False,
     ):
         super().__init__()
-        check_types(cls_loss=(cls_loss, ScoreLoss))
+        if not isinstance(cls_loss, DRLoss):
+            check_types(cls_loss=(cls_loss, ScoreLoss))
         if box_weighting is not None:
             check_types(box_weighting=(box_weighting, PositiveQuality))
         if quality is not None:
@@ -147,13 +149,10 @@ class SigmoidCriterion(Criterion):
             divisors = group.sum(divisors) / group.size
         cls_count, box_count, total_weight = divisors.clamp(min=1).unbind()
 
-        logits, labels = matched.logits.float(), matched.binary_labels()
-        targets = labels.clamp(min=0).to(logits.dtype)
-        if self.cls_loss.soft_targets:
-            quality = paired_box_iou(matched.pred_boxes.detach(), matched.gt_boxes)
-            targets.view(-1)[matched.positives] = quality.to(targets.dtype)
-        cls_sum = self.cls_loss(logits, targets).masked_fill(labels < 0, 0.0).sum()
-        losses = {"loss_cls": cls_sum / cls_count}
+        if isinstance(self.cls_loss, DRLoss):
+            losses = {"loss_cls": _ranked(self.cls_loss, matched)}
+        else:
+            losses = {"loss_cls": self._compared(self.cls_loss, matched) / cls_count}
         box_divisor = box_count if self.box_weighting is None else total_weight
         for name, box_loss in self.box_losses.items():
             box_sum = (matched.box_losses(box_loss) * weights).sum()
@@ -161,6 +160,15 @@ class SigmoidCriterion(Criterion):
         if self.quality is not None:
             losses["loss_quality"] = self.quality(matched) / box_count
         return _output(losses, weights)
+
+    def _compared(self, cls_loss: ScoreLoss, matched: MatchedPredictions) -> Tensor:
+        """Return the () sum of the losses of all rows and classes."""
+        logits, labels = at_least_float32(matched.logits), matched.binary_labels()
+        targets = labels.clamp(min=0).to(logits.dtype)
+        if cls_loss.soft_targets:
+            quality = paired_box_iou(matched.pred_boxes.detach(), matched.gt_boxes)
+            targets.view(-1)[matched.positives] = quality.to(targets.dtype)
+        return cls_loss(logits, targets).masked_fill(labels < 0, 0.0).sum()
 
     def _count(self, normalizer: str, matched: MatchedPredictions) -> Tensor:
         """Return the () number that a normalizer stands for."""
@@ -176,6 +184,16 @@ class SigmoidCriterion(Criterion):
                 return positives.clamp(min=matched.num_images)
             case _:
                 return positives + matched.num_images
+
+
+def _ranked(cls_loss: DRLoss, matched: MatchedPredictions) -> Tensor:
+    """Return the () mean loss of the pools; one without rows teaches nothing."""
+    size = cls_loss.images_per_pool
+    whole = size is None or matched.num_images <= size
+    parts = [matched] if size is None or whole else matched.split(size)
+    return torch.stack(
+        [cls_loss(part.logits, part.binary_labels()) * (part.labels >= 0).any() for part in parts]
+    ).mean()
 
 
 def _output(losses: dict[str, Tensor], box_weights: Tensor) -> CriterionOutput:

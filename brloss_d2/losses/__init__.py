@@ -11,6 +11,7 @@ from brloss_d2.losses.box import (
     paired_box_giou,
     paired_box_iou,
 )
+from brloss_d2.losses.distributional import DRLoss, dr_loss
 from brloss_d2.losses.mask import DiceLoss, MaskCrossEntropyLoss, MaskLoss, dice_loss
 from brloss_d2.losses.rank_sort import (
     BucketedRankSortLoss,
@@ -36,6 +37,7 @@ __all__ = [
     "BucketedAPLoss",
     "BucketedRankSortLoss",
     "ConstantBalancer",
+    "DRLoss",
     "DiceLoss",
     "EpochSelfBalancer",
     "GIoULoss",
@@ -55,6 +57,7 @@ __all__ = [
     "bucketed_ap_loss",
     "bucketed_rank_sort_loss",
     "dice_loss",
+    "dr_loss",
     "paired_box_giou",
     "paired_box_iou",
     "rank_sort_loss",

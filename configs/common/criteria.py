@@ -31,6 +31,7 @@ from brloss_d2.losses import (
     BucketedRankSortLoss,
     ConstantBalancer,
     DiceLoss,
+    DRLoss,
     EpochSelfBalancer,
     GIoULoss,
     MaskCrossEntropyLoss,
@@ -189,6 +190,13 @@ qfl = _soft_targets(L(QualityFocalLoss)(beta=2.0), 2.0, TopScore)
 vfl = _soft_targets(L(VarifocalLoss)(alpha=0.75, gamma=2.0), 1.5, PredictedIoU)
 # Published for a DETR; the boxes are those of varifocal loss.
 mal = _soft_targets(L(MatchabilityAwareLoss)(gamma=1.5), 1.5, PredictedIoU)
+# The RetinaNet is that of the published DR Loss, smooth L1 divided by four coordinates; the others
+# are those of focal loss. All start best from `head.prior_prob=0.5`.
+dr = _hard_targets(L(DRLoss)(), L(DRLoss)())
+for _site in ("retinanet", "retinanet_500s"):
+    dr[_site].update(
+        box_loss=L(SmoothL1Loss)(beta=0.11), box_weight=0.25, box_normalizer="positives"
+    )
 ap = _average_precision(APLoss)
 bap = _average_precision(BucketedAPLoss)
 rs = _ranking(L(RankSortLoss)(delta=0.5))

@@ -12,6 +12,8 @@ CLS_LOSSES = {
     "focal": "SigmoidFocalLoss(alpha=0.25, gamma=2.0)",
     "qfl": "QualityFocalLoss(beta=2.0)",
     "vfl": "VarifocalLoss(alpha=0.75, gamma=2.0)",
+    "dr": "DRLoss(positive_softness=1.0, negative_softness=0.07982356001479281, sharpness=6.0, "
+    "weight=4.0, margin=0.5, images_per_pool=1)",
     "mal": "MatchabilityAwareLoss(gamma=1.5)",
     "ap": "APLoss(delta=1.0)",
     "bap": "BucketedAPLoss(delta=1.0)",
@@ -32,12 +34,13 @@ BOX_LOSSES = {
     "retinanet": ("SmoothL1Loss(beta=1.0)", 0.25, "SmoothL1Loss(beta=0.0)", 1.0),
     "fovea": ("SmoothL1Loss(beta=0.11)", 0.25, "SmoothL1Loss(beta=0.11)", 1.0),
 }
+HARD_TARGETS = ("ce", "focal", "dr")
 SOFT_TARGETS = {"qfl": 2.0, "vfl": 1.5, "mal": 1.5}
 
 
 def test_names_of_the_criteria() -> None:
     assert set(list_criteria()) == set(CLS_LOSSES) == set(list_criteria("atss"))
-    assert set(RCNN_CRITERIA) == set(CLS_LOSSES) - {"focal", *SOFT_TARGETS}
+    assert set(RCNN_CRITERIA) == set(CLS_LOSSES) - {*HARD_TARGETS, *SOFT_TARGETS} | {"ce"}
     for site in (*ONE_STAGE, "retinanet_500s", "fovea_500s"):
         assert list_criteria(site) == list_criteria()
     assert list_criteria("mask") == list_criteria("rpn") == RCNN_CRITERIA
@@ -57,7 +60,12 @@ def test_content(name: str, site: str) -> None:
         assert criterion.balancer.weight == 50
         return
     box_loss = repr(criterion.box_losses["loss_box_reg"])
-    if name in ("ce", "focal"):
+    if (name, site) == ("dr", "retinanet"):
+        assert (box_loss, criterion.box_weight) == (
+            "SmoothL1Loss(beta=0.11)",
+            {"loss_box_reg": 0.25},
+        )
+    elif name in HARD_TARGETS:
         assert (box_loss, criterion.box_weight) == (of_hard, {"loss_box_reg": weight_of_hard})
     elif name in SOFT_TARGETS:
         assert (box_loss, criterion.box_weight) == (
