@@ -7,6 +7,7 @@ The losses of the package compute what the pictures show, on the 11 logits below
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,7 +24,10 @@ from torch import Tensor
 from brloss_d2.cli.common import run_program
 from brloss_d2.losses import (
     BinaryCrossEntropyLoss,
+    CorrelationLoss,
+    IABCELoss,
     MatchabilityAwareLoss,
+    PositionSupervisedLoss,
     QualityFocalLoss,
     ScoreLoss,
     SigmoidFocalLoss,
@@ -32,6 +36,7 @@ from brloss_d2.losses import (
     ap_loss,
     bucketed_ap_loss,
     bucketed_rank_sort_loss,
+    dr_loss,
     rank_sort_loss,
 )
 from brloss_d2.ops.dense import ramp
@@ -290,6 +295,50 @@ def _staircase(axes: Axes, count: int) -> None:
     tidy(axes, title=title, xlabel="logit $s$ of the negative", xlim=(-3.5, 4))
 
 
+def draw_dr() -> Figure:
+    """Draw the weights of DR Loss within positives and negatives, and how it moves all scores."""
+    figure, (top, bottom) = stacked(2)
+    softness = 0.1 / math.log(3.5)
+    for logits, color, slope in ((POSITIVES, BLUE, -1.0), (NEGATIVES, ORANGE, 1 / softness)):
+        weights = (slope * logits.sigmoid()).softmax(0)
+        top.bar(logits.numpy(), weights.numpy(), WIDTH, color=color)
+    mark_decisions(top)
+    title = "High negatives weigh most, and low positives a little more than high ones"
+    tidy(top, title=title, ylabel="weight in\nthe mean")
+    legend(top)
+    title = "The mean of the negatives falls and that of the positives rises"
+    movement(bottom, title, gradient(lambda *x: {"": dr_loss(*x)}, "", LOGITS, LABELS))
+    return figure
+
+
+def draw_corr() -> Figure:
+    """Draw how both kinds of Correlation Loss move the scores of the positives."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.3), sharey=True, layout="constrained")
+    titles = ("concordance: scores go to the IoU", "pearson: scores go to a rising line")
+    for ax, title in zip(axes, titles, strict=True):
+        logits = POSITIVES.clone().requires_grad_()
+        loss = CorrelationLoss(kind=title.split(":")[0], weight=1.0)
+        (slope,) = torch.autograd.grad(loss(logits.sigmoid(), IOU), logits)
+        scores, moves = POSITIVES.sigmoid(), -slope
+        arrow = {"arrowstyle": "-|>", "color": BLUE, "linewidth": 2, "shrinkA": 5, "shrinkB": 0}
+        longest = float(moves.abs().max())
+        for x, y, move in zip(scores.tolist(), IOU.tolist(), moves.tolist(), strict=True):
+            ax.annotate("", (x + 0.2 * move / longest, y), (x, y), arrowprops=arrow)
+        ax.plot(scores, IOU, "o", color=BLUE, ms=8)
+        ax.plot((0, 1), (0, 1), "--", color=GRAY, linewidth=1)
+        tidy(ax, title=title, xlabel="score", ylabel="IoU", xlim=(0, 1), ylim=(0.4, 1.0))
+    return figure
+
+
+class TowardsScoreAndIoU(IABCELoss):
+    """IA-BCE whose targets are given as IoU."""
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compare (R, K) logits with (R, K) IoU: (R, K) losses."""
+        mean = logits.detach().sigmoid() ** 0.25 * targets**0.75
+        return super().forward(logits, torch.where(targets > 0, mean.clamp(min=0.01), 0.0))
+
+
 HARD = {"negative": (0.0, ORANGE, "--"), "positive": (1.0, BLUE, "-")}
 SOFT = {
     "negative": (0.0, ORANGE, "--"),
@@ -325,6 +374,8 @@ SCORE_BASED: dict[str, Callable[[], Figure]] = {
         "qfl": ("Quality Focal Loss", QualityFocalLoss()),
         "vfl": ("Varifocal Loss", VarifocalLoss()),
         "mal": ("Matchability-Aware Loss", MatchabilityAwareLoss()),
+        "iabce": ("IA-BCE", TowardsScoreAndIoU()),
+        "psl": ("Position-supervised loss, by relative IoU²", PositionSupervisedLoss()),
     }.items()
 }
 
@@ -335,7 +386,9 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "rs": draw_rs,
     "bap": draw_bap,
     "brs": draw_brs,
+    "dr": draw_dr,
     **SCORE_BASED,
+    "corr": draw_corr,
 }
 
 

@@ -1,6 +1,6 @@
 """Criteria of the score-based baselines: softmax cross-entropy and sigmoid losses."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -14,18 +14,22 @@ from brloss_d2.criteria.matched import (
     named_box_losses,
 )
 from brloss_d2.criteria.pooling import world
-from brloss_d2.criteria.quality import PositiveQuality, QualityBranch
-from brloss_d2.losses import BoxLoss, ScoreLoss, paired_box_iou
-from brloss_d2.losses.base import check_numbers, check_types
+from brloss_d2.criteria.quality import PositiveQuality, PredictedIoU, QualityBranch
+from brloss_d2.losses import BoxLoss, CorrelationLoss, DRLoss, ScoreLoss
+from brloss_d2.losses.base import at_least_float32, check_numbers, check_types
 
-# What a normalizer counts, given the predictions and the number of positives.
-_NORMALIZERS: dict[str, Callable[[MatchedPredictions, Tensor], Tensor]] = {
-    "rows": lambda matched, _: (matched.labels >= 0).sum(),
-    "positives": lambda _, positives: positives,
-    "positives_per_image": lambda matched, _: matched.positives_per_image.clamp(min=1).sum(),
-    "positives_or_images": lambda matched, positives: positives.clamp(min=matched.num_images),
-    "positives_and_images": lambda matched, positives: positives + matched.num_images,
-}
+_NORMALIZERS = (
+    "rows",
+    "positives",
+    "positives_per_image",
+    "positives_or_images",
+    "positives_and_images",
+    "targets",
+)
+
+
+# A smaller sum of soft targets is taken for none.
+_MIN_TARGETS = 1e-12
 
 
 class SoftmaxCriterion(Criterion):
@@ -71,19 +75,23 @@ class SigmoidCriterion(Criterion):
     """Elementwise loss of K sigmoids, a box loss, and possibly a branch that predicts quality.
 
     The RPN baseline, focal, quality focal and varifocal loss. Losses that compare with a soft
-    target (`ScoreLoss.soft_targets`) get the IoU of the predicted box.
+    target (`ScoreLoss.soft_targets`) get the IoU of the predicted box. DR Loss ranks the pairs of a
+    row and a class of a pool; it has no divisor.
 
     Args:
-        cls_loss: loss per row and class.
+        cls_loss: loss per row and class, or DR Loss.
         box_loss: loss per positive, or several by name: `{"loss_l1": ..., "loss_giou": ...}`.
         box_weight: factor of the box loss; a dictionary of factors if there are several.
         normalizer: divisor of the classification loss: the number of "rows" that are not ignored,
             of "positives", "positives_per_image" (at least one counted per image),
-            "positives_or_images" (the larger number) or "positives_and_images" (the sum).
+            "positives_or_images" (the larger number) or "positives_and_images" (the sum), at least
+            1; or the sum of the "targets" of the positives.
         box_normalizer: divisor of box loss and quality branch; None is `normalizer`.
         box_weighting: weight of each positive in the box loss, which is then divided by the sum of
-            these weights, or by 1 if that is less.
+            these weights, or by 1 if that is less; by the targets if `box_normalizer` says so.
         quality: branch that predicts quality.
+        target: soft target of the positives; None is their IoU.
+        correlation: auxiliary term over the positives of the batch, `loss_corr`.
         sync_normalizer: whether every divisor is averaged over all processes. Then all of them
             have to compute the loss.
 
@@ -102,7 +110,7 @@ class SigmoidCriterion(Criterion):
 
     def __init__(
         self,
-        cls_loss: ScoreLoss,
+        cls_loss: ScoreLoss | DRLoss,
         box_loss: BoxLosses,
         *,
         box_weight: float | Mapping[str, float] = 1.0,
@@ -110,17 +118,24 @@ class SigmoidCriterion(Criterion):
         box_normalizer: str | None = None,
         box_weighting: PositiveQuality | None = None,
         quality: QualityBranch | None = None,
+        target: PositiveQuality | None = None,
+        correlation: CorrelationLoss | None = None,
         sync_normalizer: bool = False,
     ):
         super().__init__()
-        check_types(cls_loss=(cls_loss, ScoreLoss))
+        if not isinstance(cls_loss, DRLoss):
+            check_types(cls_loss=(cls_loss, ScoreLoss))
         if box_weighting is not None:
             check_types(box_weighting=(box_weighting, PositiveQuality))
         if quality is not None:
             check_types(quality=(quality, QualityBranch))
+        if target is not None:
+            check_types(target=(target, PositiveQuality))
+        if correlation is not None:
+            check_types(correlation=(correlation, CorrelationLoss))
         for kind in (normalizer, box_normalizer or normalizer):
             if kind not in _NORMALIZERS:
-                raise ValueError(f"normalizer must be one of {tuple(_NORMALIZERS)}, got {kind!r}")
+                raise ValueError(f"normalizer must be one of {_NORMALIZERS}, got {kind!r}")
         self.cls_loss, self.box_losses = cls_loss, named_box_losses(box_loss)
         if not isinstance(box_weight, Mapping):
             box_weight = {"loss_box_reg": box_weight}
@@ -133,37 +148,81 @@ class SigmoidCriterion(Criterion):
             )
         self.normalizer, self.box_normalizer = normalizer, box_normalizer or normalizer
         self.box_weighting, self.quality = box_weighting, quality
+        self.target, self.correlation = target, correlation
         self.sync_normalizer = sync_normalizer
 
     def forward(self, matched: MatchedPredictions) -> CriterionOutput:
-        """Compute `loss_cls`, the box losses and, with a quality branch, `loss_quality`."""
+        """Compute `loss_cls`, the box losses and, if there are such parts, the other losses."""
         if self.box_weighting is None:
             weights = torch.ones_like(matched.pred_boxes[:, 0]).detach()
         else:
             weights = self.box_weighting(matched)
-        positives = torch.tensor(len(matched.foreground), device=matched.labels.device)
-        kinds = (self.normalizer, self.box_normalizer)
-        counts = [_NORMALIZERS[kind](matched, positives) for kind in kinds]
+        targets, kinds = self._targets(matched), (self.normalizer, self.box_normalizer)
+        counts = [self._count(kind, matched, targets) for kind in kinds]
         divisors = torch.stack([*(c.to(weights) for c in counts), weights.sum()])
         if self.sync_normalizer:
             group = world()
             divisors = group.sum(divisors) / group.size
-        cls_count, box_count, total_weight = divisors.clamp(min=1).unbind()
+        floors = divisors.new_tensor([*(_MIN_TARGETS if k == "targets" else 1 for k in kinds), 1])
+        cls_count, box_count, total_weight = torch.where(divisors < floors, 1, divisors).unbind()
 
-        logits, labels = matched.logits.float(), matched.binary_labels()
-        targets = labels.clamp(min=0).to(logits.dtype)
-        if self.cls_loss.soft_targets:
-            quality = paired_box_iou(matched.pred_boxes.detach(), matched.gt_boxes)
-            targets.view(-1)[matched.positives] = quality.to(targets.dtype)
-        cls_sum = self.cls_loss(logits, targets).masked_fill(labels < 0, 0.0).sum()
-        losses = {"loss_cls": cls_sum / cls_count}
-        box_divisor = box_count if self.box_weighting is None else total_weight
+        if isinstance(self.cls_loss, DRLoss):
+            losses = {"loss_cls": _ranked(self.cls_loss, matched)}
+        else:
+            losses = {"loss_cls": _compared(self.cls_loss, matched, targets) / cls_count}
+        by_count = self.box_weighting is None or self.box_normalizer == "targets"
+        box_divisor = box_count if by_count else total_weight
         for name, box_loss in self.box_losses.items():
             box_sum = (matched.box_losses(box_loss) * weights).sum()
             losses[name] = self.box_weight[name] * box_sum / box_divisor
         if self.quality is not None:
             losses["loss_quality"] = self.quality(matched) / box_count
+        if self.correlation is not None:
+            losses["loss_corr"] = self.correlation(matched.positive_scores, PredictedIoU()(matched))
         return _output(losses, weights)
+
+    def _targets(self, matched: MatchedPredictions) -> Tensor:
+        """Return (P,) targets of the positives."""
+        if self.target is not None:
+            return self.target(matched)
+        if getattr(self.cls_loss, "soft_targets", False):
+            return PredictedIoU()(matched)
+        return matched.logits.new_ones(len(matched.foreground))
+
+    def _count(self, normalizer: str, matched: MatchedPredictions, targets: Tensor) -> Tensor:
+        """Return the () number that a normalizer stands for."""
+        positives = torch.tensor(len(matched.foreground), device=matched.labels.device)
+        match normalizer:
+            case "rows":
+                return (matched.labels >= 0).sum()
+            case "positives":
+                return positives
+            case "positives_per_image":
+                return matched.positives_per_image.clamp(min=1).sum()
+            case "positives_or_images":
+                return positives.clamp(min=matched.num_images)
+            case "positives_and_images":
+                return positives + matched.num_images
+            case _:
+                return targets.sum()
+
+
+def _compared(cls_loss: ScoreLoss, matched: MatchedPredictions, targets: Tensor) -> Tensor:
+    """Return the () sum of the losses of all rows and classes, with (P,) targets of positives."""
+    logits, labels = at_least_float32(matched.logits), matched.binary_labels()
+    dense = labels.clamp(min=0).to(logits.dtype)
+    dense.view(-1)[matched.positives] = targets.to(dense.dtype)
+    return cls_loss(logits, dense).masked_fill(labels < 0, 0.0).sum()
+
+
+def _ranked(cls_loss: DRLoss, matched: MatchedPredictions) -> Tensor:
+    """Return the () mean loss of the pools; one without rows teaches nothing."""
+    size = cls_loss.images_per_pool
+    whole = size is None or matched.num_images <= size
+    parts = [matched] if size is None or whole else matched.split(size)
+    return torch.stack(
+        [cls_loss(part.logits, part.binary_labels()) * (part.labels >= 0).any() for part in parts]
+    ).mean()
 
 
 def _output(losses: dict[str, Tensor], box_weights: Tensor) -> CriterionOutput:

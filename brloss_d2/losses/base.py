@@ -124,6 +124,11 @@ def check_values(
             )
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return half precision as float32, and all else as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class ConfiguredModule(nn.Module):
     """Module whose `repr` shows those constructor arguments that are plain values."""
 
@@ -231,8 +236,7 @@ def ranking_pool(
             f"positives must be int64 positions of shape (P,), got {positives.dtype} "
             f"{tuple(positives.shape)}"
         )
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits = at_least_float32(logits)
     pool = RankingPool(logits, labels, delta, group, positives)
     count = len(pool.index)
     if values is not None and values.shape != (count,):

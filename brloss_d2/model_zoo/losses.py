@@ -23,6 +23,8 @@ _ROI_HEADS = ("CriterionROIHeads", "CriterionCascadeROIHeads")
 # Losses whose scores are lower than the published threshold of the R-CNNs.
 _LOW_SCORES = ("ce", "alrp")
 _LOW_SCORE_THRESH = 0.05
+# Score at the start of training. DR Loss learns slowly from the scores that suit the others.
+_PRIOR_PROB, _PRIOR_PROBS = 0.01, {"dr": 0.5}
 
 
 def losses_of(model: DictConfig) -> list[str]:
@@ -60,8 +62,9 @@ def set_loss(model: DictConfig, loss: str) -> DictConfig:
     """Train a detector with another loss; anchors, assignment, network and detections stay.
 
     Next to the criteria of all sites, what belongs to them changes: the branch for centerness or
-    IoU, the units of RetinaNet's boxes, and in an R-CNN sampling, loss weights, box weights and,
-    for losses with low scores, the score threshold. Pools keep their number of images.
+    IoU, the units of RetinaNet's boxes, the scores at the start for DR Loss, and in an R-CNN
+    sampling, loss weights, box weights and, for losses with low scores, the score threshold. Pools
+    keep their number of images.
 
     Args:
         model: model node of a config, changed in place.
@@ -94,11 +97,14 @@ def set_loss(model: DictConfig, loss: str) -> DictConfig:
         _set_loss_of_rcnn(model, loss)
         return model
     site = _site_of(model)
+    was_ranked = _target_name(model.criterion.get("cls_loss")) == "DRLoss"
     _replace(model, get_criterion(loss, site))
+    if loss in _PRIOR_PROBS or was_ranked:
+        model.head.prior_prob = _PRIOR_PROBS.get(loss, _PRIOR_PROB)
     model.head.has_quality = model.criterion.get("quality") is not None
     if site == "retinanet":
         # L1 on deltas goes with deltas in units of the anchor, as published.
-        in_anchors = loss in ("ce", "focal")
+        in_anchors = loss in ("ce", "focal", "corr")
         model.box_transform.weights = [1.0] * 4 if in_anchors else [10.0, 10.0, 5.0, 5.0]
     return model
 

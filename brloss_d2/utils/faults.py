@@ -54,7 +54,7 @@ _BY_WORDS = {
     r"CUDA error: (?P<what>.*(ECC|unspecified launch|lost|hardware).*)": (
         "The GPU has failed ({what}). Check it (nvidia-smi)"
     ),
-    r"EADDRINUSE|[Aa]ddress already in use": _BY_NUMBER[errno.EADDRINUSE],
+    r"EADDRINUSE|(?i:address already in use)": _BY_NUMBER[errno.EADDRINUSE],
     r"iostream error|PytorchStreamWriter failed|inline_container.*unexpected pos": (
         "A checkpoint could not be written: is the disk full? Free space on it"
     ),

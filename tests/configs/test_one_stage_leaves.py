@@ -17,6 +17,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
             for n in ("ap", "bap", "rs", "brs")
         ),
         ("atss_R_50_FPN_focal_1x", 0.01, 16, (58640, 80630)),
+        ("atss_R_50_FPN_dr_1x", 0.01, 16, (58640, 80630)),
+        ("retinanet_R_50_FPN_dr_1x", 0.01, 16, (58640, 80630)),
         ("paa_R_50_FPN_focal_1x", 0.01, 16, (58640, 80630)),
         *(
             (f"retinanet_{x}_FPN_alrp_500s_100e", 0.008, 32, (274875, 348175))

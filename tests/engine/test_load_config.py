@@ -189,7 +189,7 @@ def test_custom_data_is_evaluated_in_coco_style(
     ("line", "parts"),
     [
         ("x = = 3", ["line {}", "SyntaxError"]),
-        ("moddel.x = 3", ["line {}", "NameError", "moddel"]),
+        ("no_such_name.x = 3", ["line {}", "NameError", "no_such_name"]),
         ("import no_such_module", ["line {}", "no_such_module"]),
         ("from .missing import model", ["line {}", "missing.py does not exist"]),
         ("model.heads.size = 3", ["line {}", "heads"]),

@@ -56,6 +56,17 @@ def test_pools_keep_their_size() -> None:
     assert "SmoothL1Loss" in str(model.criterion.box_loss._target_)
 
 
+def test_dr_loss_starts_from_scores_of_one_half() -> None:
+    model = get_config("coco/atss_R_50_FPN_rs_1x").model
+    for loss, prior in (("dr", 0.5), ("focal", 0.01)):
+        set_loss(model, loss)
+        assert model.head.prior_prob == prior
+    model = get_config("coco/retinanet_R_50_FPN_rs_1x").model
+    set_loss(model, "dr")
+    assert model.box_transform.weights == [10, 10, 5, 5]
+    assert instantiate(model.criterion.cls_loss).images_per_pool == 1  # not that of RS
+
+
 def test_siblings() -> None:
     brs = config_file("co_detr/co_deformable_detr_R_50_brs_1x")
     focal = config_file("co_detr/co_deformable_detr_R_50_focal_1x")

@@ -137,7 +137,7 @@ def test_labels_stay_inside_and_cover_no_small_object(monkeypatch, tmp_path, cou
     ("name", "shown"),
     [
         ("$5 a_b^c", "$5 a_b^c"),
-        ("caf\u00e9 \u0444", "caf\u00e9 \u0444"),  # in the default font
+        ("\u00e4pfel \u0444", "\u00e4pfel \u0444"),  # in the default font
         ("\U000f0000", r"\U000f0000"),  # in no font
         ("a\nb\x1b[31m", r"a\nb\x1b[31m"),
         (100 * "long ", "long long long long long long long lo..."),
