@@ -24,7 +24,10 @@ from torch import Tensor
 from brloss_d2.cli.common import run_program
 from brloss_d2.losses import (
     BinaryCrossEntropyLoss,
+    CorrelationLoss,
+    IABCELoss,
     MatchabilityAwareLoss,
+    PositionSupervisedLoss,
     QualityFocalLoss,
     ScoreLoss,
     SigmoidFocalLoss,
@@ -308,6 +311,34 @@ def draw_dr() -> Figure:
     return figure
 
 
+def draw_corr() -> Figure:
+    """Draw how both kinds of Correlation Loss move the scores of the positives."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.3), sharey=True, layout="constrained")
+    titles = ("concordance: scores go to the IoU", "pearson: scores go to a rising line")
+    for ax, title in zip(axes, titles, strict=True):
+        logits = POSITIVES.clone().requires_grad_()
+        loss = CorrelationLoss(kind=title.split(":")[0], weight=1.0)
+        (slope,) = torch.autograd.grad(loss(logits.sigmoid(), IOU), logits)
+        scores, moves = POSITIVES.sigmoid(), -slope
+        arrow = {"arrowstyle": "-|>", "color": BLUE, "linewidth": 2, "shrinkA": 5, "shrinkB": 0}
+        longest = float(moves.abs().max())
+        for x, y, move in zip(scores.tolist(), IOU.tolist(), moves.tolist(), strict=True):
+            ax.annotate("", (x + 0.2 * move / longest, y), (x, y), arrowprops=arrow)
+        ax.plot(scores, IOU, "o", color=BLUE, ms=8)
+        ax.plot((0, 1), (0, 1), "--", color=GRAY, linewidth=1)
+        tidy(ax, title=title, xlabel="score", ylabel="IoU", xlim=(0, 1), ylim=(0.4, 1.0))
+    return figure
+
+
+class TowardsScoreAndIoU(IABCELoss):
+    """IA-BCE whose targets are given as IoU."""
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compare (R, K) logits with (R, K) IoU: (R, K) losses."""
+        mean = logits.detach().sigmoid() ** 0.25 * targets**0.75
+        return super().forward(logits, torch.where(targets > 0, mean.clamp(min=0.01), 0.0))
+
+
 HARD = {"negative": (0.0, ORANGE, "--"), "positive": (1.0, BLUE, "-")}
 SOFT = {
     "negative": (0.0, ORANGE, "--"),
@@ -343,6 +374,8 @@ SCORE_BASED: dict[str, Callable[[], Figure]] = {
         "qfl": ("Quality Focal Loss", QualityFocalLoss()),
         "vfl": ("Varifocal Loss", VarifocalLoss()),
         "mal": ("Matchability-Aware Loss", MatchabilityAwareLoss()),
+        "iabce": ("IA-BCE", TowardsScoreAndIoU()),
+        "psl": ("Position-supervised loss, by relative IoU²", PositionSupervisedLoss()),
     }.items()
 }
 
@@ -355,6 +388,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "brs": draw_brs,
     "dr": draw_dr,
     **SCORE_BASED,
+    "corr": draw_corr,
 }
 
 

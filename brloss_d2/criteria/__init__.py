@@ -13,6 +13,7 @@ from brloss_d2.criteria.quality import (
 )
 from brloss_d2.criteria.ranking import RankingCriterion
 from brloss_d2.criteria.score import SigmoidCriterion, SoftmaxCriterion
+from brloss_d2.criteria.targets import RelativeIoU, ScoreAndIoU, TaskAlignment
 
 __all__ = [
     "ALRPCriterion",
@@ -27,7 +28,10 @@ __all__ = [
     "PredictedIoU",
     "QualityBranch",
     "RankingCriterion",
+    "RelativeIoU",
+    "ScoreAndIoU",
     "SigmoidCriterion",
     "SoftmaxCriterion",
+    "TaskAlignment",
     "TopScore",
 ]

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from brloss_d2.losses import BoxLoss
-from brloss_d2.losses.base import ConfiguredModule, check_tensors, check_types, check_values
+from brloss_d2.losses.base import (
+    ConfiguredModule,
+    at_least_float32,
+    check_tensors,
+    check_types,
+    check_values,
+)
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,31 @@ class MatchedPredictions:
             return self.labels.new_tensor([len(self.foreground)])
         ends = torch.tensor(self.rows_per_image, device=self.foreground.device).cumsum(0)
         return torch.searchsorted(self.foreground, ends).diff(prepend=ends.new_zeros(1))
+
+    @property
+    def positive_scores(self) -> Tensor:
+        """(P,) score of each foreground row at its own class, in at least float32."""
+        return at_least_float32(
+            self.logits[self.foreground, self.labels[self.foreground]]
+        ).sigmoid()
+
+    @property
+    def images(self) -> Tensor:
+        """(P,) int64 image of each foreground row."""
+        if self.rows_per_image is None:
+            return torch.zeros_like(self.foreground)
+        ends = torch.tensor(self.rows_per_image, device=self.foreground.device).cumsum(0)
+        return torch.searchsorted(ends, self.foreground, right=True)
+
+    @property
+    def objects(self) -> Tensor:
+        """(P,) int64 object of each foreground row, from 0; equal boxes of a class are one object.
+
+        Makes the host wait for a GPU.
+        """
+        classes = self.labels[self.foreground]
+        keys = torch.cat([torch.stack([self.images, classes], 1), self.gt_boxes], 1)
+        return torch.unique(keys, dim=0, return_inverse=True)[1]
 
     @property
     def num_decisions(self) -> Tensor:

@@ -13,7 +13,7 @@ from brloss_d2.criteria.matched import (
     named_box_losses,
 )
 from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
-from brloss_d2.losses import ALRPLoss, Balancer, RankingLoss, paired_box_iou
+from brloss_d2.losses import ALRPLoss, Balancer, CorrelationLoss, RankingLoss, paired_box_iou
 from brloss_d2.losses.base import check_numbers, check_types
 from brloss_d2.ops import PoolGroup
 
@@ -33,6 +33,8 @@ class RankingCriterion(PooledCriterion):
             weight, else with equal weights.
         disjoint_is_negative: whether a foreground row whose box does not touch its object (IoU 0)
             is ranked among the negatives, as published; else it is a positive of quality 0.
+        correlation: auxiliary term over all positives of this process in the pool, `loss_corr`;
+            nothing is balanced against it.
         cls_weights: weights of the terms of `cls_loss` by name; the default is 1.
         pools: `images_per_pool` and `pool`, see `PooledCriterion`.
 
@@ -58,6 +60,7 @@ class RankingCriterion(PooledCriterion):
         *,
         score_weighted: bool = True,
         disjoint_is_negative: bool = False,
+        correlation: CorrelationLoss | None = None,
         cls_weights: Mapping[str, float] | None = None,
         **pools: Any,
     ):
@@ -71,6 +74,9 @@ class RankingCriterion(PooledCriterion):
         if len(self.box_losses) > 1 and len(list(balancer.buffers())) > 0:
             raise ValueError(f"{type(balancer).__name__} keeps a state: it balances one box loss")
         self.score_weighted, self.disjoint_is_negative = score_weighted, disjoint_is_negative
+        if correlation is not None:
+            check_types(correlation=(correlation, CorrelationLoss))
+        self.correlation = correlation
         self.cls_weights = dict(cls_weights or {})
 
     def pool_losses(self, matched: MatchedPredictions, group: PoolGroup) -> CriterionOutput:
@@ -100,4 +106,7 @@ class RankingCriterion(PooledCriterion):
             value = weighted_mean(matched.box_losses(box_loss), weights, group)
             losses[name] = self.balancer(cls_total, value, num_positives)
             metrics[f"{name.removeprefix('loss_')}_unbalanced"] = value.detach()
+        if self.correlation is not None:
+            iou = paired_box_iou(matched.pred_boxes.detach(), matched.gt_boxes)
+            losses["loss_corr"] = self.correlation(matched.positive_scores, iou)
         return CriterionOutput(losses, weights, cls_total, metrics)

@@ -14,8 +14,8 @@ from brloss_d2.criteria.matched import (
     named_box_losses,
 )
 from brloss_d2.criteria.pooling import world
-from brloss_d2.criteria.quality import PositiveQuality, QualityBranch
-from brloss_d2.losses import BoxLoss, DRLoss, ScoreLoss, paired_box_iou
+from brloss_d2.criteria.quality import PositiveQuality, PredictedIoU, QualityBranch
+from brloss_d2.losses import BoxLoss, CorrelationLoss, DRLoss, ScoreLoss
 from brloss_d2.losses.base import at_least_float32, check_numbers, check_types
 
 _NORMALIZERS = (
@@ -24,7 +24,12 @@ _NORMALIZERS = (
     "positives_per_image",
     "positives_or_images",
     "positives_and_images",
+    "targets",
 )
+
+
+# A smaller sum of soft targets is taken for none.
+_MIN_TARGETS = 1e-12
 
 
 class SoftmaxCriterion(Criterion):
@@ -79,11 +84,14 @@ class SigmoidCriterion(Criterion):
         box_weight: factor of the box loss; a dictionary of factors if there are several.
         normalizer: divisor of the classification loss: the number of "rows" that are not ignored,
             of "positives", "positives_per_image" (at least one counted per image),
-            "positives_or_images" (the larger number) or "positives_and_images" (the sum).
+            "positives_or_images" (the larger number) or "positives_and_images" (the sum), at least
+            1; or the sum of the "targets" of the positives.
         box_normalizer: divisor of box loss and quality branch; None is `normalizer`.
         box_weighting: weight of each positive in the box loss, which is then divided by the sum of
-            these weights, or by 1 if that is less.
+            these weights, or by 1 if that is less; by the targets if `box_normalizer` says so.
         quality: branch that predicts quality.
+        target: soft target of the positives; None is their IoU.
+        correlation: auxiliary term over the positives of the batch, `loss_corr`.
         sync_normalizer: whether every divisor is averaged over all processes. Then all of them
             have to compute the loss.
 
@@ -110,6 +118,8 @@ class SigmoidCriterion(Criterion):
         box_normalizer: str | None = None,
         box_weighting: PositiveQuality | None = None,
         quality: QualityBranch | None = None,
+        target: PositiveQuality | None = None,
+        correlation: CorrelationLoss | None = None,
         sync_normalizer: bool = False,
     ):
         super().__init__()
@@ -119,6 +129,10 @@ class SigmoidCriterion(Criterion):
             check_types(box_weighting=(box_weighting, PositiveQuality))
         if quality is not None:
             check_types(quality=(quality, QualityBranch))
+        if target is not None:
+            check_types(target=(target, PositiveQuality))
+        if correlation is not None:
+            check_types(correlation=(correlation, CorrelationLoss))
         for kind in (normalizer, box_normalizer or normalizer):
             if kind not in _NORMALIZERS:
                 raise ValueError(f"normalizer must be one of {_NORMALIZERS}, got {kind!r}")
@@ -134,43 +148,48 @@ class SigmoidCriterion(Criterion):
             )
         self.normalizer, self.box_normalizer = normalizer, box_normalizer or normalizer
         self.box_weighting, self.quality = box_weighting, quality
+        self.target, self.correlation = target, correlation
         self.sync_normalizer = sync_normalizer
 
     def forward(self, matched: MatchedPredictions) -> CriterionOutput:
-        """Compute `loss_cls`, the box losses and, with a quality branch, `loss_quality`."""
+        """Compute `loss_cls`, the box losses and, if there are such parts, the other losses."""
         if self.box_weighting is None:
             weights = torch.ones_like(matched.pred_boxes[:, 0]).detach()
         else:
             weights = self.box_weighting(matched)
-        counts = [self._count(kind, matched) for kind in (self.normalizer, self.box_normalizer)]
+        targets, kinds = self._targets(matched), (self.normalizer, self.box_normalizer)
+        counts = [self._count(kind, matched, targets) for kind in kinds]
         divisors = torch.stack([*(c.to(weights) for c in counts), weights.sum()])
         if self.sync_normalizer:
             group = world()
             divisors = group.sum(divisors) / group.size
-        cls_count, box_count, total_weight = divisors.clamp(min=1).unbind()
+        floors = divisors.new_tensor([*(_MIN_TARGETS if k == "targets" else 1 for k in kinds), 1])
+        cls_count, box_count, total_weight = torch.where(divisors < floors, 1, divisors).unbind()
 
         if isinstance(self.cls_loss, DRLoss):
             losses = {"loss_cls": _ranked(self.cls_loss, matched)}
         else:
-            losses = {"loss_cls": self._compared(self.cls_loss, matched) / cls_count}
-        box_divisor = box_count if self.box_weighting is None else total_weight
+            losses = {"loss_cls": _compared(self.cls_loss, matched, targets) / cls_count}
+        by_count = self.box_weighting is None or self.box_normalizer == "targets"
+        box_divisor = box_count if by_count else total_weight
         for name, box_loss in self.box_losses.items():
             box_sum = (matched.box_losses(box_loss) * weights).sum()
             losses[name] = self.box_weight[name] * box_sum / box_divisor
         if self.quality is not None:
             losses["loss_quality"] = self.quality(matched) / box_count
+        if self.correlation is not None:
+            losses["loss_corr"] = self.correlation(matched.positive_scores, PredictedIoU()(matched))
         return _output(losses, weights)
 
-    def _compared(self, cls_loss: ScoreLoss, matched: MatchedPredictions) -> Tensor:
-        """Return the () sum of the losses of all rows and classes."""
-        logits, labels = at_least_float32(matched.logits), matched.binary_labels()
-        targets = labels.clamp(min=0).to(logits.dtype)
-        if cls_loss.soft_targets:
-            quality = paired_box_iou(matched.pred_boxes.detach(), matched.gt_boxes)
-            targets.view(-1)[matched.positives] = quality.to(targets.dtype)
-        return cls_loss(logits, targets).masked_fill(labels < 0, 0.0).sum()
+    def _targets(self, matched: MatchedPredictions) -> Tensor:
+        """Return (P,) targets of the positives."""
+        if self.target is not None:
+            return self.target(matched)
+        if getattr(self.cls_loss, "soft_targets", False):
+            return PredictedIoU()(matched)
+        return matched.logits.new_ones(len(matched.foreground))
 
-    def _count(self, normalizer: str, matched: MatchedPredictions) -> Tensor:
+    def _count(self, normalizer: str, matched: MatchedPredictions, targets: Tensor) -> Tensor:
         """Return the () number that a normalizer stands for."""
         positives = torch.tensor(len(matched.foreground), device=matched.labels.device)
         match normalizer:
@@ -182,8 +201,18 @@ class SigmoidCriterion(Criterion):
                 return matched.positives_per_image.clamp(min=1).sum()
             case "positives_or_images":
                 return positives.clamp(min=matched.num_images)
-            case _:
+            case "positives_and_images":
                 return positives + matched.num_images
+            case _:
+                return targets.sum()
+
+
+def _compared(cls_loss: ScoreLoss, matched: MatchedPredictions, targets: Tensor) -> Tensor:
+    """Return the () sum of the losses of all rows and classes, with (P,) targets of positives."""
+    logits, labels = at_least_float32(matched.logits), matched.binary_labels()
+    dense = labels.clamp(min=0).to(logits.dtype)
+    dense.view(-1)[matched.positives] = targets.to(dense.dtype)
+    return cls_loss(logits, dense).masked_fill(labels < 0, 0.0).sum()
 
 
 def _ranked(cls_loss: DRLoss, matched: MatchedPredictions) -> Tensor:

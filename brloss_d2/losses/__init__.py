@@ -11,6 +11,7 @@ from brloss_d2.losses.box import (
     paired_box_giou,
     paired_box_iou,
 )
+from brloss_d2.losses.correlation import CorrelationLoss
 from brloss_d2.losses.distributional import DRLoss, dr_loss
 from brloss_d2.losses.mask import DiceLoss, MaskCrossEntropyLoss, MaskLoss, dice_loss
 from brloss_d2.losses.rank_sort import (
@@ -21,7 +22,9 @@ from brloss_d2.losses.rank_sort import (
 )
 from brloss_d2.losses.score import (
     BinaryCrossEntropyLoss,
+    IABCELoss,
     MatchabilityAwareLoss,
+    PositionSupervisedLoss,
     QualityFocalLoss,
     ScoreLoss,
     SigmoidFocalLoss,
@@ -37,13 +40,16 @@ __all__ = [
     "BucketedAPLoss",
     "BucketedRankSortLoss",
     "ConstantBalancer",
+    "CorrelationLoss",
     "DRLoss",
     "DiceLoss",
     "EpochSelfBalancer",
     "GIoULoss",
+    "IABCELoss",
     "MaskCrossEntropyLoss",
     "MaskLoss",
     "MatchabilityAwareLoss",
+    "PositionSupervisedLoss",
     "QualityFocalLoss",
     "RankSortLoss",
     "RankingLoss",

@@ -170,3 +170,60 @@ class MatchabilityAwareLoss(ScoreLoss):
         cross_entropy = _cross_entropy(logits, targets, power=self.gamma)
         negative = logits.sigmoid() ** self.gamma
         return torch.where(targets > 0, 1.0, negative) * cross_entropy
+
+
+class IABCELoss(ScoreLoss):
+    """IoU-aware binary cross-entropy, IA-BCE (Cai et al., BMVC 2024, Align-DETR).
+
+    Cross-entropy with a soft target if that is above 0, unweighted; times `score ** gamma` if it is
+    0. The target is that of `criteria.ScoreAndIoU`, a mean of score and IoU.
+
+    Args:
+        gamma: exponent of the scores of negatives, >= 0.
+
+    Example:
+        >>> IABCELoss()(torch.zeros(1, 2), torch.tensor([[0.5, 0.0]]))
+        tensor([[0.6931, 0.1733]])
+    """
+
+    soft_targets = True
+
+    def __init__(self, *, gamma: float = 2.0):
+        super().__init__()
+        check_numbers(">= 0", gamma=gamma)
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
+        cross_entropy = _cross_entropy(logits, targets)
+        return torch.where(targets > 0, 1.0, logits.sigmoid() ** self.gamma) * cross_entropy
+
+
+class PositionSupervisedLoss(ScoreLoss):
+    """Position-supervised loss (Liu et al., ICCV 2023, Stable-DINO): focal loss with soft targets.
+
+    Cross-entropy times the distance from the target to the power of `gamma`, and `alpha` if the
+    target is above 0, `1 - alpha` if it is 0. The target is that of `criteria.RelativeIoU`.
+
+    Args:
+        alpha: weight of the positives in [0, 1].
+        gamma: exponent that lowers the weight of scores near their target, >= 0.
+
+    Example:
+        >>> PositionSupervisedLoss()(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]))
+        tensor([[0.0433, 0.1300]])
+    """
+
+    soft_targets = True
+
+    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0):
+        super().__init__()
+        check_numbers("in [0, 1]", alpha=alpha)
+        check_numbers(">= 0", gamma=gamma)
+        self.alpha, self.gamma = alpha, gamma
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
+        cross_entropy = _cross_entropy(logits, targets)
+        weight = torch.where(targets > 0, self.alpha, 1 - self.alpha)
+        return weight * (targets - logits.sigmoid()).abs() ** self.gamma * cross_entropy

@@ -104,7 +104,7 @@ def set_loss(model: DictConfig, loss: str) -> DictConfig:
     model.head.has_quality = model.criterion.get("quality") is not None
     if site == "retinanet":
         # L1 on deltas goes with deltas in units of the anchor, as published.
-        in_anchors = loss in ("ce", "focal")
+        in_anchors = loss in ("ce", "focal", "corr")
         model.box_transform.weights = [1.0] * 4 if in_anchors else [10.0, 10.0, 5.0, 5.0]
     return model
 

@@ -19,8 +19,11 @@ from brloss_d2.criteria import (
     PredictedIoU,
     QualityBranch,
     RankingCriterion,
+    RelativeIoU,
+    ScoreAndIoU,
     SigmoidCriterion,
     SoftmaxCriterion,
+    TaskAlignment,
     TopScore,
 )
 from brloss_d2.losses import (
@@ -30,12 +33,15 @@ from brloss_d2.losses import (
     BucketedAPLoss,
     BucketedRankSortLoss,
     ConstantBalancer,
+    CorrelationLoss,
     DiceLoss,
     DRLoss,
     EpochSelfBalancer,
     GIoULoss,
+    IABCELoss,
     MaskCrossEntropyLoss,
     MatchabilityAwareLoss,
+    PositionSupervisedLoss,
     QualityFocalLoss,
     RankSortLoss,
     SelfBalancer,
@@ -122,7 +128,7 @@ def _alrp(pools_per_epoch=_POOLS_PER_EPOCH, images=_IMAGES_PER_POOL, **options):
     )
 
 
-def _soft_targets(cls_loss, box_weight, box_weighting):
+def _soft_targets(cls_loss, box_weight, box_weighting, **options):
     """All one-stage detectors train alike with quality-aware scores."""
     return {
         site: L(SigmoidCriterion)(
@@ -131,6 +137,7 @@ def _soft_targets(cls_loss, box_weight, box_weighting):
             box_weight=box_weight,
             box_weighting=L(box_weighting)(),
             sync_normalizer=True,
+            **options,
         )
         for site in ("atss", "paa", "retinanet", "fovea", "retinanet_500s", "fovea_500s")
     }
@@ -190,6 +197,30 @@ qfl = _soft_targets(L(QualityFocalLoss)(beta=2.0), 2.0, TopScore)
 vfl = _soft_targets(L(VarifocalLoss)(alpha=0.75, gamma=2.0), 1.5, PredictedIoU)
 # Published for a DETR; the boxes are those of varifocal loss.
 mal = _soft_targets(L(MatchabilityAwareLoss)(gamma=1.5), 1.5, PredictedIoU)
+# The next two were published for DETRs too.
+iabce = _soft_targets(
+    L(IABCELoss)(gamma=2.0), 1.5, PredictedIoU, target=L(ScoreAndIoU)(alpha=0.25, floor=0.01)
+)
+psl = _soft_targets(
+    L(PositionSupervisedLoss)(alpha=0.25, gamma=2.0),
+    1.5,
+    PredictedIoU,
+    target=L(RelativeIoU)(power=2.0),
+)
+# With the assigner of each detector; that of TOOD is `TaskAlignedAssigner`.
+tal = _soft_targets(
+    L(QualityFocalLoss)(beta=2.0),
+    2.0,
+    TaskAlignment,
+    target=L(TaskAlignment)(alpha=1.0, beta=6.0),
+    normalizer="targets",
+)
+# Focal loss with an auxiliary term, which any other criterion can have: `criterion.correlation`.
+corr = _hard_targets(
+    L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0), L(SigmoidFocalLoss)(alpha=0.4, gamma=1.5)
+)
+for _criterion in corr.values():
+    _criterion.correlation = L(CorrelationLoss)(kind="concordance", weight=0.2)
 # The RetinaNet is that of the published DR Loss, smooth L1 divided by four coordinates; the others
 # are those of focal loss. All start best from `head.prior_prob=0.5`.
 dr = _hard_targets(L(DRLoss)(), L(DRLoss)())

@@ -14,6 +14,10 @@ CLS_LOSSES = {
     "vfl": "VarifocalLoss(alpha=0.75, gamma=2.0)",
     "dr": "DRLoss(positive_softness=1.0, negative_softness=0.07982356001479281, sharpness=6.0, "
     "weight=4.0, margin=0.5, images_per_pool=1)",
+    "iabce": "IABCELoss(gamma=2.0)",
+    "psl": "PositionSupervisedLoss(alpha=0.25, gamma=2.0)",
+    "tal": "QualityFocalLoss(beta=2.0)",
+    "corr": "SigmoidFocalLoss(alpha=0.25, gamma=2.0)",
     "mal": "MatchabilityAwareLoss(gamma=1.5)",
     "ap": "APLoss(delta=1.0)",
     "bap": "BucketedAPLoss(delta=1.0)",
@@ -22,6 +26,7 @@ CLS_LOSSES = {
     "alrp": "ALRPLoss(delta=1.0)",
 }
 EXCEPTIONS = {
+    ("corr", "fovea"): "SigmoidFocalLoss(alpha=0.4, gamma=1.5)",
     ("focal", "fovea"): "SigmoidFocalLoss(alpha=0.4, gamma=1.5)",
     ("ap", "paa"): "APLoss(delta=0.5)",
     ("bap", "paa"): "BucketedAPLoss(delta=0.5)",
@@ -34,8 +39,14 @@ BOX_LOSSES = {
     "retinanet": ("SmoothL1Loss(beta=1.0)", 0.25, "SmoothL1Loss(beta=0.0)", 1.0),
     "fovea": ("SmoothL1Loss(beta=0.11)", 0.25, "SmoothL1Loss(beta=0.11)", 1.0),
 }
-HARD_TARGETS = ("ce", "focal", "dr")
-SOFT_TARGETS = {"qfl": 2.0, "vfl": 1.5, "mal": 1.5}
+HARD_TARGETS = ("ce", "focal", "corr", "dr")
+SOFT_TARGETS = {"qfl": 2.0, "vfl": 1.5, "mal": 1.5, "iabce": 1.5, "psl": 1.5, "tal": 2.0}
+PARTS = {
+    "iabce": "ScoreAndIoU(alpha=0.25, floor=0.01, tau=None)",
+    "psl": "RelativeIoU(power=2.0)",
+    "tal": "TaskAlignment(alpha=1.0, beta=6.0)",
+    "corr": "CorrelationLoss(kind='concordance', weight=0.2)",
+}
 
 
 def test_names_of_the_criteria() -> None:
@@ -59,6 +70,8 @@ def test_content(name: str, site: str) -> None:
         assert criterion.error_scale == pytest.approx(1 / 0.6 if site == "rpn" else 1)
         assert criterion.balancer.weight == 50
         return
+    parts = [getattr(criterion, part, None) for part in ("target", "correlation")]
+    assert [repr(part) for part in parts if part] == ([PARTS[name]] if name in PARTS else [])
     box_loss = repr(criterion.box_losses["loss_box_reg"])
     if (name, site) == ("dr", "retinanet"):
         assert (box_loss, criterion.box_weight) == (

@@ -5,6 +5,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from brloss_d2.criteria.targets import sort_in_groups
 from brloss_d2.losses import BoxLoss, GIoULoss, ScoreLoss, SigmoidFocalLoss
 from brloss_d2.modeling.one_stage.assigners.base import (
     AnchorPredictions,
@@ -69,7 +70,7 @@ class PAAAssigner(Assigner):
         owners = owners[rows]
         losses = self.candidate_losses(predictions[rows], objects, owners)
         groups = owners * len(anchors) + anchors.levels[rows]
-        order, place = _sort_in_groups(losses, groups)
+        order, place = sort_in_groups(losses, groups)
         competing = order[place < self.topk]
         rows, owners, losses = rows[competing], owners[competing], losses[competing]
         positive = _split(losses, owners, len(objects))
@@ -87,18 +88,9 @@ class PAAAssigner(Assigner):
         return self.cls_loss(logits, targets).sum(1) + self.box_weight * box_losses
 
 
-def _sort_in_groups(values: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """Order by group and ascending value, and the place of each entry in its group."""
-    order = values.argsort(stable=True)
-    order = order[groups[order].argsort(stable=True)]
-    ordered = groups[order]
-    start = torch.searchsorted(ordered, ordered)
-    return order, torch.arange(len(order), device=order.device) - start
-
-
 def _split(losses: Tensor, owners: Tensor, num_objects: int) -> Tensor:
     """(C,) bool, which of the competing candidates become positive."""
-    order, place = _sort_in_groups(losses, owners)
+    order, place = sort_in_groups(losses, owners)
     counts = torch.bincount(owners, minlength=num_objects)
     valid = torch.arange(int(counts.amax()), device=losses.device) < counts[:, None]
     # A row per object with its losses in ascending order; a single candidate is background.
