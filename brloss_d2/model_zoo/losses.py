@@ -18,6 +18,7 @@ _SITES = {
     "PAAAssigner": "paa",
     "MaxIoUAssigner": "retinanet",
     "FoveaAssigner": "fovea",
+    "TaskAlignedAssigner": "atss",
 }
 _ROI_HEADS = ("CriterionROIHeads", "CriterionCascadeROIHeads")
 # Losses whose scores are lower than the published threshold of the R-CNNs.
