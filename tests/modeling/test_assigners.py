@@ -3,7 +3,9 @@ edges.
 """
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
@@ -18,6 +20,7 @@ from brloss_d2.modeling.one_stage.assigners import (
     LevelAnchors,
     MaxIoUAssigner,
     PAAAssigner,
+    TaskAlignedAssigner,
 )
 from brloss_d2.modeling.one_stage.assigners.atss import _threshold
 from brloss_d2.modeling.one_stage.assigners.gaussian_mixture import split_in_two
@@ -35,6 +38,7 @@ ASSIGNERS = {
     "atss": ATSSAssigner(topk=9),
     "paa": PAAAssigner(CANDIDATES),
     "fovea": FOVEA,
+    "task_aligned": TaskAlignedAssigner(),
 }
 
 
@@ -245,6 +249,48 @@ class TestPAA:
     def test_predictions_are_needed(self):
         with pytest.raises(ValueError, match="needs the predictions"):
             ASSIGNERS["paa"](square_anchors(1, 8), objects())
+
+
+class TestTaskAligned:
+    @pytest.mark.parametrize("topk", [13, 5])
+    def test_golden(self, topk):
+        """The numbers agree with the published assigner."""
+        z = np.load(Path(__file__).parents[1] / "golden" / "quality_aware_losses.npz")
+        case = {
+            key: torch.from_numpy(z[f"tal_assign_top{topk}/{key}"])
+            for key in ("scores", "boxes", "centers", "gt_boxes", "gt_classes", "assigned")
+        }
+        assert z[f"tal_assign_top{topk}/topk"] == topk
+        centers = case["centers"].double()
+        grid = LevelAnchors(
+            torch.cat([centers - 4, centers + 4], 1), torch.zeros(len(centers)).long()
+        )
+        gt = Instances((64, 64), gt_boxes=Boxes(case["gt_boxes"]))
+        gt.gt_classes = case["gt_classes"].long()
+        predictions = AnchorPredictions(case["scores"].double().logit(), case["boxes"])
+        found = TaskAlignedAssigner(topk=topk)(grid, gt, predictions)
+        assert found.tolist() == case["assigned"].tolist()
+        assert (found >= 0).any()
+
+    def test_many_objects_are_assigned_as_one_by_one(self):
+        """Objects far from each other, more than are handled at once."""
+        boxes = [[12 * i, 12 * j, 12 * i + 11, 12 * j + 11] for i in range(6) for j in range(6)]
+        grid = points()
+        logits = torch.randn(len(grid), 1, generator=torch.Generator().manual_seed(0))
+        predictions = AnchorPredictions(logits, grid.boxes)
+        together = TaskAlignedAssigner()(grid, objects(boxes), predictions)
+        for i, box in enumerate(boxes):
+            alone = TaskAlignedAssigner()(grid, objects([box]), predictions)
+            assert torch.equal(alone == 0, together == i)
+        assert (together >= 0).sum() >= len(boxes)
+
+    def test_predictions_are_needed(self):
+        with pytest.raises(ValueError, match="needs the predictions"):
+            TaskAlignedAssigner()(points(), objects())
+
+    def test_wrong_arguments(self):
+        with pytest.raises(ValueError, match="topk must be a finite number >= 1"):
+            TaskAlignedAssigner(topk=0)
 
 
 @pytest.mark.parametrize("name", ASSIGNERS)

@@ -6,6 +6,7 @@ from brloss_d2.modeling.one_stage.assigners import (
     FoveaAssigner,
     MaxIoUAssigner,
     PAAAssigner,
+    TaskAlignedAssigner,
 )
 from brloss_d2.modeling.one_stage.box_coding import DeltaTransform, LogDistanceTransform
 from brloss_d2.modeling.one_stage.detector import OneStageDetector
@@ -32,6 +33,7 @@ __all__ = [
     "RatioMajorAnchorGenerator",
     "Scale",
     "ScoreVoting",
+    "TaskAlignedAssigner",
     "TopAnchors",
     "TopPairs",
     "TowerHead",

@@ -11,6 +11,7 @@ from brloss_d2.modeling.one_stage.assigners.base import (
 from brloss_d2.modeling.one_stage.assigners.fovea import FoveaAssigner
 from brloss_d2.modeling.one_stage.assigners.iou import MaxIoUAssigner
 from brloss_d2.modeling.one_stage.assigners.paa import PAAAssigner
+from brloss_d2.modeling.one_stage.assigners.task_aligned import TaskAlignedAssigner
 
 __all__ = [
     "BACKGROUND",
@@ -22,4 +23,5 @@ __all__ = [
     "LevelAnchors",
     "MaxIoUAssigner",
     "PAAAssigner",
+    "TaskAlignedAssigner",
 ]

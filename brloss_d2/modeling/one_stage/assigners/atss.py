@@ -10,6 +10,7 @@ from brloss_d2.modeling.one_stage.assigners.base import (
     Assigner,
     LevelAnchors,
     background,
+    largest_iou_wins,
 )
 
 # Number of objects handled at once: bounds the memory for distances to all anchors.
@@ -63,14 +64,7 @@ class ATSSAssigner(Assigner):
         depth = torch.cat([centers - boxes[owners, :2], boxes[owners, 2:] - centers], 1).amin(1)
         positive = (iou >= threshold[owners]) & (depth > self.min_inside)
         rows, owners, iou = rows[positive], owners[positive], iou[positive]
-
-        # Of the objects that claim an anchor, the first of those with the largest IoU.
-        assigned = background(anchors)
-        best = iou.new_full(assigned.shape, -1.0).scatter_reduce_(0, rows, iou, "amax")
-        wins = iou == best[rows]
-        first = torch.full_like(assigned, count)
-        first.scatter_reduce_(0, rows[wins], owners[wins], "amin")
-        return torch.where(first < count, first, assigned)
+        return largest_iou_wins(anchors, rows, owners, iou)
 
     def _candidates(self, anchors: LevelAnchors, boxes: Tensor) -> Tensor:
         """(G, C) rows of the candidates of each object."""

@@ -94,3 +94,24 @@ class Assigner(ABC):
 def background(anchors: LevelAnchors) -> Tensor:
     """Return (R,) `BACKGROUND`."""
     return torch.full_like(anchors.levels, BACKGROUND)
+
+
+def largest_iou_wins(anchors: LevelAnchors, rows: Tensor, owners: Tensor, iou: Tensor) -> Tensor:
+    """Assign claimed anchors to the object of the largest IoU, the first of equal ones.
+
+    Args:
+        anchors: R anchors.
+        rows: (C,) rows of the claimed anchors.
+        owners: (C,) objects that claim them.
+        iou: (C,) IoU of object and anchor, or of object and prediction, >= 0.
+
+    Returns:
+        (R,) int64: index of an object or `BACKGROUND`.
+    """
+    assigned = background(anchors)
+    best = iou.new_full(assigned.shape, -1.0).scatter_reduce_(0, rows, iou, "amax")
+    wins = iou == best[rows]
+    none = torch.iinfo(torch.int64).max
+    first = torch.full_like(assigned, none)
+    first.scatter_reduce_(0, rows[wins], owners[wins], "amin")
+    return torch.where(first < none, first, assigned)
