@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.distributed as dist
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from brloss_d2.checkpoint import is_backbone_only, local_file
 from brloss_d2.data import (
+    CustomData,
     CustomDataSummary,
     check_custom_images,
     check_registered_dataset,
@@ -85,12 +86,7 @@ def prepare(args: argparse.Namespace) -> Job:
     check_parts(cfg, overrides, training=training)
     test_dataset = OmegaConf.select(cfg, "dataloader.test.dataset")
     if training:
-        images = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
-        if isinstance(images, int) and images % comm.get_world_size():
-            raise InputError(
-                f"dataloader.train.total_batch_size={images}: expected a multiple of "
-                f"{comm.get_world_size()}, the number of processes."
-            )
+        _check_batch(cfg, comm.get_world_size())
         if cfg.train.wandb:
             import_wandb()
     elif target_of(test_dataset) is refuse_missing_dataset:
@@ -121,6 +117,28 @@ def prepare(args: argparse.Namespace) -> Job:
     return Job(cfg, custom_data, categories, checkpoint, resume, choose_device(cfg.train.device))
 
 
+def check_processes(args: argparse.Namespace) -> None:
+    """Check what processes need of a config, before they are started and check all of it.
+
+    Args:
+        args: options of the command line: `config_file`, `opts`, `eval_only`, `num_gpus` and
+            `num_machines`.
+
+    Raises:
+        InputError: the processes cannot share the batch, or there is no such device.
+    """
+    # Neither a large JSON file is read here nor, for the number of epochs, a dataset.
+    names = {"train.epochs", *(f"data.{key.name}" for key in fields(CustomData))}
+    kept = [x for x in args.opts or () if x.lstrip("+").partition("=")[0] not in names]
+    try:
+        cfg, _ = load_config(args.config_file, kept)
+    except InputError:
+        return  # which the processes tell, who know all keys
+    choose_device(cfg.train.device)
+    if not args.eval_only:
+        _check_batch(cfg, args.num_gpus * args.num_machines)
+
+
 def can_evaluate(cfg: DictConfig) -> bool:
     """Return whether a config describes an evaluation; `dataloader.evaluator=null` has none."""
     return all(cfg.dataloader.get(key) is not None for key in ("test", "evaluator"))
@@ -145,6 +163,16 @@ def choose_device(name: str) -> torch.device:
     if device.type != "cuda" and comm.get_world_size() > 1 and dist.get_backend() == "nccl":
         raise InputError("Several processes on the CPU need CUDA_VISIBLE_DEVICES= (empty).")
     return device
+
+
+def _check_batch(cfg: DictConfig, processes: int) -> None:
+    """Check that processes can share a batch of the training."""
+    images = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    if isinstance(images, int) and images % processes:
+        raise InputError(
+            f"dataloader.train.total_batch_size={images}: expected a multiple of {processes}, the "
+            "number of processes."
+        )
 
 
 def _check_datasets(
