@@ -35,6 +35,7 @@ _COCO_METRICS = (
     *("AP", "AP50", "AP75", "APs", "APm", "APl"),
     *("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN"),
 )
+_TASKS = ("bbox", "segm", "keypoints")
 _METRICS = {
     COCOEvaluator: _COCO_METRICS,
     CityscapesEvaluator: _COCO_METRICS,
@@ -76,6 +77,8 @@ def prepare(args: argparse.Namespace) -> Job:
     misplaced = [text for text in overrides if text.startswith("-")]
     if misplaced:
         raise InputError(f"Options come before key=value: move {misplaced[0]} forward.")
+    if args.resume and args.eval_only:
+        raise InputError("--resume continues a training, --eval-only has none: choose one of them.")
     cfg, custom_data = load_config(args.config_file, overrides)
     for key in ("output_dir", "init_checkpoint"):
         cfg.train[key] = os.path.expanduser(cfg.train[key])  # no shell expands train.x=~
@@ -206,10 +209,14 @@ def _check_best_metric(cfg: DictConfig, categories: Mapping[int, str] | None) ->
         raise InputError(f"train.best_metric={name} needs train.ema.enabled=True.")
     evaluator = cfg.dataloader.evaluator
     names = _METRICS.get(target_of(evaluator))
+    tasks = evaluator.get("tasks") or _TASKS
+    if names and not (isinstance(tasks, list | tuple | ListConfig) and {*tasks} <= {*_TASKS}):
+        raise InputError(
+            f"dataloader.evaluator.tasks is {tasks}: expected a list of {', '.join(_TASKS)}."
+        )
     # The default metric may belong to a task that is not evaluated, such as boxes.
     if name in ("", train_defaults()["best_metric"]) or names is None:
         return
-    tasks = evaluator.get("tasks") or ("bbox", "segm", "keypoints")
     per_class = [f"{m}-{c}" for m in ("AP", "oLRP") for c in (categories or {}).values()]
     known = [f"{task}/{name}" for task in tasks for name in (*names, *per_class)]
     if target_of(evaluator) is CityscapesEvaluator:
