@@ -172,6 +172,7 @@ class Checkpointer(DetectionCheckpointer):
         if incompatible.incorrect_shapes:  # one line for all, instead of one for each
             other = [name for name, *_ in incompatible.incorrect_shapes]
             text = "Parts of other shapes, as for other classes, start from scratch: %s"
-            self.logger.warning(text, first_few(other))
+            self.logger.warning(text, first_few(other, count=12))
             incompatible.incorrect_shapes.clear()
+            incompatible.missing_keys[:] = [name for name in names if name not in other]
         return incompatible
