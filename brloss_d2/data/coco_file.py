@@ -266,16 +266,9 @@ def _read_images(
 def _complete(
     annotation: Record, record: Record, image: Record, masks: bool | None
 ) -> Iterator[tuple[str, str]]:
-    """Add role, area, mask and keypoints to an annotation.
+    """Add role, area, mask and keypoints to the values that were read of a record.
 
-    Args:
-        annotation: values that have been read, changed in place.
-        record: the annotation in the file.
-        image: record of the image.
-        masks: the argument of `read_coco`.
-
-    Yields:
-        Keys of `_REFUSED` and `_ODD` that apply, each with a detail for the message.
+    Yields the keys of `_REFUSED` and `_ODD` that apply, each with a detail for the message.
     """
     x, y, w, h = annotation["bbox"]
     left, right = (min(max(value, 0), image["width"]) for value in (x, x + max(w, 0)))
@@ -309,16 +302,8 @@ def _add_mask(
 ) -> Iterator[tuple[str, str]]:
     """Add a mask to an annotation; if it is needed, its pixels determine role and missing area.
 
-    Args:
-        annotation: annotation with `role` and `area`, changed in place.
-        record: the annotation in the file.
-        image: record of the image.
-        box: polygon of the box in the image. It is the mask of crowds and of what is dropped if
-            they have none, since pycocotools needs one.
-        needed: whether a missing or faulty mask is an error.
-
-    Yields:
-        What `_complete` yields.
+    The polygon `box` is the mask of crowds and of what is dropped if they have none, since
+    pycocotools needs one. Yields what `_complete` yields.
     """
     try:
         mask = normalized_mask(record.get("segmentation"), image["height"], image["width"])

@@ -103,11 +103,7 @@ def _stem(name: str) -> str:
 def _explain(missing: Sequence[str], folder: str, key: str, *, is_empty: bool) -> str:
     """Return why files are missing, as far as the folders around tell, and what to do.
 
-    Args:
-        missing: names of the missing files.
-        folder: folder in which they are missing.
-        key: command-line key of the annotations.
-        is_empty: whether the folder has none of the images; only then another one may have all.
+    Only if the folder has none of the images (`is_empty`), another one may have all of them.
     """
     name = missing[0].replace("\\", "/")
     usual = (
@@ -120,9 +116,9 @@ def _explain(missing: Sequence[str], folder: str, key: str, *, is_empty: bool) -
         return f"This folder has no files, or they cannot be listed. {usual}"
     base = os.path.basename(name)
     parent = os.path.dirname(folder)
-    beside = [os.path.join(parent, entry) for entry in sorted(_list(parent))[:1000]]
+    siblings = [os.path.join(parent, entry) for entry in sorted(_list(parent))[:1000]]
     below = [os.path.join(folder, entry) for entry in entries[:1000]]
-    for other in (parent, os.path.dirname(parent), *below, *beside):
+    for other in (parent, os.path.dirname(parent), *below, *siblings):
         if is_empty and not os.path.isabs(name) and all(locate_images(missing[:_SAMPLE], other)):
             return f"They are in another folder: set {key}_images={printable(other)}"
     if base != name and base in entries:

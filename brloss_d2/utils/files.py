@@ -26,6 +26,20 @@ def replacing(file: str) -> Iterator[str]:
             os.remove(temporary)
 
 
+def write_text(file: str, text: str) -> None:
+    """Write or replace a file, complete or not at all; its folder is made if necessary.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(file)), exist_ok=True)
+        with replacing(file) as temporary, open(temporary, "w", encoding="utf-8") as opened:
+            opened.write(text)
+    except OSError as error:
+        raise InputError(f"Cannot write {printable(file)}: {error.strerror}.") from error
+
+
 def check_folder_of(file: str) -> None:
     """Check that the folder of a file to be written exists.
 

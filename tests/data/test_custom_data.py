@@ -1,3 +1,7 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
@@ -159,8 +163,11 @@ def test_a_fraction_is_set_aside_by_file(tmp_path, cfg):
     assert (len(train), len(val)) == (7, 3) and not train & val
     assert sum(map(len, parts[0])) == 11
     assert summary.train.boxes + summary.val.boxes == 9
-    assert (tmp_path / "run" / "split" / "val.json").exists()
-    assert str(tmp_path / "run" / "split" / "val.json") in str(summary)
+    (split,) = {Path(summary.train.json_file).parent, Path(summary.val.json_file).parent}
+    assert split == tmp_path / "run" / "split" and len(list(split.iterdir())) == 4
+    assert summary.val.json_file in str(summary)
+    with_others = apply_custom_data(cfg, replace(data, val_fraction=0.5))
+    assert not any(map(os.path.exists, with_others.to_write)), "files of a run are not overwritten"
 
 
 @pytest.mark.parametrize(

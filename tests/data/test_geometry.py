@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brloss_d2.data.geometry import geometry_notes
+from brloss_d2.data.checks import geometry_notes
 from brloss_d2.errors import InputError
 
 IMAGES = [
