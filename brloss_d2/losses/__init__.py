@@ -11,6 +11,7 @@ from brloss_d2.losses.box import (
     paired_box_giou,
     paired_box_iou,
 )
+from brloss_d2.losses.class_weighted import ClassWeightedLoss
 from brloss_d2.losses.correlation import CorrelationLoss
 from brloss_d2.losses.distributional import DRLoss, dr_loss
 from brloss_d2.losses.mask import DiceLoss, MaskCrossEntropyLoss, MaskLoss, dice_loss
@@ -39,6 +40,7 @@ __all__ = [
     "BoxLoss",
     "BucketedAPLoss",
     "BucketedRankSortLoss",
+    "ClassWeightedLoss",
     "ConstantBalancer",
     "CorrelationLoss",
     "DRLoss",

@@ -24,6 +24,8 @@ _ROI_HEADS = ("CriterionROIHeads", "CriterionCascadeROIHeads")
 # Losses whose scores are lower than the published threshold of the R-CNNs.
 _LOW_SCORES = ("ce", "alrp")
 _LOW_SCORE_THRESH = 0.05
+# Losses whose RetinaNet has deltas in units of the anchor.
+_ON_ANCHOR_UNITS = ("ce", "focal", "wce", "wfocal", "corr")
 # Score at the start of training. DR Loss learns slowly from the scores that suit the others.
 _PRIOR_PROB, _PRIOR_PROBS = 0.01, {"dr": 0.5}
 
@@ -105,7 +107,7 @@ def set_loss(model: DictConfig, loss: str) -> DictConfig:
     model.head.has_quality = model.criterion.get("quality") is not None
     if site == "retinanet":
         # L1 on deltas goes with deltas in units of the anchor, as published.
-        in_anchors = loss in ("ce", "focal", "corr")
+        in_anchors = loss in _ON_ANCHOR_UNITS
         model.box_transform.weights = [1.0] * 4 if in_anchors else [10.0, 10.0, 5.0, 5.0]
     return model
 

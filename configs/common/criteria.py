@@ -32,6 +32,7 @@ from brloss_d2.losses import (
     BinaryCrossEntropyLoss,
     BucketedAPLoss,
     BucketedRankSortLoss,
+    ClassWeightedLoss,
     ConstantBalancer,
     CorrelationLoss,
     DiceLoss,
@@ -192,6 +193,12 @@ ce = dict(
 )
 focal = _hard_targets(
     L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0), L(SigmoidFocalLoss)(alpha=0.4, gamma=1.5)
+)
+# Against rare classes; `criterion.cls_loss.counts` takes the numbers of objects of the dataset.
+wce = _hard_targets(*[L(ClassWeightedLoss)(cls_loss=L(BinaryCrossEntropyLoss)())] * 2)
+wfocal = _hard_targets(
+    L(ClassWeightedLoss)(cls_loss=L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0)),
+    L(ClassWeightedLoss)(cls_loss=L(SigmoidFocalLoss)(alpha=0.4, gamma=1.5)),
 )
 qfl = _soft_targets(L(QualityFocalLoss)(beta=2.0), 2.0, TopScore)
 vfl = _soft_targets(L(VarifocalLoss)(alpha=0.75, gamma=2.0), 1.5, PredictedIoU)
