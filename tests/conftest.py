@@ -1,10 +1,13 @@
 """One thread per test process, since the suite runs several of them; long tests come first."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.helpers.programs import Programs
 
 # Files that take longest, most of them because they start programs. xdist would begin with the
 # files of most tests, and one process would work on these while the others have nothing to do.
@@ -34,3 +37,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     names = {path: path.relative_to(folder).as_posix() for path in tests}
     place = {path: LONG.index(name) if name in LONG else len(LONG) for path, name in names.items()}
     items.sort(key=lambda item: (place[item.path], -tests[item.path]))
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Programs]:
+    """Runs programs that need a process of their own, but not an import of torch for each."""
+    found = Programs()
+    yield found
+    found.close()

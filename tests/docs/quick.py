@@ -80,6 +80,12 @@ SMALL = [
     "dataloader.train.mapper.augmentations.0.short_edge_length=[64]",
     "dataloader.test.mapper.augmentations.0.short_edge_length=64",
 ]
+# Most weights of these recipes are in two layers, and most of the time of one iteration.
+WIDE = re.compile("(faster|mask)_rcnn_R_50_")
+FEW_WEIGHTS = [
+    "model.roi_heads.box_head.fc_dims=[64, 64]",
+    "model.roi_heads.box_predictor.input_shape.channels=64",
+]
 
 
 class Quick(NamedTuple):
@@ -150,7 +156,8 @@ def _training(arguments: list[str]) -> list[str]:
         added += [{"train.epochs": "train.epochs=0.05"}.get(length, "train.max_iter=1")]
         # Later commands use a run that has learned something, see RUNS.
         added += [] if "--resume" in arguments else ["train.output_dir=quick"]
-        added += [] if "train.init_checkpoint" in keys else ["train.init_checkpoint="]
+        if "train.init_checkpoint" not in keys:
+            added += ["train.init_checkpoint=", *(FEW_WEIGHTS if WIDE.search(config) else [])]
     return arguments + added
 
 

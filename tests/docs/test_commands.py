@@ -5,14 +5,9 @@ document run one after the other in a folder with what the text assumes: the pro
 dataset under the names in the text, and a trained run.
 """
 
-import json
-import os
 import re
 import shutil
 import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -20,6 +15,7 @@ from PIL import Image
 
 from tests.docs.quick import CONFIG, CUSTOM_DATA, SHAPES, VARIABLES, quick_form, runs_once
 from tests.docs.reading import DOCUMENTS, PYTHON, ROOT, Block, Command, read_blocks, read_commands
+from tests.helpers.programs import Programs
 
 HERE = Path(__file__).parent
 FOLDERS = ("benchmarks", "brloss_d2", "configs", "demo", "projects", "tools")
@@ -56,52 +52,6 @@ GIVEN = {
         "class_names = ['circle', 'rectangle', 'triangle']"
     ),
 }
-
-
-class Programs:
-    """Runs Python programs in a process that has imported everything already."""
-
-    def __init__(self) -> None:
-        self.done: list[list[str]] = []
-        own = {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-        own["DETECTRON2_DATASETS"] = "datasets/miniatures"  # read when detectron2 is imported
-        self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "warm_python.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **own},
-        )
-
-    def run(self, words: list[str], folder: Path, environment: Mapping[str, str] = {}) -> None:
-        """Run a script with its arguments in a folder; fail with the end of its output."""
-        log = folder / "log_of_the_test.txt"
-        log.unlink(missing_ok=True)
-        job = {
-            "words": words,
-            "folder": str(folder),
-            "environment": dict(environment),
-            "log": str(log),
-        }
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        start = time.perf_counter()
-        status = self.process.stdout.readline().strip()
-        print(f"{time.perf_counter() - start:5.1f} s: {' '.join(words)}"[:150])  # for pytest -s
-        if status != "0":
-            end = "\n".join(log.read_text().splitlines()[-12:])
-            raise AssertionError(f"exit status {status} of: {' '.join(words)}\n{end}")
-        self.done.append(words)
-
-
-@pytest.fixture(scope="session")
-def programs() -> Iterator[Programs]:
-    found = Programs()
-    yield found
-    assert found.process.stdin
-    found.process.stdin.close()
-    found.process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """A run that is killed and resumed equals one that is not, to the bit."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from tests.helpers import toy
-from tests.helpers.programs import train_net
+from tests.helpers.programs import Programs, train_net
 
 # Everything that has a state: dropout, a balancer, momentum, averaged weights, two aspect ratios,
 # workers that map at random, evaluation between checkpoints.
@@ -38,42 +37,41 @@ def states(out: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an uninterrupted run of one process."""
     folder = tmp_path_factory.mktemp("whole")
     config = folder / "config.py"
     config.write_text(toy.CONFIG, encoding="utf-8")
-    result = train_net(*OPTIONS, f"train.output_dir={folder}", config=config)
-    assert result.returncode == 0, result.stderr
+    programs.train_net(*OPTIONS, f"train.output_dir={folder}", config=config)
     return folder
 
 
 # In a step of iteration 0, 3 and 4, of which 3 begins from a checkpoint. Two steps each.
 @pytest.mark.parametrize(("step", "workers"), [(1, 2), (6, 1), (9, 0)])
-def test_killed_anywhere(config: Path, whole: Path, step: int, workers: int) -> None:
-    killed = kill_and_resume(config, step, f"dataloader.train.num_workers={workers}")
+def test_killed_anywhere(
+    programs: Programs, config: Path, whole: Path, step: int, workers: int
+) -> None:
+    options = (*OPTIONS, f"dataloader.train.num_workers={workers}")
+    with pytest.raises(AssertionError, match="exit status -9"):
+        programs.train_net(*options, f"model.kill_from={step}", config=config)
+    killed = config.parent / "out"
+    assert not (killed / "model_final.pth").exists()
+    programs.train_net("--resume", *options, config=config)
     check(killed, whole)
 
 
 def test_two_processes_of_which_one_is_killed(config: Path, tmp_path: Path) -> None:
-    two, more = ("--num-gpus", "2"), ("dataloader.train.total_batch_size=4",)
-    whole = tmp_path / "whole"
-    result = train_net(*two, *OPTIONS, *more, f"train.output_dir={whole}", config=config)
+    whole, killed = tmp_path / "whole", tmp_path / "out"
+    options = ("--num-gpus", "2", *OPTIONS, "dataloader.train.total_batch_size=4")
+    result = train_net(*options, f"train.output_dir={whole}", config=config)
     assert result.returncode == 0, result.stderr
-    killed = kill_and_resume(config, 15, *more, "model.nan_rank=1", launch=two)
+    fatal = ("model.nan_rank=1", "model.kill_from=15")
+    assert train_net(*options, *fatal, config=config).returncode != 0
+    assert not (killed / "model_final.pth").exists()
+    result = train_net("--resume", *options, "model.nan_rank=1", config=config)
+    assert result.returncode == 0, result.stderr
     check(killed, whole)
     assert any(name.startswith("other.balancer") for name in states(whole)), "it has its own"
-
-
-def kill_and_resume(config: Path, step: int, *more: str, launch: Sequence[str] = ()) -> Path:
-    """Run until a step of the model kills its process, then on to the end."""
-    fatal = f"model.kill_from={step}"
-    assert train_net(*launch, *OPTIONS, *more, fatal, config=config).returncode != 0
-    out = config.parent / "out"
-    assert not (out / "model_final.pth").exists()
-    result = train_net(*launch, "--resume", *OPTIONS, *more, config=config)
-    assert result.returncode == 0, result.stderr
-    return out
 
 
 def check(killed: Path, whole: Path) -> None:

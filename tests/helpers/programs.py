@@ -1,8 +1,10 @@
-"""train_net.py as a separate process."""
+"""Programs as separate processes."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -48,3 +50,59 @@ def start(
         text=True,
         start_new_session=True,
     )
+
+
+class Programs:
+    """Runs Python programs in a process that has imported everything already."""
+
+    def __init__(self) -> None:
+        self.done: list[list[str]] = []
+        own = {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+        own["DETECTRON2_DATASETS"] = "datasets/miniatures"  # read when detectron2 is imported
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parent / "warm_python.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **own},
+        )
+
+    def run(self, words: list[str], folder: Path, environment: Mapping[str, str] = {}) -> str:
+        """Run a script with its arguments in a folder.
+
+        Returns:
+            What it has printed.
+
+        Raises:
+            AssertionError: it has failed, with the end of its output.
+        """
+        log = folder / "log_of_the_test.txt"
+        log.unlink(missing_ok=True)
+        job = {
+            "words": words,
+            "folder": str(folder),
+            "environment": dict(environment),
+            "log": str(log),
+        }
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        start = time.perf_counter()
+        status = self.process.stdout.readline().strip()
+        print(f"{time.perf_counter() - start:5.1f} s: {' '.join(words)}"[:150])  # for pytest -s
+        if status != "0":
+            end = "\n".join(log.read_text().splitlines()[-12:])
+            raise AssertionError(f"exit status {status} of: {' '.join(words)}\n{end}")
+        self.done.append(words)
+        return log.read_text()
+
+    def train_net(self, *args: str, config: Path) -> str:
+        """Run train_net.py in one process, in the folder of its config, and return its output."""
+        words = [str(ROOT / "train_net.py"), "--config-file", str(config), *args]
+        return self.run(words, config.parent)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
