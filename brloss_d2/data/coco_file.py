@@ -9,6 +9,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pycocotools.mask as mask_util
@@ -309,7 +310,7 @@ def only_files(content: Record, names: Container[str]) -> Record:
 
 
 def _shown_ids(ids: Collection[object]) -> str:
-    return f"its ids are {first_few(ids, count=3)}"
+    return f"its ids are {first_few([repr(id_) for id_ in islice(ids, 4)], count=3)}"
 
 
 def _offenders(names: Mapping[str, Sequence[str]], total: int, what: str) -> str:

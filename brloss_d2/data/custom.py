@@ -339,8 +339,8 @@ def _check(data: CustomData, *, masks: bool) -> CustomDataSummary:
             others = [f"{count} {kind}" for kind, count in split.dropped.items() if count]
             raise InputError(
                 f"data.{key}={split.json_file}: most boxes have nothing to {purpose} "
-                f"({', '.join(others)}; {counted(split.boxes, 'other')}). Are they of images of another "
-                "resolution, in thousandths or fractions, or not [x, y, width, height]?"
+                f"({', '.join(others)}; {counted(split.boxes, 'other')}). Are they of images of "
+                "another resolution, in thousandths or fractions, or not [x, y, width, height]?"
             )
     if train is not None:
         absent = [id_ for id_, count in train.objects.items() if not count]

@@ -27,6 +27,7 @@ _IMPOSTORS = (
     (b"<", "a web page or SVG"),
     (b"[{]", "JSON"),
     (b"\0{4}", "zeros, as of a copy that was broken off"),
+    (b"\x89PNG|\xff\xd8\xff|RIFF|GIF8|BM", "damaged near its start, or cut off"),
     (b"", "cut off, or of a format that Pillow does not read"),
 )
 

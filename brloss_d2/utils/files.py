@@ -66,6 +66,6 @@ def what_instead(path: str) -> str:
         "is a folder": os.path.isdir(path),
         "is a file; expected a folder (unpack it, if it is an archive)": os.path.isfile(path),
         "is a device, pipe or socket": os.path.exists(path),
-        "is a link to what does not exist": os.path.islink(path),
+        "is a link that leads nowhere": os.path.islink(path),
     }
     return next((what for what, applies in kinds.items() if applies), "does not exist")
