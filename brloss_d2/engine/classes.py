@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from omegaconf import DictConfig
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from brloss_d2.data import CATEGORIES_FILE, CustomDataSummary, read_categories
 from brloss_d2.errors import InputError
@@ -33,6 +34,16 @@ def read_dataset_categories(
         if json_file:
             return read_categories(json_file)
     return None
+
+
+def registered_classes(cfg: DictConfig) -> Collection[str]:
+    """Return the classes of a dataset that is known by name; none if they are unknown."""
+    for split in ("train", "test"):
+        names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
+        for name in names if isinstance(names, ListConfig) else [names]:
+            if name in DatasetCatalog:
+                return MetadataCatalog.get(name).get("thing_classes", ())
+    return ()
 
 
 def check_classes(checkpoint: str, categories: Mapping[int, str], *, must_agree: bool) -> None:

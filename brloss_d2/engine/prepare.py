@@ -2,13 +2,12 @@
 
 import argparse
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -20,7 +19,7 @@ from brloss_d2.data import (
     note_detection_limits,
 )
 from brloss_d2.data.custom import refuse_missing_dataset
-from brloss_d2.engine.classes import check_classes, read_dataset_categories
+from brloss_d2.engine.classes import check_classes, read_dataset_categories, registered_classes
 from brloss_d2.engine.config.defaults import train_defaults
 from brloss_d2.engine.config.load import load_config
 from brloss_d2.engine.config.values import check_num_classes, check_parts
@@ -100,7 +99,7 @@ def prepare(args: argparse.Namespace) -> Job:
         what = "train.early_stopping" if training else "--eval-only"
         raise InputError(f"{what} needs dataloader.test and dataloader.evaluator.")
     categories = read_dataset_categories(cfg, custom_data)
-    names = categories or _registered_classes(cfg)
+    names = categories or registered_classes(cfg)
     if names:
         check_num_classes(cfg.model, len(names), "dataset")
     if training and can_evaluate(cfg):
@@ -120,16 +119,6 @@ def prepare(args: argparse.Namespace) -> Job:
         if cfg.train.check_images and comm.get_local_rank() == 0:
             custom_data = check_custom_images(custom_data, training=training)
     return Job(cfg, custom_data, categories, checkpoint, resume, choose_device(cfg.train.device))
-
-
-def _registered_classes(cfg: DictConfig) -> Collection[str]:
-    """Return the classes of a dataset that is known by name; none if they are unknown."""
-    for split in ("train", "test"):
-        names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
-        for name in names if isinstance(names, ListConfig) else [names]:
-            if name in DatasetCatalog:
-                return MetadataCatalog.get(name).get("thing_classes", ())
-    return ()
 
 
 def can_evaluate(cfg: DictConfig) -> bool:

@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -77,6 +77,26 @@ def clean_output() -> Iterator[None]:
             yield
     finally:
         (sys.stdout, sys.stderr), threading.excepthook = before, hook
+
+
+@contextmanager
+def silenced(names: Sequence[str]) -> Iterator[None]:
+    """Hide warnings, and all that loggers say, within a block whose errors say it better.
+
+    Args:
+        names: names of the loggers.
+    """
+    logs = [logging.getLogger(name) for name in names]
+    before = [log.disabled for log in logs]
+    try:
+        for log in logs:
+            log.disabled = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, disabled in zip(logs, before, strict=True):
+            log.disabled = disabled
 
 
 def discard(stream: TextIO) -> None:

@@ -75,19 +75,18 @@ def load_config(
     if summary is not None:
         check_num_classes(cfg.model, summary.num_classes, "custom dataset")
     if short.epochs:
-        short.apply_epochs(cfg, _count_images(cfg, summary), others)
+        if summary is not None and summary.train is not None:
+            images = summary.train.images
+        else:
+            try:
+                images = len(instantiate(cfg.dataloader.train.dataset))
+            except Exception as error:
+                raise InputError(
+                    "train.epochs needs the number of training images, which cannot be read: "
+                    f"{error}"
+                ) from error
+        short.apply_epochs(cfg, images, others)
     return cfg, summary
-
-
-def _count_images(cfg: DictConfig, summary: CustomDataSummary | None) -> int:
-    if summary is not None and summary.train is not None:
-        return summary.train.images
-    try:
-        return len(instantiate(cfg.dataloader.train.dataset))
-    except Exception as error:
-        raise InputError(
-            f"train.epochs needs the number of training images, which cannot be read: {error}"
-        ) from error
 
 
 def _read(path: str) -> DictConfig:

@@ -1,13 +1,10 @@
 """Checks of the values of right keys: ranges, names, and whether all parts can be built."""
 
 import inspect
-import logging
 import math
 import os
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +19,7 @@ from torch import nn
 from brloss_d2.engine.randomness import preserved_rng
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import located, target_of, walk, walk_nodes
+from brloss_d2.utils.terminal import silenced
 
 
 class _Rule(NamedTuple):
@@ -126,7 +124,7 @@ def check_parts(cfg: DictConfig, overrides: Sequence[str] = (), *, training: boo
     Raises:
         InputError: a part cannot be built; the message names the innermost one.
     """
-    with preserved_rng(), _silenced():
+    with preserved_rng(), silenced(_LOUD):
         model = _build(cfg, "model", overrides)
         changes = [text for text in overrides if text.lstrip("+").startswith("model.")]
         if (
@@ -149,22 +147,6 @@ def check_parts(cfg: DictConfig, overrides: Sequence[str] = (), *, training: boo
         rates = [schedule(i / 10) for i in range(10)]
         if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
             raise InputError(f"lr_multiplier gives {rates}: expected finite numbers, at least 0.")
-
-
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep loggers from repeating what a message says, and torch from warning of itself."""
-    logs = [logging.getLogger(name) for name in _LOUD]
-    before = [log.disabled for log in logs]
-    try:
-        for log in logs:
-            log.disabled = True
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for log, disabled in zip(logs, before, strict=True):
-            log.disabled = disabled
 
 
 def _try(model: nn.Module, cfg: DictConfig, changes: Sequence[str]) -> None:
