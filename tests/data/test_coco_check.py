@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -70,8 +71,16 @@ def test_file_names_may_contain_folders(tmp_path):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.json: this file does not exist"):
         check_coco_json(str(tmp_path / "nowhere.json"), str(tmp_path))
-    with pytest.raises(InputError, match="is a folder"):
-        check_coco_json(str(tmp_path), str(tmp_path))
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    for name, expected in {
+        "": "is a folder",
+        "loop": "a link that leads nowhere",
+        "pipe": "a device, pipe or socket",
+        "a.json,b.json": "several files have to be merged",
+    }.items():
+        with pytest.raises(InputError, match=expected):
+            check_coco_json(str(tmp_path / name), str(tmp_path))
 
 
 @pytest.mark.parametrize(
