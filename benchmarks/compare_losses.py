@@ -26,9 +26,9 @@ from pathlib import Path
 import torch
 from detectron2.config import LazyConfig
 
+from brloss_d2.cli.common import positive_int
 from brloss_d2.engine import load_config
 from brloss_d2.errors import InputError
-from brloss_d2.utils.arguments import positive_int
 from comparison.data import Data
 from comparison.notes import notes
 from comparison.plot import plot

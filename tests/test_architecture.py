@@ -27,7 +27,7 @@ ALLOWED = {
     "plotting": {"data", "evaluation"},
     # The loss of a config by its name: `engine.config.short_keys`.
     "engine": {"checkpoint", "data", "evaluation", "model_zoo"},
-    "prediction": {"checkpoint", "data", "engine", "plotting"},
+    "prediction": {"checkpoint", "data", "engine", "evaluation", "plotting"},
     # Names of configs; what they describe is built elsewhere.
     "model_zoo": set(),
     "cli": {"checkpoint", "data", "engine", "evaluation", "model_zoo", "plotting", "prediction"},

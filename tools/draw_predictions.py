@@ -11,11 +11,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from brloss_d2.cli.common import run_program
+from brloss_d2.cli.common import positive_int, run_program
 from brloss_d2.evaluation import load_calibration
 from brloss_d2.evaluation.run import EvaluatedRun, best_threshold
 from brloss_d2.plotting import draw_comparison
-from brloss_d2.utils.arguments import positive_int
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +44,7 @@ def _draw(output_dir: str, picture: str, images: int, threshold: float | None) -
     reason = ""
     if threshold is None:
         calibration = load_calibration(output_dir)
-        if calibration and calibration.computed_on.get("weights") == run.weights:
+        if calibration and calibration.is_of(lambda: run.weights):
             threshold, reason = calibration.score_threshold, ", of calibration.json"
         else:
             threshold, reason = best_threshold(run), ", the lowest LRP at IoU 0.5"

@@ -1,6 +1,7 @@
 """Weights and training state: sources, loading, saving, conversion."""
 
 from brloss_d2.checkpoint.checkpointer import Checkpointer
+from brloss_d2.checkpoint.contents import find_non_finite, fingerprint
 from brloss_d2.checkpoint.files import read_checkpoint
 from brloss_d2.checkpoint.mmdetection import (
     Conversion,
@@ -16,7 +17,6 @@ from brloss_d2.checkpoint.mmdetection_names import (
     register_architecture,
 )
 from brloss_d2.checkpoint.sources import is_backbone_only, local_file, register_classifiers
-from brloss_d2.checkpoint.state import find_non_finite, fingerprint
 
 __all__ = [
     "Architecture",

@@ -11,6 +11,7 @@ from torch import nn
 from brloss_d2.checkpoint.classifiers import RESNET, SWIN, find_family, preprocessing_mistakes
 from brloss_d2.checkpoint.contents import (
     check_usable,
+    find_non_finite,
     find_weights,
     no_weights,
     of_another_model,
@@ -18,7 +19,6 @@ from brloss_d2.checkpoint.contents import (
 )
 from brloss_d2.checkpoint.files import read_checkpoint
 from brloss_d2.checkpoint.sources import local_file
-from brloss_d2.checkpoint.state import find_non_finite
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import replacing
 from brloss_d2.utils.text import printable

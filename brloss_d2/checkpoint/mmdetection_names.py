@@ -175,10 +175,8 @@ def _cascade_rcnn(state: list[str]) -> Iterator[Pair]:
 def _one_stage(state: list[str], published: str) -> Iterator[Pair]:
     """Yield the names of a one-stage detector.
 
-    Args:
-        state: names in a state dict, published or ours.
-        published: prefix of the output layers: "atss" (also PAA), "retina" or "fovea". Only the
-            first one has normalized towers, scales and possibly a quality branch.
+    Of the published prefixes of output layers, only "atss" (also PAA) has normalized towers, scales
+    and possibly a quality branch.
     """
     yield from _backbone_and_fpn(state, 3)
     yield from module("neck.fpn_convs.3.conv", "backbone.top_block.p6")

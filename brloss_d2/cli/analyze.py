@@ -15,8 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from brloss_d2.cli.common import make_parser, run_program
-from brloss_d2.utils.arguments import positive_int
+from brloss_d2.cli.common import make_parser, positive_int, run_program
 from brloss_d2.utils.text import printable
 
 if TYPE_CHECKING:

@@ -4,11 +4,14 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from brloss_d2.errors import InputError
 from brloss_d2.utils.faults import machine_fault
 from brloss_d2.utils.terminal import clean_output, discard, printable_lines
+
+if TYPE_CHECKING:
+    from brloss_d2.prediction import Predictor
 
 
 def run_program(program: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
@@ -65,10 +68,38 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="config file, config.yaml of a run, or name in the model zoo",
     )
     parser.add_argument("--weights", required=True, help="checkpoint, such as model_final.pth")
+    parser.add_argument("--annotations", help="COCO file with the names of the classes")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument(
         "--opts", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the config"
     )
+
+
+def load_predictor(args: argparse.Namespace) -> "Predictor":
+    """Load the detector that the arguments of `add_model_arguments` and --score-threshold name."""
+    from brloss_d2.prediction import Predictor
+
+    return Predictor.load(
+        find_config(args.config_file),
+        args.weights,
+        score_threshold=args.score_threshold,
+        annotations=args.annotations,
+        overrides=args.opts,
+        device=args.device,
+    )
+
+
+def positive_int(text: str) -> int:
+    """Convert the text of an argument to an integer, at least 1.
+
+    Raises:
+        ArgumentTypeError: the number is smaller.
+        ValueError: the text is no integer.
+    """
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return number
 
 
 def find_config(name: str) -> str:

@@ -10,7 +10,7 @@ interface of the file, and what cannot be exported.
 import argparse
 from collections.abc import Sequence
 
-from brloss_d2.cli.common import add_model_arguments, find_config, make_parser, run_program
+from brloss_d2.cli.common import add_model_arguments, load_predictor, make_parser, run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,23 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="0.x",
         help="becomes part of the file (default: as for brloss-predict)",
     )
-    parser.add_argument("--annotations", help="COCO file with the names of the classes")
     return run_program(_export, parser.parse_args(argv))
 
 
 def _export(args: argparse.Namespace) -> int:
     from brloss_d2.data import read_image
-    from brloss_d2.prediction import Predictor, export_onnx, export_torchscript
+    from brloss_d2.prediction import export_onnx, export_torchscript
 
     sample = read_image(args.sample)
-    predictor = Predictor.load(
-        find_config(args.config_file),
-        args.weights,
-        score_threshold=args.score_threshold,
-        annotations=args.annotations,
-        overrides=args.opts,
-        device=args.device,
-    )
+    predictor = load_predictor(args)
     export = export_onnx if args.format == "onnx" else export_torchscript
     names = export(predictor, sample, args.output)
     print(f"Wrote {args.output}. Outputs: {', '.join(names)}.")

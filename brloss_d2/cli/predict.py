@@ -12,9 +12,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from brloss_d2.cli.common import add_model_arguments, find_config, make_parser, run_program
+from brloss_d2.cli.common import (
+    add_model_arguments,
+    load_predictor,
+    make_parser,
+    positive_int,
+    run_program,
+)
 from brloss_d2.errors import InputError
-from brloss_d2.utils.arguments import positive_int
 from brloss_d2.utils.text import counted
 
 _MAX_ERRORS = 20  # lines
@@ -40,23 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--batch-size", type=positive_int, default=1, help="images per batch (default: 1)"
     )
-    parser.add_argument("--annotations", help="COCO file with the names of the classes")
     parser.add_argument("--no-pictures", action="store_true", help="write the JSON files only")
     return run_program(_predict, parser.parse_args(argv))
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from brloss_d2.prediction import OutputFolder, Predictor, find_images
+    from brloss_d2.prediction import OutputFolder, find_images
 
     files = find_images(args.input)
-    predictor = Predictor.load(
-        find_config(args.config_file),
-        args.weights,
-        score_threshold=args.score_threshold,
-        annotations=args.annotations,
-        overrides=args.opts,
-        device=args.device,
-    )
+    predictor = load_predictor(args)
     folder = OutputFolder(args.output, predictor.categories, pictures=not args.no_pictures)
     errors: list[InputError] = []
     objects = 0

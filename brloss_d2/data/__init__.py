@@ -11,8 +11,13 @@ from brloss_d2.data.categories import CATEGORIES_FILE, read_categories, write_ca
 from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
 from brloss_d2.data.coco_file import CocoFile, read_coco
-from brloss_d2.data.custom import CustomData, CustomDataSummary, apply_custom_data
-from brloss_d2.data.custom_images import check_custom_images, note_detection_limits
+from brloss_d2.data.custom import (
+    CustomData,
+    CustomDataSummary,
+    apply_custom_data,
+    note_detection_limits,
+)
+from brloss_d2.data.image_files import check_custom_images
 from brloss_d2.data.images import read_image
 from brloss_d2.data.mapper import DetectionMapper
 from brloss_d2.data.repeat_factors import ceil_repeat_factors

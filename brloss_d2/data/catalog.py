@@ -75,15 +75,7 @@ def _required_paths(
 
 
 def _check_cityscapes_files(image_dir: str, gt_dir: str) -> None:
-    """Check that each image has its ground truth, without which detectron2 fails an assertion.
-
-    Args:
-        image_dir: folder of a split, `leftImg8bit/<split>`, with one folder per city.
-        gt_dir: folder of its ground truth, `gtFine/<split>`.
-
-    Raises:
-        InputError: there are no images, other files among them, or ground truth is missing.
-    """
+    """Check that each image has its ground truth, without which detectron2 fails an assertion."""
     images = 0
     missing = []
     for city in sorted(os.listdir(image_dir)):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from brloss_d2.data.coco_file import read_category_section, read_json
 from brloss_d2.errors import InputError
-from brloss_d2.utils.files import replacing
+from brloss_d2.utils.files import write_text
 
 CATEGORIES_FILE = "categories.json"
 
@@ -15,15 +15,12 @@ def write_categories(folder: str, categories: Mapping[int, str]) -> None:
     """Write `categories.json`, so that weights can be used without their dataset.
 
     Args:
-        folder: existing folder of the weights.
+        folder: folder of the weights.
         categories: category id -> name.
     """
     content = {"categories": [{"id": id_, "name": name} for id_, name in categories.items()]}
-    with (
-        replacing(os.path.join(folder, CATEGORIES_FILE)) as temporary,
-        open(temporary, "w", encoding="utf-8") as file,
-    ):
-        json.dump(content, file, ensure_ascii=False, indent=1)
+    text = json.dumps(content, ensure_ascii=False, indent=1)
+    write_text(os.path.join(folder, CATEGORIES_FILE), text)
 
 
 def read_categories(json_file: str) -> dict[int, str]:

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,12 +19,13 @@ from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
 from brloss_d2.data.coco_file import DROPPED, only_files, read_json
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import walk_nodes
-from brloss_d2.utils.files import replacing
+from brloss_d2.utils.files import write_text
 from brloss_d2.utils.suggest import did_you_mean
-from brloss_d2.utils.text import counted, printable
+from brloss_d2.utils.text import counted, first_few, printable
 
 _PREFIX = "data."
 _SHOWN_IF_ANY = [f"boxes {kind}, dropped" for kind in DROPPED[1:]]  # rows of the table
+_DETECTION_LIMITS = ("max_detections", "test_topk_per_image")  # per image, of a model
 # Folder below train.output_dir for the two files of data.val_fraction.
 _SPLIT_FOLDER = "split"
 
@@ -81,7 +84,12 @@ class CustomData:
             if key in values:
                 raise InputError(f"{_PREFIX}{key} is given twice.")
             if key == "val_fraction":
-                values[key] = _fraction(value)
+                with suppress(ValueError):
+                    values[key] = float(value)
+                if not 0 < values.get(key, 0) < 1:
+                    raise InputError(f"{override}: expected a number between 0 and 1.")
+            elif "://" in value:
+                raise InputError(f"{override}: expected a path; download the file first.")
             else:
                 # No shell expands data.x=~.
                 values[key] = os.path.abspath(os.path.expanduser(value))
@@ -101,12 +109,12 @@ class CustomDataSummary:
     Attributes:
         train: contents of the training data; None for evaluation only.
         val: contents of the validation data; None for training without evaluation.
-        to_write: files that `write_split` writes, with their contents.
+        to_write: path -> text of the files that `write_split` writes.
     """
 
     train: CocoSummary | None
     val: CocoSummary | None
-    to_write: Mapping[str, Any] = field(default_factory=dict)
+    to_write: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def categories(self) -> dict[int, str]:
@@ -124,13 +132,8 @@ class CustomDataSummary:
         Raises:
             InputError: the files cannot be written.
         """
-        for path, content in self.to_write.items():
-            try:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-                    json.dump(content, file)
-            except OSError as error:
-                raise InputError(f"Cannot write {path}: {error.strerror}.") from error
+        for path, text in self.to_write.items():
+            write_text(path, text)
 
     def __str__(self) -> str:
         return self.table()
@@ -154,7 +157,7 @@ class CustomDataSummary:
         if most_classes is not None and len(rows) > most_classes:
             more = f"... {len(rows) - most_classes} more classes in log.txt"
             rows[most_classes:] = [[more, *("" for _ in present)]]
-        columns = [_counts(split) for split in present.values()]
+        columns = [split.counts() for split in present.values()]
         for label in columns[0]:
             counts = [column[label] for column in columns]
             if any(counts) or (most_classes is None and label not in _SHOWN_IF_ANY):
@@ -177,7 +180,10 @@ class CustomDataSummary:
         for name, split in splits.items():
             for note in split.notes if split is not None else ():
                 notes.setdefault(note, []).append(f"data.{name}")
-        lines += [f"Note: {' and '.join(keys)}: {note}." for note, keys in notes.items()]
+        lines += [
+            f"Note: {' and '.join(keys)}: {note}" + "." * (not note.endswith("?"))
+            for note, keys in notes.items()
+        ]
         if self.to_write:
             lines.append(f"The split is in {' and '.join(self.to_write)}.")
         return "\n".join(lines)
@@ -226,10 +232,40 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
         if split is None:
             loader.dataset = L(refuse_missing_dataset)(key=key)
         else:
-            loader.dataset = _dataset_node(name, split, masks=masks)
+            # The evaluator must not depend on the loader being built first.
+            register_coco_metadata(name, split.json_file, split.image_root, masks=masks)
+            loader.dataset = L(load_coco_dataset)(
+                names=name, json_file=split.json_file, image_root=split.image_root, masks=masks
+            )
     if summary.val is None:
         cfg.dataloader.evaluator = None
     return summary
+
+
+def note_detection_limits(data: CustomDataSummary, cfg: DictConfig) -> CustomDataSummary:
+    """Return contents with a note if an image has more objects than detections count.
+
+    Args:
+        data: contents of the dataset.
+        cfg: effective config.
+    """
+    if data.val is None:
+        return data
+    limits = {
+        node._get_full_key(key): node[key]
+        for node in walk_nodes(cfg.model)
+        for key in _DETECTION_LIMITS
+        if key in node
+    }
+    if (evaluator := cfg.dataloader.get("evaluator")) is not None:
+        name = "max_dets_per_image"
+        limits[f"dataloader.evaluator.{name}"] = evaluator.get(name) or 100
+    most = data.val.most_objects
+    low = [key for key, limit in limits.items() if isinstance(limit, int) and limit < most]
+    if not low:
+        return data
+    note = f"up to {most} objects in an image, more than detections count; raise {', '.join(low)}"
+    return replace(data, val=data.val.noted([note]))
 
 
 def refuse_missing_dataset(key: str) -> None:
@@ -240,16 +276,6 @@ def refuse_missing_dataset(key: str) -> None:
     """
     purpose = {"data.train": "training", "data.val": "evaluation"}[key]
     raise InputError(f"{key} is not given: {purpose} needs {key}=FILE.json {key}_images=FOLDER.")
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
-        raise InputError(f"data.val_fraction is {text!r}: expected a number between 0 and 1.")
-    return value
 
 
 def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSummary:
@@ -267,28 +293,26 @@ def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSumma
     if count < 1:
         raise InputError(f"data.train={whole.json_file}: one image cannot be split: give data.val.")
     parts = {"train": shuffled[count:], "val": shuffled[:count]}
-    folder = os.path.join(os.path.abspath(output_dir), _SPLIT_FOLDER)
-    paths = {name: os.path.join(folder, f"{name}.json") for name in parts}
-    contents = {name: only_files(content, set(files)) for name, files in parts.items()}
+    texts = {name: json.dumps(only_files(content, set(files))) for name, files in parts.items()}
+    # Named by content: another fraction cannot change the files of a run that goes on.
+    folder = os.path.join(os.path.abspath(os.path.expanduser(output_dir)), _SPLIT_FOLDER)
+    paths = {
+        name: os.path.join(folder, f"{name}_{hashlib.sha256(text.encode()).hexdigest()[:8]}.json")
+        for name, text in texts.items()
+    }
     with TemporaryDirectory() as temporary:
         drafts = {name: os.path.join(temporary, f"{name}.json") for name in parts}
         for name, draft in drafts.items():
-            with open(draft, "w", encoding="utf-8") as file:
-                json.dump(contents[name], file)
+            Path(draft).write_text(texts[name], encoding="ascii")
         drawn = CustomData(drafts["train"], whole.image_root, drafts["val"], whole.image_root)
         try:
             checked = _check(drawn, masks=masks)
         except InputError as error:
-            text = str(error).replace(
-                f"{temporary}{os.sep}", f"{data.val_fraction} of data.train: "
-            )
-            raise InputError(text) from error
-    if checked.train is None or checked.val is None:
-        raise InputError("data.val_fraction needs data.train.")
+            where = f"{data.val_fraction} of data.train: "
+            raise InputError(str(error).replace(f"{temporary}{os.sep}", where)) from error
     return CustomDataSummary(
-        train=replace(checked.train, json_file=paths["train"]),
-        val=replace(checked.val, json_file=paths["val"]),
-        to_write={paths[name]: contents[name] for name in parts},
+        **{name: replace(getattr(checked, name), json_file=paths[name]) for name in parts},
+        to_write={paths[name]: text for name, text in texts.items()},
     )
 
 
@@ -311,6 +335,22 @@ def _check(data: CustomData, *, masks: bool) -> CustomDataSummary:
             others += [f"{split.crowd} of crowds"] if split.crowd else []
             found = f" (only {', '.join(others)})" if others else ""
             raise InputError(f"data.{key}={split.json_file}: it has no boxes to {purpose}{found}.")
+        if split is not None and sum(split.dropped.values()) > split.boxes:
+            others = [f"{count} {kind}" for kind, count in split.dropped.items() if count]
+            raise InputError(
+                f"data.{key}={split.json_file}: most boxes have nothing to {purpose} "
+                f"({', '.join(others)}; {counted(split.boxes, 'other')}). Are they of images of "
+                "another resolution, in thousandths or fractions, or not [x, y, width, height]?"
+            )
+    if train is not None:
+        absent = [id_ for id_, count in train.objects.items() if not count]
+        in_val = [id_ for id_ in absent if val is not None and val.objects[id_]]
+        nowhere = sorted(set(absent) - set(in_val))
+        for ids, where in ((in_val, ", which data.val has"), (nowhere, "")):
+            if ids:
+                names = [train.categories[id_] for id_ in ids]
+                shown = first_few(names) if len(names) <= 3 else counted(len(names), "class")
+                train = train.noted([f"no boxes of {shown}{where}"])
     return CustomDataSummary(train=train, val=val)
 
 
@@ -323,21 +363,3 @@ def _check_split(
     if image_root is not None:
         raise InputError(f"{key}_images is given without {key}=FILE.json.")
     return None
-
-
-def _dataset_node(name: str, summary: CocoSummary, *, masks: bool) -> DictConfig:
-    # Registered here too, so that the evaluator does not depend on the loader being built first.
-    register_coco_metadata(name, summary.json_file, summary.image_root, masks=masks)
-    return L(load_coco_dataset)(
-        names=name, json_file=summary.json_file, image_root=summary.image_root, masks=masks
-    )
-
-
-def _counts(split: CocoSummary) -> dict[str, int]:
-    return {
-        "boxes": split.boxes,
-        **{f"boxes {kind}, dropped": count for kind, count in split.dropped.items()},
-        "crowd boxes, ignored": split.crowd,
-        "images": split.images,
-        "images without objects": split.images_without_objects,
-    }

@@ -1,19 +1,21 @@
-"""A look at every image file of a dataset before training, and what there is to note about them."""
+"""A look at every image file of a custom dataset before training, and notes about them."""
 
 import hashlib
 import json
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import PIL
 from PIL import Image
 from tqdm import tqdm
 
+from brloss_d2.data.custom import CustomDataSummary
 from brloss_d2.data.images import (
     check_side_ratio,
     check_size,
@@ -22,7 +24,7 @@ from brloss_d2.data.images import (
     upright_8_bit,
 )
 from brloss_d2.errors import InputError
-from brloss_d2.utils.files import replacing
+from brloss_d2.utils.files import write_text
 from brloss_d2.utils.text import first_lines
 
 _THREADS = min(8, os.cpu_count() or 1)
@@ -56,6 +58,40 @@ class ImageFacts(NamedTuple):
     frames: bool
 
 
+def check_custom_images(data: CustomDataSummary, *, training: bool) -> CustomDataSummary:
+    """Read all images of a custom dataset through.
+
+    Args:
+        data: contents of the dataset.
+        training: whether the training images are needed, if there are any.
+
+    Returns:
+        The contents, with notes about the images.
+
+    Raises:
+        InputError: images cannot be used; the message names the first ones.
+    """
+    given = {"val": data.val, "train": data.train if training else None}
+    splits = {name: split for name, split in given.items() if split is not None}
+    facts = {
+        name: look_at_images(split.image_sizes, key=f"data.{name}")
+        for name, split in splits.items()
+    }
+    notes = {name: image_notes(seen) for name, seen in facts.items()}
+    for name, seen in facts.items():
+        if copies := copied_content(seen):
+            notes[name].append(
+                f"{copies} of {len(seen)} images are copies of another, under another name"
+            )
+    if len(splits) == len(given) and (shared := same_content(facts["val"], facts["train"])):
+        notes["val"].append(
+            f"{len(shared)} of {len(facts['val'])} images are in data.train too: AP flatters the "
+            "model"
+        )
+    changes: dict[str, Any] = {x: split.noted(notes[x]) for x, split in splits.items()}
+    return replace(data, **changes)
+
+
 def look_at_images(
     sizes: Mapping[str, tuple[int, int]], *, key: str = "data.train"
 ) -> dict[str, ImageFacts]:
@@ -75,7 +111,7 @@ def look_at_images(
         InputError: files are missing, damaged, not as large as the JSON says, or of a kind that
             the package does not read; the message names the first ones.
     """
-    known = _read_cache(sizes)
+    cache_file, known = _read_cache(sizes)
     facts: dict[str, ImageFacts] = {}
     errors = []
     for file, seen in _look_at_all(sizes, known, title=f"Images of {key}"):
@@ -83,12 +119,13 @@ def look_at_images(
             facts[file] = seen
         else:
             errors.append(seen)
-    if any(known.get(file) != seen for file, seen in facts.items()):
-        _write_cache({**known, **facts})
+    if cache_file and any(known.get(file) != seen for file, seen in facts.items()):
+        with suppress(InputError):
+            write_text(cache_file, json.dumps({**known, **facts}))
     if errors:
         raise InputError(
             f"{len(errors)} of the {len(sizes)} images of {key} cannot be used:"
-            f"{first_lines(errors)}\nReplace them, or remove them from the annotations "
+            f"{first_lines(errors)}\nCorrect or replace them, or remove them from the annotations "
             "(train.check_images=false looks at none of them before they are needed)."
         )
     return facts
@@ -104,7 +141,11 @@ def image_notes(facts: Mapping[str, ImageFacts]) -> list[str]:
         name: [file for file, fact in facts.items() if getattr(fact, name)]
         for name in ("turned", "deep", "alpha", "frames")
     }
-    if not any(_is_transparent(file) for file in having["alpha"][:_SAMPLE]):
+    for file in having["alpha"][:_SAMPLE]:
+        with opened_image(file) as image:
+            if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]
+                break
+    else:
         having["alpha"] = []
     if any(read_image(file).max() > _DARK for file in having["deep"][:_SAMPLE]):
         having["deep"] = []
@@ -141,6 +182,17 @@ def same_content(one: Mapping[str, ImageFacts], other: Mapping[str, ImageFacts])
         for file, fact in one.items()
         if file in other or (fact.bytes in by_size and _digest(file) in digests)
     ]
+
+
+def copied_content(facts: Mapping[str, ImageFacts]) -> int:
+    """Return the number of files whose content an earlier one has too.
+
+    Args:
+        facts: path -> facts of the file.
+    """
+    sizes = Counter(fact.bytes for fact in facts.values())
+    digests = [_digest(file) for file, fact in facts.items() if sizes[fact.bytes] > 1]
+    return len(digests) - len(set(digests))
 
 
 def _look_at_all(
@@ -217,11 +269,6 @@ def _read_through(image: Image.Image, size: int, modified: int) -> ImageFacts:
     return ImageFacts(size, modified, width, height, turned, deep, alpha, frames)
 
 
-def _is_transparent(file: str) -> bool:
-    with opened_image(file) as image:
-        return image.convert("RGBA").getchannel("A").getextrema()[0] < 255  # type: ignore[operator]
-
-
 def _digest(file: str) -> bytes:
     """Return a hash of both ends of a file, which tells images of one size apart."""
     with open(file, "rb") as opened:
@@ -230,32 +277,18 @@ def _digest(file: str) -> bytes:
         return hashlib.sha256(content + opened.read()).digest()
 
 
-def _cache_file(files: Iterable[str]) -> str | None:
-    """Return the file in which what was seen of images is kept; None for a small set."""
+def _read_cache(files: Iterable[str]) -> tuple[str, dict[str, ImageFacts]]:
+    """Return the file in which facts of images are kept, "" for a small set, and its content."""
     files = list(files)
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if len(files) < _CACHED or not os.path.isabs(home):
-        return None
+        return "", {}
     folder = hashlib.sha256(os.fsencode(os.path.commonpath(files))).hexdigest()[:16]
-    return os.path.join(home, "brloss_d2", f"images-{PIL.__version__}-{folder}.json")
-
-
-def _read_cache(files: Iterable[str]) -> dict[str, ImageFacts]:
-    """Return what was seen of images before; a cache that cannot be read is as good as none."""
-    cache_file = _cache_file(files)
-    if cache_file is not None and os.path.exists(cache_file):
-        with (
-            suppress(OSError, ValueError, TypeError, AttributeError),
-            open(cache_file, encoding="ascii") as file,
-        ):
-            return {name: ImageFacts(*facts) for name, facts in json.load(file).items()}
-    return {}
-
-
-def _write_cache(facts: Mapping[str, ImageFacts]) -> None:
-    cache_file = _cache_file(facts)
-    if cache_file is not None:
-        with suppress(OSError):
-            os.makedirs(os.path.dirname(cache_file), exist_ok=True)
-            with replacing(cache_file) as temporary, open(temporary, "w", encoding="ascii") as file:
-                json.dump(facts, file)
+    path = os.path.join(home, "brloss_d2", f"images-{PIL.__version__}-{folder}.json")
+    # What cannot be read is as good as none.
+    with (
+        suppress(OSError, ValueError, TypeError, AttributeError),
+        open(path, encoding="ascii") as file,
+    ):
+        return path, {name: ImageFacts(*facts) for name, facts in json.load(file).items()}
+    return path, {}

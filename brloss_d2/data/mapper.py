@@ -32,7 +32,17 @@ class DetectionMapper(DatasetMapper):
                 object has no mask that the mapper can use.
         """
         record = copy.deepcopy(dataset_dict)
-        inputs = T.AugInput(self._read(record))
+        file = record["file_name"]
+        try:
+            image = read_image(PathManager.get_local_path(file), self.image_format)
+        except InputError as error:
+            message = f"{error} Replace it, or remove it from the annotations."
+            raise InputError(message) from error
+        height, width = image.shape[:2]
+        record.setdefault("width", width)
+        record.setdefault("height", height)
+        check_size(file, (width, height), (record["width"], record["height"]))
+        inputs = T.AugInput(image)
         transforms = self.augmentations(inputs)
         height, width = inputs.image.shape[:2]
         record["image"] = torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
@@ -46,25 +56,23 @@ class DetectionMapper(DatasetMapper):
             self._transform_annotations(record, transforms, (height, width))
         return record
 
-    def _read(self, record: dict[str, Any]) -> np.ndarray:
-        """Return the image of a record, which gets `height` and `width` if it has none."""
-        file = record["file_name"]
-        try:
-            image = read_image(PathManager.get_local_path(file), self.image_format)
-        except InputError as error:
-            message = f"{error} Replace it, or remove it from the annotations."
-            raise InputError(message) from error
-        height, width = image.shape[:2]
-        record.setdefault("width", width)
-        record.setdefault("height", height)
-        check_size(file, (width, height), (record["width"], record["height"]))
-        return image
-
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]
     ) -> None:
         if self.use_instance_mask:
-            self._check_masks(dataset_dict)
+            file = dataset_dict["file_name"]
+            objects = [a for a in dataset_dict["annotations"] if not a.get("iscrowd", 0)]
+            masks = [a["segmentation"] for a in objects if a.get("segmentation")]
+            if len(masks) < len(objects):
+                raise InputError(
+                    f"{len(objects) - len(masks)} of {len(objects)} objects of {file} have no "
+                    "mask, or none that is good, and the mapper has use_instance_mask=True."
+                )
+            if self.instance_mask_format == "polygon" and any(isinstance(m, dict) for m in masks):
+                raise InputError(
+                    f"{file} has a mask in RLE, which polygons cannot hold: set "
+                    "instance_mask_format=bitmask in dataloader.train.mapper."
+                )
         super()._transform_annotations(dataset_dict, transforms, image_shape)
         instances = dataset_dict["instances"]
         # detectron2 creates the field from the first object, so that an empty image has none.
@@ -72,17 +80,3 @@ class DetectionMapper(DatasetMapper):
             polygons = self.instance_mask_format == "polygon"
             empty = torch.zeros((0, *instances.image_size), dtype=torch.bool)
             instances.gt_masks = PolygonMasks([]) if polygons else BitMasks(empty)
-
-    def _check_masks(self, record: dict[str, Any]) -> None:
-        objects = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
-        masks = [a["segmentation"] for a in objects if a.get("segmentation")]
-        if len(masks) < len(objects):
-            raise InputError(
-                f"{len(objects) - len(masks)} of {len(objects)} objects of {record['file_name']} "
-                "have no mask, or none that is good, and the mapper has use_instance_mask=True."
-            )
-        if self.instance_mask_format == "polygon" and any(isinstance(m, dict) for m in masks):
-            raise InputError(
-                f"{record['file_name']} has a mask in RLE, which polygons cannot hold: set "
-                "instance_mask_format=bitmask in dataloader.train.mapper."
-            )

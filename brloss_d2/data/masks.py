@@ -4,7 +4,6 @@ pycocotools trusts its input: runs that do not add up to the image make it write
 and a polygon of two points is a box to it.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,23 +47,6 @@ def normalized_mask(segmentation: Any, height: int, width: int) -> Any:
     if not isinstance(segmentation, list):
         raise MaskError(f"{type(segmentation).__name__} is neither polygons nor RLE")
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
-    return _polygons(polygons, height, width)
-
-
-def to_rle(mask: Any, height: int, width: int) -> dict[str, Any]:
-    """Return a normalized mask as compressed RLE.
-
-    Args:
-        mask: result of `normalized_mask`, not None.
-        height: height of the image in pixels.
-        width: width of the image in pixels.
-    """
-    if isinstance(mask, dict):
-        return mask
-    return mask_util.merge(mask_util.frPyObjects(mask, height, width))
-
-
-def _polygons(polygons: Sequence[Any], height: int, width: int) -> list[list[float]]:
     for polygon in polygons:
         if not isinstance(polygon, list) or not all(map(is_number, polygon)):
             raise MaskError("a polygon is no list of finite numbers")
@@ -78,6 +60,19 @@ def _polygons(polygons: Sequence[Any], height: int, width: int) -> list[list[flo
     if not kept:
         raise MaskError("no polygon has 3 points")
     return kept
+
+
+def to_rle(mask: Any, height: int, width: int) -> dict[str, Any]:
+    """Return a normalized mask as compressed RLE.
+
+    Args:
+        mask: result of `normalized_mask`, not None.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+    """
+    if isinstance(mask, dict):
+        return mask
+    return mask_util.merge(mask_util.frPyObjects(mask, height, width))
 
 
 def _runs(rle: dict[str, Any], height: int, width: int) -> list[int]:

@@ -2,15 +2,16 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
-from omegaconf import DictConfig
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from brloss_d2.data import CATEGORIES_FILE, CustomDataSummary, read_categories
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import first_few
 
 logger = logging.getLogger(__name__)
-_SHOWN = 5
 
 
 def read_dataset_categories(
@@ -33,6 +34,16 @@ def read_dataset_categories(
         if json_file:
             return read_categories(json_file)
     return None
+
+
+def registered_classes(cfg: DictConfig) -> Collection[str]:
+    """Return the classes of a dataset that is known by name; none if they are unknown."""
+    for split in ("train", "test"):
+        names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
+        for name in names if isinstance(names, ListConfig) else [names]:
+            if name in DatasetCatalog:
+                return MetadataCatalog.get(name).get("thing_classes", ())
+    return ()
 
 
 def check_classes(checkpoint: str, categories: Mapping[int, str], *, must_agree: bool) -> None:
@@ -60,14 +71,16 @@ def check_classes(checkpoint: str, categories: Mapping[int, str], *, must_agree:
         moved = [f"{a!r} is now {b!r}" for a, b in zip(old, new, strict=True) if a != b]
         text = (
             f"The classes of the data are those of {file_name} in another order: "
-            f"{_listed(moved)}. Labels follow the ids: give the categories the order of that file."
+            f"{first_few(moved)}. Labels follow the ids: give the categories the order of that "
+            "file."
         )
         if not must_agree:
             logger.warning("%s Otherwise the weights of the classes start out swapped.", text)
             return
     else:
         lost, added = (
-            _listed([repr(n) for n in x if n not in y]) for x, y in ((old, new), (new, old))
+            first_few([repr(n) for n in x if n not in y]) or "none"
+            for x, y in ((old, new), (new, old))
         )
         text = (
             f"The weights were trained for other classes ({file_name}) than those of the data. "
@@ -76,8 +89,3 @@ def check_classes(checkpoint: str, categories: Mapping[int, str], *, must_agree:
         )
     if must_agree:
         raise InputError(text)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return (", ".join(names[:_SHOWN]) + more) or "none"

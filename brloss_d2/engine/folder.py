@@ -27,9 +27,26 @@ RUN_FILES = (
     *("events.out.tfevents.*", "wandb_run_id.txt", "inference", *ANALYSIS),
 )
 _LOCK = "run.lock"
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"  # tells the starts of Linux machines apart
 _LONGEST = 80  # characters of a name in a message
 _RESUMABLE = re.compile(r"model_(\d{7}|final)\.pth")
+
+
+def check_writable(path: str) -> None:
+    """Check that a folder can be written to, or made.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not path:
+        raise InputError("train.output_dir is empty: expected a folder.")
+    existing = os.path.abspath(path)
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        raise InputError(f"train.output_dir={path}: {existing} is no folder.")
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"train.output_dir={path}: no permission to write in {existing}.")
 
 
 @contextmanager
@@ -47,8 +64,10 @@ def reserved(folder: str) -> Iterator[None]:
         InputError: another run writes there, or the folder cannot be written.
     """
     path = os.path.join(folder, _LOCK)
-    own = {"host": socket.gethostname(), "boot": _boot_id(), "process": os.getpid()}
+    own = {"host": socket.gethostname(), "boot": "", "process": os.getpid()}
     own["since"] = time.strftime("%Y-%m-%d %H:%M:%S")
+    with suppress(OSError), open(_BOOT_ID, encoding="ascii") as file:
+        own["boot"] = file.read().strip()
     try:
         os.makedirs(folder, exist_ok=True)
         lock, is_free = _open_locked(path)
@@ -152,11 +171,3 @@ def _open_locked(path: str) -> tuple[TextIO, bool]:
         if os.path.exists(path) and os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
             return lock, True
         lock.close()  # the run that had it has just ended, and has removed it
-
-
-def _boot_id() -> str:
-    """Return what tells one start of a Linux machine from all others; "" on other systems."""
-    if not os.path.isfile(_BOOT_ID):
-        return ""
-    with open(_BOOT_ID, encoding="ascii") as file:
-        return file.read().strip()

@@ -39,7 +39,7 @@ _PEER_SECONDS = 5.0
 _CTRL_C = (signal.SIGINT,)
 # Between two looks at the launcher.
 _LAUNCHER_SECONDS = 0.5
-# Processes of a run learn from these which of them they are, whoever has started them.
+# Each process of a run learns its number from these, however it was started.
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _URL = re.compile(r"tcp://(?P<host>[^/]+):(?P<port>\d+)")
 # Ports for srun, by the number of the job; below those that systems hand out.
@@ -72,7 +72,7 @@ def run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
             _worker(main, args)
             return
         with _reported(), _signals_passed_on():
-            # While they import, they could not tell Ctrl-C from an error: `_join` unblocks it.
+            # While they import, they could not tell Ctrl-C from an error: `_worker` unblocks it.
             resource_tracker.ensure_running()  # would unblock it, too
             signal.pthread_sigmask(signal.SIG_BLOCK, _CTRL_C)
             processes = start_processes(
@@ -190,24 +190,6 @@ def _start(
         _worker(main, args)
 
 
-def _join() -> None:
-    """Join the other processes of the run."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)
-    _end_with_launcher()
-    local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    has_gpu = torch.cuda.is_available()
-    if has_gpu:
-        # srun may show each of its tasks only one GPU, its own.
-        own = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and torch.cuda.device_count() == 1
-        if not own:
-            _check_gpus(local_size)
-        torch.cuda.set_device(0 if own else local_rank)
-    dist.init_process_group(
-        "nccl" if has_gpu else "gloo", init_method="env://", timeout=DEFAULT_TIMEOUT
-    )
-    comm.create_local_process_group(local_size)
-
-
 def _end_with_launcher() -> None:
     """Stop this process, as SIGTERM does, when the one that has started it is gone.
 
@@ -233,10 +215,25 @@ def _check_gpus(wanted: int) -> None:
 
 
 def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """Run `main(args)` in this process, joined to the others of the run if there are any."""
     try:
         with _reported():
             if all(name in os.environ for name in _TORCHRUN):
-                _join()
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)
+                _end_with_launcher()
+                size, rank = (int(os.environ[f"LOCAL_{name}"]) for name in ("WORLD_SIZE", "RANK"))
+                has_gpu = torch.cuda.is_available()
+                if has_gpu:
+                    # srun may show each of its tasks only one GPU, its own.
+                    is_task = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+                    own = is_task and torch.cuda.device_count() == 1
+                    if not own:
+                        _check_gpus(size)
+                    torch.cuda.set_device(0 if own else rank)
+                dist.init_process_group(
+                    "nccl" if has_gpu else "gloo", init_method="env://", timeout=DEFAULT_TIMEOUT
+                )
+                comm.create_local_process_group(size)
                 # The start method of the launcher, spawn, would also hold for data loaders: a new
                 # Python with all imports per worker, at every start of a loader.
                 methods = multiprocessing.get_all_start_methods()

@@ -36,7 +36,6 @@ class Console(logging.Handler):
         self._has_failed = False
         self.has_bar = self.stream.isatty() and os.environ.get("TERM") != "dumb"
         self.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%m/%d %H:%M:%S"))
-        self.addFilter(self._is_shown)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record above the progress bars."""
@@ -64,7 +63,8 @@ class Console(logging.Handler):
             lines[kept:-1] = [f"... ({len(lines) - kept - 1} more lines in log.txt)"]
         return "\n".join(lines)
 
-    def _is_shown(self, record: logging.LogRecord) -> bool:
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to show a record."""
         if record.name.startswith("brloss_d2") or record.levelno >= logging.ERROR:
             return True
         if record.name.startswith(_WEIGHTS):

@@ -2,13 +2,12 @@
 
 import argparse
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -20,11 +19,11 @@ from brloss_d2.data import (
     note_detection_limits,
 )
 from brloss_d2.data.custom import refuse_missing_dataset
-from brloss_d2.engine.classes import check_classes, read_dataset_categories
+from brloss_d2.engine.classes import check_classes, read_dataset_categories, registered_classes
 from brloss_d2.engine.config.defaults import train_defaults
 from brloss_d2.engine.config.load import load_config
 from brloss_d2.engine.config.values import check_num_classes, check_parts
-from brloss_d2.engine.folder import find_last_checkpoint
+from brloss_d2.engine.folder import check_writable, find_last_checkpoint
 from brloss_d2.engine.hooks.writers import import_wandb
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator, LVISEvaluator
@@ -80,56 +79,46 @@ def prepare(args: argparse.Namespace) -> Job:
     for key in ("output_dir", "init_checkpoint"):
         cfg.train[key] = os.path.expanduser(cfg.train[key])  # no shell expands train.x=~
     output_dir = cfg.train.output_dir
-    _check_output_dir(output_dir)
-    _check_datasets(cfg, training=not args.eval_only)
-    check_parts(cfg, overrides, training=not args.eval_only)
-    images = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
-    processes = comm.get_world_size()
-    if not args.eval_only and isinstance(images, int) and images % processes:
-        raise InputError(
-            f"dataloader.train.total_batch_size={images}: expected a multiple of {processes}, the "
-            "number of processes."
-        )
-    if cfg.train.wandb and not args.eval_only:
-        import_wandb()
-    if cfg.train.early_stopping.patience and not can_evaluate(cfg):
-        raise InputError("train.early_stopping needs dataloader.test and dataloader.evaluator.")
+    check_writable(output_dir)
+    training = not args.eval_only
+    _check_datasets(cfg, custom_data, training=training)
+    check_parts(cfg, overrides, training=training)
     test_dataset = OmegaConf.select(cfg, "dataloader.test.dataset")
-    if args.eval_only and target_of(test_dataset) is refuse_missing_dataset:
+    if training:
+        images = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+        if isinstance(images, int) and images % comm.get_world_size():
+            raise InputError(
+                f"dataloader.train.total_batch_size={images}: expected a multiple of "
+                f"{comm.get_world_size()}, the number of processes."
+            )
+        if cfg.train.wandb:
+            import_wandb()
+    elif target_of(test_dataset) is refuse_missing_dataset:
         instantiate(test_dataset)
-    if args.eval_only and not can_evaluate(cfg):
-        raise InputError("--eval-only needs dataloader.test and dataloader.evaluator.")
+    if not can_evaluate(cfg) and (not training or cfg.train.early_stopping.patience):
+        what = "train.early_stopping" if training else "--eval-only"
+        raise InputError(f"{what} needs dataloader.test and dataloader.evaluator.")
     categories = read_dataset_categories(cfg, custom_data)
-    names = categories or _registered_classes(cfg)
+    names = categories or registered_classes(cfg)
     if names:
         check_num_classes(cfg.model, len(names), "dataset")
-    if not args.eval_only and can_evaluate(cfg):
+    if training and can_evaluate(cfg):
         _check_best_metric(cfg, categories)
     checkpoint, resume = cfg.train.init_checkpoint, False
-    if args.eval_only:
+    if not training:
         is_given = any(x.lstrip("+").startswith("train.init_checkpoint=") for x in overrides)
         checkpoint = _checkpoint_to_evaluate(cfg, is_given=is_given)
     elif args.resume and (last := find_last_checkpoint(output_dir)):
         checkpoint, resume = last, True
     if checkpoint and comm.get_local_rank() == 0:
         local_file(checkpoint)  # downloads it if necessary, once per machine
-    if categories and (resume or args.eval_only):
+    if categories and (resume or not training):
         check_classes(checkpoint, categories, must_agree=True)
     if custom_data is not None:
         custom_data = note_detection_limits(custom_data, cfg)
         if cfg.train.check_images and comm.get_local_rank() == 0:
-            custom_data = check_custom_images(custom_data, training=not args.eval_only)
+            custom_data = check_custom_images(custom_data, training=training)
     return Job(cfg, custom_data, categories, checkpoint, resume, choose_device(cfg.train.device))
-
-
-def _registered_classes(cfg: DictConfig) -> Collection[str]:
-    """Return the classes of a dataset that is known by name; none if they are unknown."""
-    for split in ("train", "test"):
-        names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
-        for name in names if isinstance(names, ListConfig) else [names]:
-            if name in DatasetCatalog:
-                return MetadataCatalog.get(name).get("thing_classes", ())
-    return ()
 
 
 def can_evaluate(cfg: DictConfig) -> bool:
@@ -158,20 +147,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _check_output_dir(path: str) -> None:
-    if not path:
-        raise InputError("train.output_dir is empty: expected a folder.")
-    existing = os.path.abspath(path)
-    while not os.path.lexists(existing):
-        existing = os.path.dirname(existing)
-    if not os.path.isdir(existing):
-        raise InputError(f"train.output_dir={path}: {existing} is no folder.")
-    if not os.access(existing, os.W_OK):
-        raise InputError(f"train.output_dir={path}: no permission to write in {existing}.")
-
-
-def _check_datasets(cfg: DictConfig, *, training: bool) -> None:
+def _check_datasets(
+    cfg: DictConfig, custom_data: CustomDataSummary | None, *, training: bool
+) -> None:
     """Check registered datasets and JSON files; datasets of other kinds check themselves."""
+    to_write = custom_data.to_write if custom_data is not None else ()
     for split, needed in (("train", training), ("test", can_evaluate(cfg))):
         loader = cfg.dataloader.get(split)
         if needed and loader is None:
@@ -183,7 +163,7 @@ def _check_datasets(cfg: DictConfig, *, training: bool) -> None:
             instantiate(node)
         json_file, names = node.get("json_file"), node.get("names")
         if json_file is not None:
-            if not os.path.isfile(json_file):
+            if json_file not in to_write and not os.path.isfile(json_file):
                 raise InputError(f"The annotations of dataset {names} are missing: {json_file}")
         elif names is not None:
             for name in names if isinstance(names, list | tuple | ListConfig) else [names]:
@@ -198,7 +178,7 @@ def _check_best_metric(cfg: DictConfig, categories: Mapping[int, str] | None) ->
         raise InputError(f"train.best_metric={name} needs train.ema.enabled=True.")
     evaluator = cfg.dataloader.evaluator
     names = _METRICS.get(target_of(evaluator))
-    # Whoever has not chosen the metric may well evaluate another task only.
+    # The default metric may belong to a task that is not evaluated, such as boxes.
     if name in ("", train_defaults()["best_metric"]) or names is None:
         return
     tasks = evaluator.get("tasks") or ("bbox", "segm", "keypoints")

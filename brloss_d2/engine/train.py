@@ -61,10 +61,19 @@ def main(args: argparse.Namespace) -> None:
             folder = reserved(job.cfg.train.output_dir) if comm.is_main_process() else nullcontext()
             in_agreement(lambda: stack.enter_context(folder))
         in_agreement(lambda: _set_up(job, args))
-        if args.eval_only:
-            _evaluate(job)
-        else:
+        if not args.eval_only:
             _train(job)
+            return
+
+        def load() -> tuple[nn.Module, Evaluation]:
+            evaluation = Evaluation(job.cfg)
+            model = _build_model(job)
+            Checkpointer(model, strict=True).load(job.checkpoint)
+            return model, evaluation
+
+        # What belongs to a training in the folder stays as it is.
+        model, evaluation = in_agreement(load)
+        _report(job, evaluation(model), job.checkpoint)
 
 
 def _set_up(job: Job, args: argparse.Namespace) -> None:
@@ -91,6 +100,7 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
         logger.warning("Nothing to resume in %s: starting a new run.", output_dir)
     data = job.custom_data
     if data is not None:
+        data.write_split()
         logger.debug("Custom dataset:\n%s", data)
         classes = counted(data.num_classes, "class")
         logger.info("Custom dataset, %s:\n%s", classes, data.table(most_classes=4))
@@ -104,19 +114,6 @@ def _build_model(job: Job) -> nn.Module:
         *(type(model).__name__, size / 1e6, job.device, job.checkpoint or "random"),
     )
     return model
-
-
-def _evaluate(job: Job) -> None:
-    """Evaluate a checkpoint. What belongs to a training in the folder stays as it is."""
-
-    def load() -> tuple[nn.Module, Evaluation]:
-        evaluation = Evaluation(job.cfg)
-        model = _build_model(job)
-        Checkpointer(model, strict=True).load(job.checkpoint)
-        return model, evaluation
-
-    model, evaluation = in_agreement(load)
-    _report(job, evaluation(model), job.checkpoint)
 
 
 def _train(job: Job) -> None:

@@ -3,8 +3,9 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from brloss_d2.evaluation.score_maps import (
     fit_isotonic,
     fit_temperature,
 )
-from brloss_d2.utils.files import replacing
+from brloss_d2.utils.files import write_text
 
 FILE_NAME = "calibration.json"
 KINDS = ("temperature", "isotonic")
@@ -45,6 +46,15 @@ class Calibration:
     best_f1_threshold: float | None = None
     calibration: Mapping[str, Any] | None = None
     computed_on: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_of(self, weights: Callable[[], str]) -> bool:
+        """Return whether it belongs to weights; one that does not say of which serves all.
+
+        Args:
+            weights: function that returns their fingerprint, called only if it is needed.
+        """
+        own = self.computed_on.get("weights")
+        return not own or own == weights()
 
 
 def suggest_thresholds(matches: Matches, class_names: Sequence[str]) -> Calibration:
@@ -181,11 +191,7 @@ def held_out_errors(matches: Matches, class_names: Sequence[str], kind: str) -> 
 def save_calibration(calibration: Calibration, output_dir: str) -> str:
     """Write `<output_dir>/calibration.json`, complete or not at all, and return its path."""
     path = os.path.join(output_dir, FILE_NAME)
-    try:
-        with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            json.dump(asdict(calibration), file, indent=2, allow_nan=False)
-    except OSError as error:
-        raise InputError(f"Cannot write {path}: {error.strerror}.") from error
+    write_text(path, json.dumps(asdict(calibration), indent=2, allow_nan=False))
     return path
 
 
@@ -196,16 +202,26 @@ def load_calibration(output_dir: str) -> Calibration | None:
         InputError: the file is damaged.
     """
     path = os.path.join(output_dir, FILE_NAME)
-    if not os.path.isfile(path):
-        return None
+    cure = "Write the file again with brloss-analyze, or remove it."
     try:
-        with open(path, encoding="utf-8") as file:
-            found = Calibration(**json.load(file))
-    except (OSError, ValueError, TypeError) as error:
+        with open(path, encoding="utf-8-sig") as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"Cannot read {path}: {error}. {cure}") from error
+    content = content if isinstance(content, dict) else {}
+    threshold = content.get("score_threshold")
+    if not is_score(threshold):
         raise InputError(
-            f"{path} is no calibration ({error}): write it again with "
-            "tools/analyze_detections.py, or remove it."
-        ) from error
-    if not isinstance(found.score_threshold, float | int):
-        raise InputError(f"{path}: score_threshold is {found.score_threshold!r}, no number.")
-    return found
+            f"{path}: score_threshold is {threshold!r:.40}: expected a number from 0 to 1. {cure}"
+        )
+    values = {key.name: content[key.name] for key in fields(Calibration) if key.name in content}
+    for name in ("per_class", "computed_on"):
+        values[name] = content.get(name) if isinstance(content.get(name), dict) else {}
+    return Calibration(**values)
+
+
+def is_score(value: object) -> bool:
+    """Return whether a value is a number from 0 to 1."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1

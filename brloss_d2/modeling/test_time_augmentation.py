@@ -5,8 +5,8 @@ in each view. Here any detector is taken, and the candidates of all views are su
 """
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,9 +111,18 @@ class DetectorWithTTA(nn.Module):
 
     def _detect(self, image: Tensor) -> Instances:
         """Return detections in pixels of the image, with masks as probabilities in their boxes."""
-        with _without_suppression(self.model):
-            found = [view.detect(self.model, image) for view in self.views]
         suppression = Suppression.of(self.model)
+        changes: list[tuple[Any, dict[str, Any]]] = []
+        if suppression is not None:
+            changes.append((suppression.owner, suppression.off()))
+        if _predicts_masks(self.model):
+            changes.append((self.model.roi_heads, {"mask_on": False}))
+        with ExitStack() as stack:  # all candidates, without masks
+            for owner, settings in changes:
+                for name, value in settings.items():
+                    stack.callback(setattr, owner, name, getattr(owner, name))
+                    setattr(owner, name, value)
+            found = [view.detect(self.model, image) for view in self.views]
         if suppression is not None:
             detections = suppression(Instances.cat(found))
         elif len(found) > 1:
@@ -238,19 +247,3 @@ def _suppressed(candidates: Instances, nms_thresh: float, max_detections: int) -
 
 def _predicts_masks(model: nn.Module) -> bool:
     return isinstance(model, GeneralizedRCNN) and model.roi_heads.mask_on
-
-
-@contextmanager
-def _without_suppression(model: nn.Module) -> Iterator[None]:
-    """Let a detector return all its candidates, without masks."""
-    changes: list[tuple[Any, dict[str, Any]]] = []
-    if (suppression := Suppression.of(model)) is not None:
-        changes.append((suppression.owner, suppression.off()))
-    if _predicts_masks(model):
-        changes.append((model.roi_heads, {"mask_on": False}))
-    with ExitStack() as stack:
-        for owner, settings in changes:
-            for name, value in settings.items():
-                stack.callback(setattr, owner, name, getattr(owner, name))
-                setattr(owner, name, value)
-        yield

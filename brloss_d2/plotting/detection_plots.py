@@ -36,7 +36,18 @@ def plot_precision_recall(analysis: Analysis, path: str) -> None:
     panels[0].plot(analysis.recalls, mean, label=label, color=PALETTE[6], linewidth=2)
     panels[0].set_title("Mean of the classes" if several else "")
     if several:
-        _draw_class_curves(panels[1], analysis)
+        few = len(analysis.class_names) <= _NAMED
+        single = analysis.precisions[_row(analysis, 0.5)]
+        for number, name in enumerate(analysis.class_names):
+            curve = single[:, number]
+            if np.isnan(curve).any():
+                continue
+            style = style_of(number) if few else {"color": "gray", "alpha": 0.35, "linewidth": 0.8}
+            text = plain(f"{name} (AP50 {100 * curve.mean():.1f})") if few else None
+            panels[1].plot(analysis.recalls, curve, label=text, **style)
+        if not few:
+            mean = np.nanmean(single, axis=1)
+            panels[1].plot(analysis.recalls, mean, color=PALETTE[1], linewidth=2, label="mean")
         panels[1].set_title("Each class, IoU 0.50")
     for axes in panels:
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
@@ -44,21 +55,6 @@ def plot_precision_recall(analysis: Analysis, path: str) -> None:
         # Below the axes, so that it hides no curve.
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=9)
     save_figure(figure, path)
-
-
-def _draw_class_curves(axes: Axes, analysis: Analysis) -> None:
-    precisions = analysis.precisions[_row(analysis, 0.5)]
-    few = len(analysis.class_names) <= _NAMED
-    for label, name in enumerate(analysis.class_names):
-        curve = precisions[:, label]
-        if np.isnan(curve).any():
-            continue
-        style = style_of(label) if few else {"color": "gray", "alpha": 0.35, "linewidth": 0.8}
-        text = plain(f"{name} (AP50 {100 * curve.mean():.1f})") if few else None
-        axes.plot(analysis.recalls, curve, label=text, **style)
-    if not few:
-        mean = np.nanmean(precisions, axis=1)
-        axes.plot(analysis.recalls, mean, color=PALETTE[1], linewidth=2, label="mean")
 
 
 def plot_scores(analysis: Analysis, thresholds: Calibration, path: str) -> None:

@@ -175,17 +175,9 @@ def _draw_legend(
 def _draw_panel(
     panel: Axes, image: np.ndarray, objects: LabeledBoxes, side: float, *, single: bool
 ) -> list[_Color]:
-    """Draw an image and the outlines of its objects, the last one on top.
+    """Draw an image and the outlines of its objects, the last one on top; return their colors.
 
-    Args:
-        panel: axes to draw on.
-        image: image, (H, W, 3), 0..255.
-        objects: objects to draw.
-        side: length of the longer side of the image in the picture, inches.
-        single: whether all objects of the picture are of one class.
-
-    Returns:
-        The color of each object.
+    The longer side of the image has `side` inches; `single` are objects of one class.
     """
     height, width = image.shape[:2]
     # A pixel covers [i, i + 1], as in the boxes. Large images are drawn smaller.
@@ -233,12 +225,7 @@ def _draw_labels(
 ) -> None:
     """Write names and scores where they cover no small object and no other label.
 
-    Args:
-        panel: image with its outlines, in its final place.
-        frame: region that labels have to stay in, in pixels of the figure.
-        objects: objects to label, the most important last.
-        class_names: names of the classes; empty to write scores alone.
-        colors: color of each object.
+    They stay in the frame, in pixels of the figure; the last object is the most important.
     """
     corners = panel.transData.transform(objects.boxes.reshape(-1, 2)).reshape(-1, 2, 2)
     boxes = np.stack([corners.min(1), corners.max(1)], 1)  # y points up
@@ -279,12 +266,8 @@ def _find_place(
 ) -> np.ndarray | None:
     """Return the lower left corner of a label near its box; None if there is no room.
 
-    Args:
-        size: width and height of the label, (2,).
-        box: lower left and upper right corner of its object, (2, 2).
-        frame: region that the label has to stay in.
-        boxes: all objects, (N, 2, 2), of which a small part may be covered.
-        labels: labels that have a place, (L, 2, 2), of which nothing may be covered.
+    Boxes and labels, (N, 2, 2), are lower left and upper right corners. A small part of other
+    objects may be covered, and nothing of other labels.
     """
     (left, bottom), (right, top), (width, height) = *box, size
     for place in (

@@ -1,5 +1,6 @@
-"""What the functions of prediction take as images."""
+"""Images to predict: files, folders and patterns, arrays, images of Pillow."""
 
+import glob
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -9,13 +10,55 @@ from PIL import Image
 
 from brloss_d2.data.images import check_side_ratio, read_image, upright_8_bit
 from brloss_d2.errors import InputError
-from brloss_d2.prediction.images import find_images
 from brloss_d2.utils.text import printable
 
 Input = str | os.PathLike[str] | np.ndarray | Image.Image
 
+# Searched for in folders; a file given by its name may have any format that Pillow reads.
+SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg"),
+    *(".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+)
+
 _PATHS = (str, os.PathLike)
 _EXPECTED = "expected paths, images of Pillow or arrays (H, W, 3) of uint8, RGB"
+
+
+def find_images(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Return the image files that paths stand for, each once, in the order of the paths.
+
+    Args:
+        inputs: files, which need not exist (reading them fails later, one by one); folders, which
+            stand for all images in them and below, sorted by name; patterns such as
+            `a/**/*.png`.
+
+    Raises:
+        InputError: a folder has no image, a pattern matches no file, or there is no path.
+    """
+    found: list[str] = []
+    for given in inputs:
+        path = os.fspath(given)
+        files = [path]
+        if os.path.isdir(path):
+            files = [
+                os.path.join(folder, name)
+                for folder, _, names in os.walk(path)
+                for name in names
+                if name.lower().endswith(SUFFIXES)
+            ]
+            if not files:
+                raise InputError(
+                    f"There are no images in the folder {printable(path)} or below: expected files "
+                    f"that end with {', '.join(SUFFIXES)}."
+                )
+        elif glob.has_magic(path) and not os.path.exists(path):
+            files = list(filter(os.path.isfile, glob.glob(path, recursive=True)))
+            if not files:
+                raise InputError(f"No file matches the pattern {printable(path)}.")
+        found += sorted(files)
+    if not found:
+        raise InputError("No images given: expected files, folders or patterns like 'a/*.jpg'.")
+    return list(dict.fromkeys(found))
 
 
 def each_input(images: Input | Iterable[Input]) -> Iterable[Any]:

@@ -1,15 +1,12 @@
 """A trained detector, ready for images."""
 
 import copy
-import json
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from numbers import Real
-from typing import Any
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -30,6 +27,8 @@ from brloss_d2.engine import (
     with_test_augmentation,
 )
 from brloss_d2.errors import InputError
+from brloss_d2.evaluation.calibration import FILE_NAME as CALIBRATION_FILE
+from brloss_d2.evaluation.calibration import is_score, load_calibration
 from brloss_d2.prediction.categories import Categories
 from brloss_d2.prediction.inputs import Input, each_input, list_inputs, read_input
 from brloss_d2.prediction.results import OutputFolder, Prediction
@@ -42,8 +41,6 @@ logger = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
-CALIBRATION_FILE = "calibration.json"
-_REWRITE = " Write the file again with brloss-analyze, or remove it."
 _THRESHOLD_KEYS = ("score_thresh", "test_score_thresh")
 
 
@@ -186,7 +183,13 @@ class Predictor:
             cfg, _ = load_config(os.fspath(config), overrides)
         local_file(os.fspath(weights))  # fails early: building the model takes time
         folder = os.path.dirname(os.path.abspath(os.fspath(weights)))
-        threshold = _find_threshold(score_threshold, folder, os.fspath(weights))
+        threshold = score_threshold
+        if threshold is None:
+            threshold = _find_threshold(folder, os.fspath(weights))
+        elif not is_score(threshold):
+            raise InputError(
+                f"The score threshold is {threshold!r:.40}: expected a number from 0 to 1."
+            )
         if threshold is not None:
             # The model's own thresholds are exclusive: this score has to pass them too.
             below = threshold * (1 - 1e-6)
@@ -261,38 +264,19 @@ class Predictor:
         return torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
 
 
-def _find_threshold(given: float | None, folder: str, weights: str) -> float | None:
-    """Return the given threshold, or the one in `calibration.json`; None if there is neither.
-
-    A calibration of other weights does not count.
-    """
-    threshold: Any = given
-    what, cure = "The score threshold", ""
-    if given is None:
-        file_name = os.path.join(folder, CALIBRATION_FILE)
-        try:
-            with open(file_name, encoding="utf-8-sig") as file:
-                content = json.load(file)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"Cannot read {file_name}: {error}.{_REWRITE}") from error
-        content = content if isinstance(content, dict) else {}
-        threshold = content.get("score_threshold")
-        computed_on = content.get("computed_on")
-        known = computed_on.get("weights") if isinstance(computed_on, dict) else None
-        if known and known != fingerprint(find_weights(read_checkpoint(local_file(weights)))):
-            logger.warning(
-                "%s is of other weights than %s: its score threshold is not used. Evaluate these "
-                "weights (--eval-only) and analyze again.",
-                *(file_name, weights),
-            )
-            return None
-        what, cure = f"{file_name}: score_threshold", _REWRITE
-    is_number = isinstance(threshold, Real) and not isinstance(threshold, bool)
-    if not is_number or not 0 <= threshold <= 1:
-        raise InputError(f"{what} is {threshold!r:.40}: expected a number from 0 to 1.{cure}")
-    return threshold
+def _find_threshold(folder: str, weights: str) -> float | None:
+    """Return the threshold in `calibration.json`; None if there is none for these weights."""
+    calibration = load_calibration(folder)
+    if calibration is None:
+        return None
+    if calibration.is_of(lambda: fingerprint(find_weights(read_checkpoint(local_file(weights))))):
+        return calibration.score_threshold
+    logger.warning(
+        "%s is of other weights than %s: its score threshold is not used. Evaluate these "
+        "weights (--eval-only) and analyze again.",
+        *(os.path.join(folder, CALIBRATION_FILE), weights),
+    )
+    return None
 
 
 def _check_batch_size(batch_size: object) -> None:

@@ -14,7 +14,7 @@ from pycocotools import mask as rle
 from brloss_d2.errors import InputError
 from brloss_d2.plotting import LabeledBoxes, draw_detections
 from brloss_d2.prediction.categories import Categories
-from brloss_d2.utils.files import replacing
+from brloss_d2.utils.files import write_text
 
 PREDICTIONS_FILE = "predictions.json"
 IMAGES_FILE = "images.json"
@@ -168,9 +168,4 @@ class OutputFolder:
         categories = [{"id": id_, "name": name} for id_, name in pairs]
         images = {"images": self._images, "categories": categories, "annotations": []}
         for name, content in ((PREDICTIONS_FILE, self._results), (IMAGES_FILE, images)):
-            path = os.path.join(self.path, name)
-            try:
-                with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-                    json.dump(content, file)
-            except OSError as error:
-                raise InputError(f"Cannot write {path}: {error.strerror}.") from error
+            write_text(os.path.join(self.path, name), json.dumps(content))

@@ -10,18 +10,32 @@ from brloss_d2.errors import InputError
 from brloss_d2.utils.suggest import did_you_mean
 
 
+def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield path and value of every key below a config node, outer ones first.
+
+    The value of an interpolation, which is not followed, and of a missing key is None.
+
+    Args:
+        node: node of a config; anything but a dict or list node yields nothing.
+        path: beginning of the paths.
+    """
+    if isinstance(node, DictConfig | ListConfig):
+        for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
+            refers = OmegaConf.is_interpolation(node, key)
+            value = None if refers or OmegaConf.is_missing(node, key) else node[key]
+            yield f"{path}{key}", value
+            yield from walk(value, f"{path}{key}.")
+
+
 def walk_nodes(node: Any) -> Iterator[DictConfig]:
     """Yield every dict below a config node, itself included, without following interpolations.
 
     Args:
         node: node of a config; anything but a dict or list node yields nothing.
     """
-    if isinstance(node, DictConfig):
-        yield node
-    if isinstance(node, DictConfig | ListConfig):
-        for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
-            if not (OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key)):
-                yield from walk_nodes(node[key])
+    for value in (node, *(value for _, value in walk(node))):
+        if isinstance(value, DictConfig):
+            yield value
 
 
 def target_of(node: Any) -> Any:
@@ -36,15 +50,16 @@ def target_of(node: Any) -> Any:
     target = node.get("_target_") if isinstance(node, DictConfig) else None
     if not isinstance(target, str):
         return target
-    found = _located(target)
+    found = located(target)
     if found is None:
         module, _, name = target.rpartition(".")
-        hint = did_you_mean(name, dir(_located(module)), count=1, prefix=f"{module}.")
+        hint = did_you_mean(name, dir(located(module)), count=1, prefix=f"{module}.")
         raise InputError(f"_target_={target}: Python finds no such class or function.{hint}")
     return found
 
 
-def _located(name: str) -> Any:
+def located(name: str) -> Any:
+    """Return the class, function or module of a full name; None if Python cannot find it."""
     try:
         return locate(name)
     except Exception:  # of hydra, or of the module that is imported

@@ -5,9 +5,9 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 from brloss_d2.utils.faults import machine_fault
 from brloss_d2.utils.text import printable
@@ -61,7 +61,13 @@ def clean_output() -> Iterator[None]:
     """
     before, hook = (sys.stdout, sys.stderr), threading.excepthook
     threading.excepthook = lambda args: None if machine_fault(args.exc_value) else hook(args)
-    sys.stdout, sys.stderr = (_clean(stream) for stream in before)
+    for name, stream in zip(("stdout", "stderr"), before, strict=True):
+        if stream is None:  # closed by the shell: `>&-`
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        if not isinstance(stream, PrintableStream):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+            setattr(sys, name, PrintableStream(stream))
     try:
         with warnings.catch_warnings():
             if not sys.warnoptions:
@@ -73,16 +79,26 @@ def clean_output() -> Iterator[None]:
         (sys.stdout, sys.stderr), threading.excepthook = before, hook
 
 
+@contextmanager
+def silenced(names: Sequence[str]) -> Iterator[None]:
+    """Hide warnings, and all that loggers say, within a block whose errors say it better.
+
+    Args:
+        names: names of the loggers.
+    """
+    logs = [logging.getLogger(name) for name in names]
+    before = [log.disabled for log in logs]
+    try:
+        for log in logs:
+            log.disabled = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, disabled in zip(logs, before, strict=True):
+            log.disabled = disabled
+
+
 def discard(stream: TextIO) -> None:
     """Throw away what is written to a stream from now on, because nobody reads it any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _clean(stream: TextIO | None) -> TextIO:
-    if isinstance(stream, PrintableStream):
-        return cast("TextIO", stream)
-    if stream is None:  # closed by the shell: `>&-`
-        stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors="backslashreplace")
-    return cast("TextIO", PrintableStream(stream))

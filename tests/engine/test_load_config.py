@@ -181,6 +181,8 @@ def test_custom_data_is_evaluated_in_coco_style(
     assert evaluator._metadata.name == "custom_val"
     cfg, _ = load_config(str(config))
     assert cfg.dataloader.evaluator._target_ in (LVISEvaluator, CityscapesEvaluator)
+    message = refusal(config, *coco, "dataloader.train.mapper.use_instance_mask=True")
+    assert "'segmentation'" in message, "masks are wanted by an override"
 
 
 @pytest.mark.parametrize(

@@ -77,27 +77,19 @@ def write_miniatures(
         # The folder appears complete or not at all.
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
             new = Path(folder) / "new"
-            scenes = _write_images(new / "coco", {"train": train, "val": val}, size, seed)
+            scenes: list[_Scene] = []
+            for split in ["train"] * train + ["val"] * val:
+                pixels, shapes = draw_image(np.random.default_rng([seed, len(scenes) + 1]), *size)
+                scenes.append(_Scene(len(scenes) + 1, split, size, shapes))
+                image_file = new / "coco" / f"{split}2017" / scenes[-1].file_name
+                image_file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(image_file)
             _write_coco(new / "coco", scenes)
             _write_lvis(new / "lvis", scenes)
             _write_cityscapes(new / "cityscapes", {"train": train, "val": val}, size, seed)
             new.rename(root)
     except OSError as error:
         raise InputError(f"Cannot write to {root}: {error.strerror}.") from error
-
-
-def _write_images(
-    folder: Path, counts: dict[str, int], size: tuple[int, int], seed: int
-) -> list[_Scene]:
-    scenes: list[_Scene] = []
-    for split, count in counts.items():
-        (folder / f"{split}2017").mkdir(parents=True)
-        for _ in range(count):
-            image_id = len(scenes) + 1
-            pixels, shapes = draw_image(np.random.default_rng([seed, image_id]), *size)
-            scenes.append(_Scene(image_id, split, size, shapes))
-            Image.fromarray(pixels).save(folder / f"{split}2017" / scenes[-1].file_name)
-    return scenes
 
 
 def _write_coco(folder: Path, scenes: Sequence[_Scene]) -> None:

@@ -25,15 +25,15 @@ _MISTAKES = (
     *(SyntaxError, ImportError, NameError, AttributeError, LookupError, TypeError, ValueError),
     *(ArithmeticError, OmegaConfBaseException),
 )
+# What a custom dataset depends on: the folder of its split, and whether masks are learned.
+_FIRST = ("train.output_dir=", "dataloader.train.mapper.use_instance_mask=")
 _EXPECTED = f"expected the keys {', '.join(TOP_LEVEL_KEYS)}"
 
 
 def load_config(
     path: str, overrides: Sequence[str] = ()
 ) -> tuple[DictConfig, CustomDataSummary | None]:
-    """Load a config file and apply overrides from the command line.
-
-    Writes nothing but the two files of `data.val_fraction`, once all else is checked.
+    """Load a config file and apply overrides from the command line. Writes nothing.
 
     Args:
         path: path of a LazyConfig file (.py), or of the config.yaml of a run.
@@ -42,7 +42,8 @@ def load_config(
 
     Returns:
         The config, with exactly the keys of `TOP_LEVEL_KEYS` and every key of `train`; and the
-        contents of the custom dataset, None if there is none.
+        contents of the custom dataset, None if there is none, whose `write_split` has to be called
+        before its data are loaded.
 
     Raises:
         InputError: the file is missing or no config, a key is unknown, a value is wrong, or the
@@ -55,8 +56,7 @@ def load_config(
     short.apply(cfg, path)
     summary = None
     if custom_data:
-        # The split of a custom dataset goes to the folder of the run.
-        apply_overrides(cfg, [text for text in others if text.startswith("train.output_dir=")])
+        apply_overrides(cfg, [text for text in others if text.lstrip("+").startswith(_FIRST)])
         summary = apply_custom_data(cfg, custom_data)
         # They are in COCO format, which the evaluators of LVIS and Cityscapes do not read.
         evaluator = target_of(cfg.dataloader.get("evaluator"))
@@ -75,21 +75,18 @@ def load_config(
     if summary is not None:
         check_num_classes(cfg.model, summary.num_classes, "custom dataset")
     if short.epochs:
-        short.apply_epochs(cfg, _count_images(cfg, summary), others)
-    if summary is not None:
-        summary.write_split()
+        if summary is not None and summary.train is not None:
+            images = summary.train.images
+        else:
+            try:
+                images = len(instantiate(cfg.dataloader.train.dataset))
+            except Exception as error:
+                raise InputError(
+                    "train.epochs needs the number of training images, which cannot be read: "
+                    f"{error}"
+                ) from error
+        short.apply_epochs(cfg, images, others)
     return cfg, summary
-
-
-def _count_images(cfg: DictConfig, summary: CustomDataSummary | None) -> int:
-    if summary is not None and summary.train is not None:
-        return summary.train.images
-    try:
-        return len(instantiate(cfg.dataloader.train.dataset))
-    except Exception as error:
-        raise InputError(
-            f"train.epochs needs the number of training images, which cannot be read: {error}"
-        ) from error
 
 
 def _read(path: str) -> DictConfig:

@@ -1,7 +1,7 @@
 """Overrides `key=value` of a config; a key that nothing would read is refused."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import LazyConfig
@@ -13,7 +13,7 @@ from torch import nn
 
 from brloss_d2.engine.config.short_keys import SHORT_KEYS
 from brloss_d2.errors import InputError
-from brloss_d2.utils.config_nodes import target_of
+from brloss_d2.utils.config_nodes import target_of, walk
 from brloss_d2.utils.suggest import did_you_mean
 
 # What a value is, what may replace it, and how to say that. A boolean is an int for Python.
@@ -146,7 +146,14 @@ def _parameters(target: Any) -> list[inspect.Parameter]:
 
 
 def _unknown(cfg: DictConfig, key: str) -> InputError:
-    known = sorted({k for k in _keys(cfg) if not k.endswith("._target_")})
+    keys = {path for path, _ in walk(cfg) if not path.endswith("._target_")}
+    arguments = {
+        f"{path}.{p.name}"
+        for path, node in walk(cfg)
+        for p in _parameters(target_of(node))
+        if p.kind is not p.VAR_KEYWORD
+    }
+    known = sorted(keys | arguments)
     last = key.rpartition(".")[2]
     same_name = [k for k in known if k.rpartition(".")[2] == last]
     hint = did_you_mean(key, [*known, *SHORT_KEYS], cutoff=0.8, first=same_name[:2])
@@ -154,19 +161,3 @@ def _unknown(cfg: DictConfig, key: str) -> InputError:
     closed = "." not in key or key.startswith("train.")
     add = "" if closed else f" To add it on purpose write +{key}=..."
     return InputError(f"There is no key {key} in the config.{hint}{add}")
-
-
-def _keys(node: Any, path: str = "") -> Iterator[str]:
-    """Yield the path of every key below a node, and of every argument that could be one."""
-    if isinstance(node, DictConfig):
-        parts: list[Any] = list(node.keys())
-    elif isinstance(node, ListConfig):
-        parts = list(range(len(node)))
-    else:
-        return
-    parameters = _parameters(target_of(node))
-    yield from (f"{path}{p.name}" for p in parameters if p.kind is not p.VAR_KEYWORD)
-    for part in parts:
-        yield f"{path}{part}"
-        if not (OmegaConf.is_interpolation(node, part) or OmegaConf.is_missing(node, part)):
-            yield from _keys(node[part], f"{path}{part}.")

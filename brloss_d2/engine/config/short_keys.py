@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -144,8 +145,15 @@ def short_keys() -> str:
 
 
 def _parse(key: str, text: str, kind: type) -> Any:
-    if kind is list:
-        return _parse_scales(key, text)
+    if kind is list:  # of scales; none for True, and None for False
+        with suppress(yaml.YAMLError):
+            value = yaml.safe_load(text)
+            if isinstance(value, bool):
+                return [] if value else None
+            scales = value if isinstance(value, list) else []
+            if scales and all(type(x) in (int, float) and 0 < x < math.inf for x in scales):
+                return scales
+        raise InputError(f"{key} is {text!r}: expected True, False or factors such as [0.75,1].")
     if kind is str:
         if not text:
             raise InputError(f"{key} has no value: expected {key}=NAME.")
@@ -160,26 +168,13 @@ def _parse(key: str, text: str, kind: type) -> Any:
     return value
 
 
-def _parse_scales(key: str, text: str) -> list[float] | None:
-    """Return the scales of a list; none for True, and None for False."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = None
-    if isinstance(value, bool):
-        return [] if value else None
-    is_list = isinstance(value, list) and all(type(x) in (int, float) and x > 0 for x in value)
-    if not (is_list and value and max(value) < math.inf):
-        raise InputError(f"{key} is {text!r}: expected True, False or factors such as [0.75,1].")
-    return value
-
-
 def _set_short_side(loader: DictConfig, side: int, split: str) -> None:
     """Scale all sizes in pixels of the augmentations so that the largest short side is `side`."""
     sizes, short_sides = [], []
     for node in walk_nodes(loader.get("mapper")):
         for key in ("short_edge_length", "max_size", "shape", "crop_size"):
-            values = _flat(node.get(key))
+            value = node.get(key) or []
+            values = list(value) if isinstance(value, ListConfig | tuple | list) else [value]
             if values and min(values) > 1:  # else a crop in parts of the image
                 sizes.append((node, key, values))
                 short_sides += [min(values)] if key == "shape" else []
@@ -191,7 +186,3 @@ def _set_short_side(loader: DictConfig, side: int, split: str) -> None:
     for node, key, values in sizes:
         scaled = [max(1, round(value * side / max(short_sides))) for value in values]
         node[key] = scaled if isinstance(node[key], ListConfig | tuple) else scaled[0]
-
-
-def _flat(value: Any) -> list[float]:
-    return list(value) if isinstance(value, ListConfig | tuple) else [value] if value else []

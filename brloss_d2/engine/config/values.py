@@ -1,13 +1,10 @@
 """Checks of the values of right keys: ranges, names, and whether all parts can be built."""
 
 import inspect
-import logging
 import math
 import os
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -16,13 +13,13 @@ from detectron2.data import build_detection_test_loader, build_detection_train_l
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from brloss_d2.engine.randomness import preserved_rng
 from brloss_d2.errors import InputError
-from brloss_d2.utils.config_nodes import target_of, walk_nodes
+from brloss_d2.utils.config_nodes import located, target_of, walk, walk_nodes
+from brloss_d2.utils.terminal import silenced
 
 
 class _Rule(NamedTuple):
@@ -33,7 +30,7 @@ class _Rule(NamedTuple):
     keys: str
 
 
-_LARGEST = 10**9  # beyond it nobody means what he writes
+_LARGEST = 10**9  # larger numbers are mistakes
 
 # By the last part of a key; lists are checked number by number, and null is for the part to judge.
 _RULES = (
@@ -90,8 +87,14 @@ def check_values(cfg: DictConfig) -> None:
             if not isinstance(value, str):
                 raise InputError(f"{path} is {value}: expected the name of a class or function.")
             target_of(OmegaConf.select(cfg, path.rpartition(".")[0]))
-        if inspect.isroutine(value) or inspect.isclass(value):
-            _check_name(path, value)
+        # config.yaml stores names, which have to be found again. Each access makes a new method.
+        is_code = inspect.isroutine(value) or inspect.isclass(value)
+        if is_code and located(f"{value.__module__}.{value.__qualname__}") != value:
+            raise InputError(
+                f"{path} is {value.__qualname__}, which is defined in a config file: the "
+                "config.yaml of the run could not name it. Move it to a module that Python can "
+                "import."
+            )
         if key == "image_format" and value != cfg.model.get("input_format", value):
             raise InputError(f"{path} is {value}, but model.input_format {cfg.model.input_format}.")
 
@@ -121,7 +124,7 @@ def check_parts(cfg: DictConfig, overrides: Sequence[str] = (), *, training: boo
     Raises:
         InputError: a part cannot be built; the message names the innermost one.
     """
-    with preserved_rng(), _silenced():
+    with preserved_rng(), silenced(_LOUD):
         model = _build(cfg, "model", overrides)
         changes = [text for text in overrides if text.lstrip("+").startswith("model.")]
         if (
@@ -144,22 +147,6 @@ def check_parts(cfg: DictConfig, overrides: Sequence[str] = (), *, training: boo
         rates = [schedule(i / 10) for i in range(10)]
         if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
             raise InputError(f"lr_multiplier gives {rates}: expected finite numbers, at least 0.")
-
-
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep loggers from repeating what a message says, and torch from warning of itself."""
-    logs = [logging.getLogger(name) for name in _LOUD]
-    before = [log.disabled for log in logs]
-    try:
-        for log in logs:
-            log.disabled = True
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for log, disabled in zip(logs, before, strict=True):
-            log.disabled = disabled
 
 
 def _try(model: nn.Module, cfg: DictConfig, changes: Sequence[str]) -> None:
@@ -204,7 +191,9 @@ def _build(cfg: DictConfig, path: str, overrides: Sequence[str]) -> Any:
         return instantiate(OmegaConf.select(cfg, path))
     except Exception as error:
         failed, cause = path, error
-        for inner, node in _nodes(OmegaConf.select(cfg, path), path):
+        below = list(walk(OmegaConf.select(cfg, path), f"{path}."))
+        nodes = [x for x in below if isinstance(x[1], DictConfig) and "_target_" in x[1]]
+        for inner, node in sorted(nodes, key=lambda found: -found[0].count(".")):
             try:
                 instantiate(node)
             except Exception as inner_error:
@@ -244,16 +233,6 @@ def _given(overrides: Sequence[str]) -> str:
     return f" Set on the command line: {', '.join(overrides)}." if overrides else ""
 
 
-def _nodes(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
-    """Yield the nodes that call something with their paths, inner ones first."""
-    if isinstance(node, DictConfig | ListConfig):
-        for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
-            if not (OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key)):
-                yield from _nodes(node[key], f"{path}.{key}")
-    if isinstance(node, DictConfig) and "_target_" in node:
-        yield path, node
-
-
 def _values(cfg: DictConfig) -> Iterator[tuple[str, str, Any]]:
     """Yield path, last part and value of all keys of the parts, lists of numbers as a whole."""
     pending = [(part, part, cfg[part]) for part in _PARTS]
@@ -278,18 +257,3 @@ def _numbers(value: Any) -> Iterator[float]:
             yield from _numbers(item)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield value
-
-
-def _check_name(path: str, value: Any) -> None:
-    """Check that config.yaml, which stores names, can be read again."""
-    name = f"{value.__module__}.{value.__qualname__}"
-    try:
-        found = locate(name)
-    except Exception:
-        found = None
-    # Methods are made anew by each access.
-    if found != value:
-        raise InputError(
-            f"{path} is {value.__qualname__}, which is defined in a config file: the config.yaml "
-            "of the run could not name it. Move it to a module that Python can import."
-        )
