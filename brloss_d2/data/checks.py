@@ -164,11 +164,13 @@ def geometry_notes(images: Sequence[Record], annotations: Sequence[Record]) -> l
             compared with the boxes where there are any.
 
     Raises:
-        InputError: all boxes are between 0 and 1.
+        InputError: all boxes or all polygons are between 0 and 1.
     """
     of_id = {image["id"]: image for image in images}
     total = len(annotations)
     crowds = sum(annotation["role"] == "crowd" for annotation in annotations)
+    unlabeled = len(images) - len({annotation["image_id"] for annotation in annotations})
+    _refuse_fractions(annotations)
     annotations = [annotation for annotation in annotations if annotation["role"] == "object"]
     owners = [of_id[annotation["image_id"]] for annotation in annotations]
     sizes = np.array([(o["width"], o["height"]) for o in owners], float).reshape(-1, 2)
@@ -197,13 +199,27 @@ def geometry_notes(images: Sequence[Record], annotations: Sequence[Record]) -> l
             f"{repeated} of {len(images)} images repeat a file: objects of one record are "
             "background in the other"
         )
-    unlabeled = len(images) - len({annotation["image_id"] for annotation in annotations})
     if unlabeled > _UNLABELED * len(images):
         notes.append(
             f"{unlabeled} of {len(images)} images have no objects: all they show counts as "
             "background"
         )
     return notes
+
+
+def _refuse_fractions(annotations: Sequence[Record]) -> None:
+    polygons = [
+        polygon
+        for annotation in annotations
+        if annotation["role"] in ("object", "with an empty mask")
+        and isinstance(annotation.get("segmentation"), list)
+        for polygon in annotation["segmentation"]
+    ]
+    if polygons and all(0 <= min(polygon) <= max(polygon) <= 1 for polygon in polygons):
+        raise InputError(
+            "all polygons are between 0 and 1: expected pixels, [x, y, x, y, ...]. Multiply them "
+            "by the width and height of their images."
+        )
 
 
 def _layout_notes(boxes: np.ndarray, sizes: np.ndarray) -> list[str]:
@@ -225,7 +241,10 @@ def _layout_notes(boxes: np.ndarray, sizes: np.ndarray) -> list[str]:
             if (read(boxes)[:, 2:] > 0).all() and not _beyond(read(boxes), sizes).any()
         ][:1]
     if not notes and beyond.any():
-        notes = [f"{beyond.sum()} of {len(boxes)} boxes reach beyond their image, and are cut off"]
+        notes = [
+            f"{beyond.sum()} of {len(boxes)} boxes reach beyond their image, and are cut off "
+            "in training; the evaluation compares with the whole boxes"
+        ]
     ends = (boxes[:, :2] + boxes[:, 2:]) / sizes
     if len(boxes) >= _ENOUGH and ends.max() < _CORNER:
         notes.append("all boxes are in the upper left: are they percent, or of smaller images?")

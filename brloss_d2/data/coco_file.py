@@ -7,8 +7,9 @@ that they cannot disagree about a field.
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pycocotools.mask as mask_util
@@ -17,15 +18,34 @@ from brloss_d2.data import fields
 from brloss_d2.data.fields import Record, Rule, is_number, name_of, read_records
 from brloss_d2.data.masks import MaskError, normalized_mask, to_rle
 from brloss_d2.errors import InputError
+from brloss_d2.utils.files import what_instead
 from brloss_d2.utils.text import first_few, printable
 
 DROPPED = ("without area", "outside of the image", "with an empty mask")
+_BOX = "bbox of 4 finite numbers [x, y, w, h]"
 _SECTIONS = ("images", "annotations", "categories")
 _LEAST_SIDE = 1e-4  # pixels; detectron2 drops a box that is not wider after the augmentation
 _LARGEST_ID = 2**63  # exclusive; pycocotools keeps ids in 64 bits
 _LARGEST_AREA = 1e10  # pixels; the COCO protocol leaves larger objects out
 _DETAILS = 2  # number of different details that a message shows
 _ADVICE = "This config learns masks: correct them, or use a config without, such as faster_rcnn."
+_UNPACK, _AS_COCO = "unpack it", "export the annotations as COCO"
+# First bytes of files that are no JSON, and what they are.
+_IMPOSTORS = {
+    b"\x1f\x8b": f"It is a gzip file: {_UNPACK}",
+    b"PK\x03\x04": f"It is a ZIP archive: {_UNPACK}",
+    b"version https://git-lfs": "It is a pointer of Git LFS: run `git lfs pull`",
+    b"<": "It is a web page or XML: download the file itself, or " + _AS_COCO,
+    b"\0\0\0\0": "It is zeros, as of a copy that was broken off: copy it again",
+}
+# Keys of other formats, in the first object of the file.
+_OTHER_FORMATS = {
+    ("image_id", "score"): "These are detections, not annotations",
+    ("data", "annotations"): f"It is of Label Studio: {_AS_COCO}",
+    ("shapes", "imagePath"): f"It is of labelme, for one image: {_AS_COCO}",
+    ("_via_img_metadata",): f"It is a project of VIA: {_AS_COCO}",
+    ("items", "categories"): f"It is of Datumaro: {_AS_COCO}",
+}
 # What is wrong with boxes that are refused, and a sentence to follow.
 _REFUSED = {
     "area": ("have an area (pixels) larger than their image and box", "Correct it, or remove it."),
@@ -35,6 +55,7 @@ _REFUSED = {
 _ODD = {
     "area 0": "have area 0, and the evaluation takes that of their mask or box",
     "area beyond box": "have an area larger than their box",
+    "area of fractions": "have an area below a pixel, and the evaluation takes them as small",
 }
 
 
@@ -92,22 +113,36 @@ def read_coco(
     rules: list[Rule] = [
         (
             "image_id",
-            "belong to images that the file does not list",
+            f"belong to images that the file does not list ({_shown_ids(image_of)})",
             lambda value: image_of.get(fields.identity(value)),
         ),
         (
             "category_id",
-            "name categories that the file does not list",
+            f"name categories that the file does not list ({_shown_ids(labels)})",
             lambda value: labels.get(fields.identity(value)),
         ),
-        ("bbox", "have no bbox of 4 finite numbers [x, y, w, h]", fields.box),
+        ("bbox", f"have no {_BOX}, but text: write numbers", fields.not_text),
+        ("bbox", f"have no {_BOX}", fields.box),
+        (
+            "bbox",
+            "have a negative width or height: [x, y] has to be the upper left corner",
+            fields.upright_box,
+        ),
         ("iscrowd", "have an iscrowd that is none of 0, 1, true, false and null", fields.flag),
-        ("area", "have an area that is no finite number >= 0 (pixels)", fields.area),
+        (
+            "area",
+            "have an area that is no finite number >= 0 (pixels): correct or remove it",
+            fields.area,
+        ),
         # detectron2 and pycocotools do not agree about them.
-        ("ignore", "are marked 'ignore', which is not supported: remove them", fields.no_mark),
+        (
+            "ignore",
+            "are marked 'ignore', which is not supported: remove the mark or the annotations",
+            fields.no_mark,
+        ),
     ]
     if not evaluation:
-        rules.insert(0, ("id", "have no integer id", fields.identity))
+        rules.insert(0, ("id", "have no integer id: number them from 1", fields.identity))
     written = sections["annotations"]
     annotations = read_records("annotations", written, rules, where)
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -144,8 +179,10 @@ def read_category_section(
     Raises:
         InputError: a record has no integer id, no name, or the id of another.
     """
-    what = "have no integer id or no name"
-    rules = [("id", what, fields.whole_number), ("name", what, fields.class_name)]
+    rules: list[Rule] = [
+        ("id", "have no integer id", fields.whole_number),
+        ("name", "have no name that is text", fields.class_name),
+    ]
     found = read_records("categories", records, rules, where)
     found.sort(key=lambda category: category["id"])
     ids = [category["id"] for category in found]
@@ -171,8 +208,10 @@ def read_json(json_file: str, where: str) -> Any:
         InputError: the file is missing, empty or no JSON.
     """
     if not os.path.isfile(json_file):
-        what = "is a folder" if os.path.isdir(json_file) else "does not exist"
-        raise InputError(f"{where}: this file {what}; expected a COCO-format JSON file.")
+        what = f"this file {what_instead(json_file)}"
+        if not os.path.lexists(json_file) and any(mark in json_file for mark in ",*["):
+            what += " (several files have to be merged into one)"
+        raise InputError(f"{where}: {what}; expected a COCO-format JSON file.")
     try:
         with open(json_file, "rb") as file:
             content = file.read()
@@ -181,18 +220,41 @@ def read_json(json_file: str, where: str) -> Any:
     if not content.strip():
         raise InputError(f"{where}: this file is empty; expected a COCO-format JSON file.")
     try:
-        return json.loads(content)  # finds out the encoding
+        return json.loads(content, object_pairs_hook=_unique)  # finds out the encoding
     except UnicodeDecodeError as error:
         raise InputError(
             f"{where}: this file is not valid JSON, which is UTF-8: {error}."
+            f"{_impostor(content) or ' Save it as UTF-8.'}"
         ) from error
     except RecursionError as error:
         raise InputError(f"{where}: this file is not valid JSON: nested too deeply.") from error
     except ValueError as error:
         start = printable(content[:20].decode("latin-1"))
+        too_long = "set_int_max_str_digits" in str(error)
+        cause = "a number has thousands of digits" if too_long else error
         raise InputError(
-            f"{where}: this file is not valid JSON: {error}. It starts with {start!r}."
+            f"{where}: this file is not valid JSON: {cause}. It starts with {start!r}."
+            f"{_impostor(content)}"
         ) from error
+
+
+def _impostor(content: bytes) -> str:
+    """Return a sentence about what a file is that is no JSON in Unicode."""
+    return next(
+        (f" {what}." for start, what in _IMPOSTORS.items() if content.startswith(start)), ""
+    )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, whose keys have one value each; `json` would keep the last one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key, value in pairs:
+            if value != found[key]:
+                raise ValueError(
+                    f"the key {printable(repr(key), length=80)} occurs twice, with different values"
+                )
+    return found
 
 
 def _read_sections(json_file: str, where: str) -> dict[str, list[Record]]:
@@ -201,21 +263,37 @@ def _read_sections(json_file: str, where: str) -> dict[str, list[Record]]:
     if not isinstance(content, dict):
         raise InputError(
             f"{where}: not COCO format: expected an object with the keys {', '.join(_SECTIONS)}, "
-            f"got a {type(content).__name__}."
+            f"got a {type(content).__name__}.{_other_format(content)}"
         )
     missing = ", ".join(name for name in _SECTIONS if name not in content)
     if missing:
         got = printable(", ".join(content) or "none", length=80)
-        raise InputError(f"{where}: not COCO format: no key {missing} (keys found: {got}).")
+        raise InputError(
+            f"{where}: not COCO format: no key {missing} (keys found: {got})."
+            f"{_other_format([content])}"
+        )
     for name in _SECTIONS:
         records = content[name]
         if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
             raise InputError(f"{where}: not COCO format: {name!r} is not a list of objects.")
+    if any("segments_info" in record for record in content["annotations"]):
+        raise InputError(
+            f"{where}: it is of panoptic segmentation: {_AS_COCO} with a bbox for each object."
+        )
     if not content["categories"]:
         raise InputError(f"{where}: it lists no categories; there is nothing to detect.")
     if not content["images"]:
         raise InputError(f"{where}: it lists no images.")
     return content
+
+
+def _other_format(content: Any) -> str:
+    """Return a sentence about the format of a list of JSON objects that is not COCO."""
+    first = content[0] if isinstance(content, list) and content else None
+    if not isinstance(first, dict):
+        return ""
+    formats = [what for keys, what in _OTHER_FORMATS.items() if first.keys() >= set(keys)]
+    return "".join(f" {what}." for what in formats[:1])
 
 
 def only_files(content: Record, names: Container[str]) -> Record:
@@ -229,6 +307,10 @@ def only_files(content: Record, names: Container[str]) -> Record:
     ids = {fields.identity(record["id"]) for record in images}
     annotations = [r for r in content["annotations"] if fields.identity(r["image_id"]) in ids]
     return {**content, "images": images, "annotations": annotations}
+
+
+def _shown_ids(ids: Collection[object]) -> str:
+    return f"its ids are {first_few([repr(id_) for id_ in islice(ids, 4)], count=3)}"
 
 
 def _offenders(names: Mapping[str, Sequence[str]], total: int, what: str) -> str:
@@ -249,7 +331,7 @@ def _read_images(
         ("width", wrong, fields.side),
     ]
     if not evaluation:
-        rules.insert(1, ("file_name", "have no file_name", fields.file_name))
+        rules.insert(1, ("file_name", "have no file_name that is text", fields.file_name))
     images = read_records("images", records, rules, where)
     by_id = {image["id"]: image for image in images}
     if evaluation:
@@ -271,12 +353,12 @@ def _complete(
     Yields the keys of `_REFUSED` and `_ODD` that apply, each with a detail for the message.
     """
     x, y, w, h = annotation["bbox"]
-    left, right = (min(max(value, 0), image["width"]) for value in (x, x + max(w, 0)))
-    top, bottom = (min(max(value, 0), image["height"]) for value in (y, y + max(h, 0)))
-    if min(w, h) < _LEAST_SIDE:
-        annotation["role"] = "without area"
-    elif annotation["iscrowd"]:
+    left, right = (min(max(value, 0), image["width"]) for value in (x, x + w))
+    top, bottom = (min(max(value, 0), image["height"]) for value in (y, y + h))
+    if annotation["iscrowd"]:
         annotation["role"] = "crowd"
+    elif min(w, h) < _LEAST_SIDE:
+        annotation["role"] = "without area"
     else:
         inside = min(right - left, bottom - top) >= _LEAST_SIDE
         annotation["role"] = "object" if inside else "outside of the image"
@@ -284,13 +366,15 @@ def _complete(
     if isinstance(points, list) and len(points) % 3 == 0 and all(map(is_number, points)):
         annotation["keypoints"] = points
         annotation["num_keypoints"] = sum(seen > 0 for seen in points[2::3])
-    box_area = max(w, 0) * max(h, 0)
+    box_area = w * h
     if annotation["area"] > 1.01 * max(box_area, image["height"] * image["width"]) + 1:
         yield "area", f" (area {annotation['area']})"
     elif annotation["role"] == "object" and annotation["area"] > 1.1 * box_area + 1:
         yield "area beyond box", ""
     elif annotation["role"] == "object" and record.get("area") == 0:
         yield "area 0", ""
+    elif annotation["role"] == "object" and 0 < annotation["area"] < min(1, box_area / 10):
+        yield "area of fractions", ""
     if masks is not False:
         inside_box = [left, top, right, top, right, bottom, left, bottom]
         yield from _add_mask(annotation, record, image, inside_box, needed=bool(masks))

@@ -21,7 +21,7 @@ from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import walk_nodes
 from brloss_d2.utils.files import write_text
 from brloss_d2.utils.suggest import did_you_mean
-from brloss_d2.utils.text import counted, printable
+from brloss_d2.utils.text import counted, first_few, printable
 
 _PREFIX = "data."
 _SHOWN_IF_ANY = [f"boxes {kind}, dropped" for kind in DROPPED[1:]]  # rows of the table
@@ -88,6 +88,8 @@ class CustomData:
                     values[key] = float(value)
                 if not 0 < values.get(key, 0) < 1:
                     raise InputError(f"{override}: expected a number between 0 and 1.")
+            elif "://" in value:
+                raise InputError(f"{override}: expected a path; download the file first.")
             else:
                 # No shell expands data.x=~.
                 values[key] = os.path.abspath(os.path.expanduser(value))
@@ -178,7 +180,10 @@ class CustomDataSummary:
         for name, split in splits.items():
             for note in split.notes if split is not None else ():
                 notes.setdefault(note, []).append(f"data.{name}")
-        lines += [f"Note: {' and '.join(keys)}: {note}." for note, keys in notes.items()]
+        lines += [
+            f"Note: {' and '.join(keys)}: {note}" + "." * (not note.endswith("?"))
+            for note, keys in notes.items()
+        ]
         if self.to_write:
             lines.append(f"The split is in {' and '.join(self.to_write)}.")
         return "\n".join(lines)
@@ -330,6 +335,22 @@ def _check(data: CustomData, *, masks: bool) -> CustomDataSummary:
             others += [f"{split.crowd} of crowds"] if split.crowd else []
             found = f" (only {', '.join(others)})" if others else ""
             raise InputError(f"data.{key}={split.json_file}: it has no boxes to {purpose}{found}.")
+        if split is not None and sum(split.dropped.values()) > split.boxes:
+            others = [f"{count} {kind}" for kind, count in split.dropped.items() if count]
+            raise InputError(
+                f"data.{key}={split.json_file}: most boxes have nothing to {purpose} "
+                f"({', '.join(others)}; {counted(split.boxes, 'other')}). Are they of images of "
+                "another resolution, in thousandths or fractions, or not [x, y, width, height]?"
+            )
+    if train is not None:
+        absent = [id_ for id_, count in train.objects.items() if not count]
+        in_val = [id_ for id_ in absent if val is not None and val.objects[id_]]
+        nowhere = sorted(set(absent) - set(in_val))
+        for ids, where in ((in_val, ", which data.val has"), (nowhere, "")):
+            if ids:
+                names = [train.categories[id_] for id_ in ids]
+                shown = first_few(names) if len(names) <= 3 else counted(len(names), "class")
+                train = train.noted([f"no boxes of {shown}{where}"])
     return CustomDataSummary(train=train, val=val)
 
 

@@ -1,5 +1,6 @@
 """Reading of single values of COCO files: each function returns None for a value that is wrong."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ Record = dict[str, Any]
 # Of each key: what is wrong with records whose value the function returns None for.
 Rule = tuple[str, str, Callable[[Any], Any]]
 
-_SHOWN = ("image_id", "category_id", "bbox", "iscrowd", "area")  # keys whose bad values are shown
+_LENGTH = 60  # largest number of characters of a bad value to show
 
 
 def read_records(
@@ -37,17 +38,20 @@ def read_records(
         for number, (record, values) in enumerate(zip(records, found, strict=True), 1):
             values[key] = read(record.get(key))
             if values[key] is None:
-                value = f" ({key} {record.get(key)!r})" if key in _SHOWN else ""
-                bad.append(name_of(record, number) + value)
+                value = printable(repr(record.get(key)), length=_LENGTH)
+                shown = f"{key} {value}" if key in record else f"no {key}"
+                bad.append(name_of(record, number) + f" ({shown})" * (key != "id"))
         if bad:
-            raise InputError(f"{where}: {len(bad)} {name} {wrong}: {first_few(bad)}.")
+            raise InputError(
+                f"{where}: {len(bad)} of {len(records)} {name} {wrong}: {first_few(bad)}."
+            )
         if key == "id":
             counts = Counter(values["id"] for values in found)
             repeated = [id_ for id_, count in counts.items() if count > 1]
             if repeated:
                 raise InputError(
-                    f"{where}: {len(repeated)} ids of {name} occur more than once: "
-                    f"{first_few(repeated)}."
+                    f"{where}: {len(repeated)} of the ids of {name} occur more than once: "
+                    f"{first_few(repeated)}. Each record needs its own."
                 )
     return found
 
@@ -97,13 +101,25 @@ def file_name(value: object) -> str | None:
 
 def class_name(value: object) -> str | None:
     """Read the name of a category, without the codes that a terminal would obey."""
-    return printable(value) if isinstance(value, str) else None
+    # Systems differ in the form of an accent: the letters are the same.
+    return printable(unicodedata.normalize("NFC", value)) if isinstance(value, str) else None
 
 
 def box(value: Any) -> list[float] | None:
     """Read a box, four numbers."""
     is_box = isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
     return value if is_box else None
+
+
+def upright_box(value: Any) -> list[float] | None:
+    """Read a box whose width and height are not negative."""
+    return value if min(value[2:]) >= 0 else None
+
+
+def not_text(value: Any) -> Any:
+    """Return any value but text and lists that contain text; 0 stands for no value."""
+    texts = any(isinstance(v, str) for v in (value if isinstance(value, list) else [value]))
+    return None if texts else value or 0
 
 
 def flag(value: object) -> int | None:

@@ -1,6 +1,7 @@
 """Files that the names in a JSON mean."""
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from functools import cache
 from urllib.parse import unquote
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.files import what_instead
 from brloss_d2.utils.text import first_lines, printable
 
 _SAMPLE = 5  # number of missing files that another folder has to have
@@ -72,13 +74,17 @@ def locate_all_images(names: Sequence[str], folder: str, *, key: str) -> list[st
             found.
     """
     if not os.path.isdir(folder):
-        raise InputError(f"{key}_images={printable(folder)}: this folder does not exist.")
+        what = what_instead(folder)
+        raise InputError(f"{key}_images={printable(folder)}: this folder {what}.")
     paths = locate_images(names, folder)
-    missing = [name for name, path in zip(names, paths, strict=True) if path is None]
+    missing = list(
+        dict.fromkeys(name for name, path in zip(names, paths, strict=True) if path is None)
+    )
     if missing:
-        reason = _explain(missing, folder, key, is_empty=len(missing) == len(names))
+        total = len(set(names))
+        reason = _explain(missing, folder, key, total=total)
         raise InputError(
-            f"{len(missing)} of the {len(names)} images of {key} are missing in "
+            f"{len(missing)} of the {total} images of {key} are missing in "
             f"{printable(folder)}:{first_lines(missing)}\n{reason}"
         )
     return [path for path in paths if path is not None]
@@ -100,15 +106,14 @@ def _stem(name: str) -> str:
     return os.path.splitext(_form(unquote(name)).strip())[0]
 
 
-def _explain(missing: Sequence[str], folder: str, key: str, *, is_empty: bool) -> str:
-    """Return why files are missing, as far as the folders around tell, and what to do.
-
-    Only if the folder has none of the images (`is_empty`), another one may have all of them.
-    """
+def _explain(missing: Sequence[str], folder: str, key: str, *, total: int) -> str:
+    """Return why some of `total` files are missing, as far as the folders around tell."""
     name = missing[0].replace("\\", "/")
     usual = (
         f"Set {key}_images=FOLDER to the folder that the file names in the JSON are relative to."
     )
+    if 2 * len(missing) < total:
+        usual = "Copy them there, or remove them from the annotations."
     if "://" in name:
         return "They are addresses: download the images, and write their file names in the JSON."
     entries = sorted(_list(folder))
@@ -119,15 +124,24 @@ def _explain(missing: Sequence[str], folder: str, key: str, *, is_empty: bool) -
     siblings = [os.path.join(parent, entry) for entry in sorted(_list(parent))[:1000]]
     below = [os.path.join(folder, entry) for entry in entries[:1000]]
     for other in (parent, os.path.dirname(parent), *below, *siblings):
-        if is_empty and not os.path.isabs(name) and all(locate_images(missing[:_SAMPLE], other)):
+        if os.path.isabs(name) or not all(locate_images(missing[:_SAMPLE], other)):
+            continue
+        if len(missing) == total:
             return f"They are in another folder: set {key}_images={printable(other)}"
+        if other in below:
+            return (
+                f"They are in {printable(other)}, the others are not: move them, or correct "
+                "file_name in the JSON."
+            )
     if base != name and base in entries:
         where = "another machine" if name.startswith("/") or name[1:2] == ":" else "other folders"
         return (
             f"The names are paths of {where}; the files are in this folder: leave out what stands "
             f"before {printable(base)} in file_name."
         )
-    similar = [entry for entry in entries if _stem(entry) == _stem(base)]
+    # Label Studio puts eight digits before the names of files.
+    stems = {_stem(base), _stem(re.sub(r"^[0-9a-f]{8}-", "", base))}
+    similar = [entry for entry in entries if _stem(entry) in stems]
     if similar:
         return f"There is {printable(similar[0])} instead: correct file_name in the JSON."
     return usual

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -78,6 +78,11 @@ def check_custom_images(data: CustomDataSummary, *, training: bool) -> CustomDat
         for name, split in splits.items()
     }
     notes = {name: image_notes(seen) for name, seen in facts.items()}
+    for name, seen in facts.items():
+        if copies := copied_content(seen):
+            notes[name].append(
+                f"{copies} of {len(seen)} images are copies of another, under another name"
+            )
     if len(splits) == len(given) and (shared := same_content(facts["val"], facts["train"])):
         notes["val"].append(
             f"{len(shared)} of {len(facts['val'])} images are in data.train too: AP flatters the "
@@ -120,7 +125,7 @@ def look_at_images(
     if errors:
         raise InputError(
             f"{len(errors)} of the {len(sizes)} images of {key} cannot be used:"
-            f"{first_lines(errors)}\nReplace them, or remove them from the annotations "
+            f"{first_lines(errors)}\nCorrect or replace them, or remove them from the annotations "
             "(train.check_images=false looks at none of them before they are needed)."
         )
     return facts
@@ -177,6 +182,17 @@ def same_content(one: Mapping[str, ImageFacts], other: Mapping[str, ImageFacts])
         for file, fact in one.items()
         if file in other or (fact.bytes in by_size and _digest(file) in digests)
     ]
+
+
+def copied_content(facts: Mapping[str, ImageFacts]) -> int:
+    """Return the number of files whose content an earlier one has too.
+
+    Args:
+        facts: path -> facts of the file.
+    """
+    sizes = Counter(fact.bytes for fact in facts.values())
+    digests = [_digest(file) for file, fact in facts.items() if sizes[fact.bytes] > 1]
+    return len(digests) - len(set(digests))
 
 
 def _look_at_all(

@@ -1,6 +1,7 @@
 """The one reader of images, for training, evaluation, prediction and pictures."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +19,15 @@ from brloss_d2.utils.text import printable
 # Strips with a larger ratio of their sides shrink to nothing when they are resized.
 MAX_SIDE_RATIO = 100
 
-# First bytes of files that are no images though their names say so, and what they are.
+# Patterns of the first bytes of files that are no images though named so, and what they are.
 _IMPOSTORS = (
     (b"version https://git-lfs", "a pointer of Git LFS: run `git lfs pull`"),
+    (b".{128}DICM", "DICOM: convert it to PNG"),
+    (b".{4}ftyp(hei|hev|mif1)", "HEIC, a format of phones: convert it to JPEG"),
     (b"<", "a web page or SVG"),
-    (b"{", "JSON"),
-    (b"\0\0\0\0", "zeros, as of a copy that was broken off"),
+    (b"[{]", "JSON"),
+    (b"\0{4}", "zeros, as of a copy that was broken off"),
+    (b"\x89PNG|\xff\xd8\xff|RIFF|GIF8|BM", "damaged near its start, or cut off"),
     (b"", "cut off, or of a format that Pillow does not read"),
 )
 
@@ -72,13 +76,14 @@ def opened_image(file: str | os.PathLike[str]) -> Iterator[Image.Image]:
     except InputError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"Image file missing: {name}") from error
+        link = ", a link to a file that does not exist" if os.path.islink(file) else ""
+        raise InputError(f"Image file missing: {name}{link}") from error
     except Exception as error:  # Pillow raises almost anything for a damaged file
         cause: object = error.strerror if isinstance(error, OSError) and error.strerror else error
         if isinstance(error, UnidentifiedImageError):
             with open(file, "rb") as opened:
-                start = opened.read(32).lstrip()
-            what = next(what for first, what in _IMPOSTORS if start.startswith(first))
+                start = opened.read(132).lstrip()
+            what = next(what for first, what in _IMPOSTORS if re.match(first, start, re.DOTALL))
             cause = f"its content is {what}" if start else "it is empty"
         raise InputError(
             f"Image file unreadable: {name} ({type(error).__name__}: {printable(cause)})."
@@ -100,7 +105,7 @@ def upright_8_bit(image: Image.Image) -> Image.Image:
     if upright.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
         name = printable(getattr(image, "filename", "in memory"))
         raise InputError(
-            f"Image file {name}: its pixels are numbers from {pixels.min()} to {pixels.max()}: "
+            f"Image file {name}: its pixels are numbers from {pixels.min():g} to {pixels.max():g}: "
             "expected 8 or 16 unsigned bits. Convert it first."
         )
     return Image.fromarray((pixels / 257).round().astype(np.uint8))
@@ -141,7 +146,10 @@ def check_size(
         return
     hint = "Was it resized after it was annotated?"
     if size == expected[::-1]:
-        hint = "They are exchanged: in the JSON, or by the EXIF rotation, which is applied."
+        hint = (
+            "They are exchanged: exchange them in the JSON, which has to describe the image as "
+            "viewers show it, turned by its EXIF tag."
+        )
     raise InputError(
         f"Image and annotations disagree about the size: {printable(os.fspath(file))} has "
         f"{size[0]} x {size[1]} pixels (width x height), the JSON says {expected[0]} x "

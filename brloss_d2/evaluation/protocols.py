@@ -170,7 +170,11 @@ def evaluate_detections(
         try:
             evaluation = _by_hotcoco(api.dataset, records, task, limits, image_ids, lvis=lvis)
         except (ValueError, TypeError, KeyError, OverflowError) as error:
-            logger.warning("hotcoco cannot evaluate these detections: %s", error)
+            logger.warning(
+                "hotcoco cannot evaluate these detections: %s; a slower package does, with the "
+                "same numbers",
+                error,
+            )
     if evaluation is None and lvis:
         evaluation = _by_lvis(api, records, task, limits[-1])
     elif evaluation is None:

@@ -51,3 +51,21 @@ def check_folder_of(file: str) -> None:
     folder, name = os.path.split(os.path.abspath(file))
     if not os.path.isdir(folder):
         raise InputError(f"There is no folder {folder} to write {name} to.")
+
+
+def what_instead(path: str) -> str:
+    """Return what is wrong with a path that should be a file or a folder and is not.
+
+    Args:
+        path: path of what was expected.
+
+    Returns:
+        End of a sentence, such as "does not exist" or "is a folder".
+    """
+    kinds = {
+        "is a folder": os.path.isdir(path),
+        "is a file; expected a folder (unpack it, if it is an archive)": os.path.isfile(path),
+        "is a device, pipe or socket": os.path.exists(path),
+        "is a link that leads nowhere": os.path.islink(path),
+    }
+    return next((what for what, applies in kinds.items() if applies), "does not exist")

@@ -68,7 +68,7 @@ def first_lines(items: Collection[object], *, count: int = 5) -> str:
     """Return the first of many things on indented lines of their own, for a message.
 
     Args:
-        items: things to name, printed as by `printable`.
+        items: things to name, printed as by `printable`, 400 characters of each.
         count: largest number of things to name.
 
     Example:
@@ -77,6 +77,6 @@ def first_lines(items: Collection[object], *, count: int = 5) -> str:
           a.jpg
           and 1 more
     """
-    lines = [printable(item) for item in islice(items, count)]
+    lines = [printable(item, length=400) for item in islice(items, count)]
     more = [f"and {len(items) - count} more"] if len(items) > count else []
     return "".join(f"\n  {line}" for line in lines + more)

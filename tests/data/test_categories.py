@@ -20,8 +20,11 @@ def test_there_and_back(tmp_path: Path) -> None:
         ("[" * 100_000, "not valid JSON"),
         ("[]", "has no categories: expected"),
         ({"categories": []}, "has no categories: expected"),
-        ({"categories": [{"id": "x", "name": "a"}]}, "1 categories have no integer id"),
-        ({"categories": [{"id": 1}]}, "1 categories have no integer id or no name: id 1"),
+        ({"categories": [{"id": "x", "name": "a"}]}, "1 of 1 categories have no integer id"),
+        (
+            {"categories": [{"id": 1}]},
+            r"1 of 1 categories have no name that is text: id 1 \(no name\)",
+        ),
     ],
 )
 def test_bad_files(tmp_path: Path, content, expected: str) -> None:

@@ -32,7 +32,7 @@ def test_drops_boxes_without_area_and_says_so(tmp_path, caplog):
     data = files.content()
     data["annotations"] += [
         files.annotation(8, 1, box=[4, 4, 0, 5]),
-        files.annotation(9, 3, box=[4, 4, 5, -1]),
+        files.annotation(9, 3, box=[4, 4, 5, 0]),
     ]
     with caplog.at_level(logging.WARNING):
         records = load(tmp_path, data)

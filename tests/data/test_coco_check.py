@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_counts_what_is_there(tmp_path):
     data = files.content(images=4)
     data["annotations"] += [
         files.annotation(10, 1, category=7, box=[5, 5, 0, 4]),
-        files.annotation(11, 1, category=7, box=[5, 5, 4, -1]),
+        files.annotation(11, 1, category=7, box=[5, 5, 4, 0]),
         files.annotation(12, 1, category=7, iscrowd=1),
         files.annotation(13, 1, category=7),
         files.annotation(14, 1, category=7, box=[31, 5, 4, 4]),
@@ -70,8 +71,16 @@ def test_file_names_may_contain_folders(tmp_path):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.json: this file does not exist"):
         check_coco_json(str(tmp_path / "nowhere.json"), str(tmp_path))
-    with pytest.raises(InputError, match="is a folder"):
-        check_coco_json(str(tmp_path), str(tmp_path))
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    for name, expected in {
+        "": "is a folder",
+        "loop": "a link that leads nowhere",
+        "pipe": "a device, pipe or socket",
+        "a.json,b.json": "several files have to be merged",
+    }.items():
+        with pytest.raises(InputError, match=expected):
+            check_coco_json(str(tmp_path / name), str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -81,6 +90,9 @@ def test_missing_file_and_folder(tmp_path):
         (b'{"images": [', "not valid JSON"),
         (b"\xff\xfe\x00", "not valid JSON"),
         (b"[1, 2]", "got a list"),
+        (b'[{"image_id": 1, "score": 0.5}]', "got a list. These are detections"),
+        (b'{"shapes": [], "imagePath": "a"}', "imagePath.*It is of labelme, for one image"),
+        (b'{"images": [1], "images": []}', "the key 'images' occurs twice"),
         (b"{}", r"no key images, annotations, categories \(keys found: none\)"),
         (b'{"images": [], "categories": []}', "no key annotations"),
         (b'{"images": {}, "annotations": [], "categories": []}', "'images' is not a list"),
@@ -99,26 +111,38 @@ def test_not_coco(tmp_path, text, expected):
     [
         ({**files.content(), "categories": []}, "no categories"),
         ({**files.content(), "images": []}, "no images"),
-        (spoilt("categories", 0, name=None), "1 categories have no integer id or no name: id 7"),
-        (spoilt("categories", 0, id="x"), "1 categories have no integer id"),
-        (spoilt("categories", 0, id=2), "1 ids of categories occur more than once: 2"),
-        (spoilt("images", 0, id=None), "1 images have no integer id"),
-        (spoilt("images", 0, id=2), "1 ids of images occur more than once: 2"),
-        (spoilt("images", 1, file_name=None), "1 images have no file_name: id 2"),
+        (
+            spoilt("categories", 0, name=None),
+            r"1 of 2 categories have no name that is text: id 7 \(no name\)",
+        ),
+        (spoilt("categories", 0, id="x"), "1 of 2 categories have no integer id: id x"),
+        (spoilt("categories", 0, id=2), "1 of the ids of categories occur more than once: 2"),
+        (spoilt("images", 0, id=None), "1 of 3 images have no integer id"),
+        (spoilt("images", 0, id=2), "1 of the ids of images occur more than once: 2"),
+        (
+            spoilt("images", 1, file_name=None),
+            r"1 of 3 images have no file_name that is text: id 2 \(no file_name\)",
+        ),
         (spoilt("images", 1, height=None), "no positive height and width"),
         (spoilt("images", 1, width=0), "no positive height and width"),
-        (spoilt("annotations", 0, id=None), "1 annotations have no integer id"),
-        (spoilt("annotations", 0, id=2), "1 ids of annotations occur more than once: 2"),
+        (spoilt("images", 1, width="9px"), r"no positive height and width .* \(width '9px'\)"),
+        (spoilt("annotations", 0, id=None), "1 of 2 annotations have no integer id: number them"),
+        (spoilt("annotations", 0, id=2), "1 of the ids of annotations occur more than once: 2"),
         (spoilt("annotations", 0, image_id=99), r"id 1 \(image_id 99\)"),
+        (spoilt("annotations", 0, image_id="1.0"), r"its ids are 1, 2, 3\): id 1 \(image_id '1.0"),
+        (spoilt("annotations", 0, bbox=[9, 9, -5, 4]), "negative width .* the upper left corner"),
+        (spoilt("annotations", 0, bbox=[9, 9, 5, -4], iscrowd=1), "negative width or height"),
+        (spoilt("annotations", 0, bbox="1, 2, 3, 3"), "but text: write numbers"),
+        (spoilt("annotations", 0, segments_info=[]), "panoptic segmentation: export"),
         (spoilt("annotations", 0, image_id=[1]), "belong to images that the file does not list"),
         (spoilt("annotations", 0, category_id=5), r"id 1 \(category_id 5\)"),
         (spoilt("annotations", 0, category_id=None), "name categories that the file does not"),
-        (spoilt("annotations", 0, bbox=None), "no bbox of 4 finite numbers"),
+        (spoilt("annotations", 0, bbox=None), r"no bbox of 4 finite numbers .* \(no bbox\)"),
         (spoilt("annotations", 0, bbox=[]), "no bbox of 4 finite numbers"),
         (spoilt("annotations", 0, bbox=[1, 2, 3]), "no bbox of 4 finite numbers"),
         (spoilt("annotations", 0, bbox=[1, 2, float("nan"), 3]), "no bbox of 4 finite numbers"),
         (spoilt("annotations", 0, bbox=[1, 2, float("inf"), 3]), "no bbox of 4 finite numbers"),
-        (spoilt("annotations", 0, bbox=["1", 2, 3, 3]), "no bbox of 4 finite numbers"),
+        (spoilt("annotations", 0, bbox=["1", 2, 3, 3]), "numbers .*, but text: write numbers"),
         (spoilt("annotations", 0, ignore=1), "marked 'ignore'"),
     ],
 )

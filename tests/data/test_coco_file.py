@@ -100,12 +100,14 @@ def test_encodings(tmp_path, encoding):
     ("content", "expected"),
     [
         (b"\x80abc", "not valid JSON, which is UTF-8"),
-        ("Ä".encode("latin-1") + b"{}", "not valid JSON, which is UTF-8"),
+        ("Ä".encode("latin-1") + b"{}", "not valid JSON, which is UTF-8: .* Save it as UTF-8"),
         (b"<!DOCTYPE html><html>", r"It starts with '<!DOCTYPE html><html"),
         (b"version https://git-lfs", r"It starts with 'version https://git-"),
         (b"[" * 100_000, "nested too deeply"),
         (b"  \n", "is empty"),
-        (b"1" * 10_000, "not valid JSON"),
+        (b"1" * 10_000, "not valid JSON: a number has thousands of digits"),
+        (b"\x1f\x8b\x08", "UTF-8: .* It is a gzip file: unpack it"),
+        (b"PK\x03\x04", "It is a ZIP archive: unpack it"),
     ],
 )
 def test_files_that_are_something_else(tmp_path, content, expected):
@@ -135,7 +137,7 @@ def test_files_that_are_something_else(tmp_path, content, expected):
         ("annotations", {"image_id": "01"}, "belong to images that the file does not list"),
         ("images", {"width": 29.5}, "no positive height and width"),
         ("images", {"height": 2**40}, "no positive height and width"),
-        ("categories", {"name": 3}, "no integer id or no name"),
+        ("categories", {"name": 3}, "no name that is text: id 7 .name 3., id 2 .name 3."),
     ],
 )
 def test_values_without_a_certain_meaning(tmp_path, section, values, expected):
@@ -148,7 +150,7 @@ def test_values_without_a_certain_meaning(tmp_path, section, values, expected):
 def test_records_without_an_id_are_named_by_their_place(tmp_path):
     data = good()
     del data["annotations"][1]["id"]
-    with pytest.raises(InputError, match="no integer id: number 2 in the list"):
+    with pytest.raises(InputError, match="no integer id: number them from 1: number 2 in the list"):
         read(tmp_path, data)
 
 
@@ -303,7 +305,7 @@ def test_check_loader_mapper_and_evaluator_agree(tmp_path, masks):
         [30, 3, 10, 10],
         [1000, 3, 10, 10],
         [2, 3, 0, 5],
-        [2, 3, 5, -5],
+        [2, 3, 5, 0],
         [2, 3, 1e-6, 5],
         [2, 3, 1e12, 5],
     ]
@@ -311,6 +313,7 @@ def test_check_loader_mapper_and_evaluator_agree(tmp_path, masks):
     for box in boxes:
         data["annotations"].append(files.annotation(len(data["annotations"]) + 1, 1, box=box))
     data["annotations"].append(files.annotation(99, 2, iscrowd=1))
+    data["annotations"].append(files.annotation(98, 2, iscrowd=1, box=[5, 5, 0, 0]))
     inside = POLYGON if masks else None
     for number in (1, 2, 9):
         data["annotations"][number]["segmentation"] = [inside]
@@ -354,10 +357,12 @@ def test_area_is_that_of_the_mask_if_masks_are_learned(tmp_path):
 
 def test_odd_areas_are_told(tmp_path):
     data = good()
-    data["annotations"][0]["area"], data["annotations"][1]["area"] = 0, 200
+    for record, area in zip(data["annotations"], (0, 200, 0.3), strict=True):
+        record["area"] = area
     notes = read(tmp_path, data).notes
     assert notes[0].startswith("1 of 3 boxes have area 0") and notes[0].endswith(": id 1")
     assert notes[1] == "1 of 3 boxes have an area larger than their box: id 2"
+    assert notes[2].startswith("1 of 3 boxes have an area below a pixel")
 
 
 def test_an_evaluator_of_masks_reads_them_as_the_check(tmp_path):

@@ -63,6 +63,7 @@ def test_overrides_are_split(tmp_path, monkeypatch):
     [
         (["data.trian=x"], r"no key data\.trian\. Did you mean data\.train\? Known keys: data\.t"),
         (["data.zzzz=x"], r"no key data\.zzzz\. Known keys"),
+        (["data.val=https://host/a.json"], r"expected a path; download the file first"),
         (["data.val="], r"data\.val has no value"),
         (["data.val"], r"data\.val has no value"),
         (["data.val=a", "data.val=b"], r"data\.val is given twice"),
@@ -110,6 +111,17 @@ def test_table_of_counts(tmp_path, cfg):
     assert rows["boxes without area, dropped"] == ["0", "1"]
     assert rows["images without objects"] == ["1", "1"]
     assert "Note: 1 box without area: nothing can match" in text
+
+
+def test_classes_without_training_boxes(tmp_path, cfg):
+    train, val = files.content(images=4), files.content(images=4)
+    for record in train["annotations"]:
+        record["category_id"] = 2
+    train["categories"].append({"id": 9, "name": "x"})
+    val["categories"].append({"id": 9, "name": "x"})
+    text = str(apply_custom_data(cfg, custom_data(tmp_path, train=train, val=val)))
+    assert "Note: data.train: no boxes of nut, which data.val has.\n" in text
+    assert "Note: data.train: no boxes of x." in text
 
 
 def test_the_table_on_a_terminal(tmp_path, cfg):
@@ -221,6 +233,9 @@ def test_what_evaluation_or_training_would_stumble_over(tmp_path, cfg):
     data["annotations"].append(files.annotation(9, 1, iscrowd=1))
     text = refused(cfg, custom_data(tmp_path, train=data))
     assert "no boxes to learn from (only 1 without area, 1 outside of the image, 1 of c" in text
+    data["annotations"].append(files.annotation(10, 2))
+    text = refused(cfg, custom_data(tmp_path, train=data))
+    assert "most boxes have nothing to learn from (1 without area, 1 outside of the image" in text
     data["annotations"] = []
     assert refused(cfg, custom_data(tmp_path, val=data)).endswith("it has no boxes to find.")
 

@@ -48,6 +48,13 @@ def test_validation_images_that_are_training_images(tmp_path: Path) -> None:
     assert note.startswith("Note: data.val: 1 of 3 images are in data.train too")
 
 
+def test_copies_among_training_images(tmp_path: Path) -> None:
+    summary = dataset(tmp_path)
+    (tmp_path / "train" / "2.png").write_bytes((tmp_path / "train" / "4.png").read_bytes())
+    (note,) = notes(check_custom_images(summary, training=True))
+    assert note.startswith("Note: data.train: 1 of 4 images are copies of another")
+
+
 def test_training_images_are_read_for_training(tmp_path: Path) -> None:
     summary = dataset(tmp_path)
     (tmp_path / "train" / "2.png").write_bytes(b"")

@@ -46,6 +46,7 @@ def test_names_as_other_systems_write_them(folder: Path, name: str, file: str) -
         ("C:\\me\\a.jpg", "paths of another machine; the files are in this folder"),
         ("train/a.jpg", "leave out what stands before a.jpg"),
         ("a.png", "There is a.jpg instead"),
+        ("/upload/1a2b3c4d-a.jpg", "There is a.jpg instead"),
         (" a.jpg", "There is a.jpg instead"),
         ("%61.jpg", "There is a.jpg instead"),
         ("https://host/a.jpg", "download the images"),
@@ -77,6 +78,8 @@ def test_folders_without_files(folder: Path) -> None:
     (folder / "new").mkdir()
     with pytest.raises(InputError, match="no files, or they cannot be listed"):
         locate_all_images(["a.jpg"], str(folder / "new"), key="data.train")
+    with pytest.raises(InputError, match="this folder is a file; expected a folder"):
+        locate_all_images(["a.jpg"], str(folder / "a.jpg"), key="data.train")
     with pytest.raises(InputError, match="this folder does not exist"):
         locate_all_images(["a.jpg"], str(folder / "gone"), key="data.train")
 
@@ -84,3 +87,13 @@ def test_folders_without_files(folder: Path) -> None:
 def test_another_folder_has_to_hold_the_other_images_too(folder: Path) -> None:
     with pytest.raises(InputError, match=r"Set data\.train_images=FOLDER"):
         locate_all_images(["a.jpg", "c.png"], str(folder), key="data.train")
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [("gone.jpg", "Copy them there, or remove"), ("Bär.JPG", "They are in .*/day 1, the others")],
+)
+def test_a_few_are_missing(folder: Path, missing: str, expected: str) -> None:
+    names = ["a.jpg", "day 1/Bär.JPG", missing, missing]
+    with pytest.raises(InputError, match=rf"1 of the 3 images .*(?s:.*){expected}"):
+        locate_all_images(names, str(folder), key="data.train")

@@ -50,7 +50,10 @@ def boxes(change) -> list[dict[str, Any]]:
         (boxes(lambda x, y, w, h: [x, y, x + w, y + h]), "look like corners [x0, y0, x1, y1]"),
         (boxes(lambda x, y, w, h: [x + w / 2, y + h / 2, w, h]), "look like [center x, center y"),
         (boxes(lambda x, y, w, h: [y, x, h, w]), "look like [y, x, height, width]"),
-        (boxes(lambda x, y, w, h: [2 * x, 2 * y, 2 * w, 2 * h]), "boxes reach beyond their image"),
+        (
+            boxes(lambda x, y, w, h: [2 * x, 2 * y, 2 * w, 2 * h]),
+            "in training; the evaluation compares with the whole",
+        ),
         (boxes(lambda x, y, w, h: [x / 2, y / 2, w / 2, h / 2]), "in the upper left:"),
         (boxes(lambda x, y, w, h: [x, y, 0.5, h]), "40 of 40 boxes are thinner than a pixel"),
         (records() + records()[:3], "3 of 43 boxes repeat another"),
@@ -74,6 +77,15 @@ def test_fractions_are_refused() -> None:
     fractions = boxes(lambda x, y, w, h: [x / 200, y / 160, w / 200, h / 160])
     with pytest.raises(InputError, match="all boxes are between 0 and 1: expected pixels"):
         geometry_notes(IMAGES, fractions)
+    for record in fractions:
+        x, y, w, h = record["bbox"]
+        record.update(bbox=[9, 9, 9, 9], segmentation=[[x, y, x + w, y, x + w, y + h]])
+    with pytest.raises(InputError, match="all polygons are between 0 and 1: expected pixels"):
+        geometry_notes(IMAGES, [{**r, "role": "with an empty mask"} for r in fractions])
+
+
+def test_images_whose_boxes_are_dropped_have_objects() -> None:
+    assert geometry_notes(IMAGES, [{**r, "role": "outside of the image"} for r in records()]) == []
 
 
 def test_a_file_in_two_records() -> None:

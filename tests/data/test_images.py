@@ -93,7 +93,7 @@ def make_folder(file: Path) -> None:
         (make_folder, "is a folder, not a file"),
         (os.mkfifo, "is a pipe, socket or device, not a file"),
         (lambda file: file.symlink_to(file), "Too many levels of symbolic links"),
-        (lambda file: file.symlink_to("nowhere"), "Image file missing"),
+        (lambda file: file.symlink_to("nowhere"), "a link to a file that does not exist"),
         (lambda file: file.write_bytes(b""), "it is empty"),
         (lambda file: file.write_text("\n<html>404</html>"), "a web page"),
         (
@@ -101,6 +101,9 @@ def make_folder(file: Path) -> None:
             "git lfs pull",
         ),
         (lambda file: file.write_bytes(bytes(99)), "zeros"),
+        (lambda file: file.write_bytes(bytes(128) + b"DICM"), "DICOM: convert"),
+        (lambda file: file.write_bytes(b"\0\0\0\x18ftypheic"), "HEIC, .*: convert"),
+        (lambda file: file.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99)), "damaged near its start"),
         (lambda file: file.write_text("no image"), "does not read"),
         (lambda file: Image.new("L", (1010, 10)).save(file), "1010 x 10 pixels are a strip"),
     ],
