@@ -19,6 +19,7 @@ from brloss_d2.checkpoint.contents import find_weights
 from brloss_d2.checkpoint.files import check_file, read_checkpoint
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import replacing
+from brloss_d2.utils.terminal import silenced
 
 TORCHVISION = "torchvision://"
 SWIN = "swin://"
@@ -69,7 +70,7 @@ def local_file(path: str) -> str:
     name, question, query = path.removeprefix("file://").partition("?")
     if "://" in name:
         try:
-            with _timeout():
+            with _timeout(), silenced(("iopath.common.download",)):
                 file = PathManager.get_local_path(name)
         except Exception as error:  # the handlers of detectron2 raise almost anything
             raise _download_failed(name, error) from error

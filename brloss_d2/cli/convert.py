@@ -56,6 +56,8 @@ def _convert(args: argparse.Namespace) -> int:
         check_fit(ours, instantiate(cfg.model))
     with replacing(args.target) as temporary, open(temporary, "wb") as file:
         torch.save(conversion.checkpoint(), file)
+    if not conversion.is_ours:
+        print(f"note: {args.source} is of brloss_d2, which needs no conversion to read it.")
     for warning in conversion.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     whose = "brloss_d2" if conversion.is_ours else "mmdetection"

@@ -170,6 +170,10 @@ class CustomDataSummary:
                 "Note: data.val is not given: no evaluation, no model_best.pth. "
                 "data.val_fraction=0.2 sets a fifth of the images aside."
             )
+        if self.to_write and self.val is not None and self.val.images == 1:
+            lines.append(
+                "Note: data.val_fraction leaves one image to evaluate on: AP means little."
+            )
         for kind, count in self.val.dropped.items() if self.val else ():
             if count:
                 lines.append(

@@ -179,6 +179,8 @@ def test_a_fraction_is_set_aside_by_file(tmp_path, cfg):
     assert split == tmp_path / "run" / "split" and len(list(split.iterdir())) == 4
     assert summary.val.json_file in str(summary)
     with_others = apply_custom_data(cfg, replace(data, val_fraction=0.5))
+    assert "leaves one image" not in str(with_others)
+    assert "leaves one image" in str(apply_custom_data(cfg, replace(data, val_fraction=0.01)))
     assert not any(map(os.path.exists, with_others.to_write)), "files of a run are not overwritten"
 
 
