@@ -21,7 +21,7 @@ from brloss_d2.checkpoint.files import read_checkpoint
 from brloss_d2.checkpoint.sources import local_file
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import replacing
-from brloss_d2.utils.text import printable
+from brloss_d2.utils.text import first_few, printable
 
 _MAX_ITERATION = 2**53
 
@@ -138,7 +138,10 @@ class Checkpointer(DetectionCheckpointer):
             checkpoint["matching_heuristics"] = True
         if not checkpoint.get("matching_heuristics"):
             known = self.model.state_dict().keys() | RESNET.marks | SWIN.marks
+            first = next(iter(weights))
             weights = without_wrapper(weights, known)
+            if wrapper := first.removesuffix(next(iter(weights))):
+                self.logger.info("Names of weights are taken without %r in front", wrapper)
         family = find_family(weights)
         if family is not None:
             weights = family.backbone_weights(weights)
@@ -166,4 +169,10 @@ class Checkpointer(DetectionCheckpointer):
         lost = [name for name in parameters if name in absent]
         if lost and (self.strict or len(lost) == len(parameters)):
             raise of_another_model(file, weights, parameters, lost)
+        if incompatible.incorrect_shapes:  # one line for all, instead of one for each
+            other = [name for name, *_ in incompatible.incorrect_shapes]
+            text = "Parts of other shapes, as for other classes, start from scratch: %s"
+            self.logger.warning(text, first_few(other, count=12))
+            incompatible.incorrect_shapes.clear()
+            incompatible.missing_keys[:] = [name for name in names if name not in other]
         return incompatible

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from brloss_d2.engine import run
 
-        run(train, args)
+        run(train, args, check)
     except SystemExit as end:
         return int(end.code or 0)
     except KeyboardInterrupt:  # while Python imports
@@ -85,6 +85,15 @@ def train(args: argparse.Namespace) -> None:
     if args.config_file:
         args.config_file = in_agreement(lambda: find_config(args.config_file))
     train_or_evaluate(args)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check the arguments before several processes are started."""
+    from brloss_d2.engine.prepare import check_processes
+
+    if args.config_file:
+        args.config_file = find_config(args.config_file)
+    check_processes(args)
 
 
 if __name__ == "__main__":

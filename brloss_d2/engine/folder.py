@@ -103,17 +103,20 @@ def reserved(folder: str) -> Iterator[None]:
         lock.close()
 
 
-def set_aside(folder: str, patterns: Sequence[str]) -> None:
+def set_aside(folder: str, patterns: Sequence[str]) -> str:
     """Move files of earlier weights to `<folder>/earlier_<number>`, where they stay together.
 
     Args:
         folder: output folder of a run that is about to start or to go on.
         patterns: `RUN_FILES`, all files of a run, or `ANALYSIS`.
+
+    Returns:
+        Path of the new folder; "" if there was nothing to move.
     """
     present = sorted(os.listdir(folder))
     names = [name for pattern in patterns for name in present if fnmatch(name, pattern)]
     if not names:
-        return
+        return ""
     number = 1
     while os.path.exists(target := os.path.join(folder, f"earlier_{number}")):
         number += 1
@@ -121,6 +124,7 @@ def set_aside(folder: str, patterns: Sequence[str]) -> None:
     for name in names:
         os.rename(os.path.join(folder, name), os.path.join(target, name))
     logger.warning("Files of an earlier training in %s are now in %s.", folder, target)
+    return target
 
 
 def find_last_checkpoint(folder: str) -> str:
@@ -143,12 +147,14 @@ def find_last_checkpoint(folder: str) -> str:
                 text = file.read().strip().strip("\0")
         except (OSError, UnicodeDecodeError):
             text = ""
-        # The folder may have been moved, also from another machine.
-        name = re.split(r"[/\\]", text)[-1]
-        if name and os.path.isfile(os.path.join(folder, name)):
+        # A full path is that of this folder before it was moved, also from another machine.
+        *parents, name = re.split(r"[/\\]", text)
+        is_here = bool(name) and os.path.isfile(os.path.join(folder, name))
+        if is_here and ".." not in parents:
             return os.path.join(folder, name)
         shown = printable(text, length=_LONGEST)
-        found = f"names {shown}, which does not exist" if text else "is empty or damaged"
+        missing = "is in another folder" if is_here else "does not exist"
+        found = f"names {shown}, which {missing}" if text else "is empty or damaged"
     there = f"{folder} has {', '.join(names)}" if names else f"{folder} has no checkpoint"
     cure = "write the name of one of them into it"
     if not names:

@@ -37,6 +37,8 @@ _STOPPED = {128 + number: 128 + number for number in SIGNALS} | {-n: 128 + n for
 # Time for the launcher to end this process if it fails only because another one has failed.
 _PEER_SECONDS = 5.0
 _CTRL_C = (signal.SIGINT,)
+# Processes on the CPU: as many as can make sense, in a test, per core and on a small machine.
+_PROCESSES_PER_CORE, _MOST_PROCESSES = 2, 8
 # Between two looks at the launcher.
 _LAUNCHER_SECONDS = 0.5
 # Each process of a run learns its number from these, however it was started.
@@ -48,7 +50,11 @@ _FIRST_PORT, _PORTS = 15_000, 10_000
 T = TypeVar("T")
 
 
-def run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+def run(
+    main: Callable[[argparse.Namespace], None],
+    args: argparse.Namespace,
+    check: Callable[[argparse.Namespace], None] | None = None,
+) -> None:
     """Run `main(args)` in as many processes as the command line, torchrun or srun asks for.
 
     A mistake of the user or a fault of the machine ends the program with one line on stderr and
@@ -58,6 +64,7 @@ def run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
         main: function that other processes can import.
         args: options of the command line: `num_gpus`, `num_machines`, `machine_rank` and
             `dist_url`, which are ignored under torchrun and srun, and those of `main`.
+        check: function to call before several processes are started, to find mistakes.
     """
     with clean_output():
         with _reported():
@@ -71,6 +78,9 @@ def run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
         if args.num_gpus * args.num_machines == 1:
             _worker(main, args)
             return
+        if check is not None:
+            with _reported():
+                check(args)
         with _reported(), _signals_passed_on():
             # While they import, they could not tell Ctrl-C from an error: `_worker` unblocks it.
             resource_tracker.ensure_running()  # would unblock it, too
@@ -160,6 +170,13 @@ def _meeting_point(args: argparse.Namespace) -> dict[str, str]:
         )
     if torch.cuda.is_available() and args.num_gpus > 1:
         _check_gpus(args.num_gpus)
+    cores = os.cpu_count() or 1
+    most = max(_MOST_PROCESSES, _PROCESSES_PER_CORE * cores)
+    if not torch.cuda.is_available() and args.num_gpus > most:
+        raise InputError(
+            f"--num-gpus {args.num_gpus}: without a GPU, processes share the {cores} CPU cores of "
+            f"this machine, at most {most} of them."
+        )
     if args.num_machines > 1 and args.dist_url == "auto":
         raise InputError("--num-machines needs --dist-url tcp://ADDRESS:PORT of machine 0.")
     if args.dist_url == "auto":
@@ -238,7 +255,10 @@ def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace
                 # Python with all imports per worker, at every start of a loader.
                 methods = multiprocessing.get_all_start_methods()
                 multiprocessing.set_start_method(methods[0], force=True)
-            main(args)
+                main(args)
+            else:
+                with _interrupted_by_signals():
+                    main(args)
     except SystemExit as end:
         _leave(end.code)
         raise
@@ -270,12 +290,15 @@ def _reported() -> Iterator[None]:
     except _USER_ERRORS as error:
         _print_error(user_message(error))
         sys.exit(_EXIT_STATUS)
-    except KeyboardInterrupt:  # while no training is going on that could be saved
+    except KeyboardInterrupt as stop:  # while no training is going on that could be saved
+        number = stop.args[0] if stop.args else signal.SIGINT
         if os.environ.get("RANK", "0") == "0":
-            _print_error("Stopped by SIGINT.")
-        sys.exit(128 + signal.SIGINT)
+            _print_error(f"Stopped by {signal.Signals(number).name}.")
+        sys.exit(128 + number)
     except ProcessExitedException as error:
         if error.exit_code in _STOPPED:
+            if error.exit_code < 0:  # it could not tell so itself
+                _print_error(f"Stopped by {error.signal_name}.")
             sys.exit(_STOPPED[error.exit_code])
         if error.exit_code != _EXIT_STATUS:  # the process could not report the error itself
             end = error.signal_name or f"status {error.exit_code}"
@@ -314,6 +337,35 @@ def _to_log_file(message: str, error: Exception | None = None) -> None:
     for handler in logger.handlers:
         if isinstance(handler, LogFile):
             handler.handle(record)
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Let all of `SIGNALS` interrupt the block as Ctrl-C does, while no training is going on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = replace_handlers(_interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(number)
+
+
+def _reset_in_child() -> None:
+    """Let signals end a forked process, such as the worker of a data loader, as by default."""
+    for number in SIGNALS:
+        if number != signal.SIGINT and signal.getsignal(number) is _interrupt:
+            signal.signal(number, signal.SIG_DFL)
+
+
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_reset_in_child)
 
 
 @contextmanager

@@ -35,6 +35,9 @@ class Console(logging.Handler):
         self.stream = getattr(stream, "stream", stream)
         self._has_failed = False
         self.has_bar = self.stream.isatty() and os.environ.get("TERM") != "dumb"
+        with suppress(OSError, ValueError):  # no size, or no file behind the stream
+            # Some programs open terminals without rows, in which tqdm would show nothing.
+            self.has_bar &= os.get_terminal_size(self.stream.fileno()).lines > 0
         self.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%m/%d %H:%M:%S"))
 
     def emit(self, record: logging.LogRecord) -> None:

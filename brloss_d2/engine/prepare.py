@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.distributed as dist
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from brloss_d2.checkpoint import is_backbone_only, local_file
 from brloss_d2.data import (
+    CustomData,
     CustomDataSummary,
     check_custom_images,
     check_registered_dataset,
@@ -34,6 +35,7 @@ _COCO_METRICS = (
     *("AP", "AP50", "AP75", "APs", "APm", "APl"),
     *("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN"),
 )
+_TASKS = ("bbox", "segm", "keypoints")
 _METRICS = {
     COCOEvaluator: _COCO_METRICS,
     CityscapesEvaluator: _COCO_METRICS,
@@ -75,6 +77,8 @@ def prepare(args: argparse.Namespace) -> Job:
     misplaced = [text for text in overrides if text.startswith("-")]
     if misplaced:
         raise InputError(f"Options come before key=value: move {misplaced[0]} forward.")
+    if args.resume and args.eval_only:
+        raise InputError("--resume continues a training, --eval-only has none: choose one of them.")
     cfg, custom_data = load_config(args.config_file, overrides)
     for key in ("output_dir", "init_checkpoint"):
         cfg.train[key] = os.path.expanduser(cfg.train[key])  # no shell expands train.x=~
@@ -85,12 +89,7 @@ def prepare(args: argparse.Namespace) -> Job:
     check_parts(cfg, overrides, training=training)
     test_dataset = OmegaConf.select(cfg, "dataloader.test.dataset")
     if training:
-        images = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
-        if isinstance(images, int) and images % comm.get_world_size():
-            raise InputError(
-                f"dataloader.train.total_batch_size={images}: expected a multiple of "
-                f"{comm.get_world_size()}, the number of processes."
-            )
+        _check_batch(cfg, comm.get_world_size())
         if cfg.train.wandb:
             import_wandb()
     elif target_of(test_dataset) is refuse_missing_dataset:
@@ -121,6 +120,28 @@ def prepare(args: argparse.Namespace) -> Job:
     return Job(cfg, custom_data, categories, checkpoint, resume, choose_device(cfg.train.device))
 
 
+def check_processes(args: argparse.Namespace) -> None:
+    """Check what processes need of a config, before they are started and check all of it.
+
+    Args:
+        args: options of the command line: `config_file`, `opts`, `eval_only`, `num_gpus` and
+            `num_machines`.
+
+    Raises:
+        InputError: the processes cannot share the batch, or there is no such device.
+    """
+    # Neither a large JSON file is read here nor, for the number of epochs, a dataset.
+    names = {"train.epochs", *(f"data.{key.name}" for key in fields(CustomData))}
+    kept = [x for x in args.opts or () if x.lstrip("+").partition("=")[0] not in names]
+    try:
+        cfg, _ = load_config(args.config_file, kept)
+    except InputError:
+        return  # which the processes tell, who know all keys
+    choose_device(cfg.train.device)
+    if not args.eval_only:
+        _check_batch(cfg, args.num_gpus * args.num_machines)
+
+
 def can_evaluate(cfg: DictConfig) -> bool:
     """Return whether a config describes an evaluation; `dataloader.evaluator=null` has none."""
     return all(cfg.dataloader.get(key) is not None for key in ("test", "evaluator"))
@@ -145,6 +166,16 @@ def choose_device(name: str) -> torch.device:
     if device.type != "cuda" and comm.get_world_size() > 1 and dist.get_backend() == "nccl":
         raise InputError("Several processes on the CPU need CUDA_VISIBLE_DEVICES= (empty).")
     return device
+
+
+def _check_batch(cfg: DictConfig, processes: int) -> None:
+    """Check that processes can share a batch of the training."""
+    images = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    if isinstance(images, int) and images % processes:
+        raise InputError(
+            f"dataloader.train.total_batch_size={images}: expected a multiple of {processes}, the "
+            "number of processes."
+        )
 
 
 def _check_datasets(
@@ -178,10 +209,14 @@ def _check_best_metric(cfg: DictConfig, categories: Mapping[int, str] | None) ->
         raise InputError(f"train.best_metric={name} needs train.ema.enabled=True.")
     evaluator = cfg.dataloader.evaluator
     names = _METRICS.get(target_of(evaluator))
+    tasks = evaluator.get("tasks") or _TASKS
+    if names and not (isinstance(tasks, list | tuple | ListConfig) and {*tasks} <= {*_TASKS}):
+        raise InputError(
+            f"dataloader.evaluator.tasks is {tasks}: expected a list of {', '.join(_TASKS)}."
+        )
     # The default metric may belong to a task that is not evaluated, such as boxes.
     if name in ("", train_defaults()["best_metric"]) or names is None:
         return
-    tasks = evaluator.get("tasks") or ("bbox", "segm", "keypoints")
     per_class = [f"{m}-{c}" for m in ("AP", "oLRP") for c in (categories or {}).values()]
     known = [f"{task}/{name}" for task in tasks for name in (*names, *per_class)]
     if target_of(evaluator) is CityscapesEvaluator:

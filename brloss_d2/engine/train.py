@@ -27,7 +27,7 @@ from brloss_d2.engine.folder import ANALYSIS, RUN_FILES, reserved, set_aside
 from brloss_d2.engine.hooks.checkpoints import BestCheckpointer, EarlyStopping, Saver
 from brloss_d2.engine.hooks.ema import EMA
 from brloss_d2.engine.hooks.evaluation import EvalHook, Evaluation, results_table
-from brloss_d2.engine.hooks.run_state import RunState, describe_data
+from brloss_d2.engine.hooks.run_state import RunState, describe_config, describe_data
 from brloss_d2.engine.hooks.schedule import ScheduleGuard, scale_lr
 from brloss_d2.engine.hooks.signals import StopSignals
 from brloss_d2.engine.hooks.writers import History, PeriodicWriter, ProgressBar
@@ -94,8 +94,12 @@ def _set_up(job: Job, args: argparse.Namespace) -> None:
         make_deterministic()
     if job.cfg.train.tf32:
         torch.set_float32_matmul_precision("high")
-    if job.cfg.train.num_threads:
-        torch.set_num_threads(job.cfg.train.num_threads)
+    threads, cores = job.cfg.train.num_threads, os.cpu_count() or 1
+    if threads > cores:
+        text = "train.num_threads=%d: this machine has %s; one thread for each is used."
+        logger.warning(text, threads, counted(cores, "CPU core"))
+    if threads:
+        torch.set_num_threads(min(threads, cores))
     if args.resume and not args.eval_only and not job.resume:
         logger.warning("Nothing to resume in %s: starting a new run.", output_dir)
     data = job.custom_data
@@ -156,7 +160,13 @@ def _begin(job: Job, *, trains: bool) -> None:
     """Write what describes the run, now that nothing is known to be wrong with it."""
     folder = job.cfg.train.output_dir
     if trains or not job.resume:
-        set_aside(folder, ANALYSIS if job.resume else RUN_FILES)
+        target = set_aside(folder, ANALYSIS if job.resume else RUN_FILES)
+        # Weights of the earlier run: the path that they had will be that of the new ones.
+        initial = job.cfg.train.init_checkpoint
+        moved = target and os.path.join(target, os.path.relpath(initial or folder, folder))
+        was, now = (str(path).partition("?")[0] for path in (initial, moved))
+        if not job.resume and os.path.isfile(now) and not os.path.exists(was):
+            job.cfg.train.init_checkpoint = moved
     if job.categories is not None:
         write_categories(folder, job.categories)
     file_name = os.path.join(folder, "config.yaml")
@@ -219,7 +229,7 @@ def _build_run(job: Job) -> _Run:
         model,
         trainer,
         Checkpointer(model, job.cfg.train.output_dir, strict=job.resume, trainer=trainer),
-        RunState(model, seed, describe_data(cfg)),
+        RunState(model, seed, describe_data(cfg), describe_config(cfg)),
         EMA(model, train.ema.decay) if train.ema.enabled else None,
         StopSignals(),
     )

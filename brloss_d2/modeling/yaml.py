@@ -96,6 +96,7 @@ def add_brloss_config(cfg: CfgNode, criterion: str = "", *, recipe: str = "") ->
         >>> cfg.MODEL.META_ARCHITECTURE, cfg.SOLVER.BASE_LR
         ('build_recipe_model', 0.008)
     """
+    recipe = recipe or ""
     criterion = criterion or ("" if recipe else "brs")
     register_classifiers()  # for the MODEL.WEIGHTS of recipes
     ranking = _rcnn_layout("brs", "mask_rcnn")

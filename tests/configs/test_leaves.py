@@ -207,8 +207,9 @@ def test_learning_rate_schedule_and_optimizer(cfg, tokens):
     assert schedule(0.0) == 1 if without_warm_up else 0 < schedule(0.0) <= 0.01
     assert max(schedule(i / 100) for i in range(100)) <= 1
     assert schedule(0.999) <= 0.1  # on Cityscapes the rate has one step, elsewhere two
-    model = torch.nn.Linear(1, 1)
-    cfg.optimizer.params.model = model
+    # Parts with learning rates of their own.
+    parts = ("backbone", "sampling_offsets", "head")
+    cfg.optimizer.params.model = torch.nn.ModuleDict({x: torch.nn.Linear(1, 1) for x in parts})
     assert instantiate(cfg.optimizer).param_groups
 
 

@@ -216,6 +216,13 @@ def test_the_mark_of_a_folder_that_was_moved(tmp_path: Path, mark: str) -> None:
     assert find_last_checkpoint(str(tmp_path)) == str(tmp_path / "model_final.pth")
 
 
+def test_a_mark_of_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "model_final.pth").touch()
+    (tmp_path / "last_checkpoint").write_text("../first/model_final.pth")
+    with pytest.raises(InputError, match=r"first/model_final[.]pth, which is in another folder; "):
+        find_last_checkpoint(str(tmp_path))
+
+
 def test_weights_alone_are_not_resumed(train_net: TrainNet, capsys: pytest.CaptureFixture) -> None:
     out = train_net("train.max_iter=1")
     (out / "last_checkpoint").write_text("model_best.pth")
@@ -295,6 +302,41 @@ def test_other_data_and_seeds_are_named(
         "; "
     )
     assert load(out / "model_final.pth")["trainer"]["hooks"]["RunState"]["seed"] == 3
+
+
+def test_a_config_that_differs_is_named(train_net: TrainNet, capsys: pytest.CaptureFixture) -> None:
+    out = train_net("train.max_iter=1")
+    free = ("train.log_period=3", "train.checkpointer.period=3", "dataloader.train.num_workers=1")
+    capsys.readouterr()
+    train_net("train.max_iter=1", *free, file=out / "config.yaml", resume=True)
+    assert "not resumed as it began" not in capsys.readouterr().out
+    changed = ("model.dropout=0.5", "model.nan_rank=7", "train.ema.enabled=True")
+    more = ("train.clip_grad_norm=5", "train.amp.dtype=bfloat16", "train.best_mode=min")
+    evaluator = "dataloader.evaluator=null"
+    train_net("train.max_iter=1", *changed, *more, evaluator, resume=True)
+    warning = next(x for x in capsys.readouterr().out.split("\n") if "not resumed as it" in x)
+    assert warning.split("began: ")[1].split("; ") == [
+        "model.dropout: was null, now 0.5",
+        "model.nan_rank: was null, now 7",
+        "dataloader.evaluator: was ToyEvaluator, now null",
+        "train.amp.dtype: was float16, now bfloat16",
+        "train.clip_grad_norm: was 0.0, now 5",
+        "2 more keys of the config.",
+    ]
+
+
+def test_weights_of_the_own_folder_keep_their_name(train_net: TrainNet) -> None:
+    out = train_net("train.max_iter=1")
+    train_net("train.max_iter=1", f"train.init_checkpoint={out}/model_final.pth")
+    assert f"init_checkpoint: {out}/earlier_1/model_final.pth" in (out / "config.yaml").read_text()
+
+
+def test_more_threads_than_cores(train_net: TrainNet, capsys: pytest.CaptureFixture) -> None:
+    before = torch.get_num_threads()
+    train_net("train.max_iter=1", "train.num_threads=100000")
+    assert "train.num_threads=100000: this machine has" in capsys.readouterr().out
+    assert torch.get_num_threads() <= (os.cpu_count() or 1)
+    torch.set_num_threads(before)
 
 
 def test_classes_of_registered_datasets_are_compared(

@@ -135,6 +135,17 @@ def test_an_unknown_metric_names_those_there_are(
     assert not (out / "model_best.pth").exists()
 
 
+def test_options_that_contradict_each_other(
+    train_net: TrainNet, coco: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    message = refusal(capsys, train_net, resume=True, eval_only=True)
+    assert "--resume continues a training, --eval-only has none" in message
+    target = "dataloader.evaluator._target_=brloss_d2.evaluation.COCOEvaluator"
+    name = "+dataloader.evaluator.dataset_name=custom_val"
+    message = refusal(capsys, train_net, *coco, target, name, "+dataloader.evaluator.tasks=[0,0]")
+    assert "dataloader.evaluator.tasks is [0, 0]: expected a list of bbox, segm" in message
+
+
 @pytest.mark.parametrize(
     ("metric", "target", "part"),
     [

@@ -1,11 +1,14 @@
 """train_net.py as a program of one or several processes."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from brloss_d2.cli.train import check, train
+from brloss_d2.engine import launch
 from tests.helpers.programs import TORCHRUN, Programs, train_net
 
 
@@ -59,3 +62,31 @@ def test_a_mistake_is_told_once_by_two_processes(config: Path) -> None:
     assert result.stderr.count("train.max_itr") == 1
     assert "train_net.py FAILED" in result.stderr, "torchrun learns of it"
     assert not (config.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("processes", "option", "message"),
+    [
+        (3, "train.seed=1", "total_batch_size=2: expected a multiple of 3, the number of"),
+        (4, "data.train=a.json", "total_batch_size=2: expected a multiple of 4"),
+        (2, "train.device=cuda", "train.device is 'cuda', but torch finds no GPU"),
+        (10_000, "dataloader.train.total_batch_size=10000", "without a GPU, processes share the"),
+    ],
+)
+def test_mistakes_are_told_before_processes_start(
+    config: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: int,
+    option: str,
+    message: str,
+) -> None:
+    monkeypatch.setattr(launch, "start_processes", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    options = {"num_gpus": processes, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
+    args = argparse.Namespace(
+        config_file=str(config), opts=[option], eval_only=False, resume=False, **options
+    )
+    with pytest.raises(SystemExit):
+        launch.run(train, args, check)
+    assert message in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """SIGTERM and SIGINT stop training gracefully; --resume continues."""
 
+import argparse
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from brloss_d2.engine import run
 from brloss_d2.engine.hooks.signals import StopSignals
 from tests.helpers.programs import TORCHRUN, start
 from tests.helpers.programs import train_net as run_program
@@ -47,6 +49,32 @@ def test_forked_processes_take_sigterm_as_by_default() -> None:
         assert handler_of_a_fork() == print, "as it was before"
     finally:
         signal.signal(signal.SIGTERM, own)
+
+
+def test_a_signal_after_the_last_iteration_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    hook = StopSignals()
+    hook.trainer = SimpleNamespace(data_loader=None, iter=4, max_iter=4)
+    hook.before_train()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with caplog.at_level("INFO", logger="brloss_d2"):
+        hook.after_train()
+    assert "Received SIGTERM after the last iteration" in caplog.text
+
+
+def test_a_signal_before_training_is_told(capsys: pytest.CaptureFixture) -> None:
+    args = argparse.Namespace(num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto")
+    forked = []
+
+    def main(args: argparse.Namespace) -> None:
+        forked.append(handler_of_a_fork())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as end:
+        run(main, args)
+    assert end.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "error: Stopped by SIGTERM.\n"
+    assert forked == [signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "as it was before"
 
 
 def handler_of_a_fork() -> object:

@@ -42,6 +42,7 @@ RPN = "model.proposal_generator"
         ("dataloader.train.total_batch_size=2.5", "an integer"),
         ("dataloader.train.mapper.augmentations.0.short_edge_length=0", "at least 1"),
         ("model.pixel_std=[57, 0, 57]", "above 0"),
+        ("model.backbone.bottom_up.freeze_at=9", "an integer from 0 to 5"),
         ("lr_multiplier.warmup_length=5", "from 0 to 1"),
         ("dataloader.test.mapper.image_format=BGR", "model.input_format RGB"),
         # names of nothing
@@ -60,6 +61,7 @@ RPN = "model.proposal_generator"
         ("optimizer.params.overrides=3", r"optimizer\.params .*cannot be built"),
         ("optimizer.params.overrides={backbone: {lr: 0.1}}", "set lr_factors={backbone: FACTOR}"),
         ("optimizer.params.lr_factors={bakcbone: 0.1}", "Did you mean backbone"),
+        ("optimizer.params.lr_factors={bakcbone: 0.1}", "cannot be built: (?!InputError)"),
         ("dataloader.train.dataset=null", "dataloader.train.dataset is missing"),
         ("+dataloader.train.extra=0", "dataloader.train cannot be built.*extra"),
         (f"{RPN}.head.in_channels=7", "fails on a test image.*channels"),

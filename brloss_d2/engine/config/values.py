@@ -45,8 +45,9 @@ _RULES = (
     _Rule(
         "an integer, at least 0",
         lambda x: 0 <= x <= _LARGEST and x == int(x),
-        "num_workers freeze_at",
+        "num_workers",
     ),
+    _Rule("an integer from 0 to 5", lambda x: x in range(6), "freeze_at"),
     _Rule(
         "a number from 0 to 1",
         lambda x: 0 <= x <= 1,
@@ -177,7 +178,9 @@ def describe(error: Exception, *, located: bool = True) -> str:
         error: exception that was raised.
         located: whether to name the line, unless it is one of this package or a library.
     """
-    text = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    text = (str(error).strip() or "no message").splitlines()[0]
+    if not isinstance(error, InputError):  # ours say all there is to say
+        text = f"{type(error).__name__}: {text}"
     if not located:
         return f"{text.rstrip('.')}."
     last = traceback.extract_tb(error.__traceback__)[-1]

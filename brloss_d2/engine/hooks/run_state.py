@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
@@ -11,21 +11,35 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from brloss_d2.engine.data_order import ResumableLoader
 from brloss_d2.engine.randomness import rng_state, set_rng_state
 from brloss_d2.errors import InputError
+from brloss_d2.utils.config_nodes import located
+from brloss_d2.utils.text import printable
 
 logger = logging.getLogger(__name__)
 _BLOCK = 2**24  # bytes of a file to read at once
+_MOST_CHANGES = 5  # of the config in a message
+_LONGEST = 40  # characters of a value in a message
+# What a resumed run may have differently without a word, by its path or the last part of that: it
+# changes nothing that is learned, or is compared elsewhere (the data, the seed, the schedule).
+_FREE = {
+    *("optimizer", "lr_multiplier", "num_workers", "output_dir", "dataset_name"),
+    *(f"dataloader.{split}.dataset" for split in ("train", "test")),
+    *(f"train.{key}" for key in ("init_checkpoint", "max_iter", "seed", "auto_scale_lr")),
+    *(f"train.{key}" for key in ("log_period", "eval_period", "checkpointer", "mix_schedules")),
+    *(f"train.{key}" for key in ("device", "num_threads", "cudnn_benchmark", "wandb")),
+    "train.check_images",
+}
 
 
 class RunState(HookBase):
     """Checkpointed state of every process: random numbers, data position, buffers.
 
-    It also names the data, so that a run is not resumed with other data in silence.
+    It also describes data and config, so that a run is not resumed with others in silence.
 
     Saved are only those buffers of the model that differ from those of the main process, such as
     the state of a balancer. To be registered in every process, as the last of the hooks that draw
@@ -35,13 +49,16 @@ class RunState(HookBase):
         model: model without the wrapper for several processes.
         seed: seed of the run; a resumed run keeps its own.
         data: result of `describe_data`.
+        config: result of `describe_config`.
 
     Attributes:
-        changes: sentences about the data that are not those of the checkpoint.
+        changes: what of data and config is not that of the checkpoint, for a message.
     """
 
-    def __init__(self, model: nn.Module, seed: int, data: Mapping[str, Any]):
-        self.model, self.seed, self.data = model, seed, data
+    def __init__(
+        self, model: nn.Module, seed: int, data: Mapping[str, Any], config: Mapping[str, Any]
+    ):
+        self.model, self.seed, self.data, self.config = model, seed, data, config
         self.changes: list[str] = []
         self._classes: list[str] | None = None  # those of the checkpoint
         self.loader: ResumableLoader | None = None
@@ -93,8 +110,9 @@ class RunState(HookBase):
             }
         if processes:
             processes[0]["buffers"] = {}  # the model's
-        run = {"data": self.data, "classes": self._classes or self._read_classes()}
-        return {"seed": self.seed, "processes": processes, **run}
+        run = {"seed": self.seed, "data": self.data, "config": self.config}
+        classes = self._classes or self._read_classes()
+        return {**run, "classes": classes, "processes": processes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the seed, and the state of this process if the run has as many as before."""
@@ -106,6 +124,10 @@ class RunState(HookBase):
                 was, now = old["source"], new["source"]
                 text = f"was {was}, now {now}" if was != now else f"{now} has changed since"
                 self.changes.append(f"{split}: {text}")
+        found = list(_differences(state["config"], self.config)) if "config" in state else []
+        self.changes += found[:_MOST_CHANGES]
+        if len(found) > _MOST_CHANGES:
+            self.changes.append(f"{len(found) - _MOST_CHANGES} more keys of the config")
         processes = state["processes"]
         if len(processes) == comm.get_world_size():
             self._loaded = processes[comm.get_rank()]
@@ -155,3 +177,49 @@ def describe_data(cfg: DictConfig) -> dict[str, dict[str, Any]]:
             "sha256": digest.hexdigest(),
         }
     return found
+
+
+def describe_config(cfg: DictConfig) -> dict[str, Any]:
+    """Return the values of a config that a run should be resumed with, as dicts, lists and text.
+
+    Args:
+        cfg: effective config, without unresolvable interpolations.
+    """
+
+    def describe(value: Any, path: str) -> Any:
+        if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+            value = dict(enumerate(value))
+        if isinstance(value, dict):
+            items = [(f"{path}.{key}".lstrip("."), key, item) for key, item in value.items()]
+            return {
+                str(key): describe(item, inner)
+                for inner, key, item in items
+                if not {inner, key} & _FREE
+            }
+        if isinstance(value, list | tuple):
+            return [describe(item, "") for item in value]
+        if isinstance(value, str) and path.endswith("_target_"):
+            value = located(value) or value  # it may be known by several names
+        if isinstance(value, bool | int | float | str | None):
+            return value
+        code = value if hasattr(value, "__qualname__") else type(value)
+        return f"{code.__module__}.{code.__qualname__}"
+
+    return describe(OmegaConf.to_container(cfg, resolve=True), "")
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """Describe the outermost parts of a config that are of another class, or of another value."""
+    both = isinstance(old, Mapping) and isinstance(new, Mapping)
+    if both and old.get("_target_") == new.get("_target_"):
+        for key in {**old, **new}:
+            inner = f"{path}.{key}".lstrip(".")
+            yield from _differences(old.get(key), new.get(key), inner)
+    elif old != new:
+        # The name of a class tells more than all of its arguments.
+        values = [
+            x.get("_target_", "a dict").rpartition(".")[2] if isinstance(x, Mapping) else x
+            for x in (old, new)
+        ]
+        was, now = (printable("null" if x is None else x, length=_LONGEST) for x in values)
+        yield f"{path}: was {was}, now {now}"

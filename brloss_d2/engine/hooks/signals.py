@@ -1,5 +1,6 @@
 """Stop training gracefully on a signal."""
 
+import logging
 import mmap
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from typing import Any
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+logger = logging.getLogger(__name__)
 # By Ctrl-C, `kill`, a closed terminal, and by clusters some time before they kill a job. Windows
 # lacks the last three.
 SIGNALS = tuple(
@@ -48,7 +50,7 @@ class StopSignals(HookBase):
     def __init__(self) -> None:
         self.received = 0
         self._time = 0.0
-        self._pid = os.getpid()
+        self._pid, self._launcher = os.getpid(), os.getppid()
         self._before: dict[int, Any] = {}
         # Seen by the workers of data loaders, which are forks of this process.
         self._shared = mmap.mmap(-1, 1)
@@ -76,13 +78,19 @@ class StopSignals(HookBase):
         received = max(comm.all_gather(self.received))
         if received:
             self.received = received
-            self.trainer.stop(f"Received {signal.Signals(received).name}", finished=False)
+            reason = f"Received {signal.Signals(received).name}"
+            if comm.get_world_size() > 1 and os.getppid() != self._launcher:
+                reason = "The launcher of the processes has ended"  # the system sends a signal
+            self.trainer.stop(reason, finished=False)
 
     def after_train(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
         self._shared[0] = 0
+        if self.received and self.trainer.iter >= self.trainer.max_iter:
+            name = signal.Signals(self.received).name
+            logger.info("Received %s after the last iteration: the end was carried out.", name)
 
     def _reset_in_child(self) -> None:
         """Let SIGTERM end a forked process at once, even a stuck one, as pools rely on."""
@@ -100,6 +108,9 @@ class StopSignals(HookBase):
             self.received, self._time = number, time.monotonic()
             self._shared[0] = 1
         elif time.monotonic() - self._time > _SAME_SECONDS:
+            if comm.is_main_process():  # print and logging might be at work, and cannot wait
+                name = signal.Signals(number).name
+                os.write(2, f"\nerror: Stopped at once by another signal, {name}.\n".encode())
             _die_of(number)
 
 
