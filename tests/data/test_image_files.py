@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from brloss_d2.data import image_files, read_image
-from brloss_d2.data.image_files import image_notes, look_at_images, same_content
+from brloss_d2.data.image_files import copied_content, image_notes, look_at_images, same_content
 from brloss_d2.errors import InputError
 
 SIZE = (40, 30)
@@ -69,6 +69,15 @@ def test_orientation_behind_the_pixels_of_a_png(tmp_path: Path) -> None:
     file.write_bytes(rest[:-12] + chunk + rest[-12:])
     look_at_images({str(file): SIZE[::-1]})
     assert read_image(file).shape[:2] == SIZE
+
+
+def test_copies_have_the_same_content_throughout(tmp_path: Path) -> None:
+    pixels = np.zeros((600, 400, 3), np.uint8)
+    files = {}
+    for name, level in (("a", 1), ("b", 2), ("c", 1)):
+        pixels[300] = level
+        files[save(tmp_path / f"{name}.bmp", Image.fromarray(pixels))] = (400, 600)
+    assert copied_content(look_at_images(files)) == 1
 
 
 def mutant(content: bytes, rng: np.random.Generator) -> bytes:
