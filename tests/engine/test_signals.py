@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from brloss_d2.engine import run
+from brloss_d2.engine.hooks import signals
 from brloss_d2.engine.hooks.signals import StopSignals
 from tests.helpers.programs import TORCHRUN, start
 from tests.helpers.programs import train_net as run_program
@@ -59,6 +60,22 @@ def test_a_signal_after_the_last_iteration_is_told(caplog: pytest.LogCaptureFixt
     with caplog.at_level("INFO", logger="brloss_d2"):
         hook.after_train()
     assert "Received SIGTERM after the last iteration" in caplog.text
+
+
+def test_a_second_signal_is_told(
+    capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "_SAME_SECONDS", -1.0)
+    pid = os.fork()
+    if pid == 0:
+        hook = StopSignals()
+        hook.trainer = SimpleNamespace(data_loader=None)
+        hook.before_train()
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+    assert "error: Stopped at once by another signal, SIGTERM." in capfd.readouterr().err
 
 
 def test_a_signal_before_training_is_told(capsys: pytest.CaptureFixture) -> None:
