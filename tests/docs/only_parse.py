@@ -7,7 +7,7 @@ from brloss_d2 import engine
 from brloss_d2.cli import train
 
 
-def only_load(program: object, args: argparse.Namespace) -> None:
+def only_load(program: object, args: argparse.Namespace, check: object) -> None:
     engine.load_config(train.find_config(args.config_file), args.opts)
 
 
