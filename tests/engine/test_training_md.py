@@ -22,7 +22,7 @@ def test_there_are_commands() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed = []
-    monkeypatch.setattr(engine, "run", lambda program, args: parsed.append(args))
+    monkeypatch.setattr(engine, "run", lambda program, args, check: parsed.append(args))
     assert train.main(shlex.split(command)) == 0
     args = parsed.pop()
     assert args.config_file == "CONFIG"
