@@ -73,7 +73,14 @@ def test_every_detector_can_be_built_with_its_losses(detector, loss):
         head = model.roi_heads.box_predictor if "rcnn" in detector else model
         assert head.criterion.balancer.pools_per_epoch == 10  # pools of 4 images
     other = with_loss(slim_recipe(detector), "brs", train_images=40)
-    hard_targets = {"ce", "focal", "corr", "dr"}  # a branch predicts quality, or units differ
+    hard_targets = {
+        "ce",
+        "wce",
+        "focal",
+        "wfocal",
+        "corr",
+        "dr",
+    }  # a branch predicts quality, or units differ
     by_design = {
         "faster_rcnn": {"ce"},
         "atss": hard_targets,
