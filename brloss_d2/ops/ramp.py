@@ -31,10 +31,14 @@ _LEAF_BITS = 4
 
 def running_sums(x: Tensor) -> Tensor:
     """Inclusive prefix sums along the last axis; the same bits for the same input."""
-    if x.device.type == "cpu":
-        return x.cumsum(-1)
-    # On a GPU torch scans one long row in blocks that are added as they finish: last digits vary.
-    # Over a square of the values, row by row, the order is fixed.
+    return x.cumsum(-1) if x.device.type == "cpu" else _blocked_cumsum(x)
+
+
+def _blocked_cumsum(x: Tensor) -> Tensor:
+    """Compute `cumsum` over a square of the values, row by row: a fixed order on GPUs too.
+
+    On a GPU torch scans one long row in blocks that are added as they finish: last digits vary.
+    """
     size = x.shape[-1]
     width = math.isqrt(max(size - 1, 0)) + 1
     rows = F.pad(x, (0, width * width - size)).unflatten(-1, (width, width)).cumsum(-1)
