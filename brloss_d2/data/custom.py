@@ -334,16 +334,18 @@ def _check(data: CustomData, *, masks: bool) -> CustomDataSummary:
             f"The categories of data.train and data.val differ (id and name):{details}"
         )
     for key, split, purpose in (("train", train, "learn from"), ("val", val, "find")):
-        if split is not None and not split.boxes:
-            others = [f"{count} {kind}" for kind, count in split.dropped.items() if count]
-            others += [f"{split.crowd} of crowds"] if split.crowd else []
+        if split is None:
+            continue
+        where = f"data.{key}={split.json_file}"
+        dropped = [f"{count} {kind}" for kind, count in split.dropped.items() if count]
+        if not split.boxes:
+            others = [*dropped, *([f"{split.crowd} of crowds"] if split.crowd else [])]
             found = f" (only {', '.join(others)})" if others else ""
-            raise InputError(f"data.{key}={split.json_file}: it has no boxes to {purpose}{found}.")
-        if split is not None and sum(split.dropped.values()) > split.boxes:
-            others = [f"{count} {kind}" for kind, count in split.dropped.items() if count]
+            raise InputError(f"{where}: it has no boxes to {purpose}{found}.")
+        if sum(split.dropped.values()) > split.boxes:
             raise InputError(
-                f"data.{key}={split.json_file}: most boxes have nothing to {purpose} "
-                f"({', '.join(others)}; {counted(split.boxes, 'other')}). Are they of images of "
+                f"{where}: most boxes have nothing to {purpose} "
+                f"({', '.join(dropped)}; {counted(split.boxes, 'other')}). Are they of images of "
                 "another resolution, in thousandths or fractions, or not [x, y, width, height]?"
             )
     if train is not None:
