@@ -22,7 +22,7 @@ from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, start_processes
 
-from brloss_d2.engine.hooks.signals import SIGNALS, replace_handlers
+from brloss_d2.engine.hooks.signals import SIGNALS, handled_by
 from brloss_d2.engine.logs import LogFile
 from brloss_d2.engine.trainer import NonFiniteLossError
 from brloss_d2.errors import InputError, user_message
@@ -345,12 +345,8 @@ def _interrupted_by_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-    before = replace_handlers(_interrupt)
-    try:
+    with handled_by(_interrupt):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -377,9 +373,5 @@ def _signals_passed_on() -> Iterator[None]:
             if child.pid is not None:
                 os.kill(child.pid, number)
 
-    before = replace_handlers(pass_on)
-    try:
+    with handled_by(pass_on):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from detectron2.engine import HookBase
@@ -36,6 +37,22 @@ def replace_handlers(handler: Callable[[int, Any], None]) -> dict[int, Any]:
     # A shell lets its background jobs ignore SIGINT, and those of a script get no other.
     heeded = [n for n in SIGNALS if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in heeded}
+
+
+@contextmanager
+def handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Let a handler receive all of `SIGNALS` inside the block; see `replace_handlers`."""
+    before = replace_handlers(handler)
+    try:
+        yield
+    finally:
+        restore_handlers(before)
+
+
+def restore_handlers(before: Mapping[int, Any]) -> None:
+    """Set the handlers that `replace_handlers` has returned."""
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class StopSignals(HookBase):
@@ -84,8 +101,7 @@ class StopSignals(HookBase):
             self.trainer.stop(reason, finished=False)
 
     def after_train(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        restore_handlers(self._before)
         self._before = {}
         self._shared[0] = 0
         if self.received and self.trainer.iter >= self.trainer.max_iter:
