@@ -57,16 +57,15 @@ def corners(boxes: Tensor) -> Tensor:
 
 
 def matched_case(name: str, dtype: torch.dtype) -> MatchedPredictions:
-    """Read the input of a case, with logits in a precision.
+    """Read the input of a case, with logits in a precision and boxes relative to the image.
 
-    The boxes, whose corners float32 would round, are scaled up from below the floor of their area.
+    The boxes are in float64, because float32 would round their corners.
     """
     z = {key: golden()[f"{name}/in/{key}"] for key in ("logits", "labels", "image")}
     num_classes = z["logits"].shape[1]
     positive = z["labels"] < num_classes
     boxes = [
-        1024 * corners(golden()[f"{name}/in/{key}_cxcywh"][positive].double())
-        for key in ("pred", "gt")
+        corners(golden()[f"{name}/in/{key}_cxcywh"][positive].double()) for key in ("pred", "gt")
     ]
     return MatchedPredictions(
         z["logits"].to(dtype).requires_grad_(),
