@@ -7,7 +7,13 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
 from brloss_d2.errors import InputError
-from brloss_d2.model_zoo.configs import config_files, get_criterion, list_criteria, root
+from brloss_d2.model_zoo.configs import (
+    config_files,
+    config_folders,
+    get_criterion,
+    list_criteria,
+    root,
+)
 from brloss_d2.model_zoo.entries import list_configs
 from brloss_d2.utils.config_nodes import target_of
 from brloss_d2.utils.suggest import did_you_mean
@@ -39,6 +45,8 @@ def losses_of(model: DictConfig) -> list[str]:
     """
     if _is_rcnn(model):
         return list_criteria("roi")
+    if _project_losses(model):
+        return LazyConfig.load(_project_losses(model), ("LOSSES",))[0]
     return list_criteria(_site_of(model)) if _site_of(model) else []
 
 
@@ -100,6 +108,10 @@ def set_loss(model: DictConfig, loss: str) -> DictConfig:
     if _is_rcnn(model):
         _set_loss_of_rcnn(model, loss)
         return model
+    if _project_losses(model):
+        (use_loss,) = LazyConfig.load(_project_losses(model), ("use_loss",))
+        use_loss(model, loss)
+        return model
     site = _site_of(model)
     was_ranked = _target_name(model.criterion.get("cls_loss")) == "DRLoss"
     _replace(model, get_criterion(loss, site))
@@ -150,6 +162,14 @@ def _is_rcnn(model: DictConfig) -> bool:
         and _target_name(model.get("roi_heads")) in _ROI_HEADS
         and "query_head" not in model
     )
+
+
+def _project_losses(model: DictConfig) -> str:
+    """Return the file of a project that has LOSSES and `use_loss` for its detector, or ""."""
+    module = getattr(target_of(model), "__module__", "")
+    project = module.removeprefix("brloss_d2.projects.").partition(".")[0]
+    path = config_folders().get(f"{project}/", root()) / "common" / "losses.py"
+    return str(path) if path.is_file() else ""
 
 
 def _target_name(node: Any) -> str:
