@@ -14,36 +14,10 @@ import numpy as np
 import torch
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.files import kind_of_content
 from brloss_d2.utils.text import first_few, printable
 
-# What people download or name instead of a checkpoint: its first bytes, what it is, what to do.
-_FOREIGN = (
-    (
-        rb"version https://git-lfs",
-        "a pointer of Git LFS instead of the file itself",
-        "run git lfs pull where it comes from, or download it in a browser",
-    ),
-    (
-        rb"<(?i:!doctype|html|head|body|!--|\?xml)",
-        "a web page",
-        "download the file itself, which may need a login or another link",
-    ),
-    (
-        rb".{8}\{\s*\"",
-        "a safetensors file",
-        "convert it with the package safetensors: torch.save(load_file(OLD), NEW)",
-    ),
-    (
-        rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|.{257}ustar",
-        "a packed archive",
-        "unpack it and name the checkpoint in it",
-    ),
-    (rb"\x89HDF", "an HDF5 file, as Keras writes it", "expected a checkpoint of PyTorch"),
-    (rb"\x93NUMPY", "a NumPy array", "expected a checkpoint of PyTorch"),
-    (rb"\x08.{0,3}\x12.{1,2}(?i:pytorch)", "an ONNX file", "name the checkpoint it was made from"),
-    (rb"\x89PNG|\xff\xd8\xff|GIF8|BM.{4}\0{4}", "an image", "name the checkpoint"),
-)
-# The same for archives, by the names in them.
+# Archives that are no checkpoints, by the names in them.
 _FOREIGN_ARCHIVES = (
     (r".+/constants\.pkl", "a TorchScript program", "name the checkpoint it was made from"),
     (
@@ -149,11 +123,11 @@ def check_file(file: str) -> None:
         _refuse(file, f"{error.strerror}")
     if not start:
         _refuse(file, "it is empty; download or copy it again")
-    for pattern, kind, cure in _FOREIGN:
-        if re.match(pattern, start.removeprefix(b"\xef\xbb\xbf").lstrip(), re.DOTALL):
-            _refuse(file, f"it is {kind}; {cure}")
+    kind, cure = kind_of_content(start, "a checkpoint of PyTorch")
     if start.startswith(b"PK"):
         _check_archive(file)
+    elif kind:
+        _refuse(file, f"it is {kind}; {cure}")
     elif start.startswith(_TORCH_LEGACY):
         pass  # the weights follow the pickle: torch sees whether there are enough
     elif not (start.startswith(b"\x80") or file.endswith(".pkl")):

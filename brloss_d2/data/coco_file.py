@@ -18,7 +18,7 @@ from brloss_d2.data import fields
 from brloss_d2.data.fields import Record, Rule, is_number, name_of, read_records
 from brloss_d2.data.masks import MaskError, normalized_mask, to_rle
 from brloss_d2.errors import InputError
-from brloss_d2.utils.files import what_instead
+from brloss_d2.utils.files import kind_of_content, what_instead
 from brloss_d2.utils.text import first_few, printable
 
 DROPPED = ("without area", "outside of the image", "with an empty mask")
@@ -29,15 +29,7 @@ _LARGEST_ID = 2**63  # exclusive; pycocotools keeps ids in 64 bits
 _LARGEST_AREA = 1e10  # pixels; the COCO protocol leaves larger objects out
 _DETAILS = 2  # number of different details that a message shows
 _ADVICE = "This config learns masks: correct them, or use a config without, such as faster_rcnn."
-_UNPACK, _AS_COCO = "unpack it", "export the annotations as COCO"
-# First bytes of files that are no JSON, and what they are.
-_IMPOSTORS = {
-    b"\x1f\x8b": f"It is a gzip file: {_UNPACK}",
-    b"PK\x03\x04": f"It is a ZIP archive: {_UNPACK}",
-    b"version https://git-lfs": "It is a pointer of Git LFS: run `git lfs pull`",
-    b"<": "It is a web page or XML: download the file itself, or " + _AS_COCO,
-    b"\0\0\0\0": "It is zeros, as of a copy that was broken off: copy it again",
-}
+_AS_COCO = "export the annotations as COCO"
 # Keys of other formats, in the first object of the file.
 _OTHER_FORMATS = {
     ("image_id", "score"): "These are detections, not annotations",
@@ -240,9 +232,8 @@ def read_json(json_file: str, where: str) -> Any:
 
 def _impostor(content: bytes) -> str:
     """Return a sentence about what a file is that is no JSON in Unicode."""
-    return next(
-        (f" {what}." for start, what in _IMPOSTORS.items() if content.startswith(start)), ""
-    )
+    kind, cure = kind_of_content(content[:512], "JSON")
+    return f" It is {kind}: {cure}." if kind not in ("", "JSON") else ""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

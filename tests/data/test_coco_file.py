@@ -102,12 +102,15 @@ def test_encodings(tmp_path, encoding):
         (b"\x80abc", "not valid JSON, which is UTF-8"),
         ("Ä".encode("latin-1") + b"{}", "not valid JSON, which is UTF-8: .* Save it as UTF-8"),
         (b"<!DOCTYPE html><html>", r"It starts with '<!DOCTYPE html><html"),
-        (b"version https://git-lfs", r"It starts with 'version https://git-"),
+        (
+            b"version https://git-lfs",
+            r"It starts with 'version https://git-.* It is a pointer of Git",
+        ),
         (b"[" * 100_000, "nested too deeply"),
         (b"  \n", "is empty"),
         (b"1" * 10_000, "not valid JSON: a number has thousands of digits"),
-        (b"\x1f\x8b\x08", "UTF-8: .* It is a gzip file: unpack it"),
-        (b"PK\x03\x04", "It is a ZIP archive: unpack it"),
+        (b"\x1f\x8b\x08", "UTF-8: .* It is a packed archive: unpack it"),
+        (b"PK\x03\x04", "It is a packed archive: unpack it"),
     ],
 )
 def test_files_that_are_something_else(tmp_path, content, expected):
