@@ -76,6 +76,7 @@ class CocoFile:
 def read_coco(
     json_file: str,
     *,
+    content: Any = None,
     masks: bool | None = None,
     where: str | None = None,
     evaluation: bool = False,
@@ -89,6 +90,7 @@ def read_coco(
 
     Args:
         json_file: path of the annotations, in UTF-8, UTF-16 or UTF-32.
+        content: content of the file, if it has been read; not changed.
         masks: whether every object needs a mask; False does not look at `segmentation`, and None
             keeps the masks that are good.
         where: name of the file in messages; its path by default.
@@ -99,7 +101,7 @@ def read_coco(
         InputError: the file has a mistake; the message names the first offenders of its kind.
     """
     where = where or printable(json_file)
-    sections = _read_sections(json_file, where)
+    sections = _check_sections(read_json(json_file, where) if content is None else content, where)
     labels, categories = read_category_section(sections["categories"], where)
     images, image_of, notes = _read_images(sections["images"], where, evaluation=evaluation)
     rules: list[Rule] = [
@@ -248,9 +250,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _read_sections(json_file: str, where: str) -> dict[str, list[Record]]:
+def _check_sections(content: Any, where: str) -> dict[str, list[Record]]:
     """Return the content of a file, whose sections are lists of objects."""
-    content = read_json(json_file, where)
     if not isinstance(content, dict):
         raise InputError(
             f"{where}: not COCO format: expected an object with the keys {', '.join(_SECTIONS)}, "
