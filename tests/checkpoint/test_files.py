@@ -66,6 +66,20 @@ def test_a_flipped_bit_is_noticed_or_does_no_harm(tmp_path: Path) -> None:
     assert harmless < 100
 
 
+def test_checksums_are_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, compared, testzip = str(tmp_path / "a.pth"), [], zipfile.ZipFile.testzip
+
+    def counted(archive: zipfile.ZipFile) -> str | None:
+        compared.append(archive.filename)
+        return testzip(archive)
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", counted)
+    torch.save(nn.Linear(3, 2).state_dict(), file)
+    local_file(file)  # before a training
+    Checkpointer(nn.Linear(3, 2)).load(file)
+    assert compared == [file]
+
+
 @pytest.mark.parametrize("kind", ["pth", "legacy.pth", "pkl"])
 def test_an_end_that_is_missing(tmp_path: Path, kind: str) -> None:
     if kind == "pkl":
