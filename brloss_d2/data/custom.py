@@ -237,10 +237,9 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
             loader.dataset = L(refuse_missing_dataset)(key=key)
         else:
             # The evaluator must not depend on the loader being built first.
-            register_coco_metadata(name, split.json_file, split.image_root, masks=masks)
-            loader.dataset = L(load_coco_dataset)(
-                names=name, json_file=split.json_file, image_root=split.image_root, masks=masks
-            )
+            files = {"json_file": split.json_file, "image_root": split.image_root}
+            register_coco_metadata(name, **files, masks=masks, dropped=split.dropped)
+            loader.dataset = L(load_coco_dataset)(names=name, **files, masks=masks)
     if summary.val is None:
         cfg.dataloader.evaluator = None
     return summary
