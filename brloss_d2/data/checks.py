@@ -58,6 +58,7 @@ class CocoSummary:
         image_sizes: path of each image -> width and height in the file, in pixels.
         has_rle: whether masks are learned and some are RLE, not polygons.
         notes: sentences about what is unusual, for the log.
+        annotated: whether the file has a list of annotations.
     """
 
     json_file: str
@@ -73,6 +74,7 @@ class CocoSummary:
     image_sizes: dict[str, tuple[int, int]] = field(repr=False)
     has_rle: bool = False
     notes: tuple[str, ...] = ()
+    annotated: bool = True
 
     @property
     def num_classes(self) -> int:
@@ -106,6 +108,7 @@ def check_coco_json(
     content: Any = None,
     key: str = "data.train",
     masks: bool = False,
+    unannotated: bool = False,
 ) -> CocoSummary:
     """Read a COCO-format file, check all of it and the presence of its images.
 
@@ -117,13 +120,14 @@ def check_coco_json(
         content: content of the JSON file, if it has been read.
         key: command-line key that named `json_file`; messages refer to it and to `<key>_images`.
         masks: whether every object needs a mask; without masks `segmentation` is not looked at.
+        unannotated: whether the list of annotations may be missing, as in `read_coco`.
 
     Raises:
         InputError: the file has a mistake; the message names the first offenders of its kind.
     """
     json_file, image_root = os.path.abspath(json_file), os.path.abspath(image_root)
     where = f"{key}={printable(json_file)}"
-    coco = read_coco(json_file, content=content, masks=masks, where=where)
+    coco = read_coco(json_file, content=content, masks=masks, where=where, unannotated=unannotated)
     paths = locate_all_images([image["file_name"] for image in coco.images], image_root, key=key)
     sizes: dict[str, tuple[int, int]] = {}
     others = [
@@ -140,6 +144,8 @@ def check_coco_json(
         notes = geometry_notes(coco.images, coco.annotations)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
+    if not coco.annotated:
+        notes.append("it lists no annotations, so that nothing is evaluated")
     roles = Counter(annotation["role"] for annotation in coco.annotations)
     objects = [a for a in coco.annotations if a["role"] == "object"]
     per_class = Counter(annotation["category_id"] for annotation in objects)
@@ -158,6 +164,7 @@ def check_coco_json(
         image_sizes=sizes,
         has_rle=any(isinstance(a.get("segmentation"), dict) for a in objects),
         notes=(*coco.notes, *notes),
+        annotated=coco.annotated,
     )
 
 
@@ -205,7 +212,7 @@ def geometry_notes(images: Sequence[Record], annotations: Sequence[Record]) -> l
             f"{repeated} of {len(images)} images repeat a file: objects of one record are "
             "background in the other"
         )
-    if unlabeled > _UNLABELED * len(images):
+    if total and unlabeled > _UNLABELED * len(images):
         notes.append(
             f"{unlabeled} of {len(images)} images have no objects: all they show counts as "
             "background"

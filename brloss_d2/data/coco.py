@@ -23,7 +23,11 @@ _COPIED = ("iscrowd", "bbox", "segmentation", "keypoints")
 
 
 def load_coco_dataset(
-    names: str, json_file: str, image_root: str, masks: bool | None = None
+    names: str,
+    json_file: str,
+    image_root: str,
+    masks: bool | None = None,
+    unannotated: bool = False,
 ) -> list[dict[str, Any]]:
     """Load a COCO-format dataset and register its metadata under `names`.
 
@@ -39,6 +43,7 @@ def load_coco_dataset(
         image_root: folder that the file names in the JSON are relative to.
         masks: whether every object needs a mask; False does not look at `segmentation`, and None
             loads the masks that are good.
+        unannotated: whether the list of annotations may be missing, as in `read_coco`.
 
     Returns:
         One dict per image, in detectron2's dataset format; boxes XYWH in pixels.
@@ -48,7 +53,7 @@ def load_coco_dataset(
     """
     if not os.path.isfile(json_file):
         raise InputError(f"The annotations of dataset {names!r} are missing: {json_file}")
-    content = read_coco(json_file, masks=masks)
+    content = read_coco(json_file, masks=masks, unannotated=unannotated)
     labels = {id_: label for label, id_ in enumerate(content.categories)}
     register_coco_metadata(
         names,

@@ -65,12 +65,14 @@ class CocoFile:
             `DROPPED`: boxes that no detector can learn. An empty mask is one without any pixel of
             the image; it is known only if masks were asked for.
         notes: sentences about what was read in another way than it is written.
+        annotated: whether the file has a list of annotations, which may be empty.
     """
 
     categories: dict[int, str]
     images: list[Record]
     annotations: list[Record]
     notes: tuple[str, ...]
+    annotated: bool = True
 
 
 def read_coco(
@@ -80,6 +82,7 @@ def read_coco(
     masks: bool | None = None,
     where: str | None = None,
     evaluation: bool = False,
+    unannotated: bool = False,
 ) -> CocoFile:
     """Read a COCO-format file and give each field its one meaning.
 
@@ -96,12 +99,15 @@ def read_coco(
         where: name of the file in messages; its path by default.
         evaluation: whether to leave out what no evaluation reads: names of files and ids of
             annotations, which may then be missing.
+        unannotated: whether the list of annotations may be missing, as in the files of test sets
+            whose annotations are kept by a server.
 
     Raises:
         InputError: the file has a mistake; the message names the first offenders of its kind.
     """
     where = where or printable(json_file)
-    sections = _check_sections(read_json(json_file, where) if content is None else content, where)
+    content = read_json(json_file, where) if content is None else content
+    sections = _check_sections(content, where, unannotated=unannotated)
     labels, categories = read_category_section(sections["categories"], where)
     images, image_of, notes = _read_images(sections["images"], where, evaluation=evaluation)
     rules: list[Rule] = [
@@ -137,7 +143,7 @@ def read_coco(
     ]
     if not evaluation:
         rules.insert(0, ("id", "have no integer id: number them from 1", fields.identity))
-    written = sections["annotations"]
+    written = sections.get("annotations", [])
     annotations = read_records("annotations", written, rules, where)
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for number, (record, annotation) in enumerate(zip(written, annotations, strict=True), 1):
@@ -155,7 +161,8 @@ def read_coco(
         for kind, what in _ODD.items()
         if kind in found
     ]
-    return CocoFile(categories, images, annotations, tuple(notes))
+    annotated = "annotations" in sections
+    return CocoFile(categories, images, annotations, tuple(notes), annotated)
 
 
 def read_category_section(
@@ -250,25 +257,27 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_sections(content: Any, where: str) -> dict[str, list[Record]]:
+def _check_sections(content: Any, where: str, *, unannotated: bool) -> dict[str, list[Record]]:
     """Return the content of a file, whose sections are lists of objects."""
     if not isinstance(content, dict):
         raise InputError(
             f"{where}: not COCO format: expected an object with the keys {', '.join(_SECTIONS)}, "
             f"got a {type(content).__name__}.{_other_format(content)}"
         )
-    missing = ", ".join(name for name in _SECTIONS if name not in content)
+    sections = [name for name in _SECTIONS if name in content]
+    optional = ["annotations"] if unannotated else []
+    missing = ", ".join(name for name in _SECTIONS if name not in [*sections, *optional])
     if missing:
         got = printable(", ".join(content) or "none", length=80)
         raise InputError(
             f"{where}: not COCO format: no key {missing} (keys found: {got})."
             f"{_other_format([content])}"
         )
-    for name in _SECTIONS:
+    for name in sections:
         records = content[name]
         if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
             raise InputError(f"{where}: not COCO format: {name!r} is not a list of objects.")
-    if any("segments_info" in record for record in content["annotations"]):
+    if any("segments_info" in record for record in content.get("annotations", [])):
         raise InputError(
             f"{where}: it is of panoptic segmentation: {_AS_COCO} with a bbox for each object."
         )

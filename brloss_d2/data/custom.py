@@ -240,6 +240,8 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
             files = {"json_file": split.json_file, "image_root": split.image_root}
             register_coco_metadata(name, **files, masks=masks, dropped=split.dropped)
             loader.dataset = L(load_coco_dataset)(names=name, **files, masks=masks)
+            if not split.annotated:
+                loader.dataset.unannotated = True
     if summary.val is None:
         cfg.dataloader.evaluator = None
     return summary
@@ -327,7 +329,7 @@ def _compare(train: CocoSummary | None, val: CocoSummary | None) -> CustomDataSu
             f"The categories of data.train and data.val differ (id and name):{details}"
         )
     for key, split, purpose in (("train", train, "learn from"), ("val", val, "find")):
-        if split is None:
+        if split is None or not split.annotated:
             continue
         where = f"data.{key}={split.json_file}"
         dropped = [f"{count} {kind}" for kind, count in split.dropped.items() if count]
@@ -358,7 +360,9 @@ def _check_split(
 ) -> CocoSummary | None:
     if json_file is not None:
         image_root = image_root or os.path.dirname(os.path.abspath(json_file))
-        return check_coco_json(json_file, image_root, key=key, masks=masks)
+        return check_coco_json(
+            json_file, image_root, key=key, masks=masks, unannotated=key == "data.val"
+        )
     if image_root is not None:
         raise InputError(f"{key}_images is given without {key}=FILE.json.")
     return None

@@ -368,3 +368,20 @@ def test_an_evaluator_of_masks_reads_them_as_the_check(tmp_path):
     COCOEvaluator("test_masks", tasks=("bbox",))
     with pytest.raises(InputError, match=r"instances\.json: 1 of 3 boxes .*no polygon has 3 po"):
         COCOEvaluator("test_masks", tasks=("bbox", "segm"))
+
+
+def test_a_test_set_has_no_list_of_annotations(tmp_path):
+    data = good()
+    del data["annotations"]
+    file = files.write(tmp_path, data)
+    content = read_coco(file, unannotated=True)
+    assert (len(content.images), content.annotations, content.annotated) == (4, [], False)
+    assert "annotations" not in read_ground_truth(file, unannotated=True).dataset
+    records = load_coco_dataset("test_set", file, str(tmp_path), unannotated=True)
+    assert [record["annotations"] for record in records] == [[]] * 4
+    for read_it in (read_coco, read_ground_truth):
+        with pytest.raises(InputError, match="no key annotations"):
+            read_it(file)
+    del data["categories"]
+    with pytest.raises(InputError, match="no key categories"):
+        read(tmp_path, data, unannotated=True)

@@ -280,3 +280,15 @@ def test_a_config_that_learns_masks_needs_them(cfg, tmp_path):
     assert "data.train=" in text and "1 of 4 boxes have no 'segmentation'" in text
     assert "data.val=" in refused(cfg, CustomData(train=good.train, val=custom_data(tmp_path).val))
     apply_custom_data(cfg, good)
+
+
+def test_a_test_set_without_annotations(cfg, tmp_path):
+    data = files.content(images=3)
+    del data["annotations"]
+    summary = apply_custom_data(cfg, CustomData(val=files.write(tmp_path, data)))
+    assert summary.val.images == 3 and not summary.val.annotated
+    assert "it lists no annotations, so that nothing is evaluated" in str(summary)
+    assert len(instantiate(cfg.dataloader.test.dataset)) == 3
+    data["annotations"] = []
+    text = refused(cfg, CustomData(val=files.write(tmp_path, data)))
+    assert "no boxes to find" in text
