@@ -105,6 +105,7 @@ def check_coco_json(
     json_file: str,
     image_root: str,
     *,
+    content: Any = None,
     key: str = "data.train",
     masks: bool = False,
     unannotated: bool = False,
@@ -116,6 +117,7 @@ def check_coco_json(
     Args:
         json_file: path of the annotations.
         image_root: folder that the file names in the JSON are relative to.
+        content: content of the JSON file, if it has been read.
         key: command-line key that named `json_file`; messages refer to it and to `<key>_images`.
         masks: whether every object needs a mask; without masks `segmentation` is not looked at.
         unannotated: whether the list of annotations may be missing, as in `read_coco`.
@@ -125,12 +127,12 @@ def check_coco_json(
     """
     json_file, image_root = os.path.abspath(json_file), os.path.abspath(image_root)
     where = f"{key}={printable(json_file)}"
-    content = read_coco(json_file, masks=masks, where=where, unannotated=unannotated)
-    paths = locate_all_images([image["file_name"] for image in content.images], image_root, key=key)
+    coco = read_coco(json_file, content=content, masks=masks, where=where, unannotated=unannotated)
+    paths = locate_all_images([image["file_name"] for image in coco.images], image_root, key=key)
     sizes: dict[str, tuple[int, int]] = {}
     others = [
         f"id {image['id']} ({image['file_name']})"
-        for image, path in zip(content.images, paths, strict=True)
+        for image, path in zip(coco.images, paths, strict=True)
         if sizes.setdefault(path, size := (image["width"], image["height"])) != size
     ]
     if others:
@@ -139,30 +141,30 @@ def check_coco_json(
             f"{first_few(others)}."
         )
     try:
-        notes = geometry_notes(content.images, content.annotations)
+        notes = geometry_notes(coco.images, coco.annotations)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    if not content.annotated:
+    if not coco.annotated:
         notes.append("it lists no annotations, so that nothing is evaluated")
-    roles = Counter(annotation["role"] for annotation in content.annotations)
-    objects = [a for a in content.annotations if a["role"] == "object"]
+    roles = Counter(annotation["role"] for annotation in coco.annotations)
+    objects = [a for a in coco.annotations if a["role"] == "object"]
     per_class = Counter(annotation["category_id"] for annotation in objects)
     per_image = Counter(annotation["image_id"] for annotation in objects)
     return CocoSummary(
         json_file=json_file,
         image_root=image_root,
-        categories=content.categories,
-        images=len(content.images),
-        annotations=len(content.annotations),
+        categories=coco.categories,
+        images=len(coco.images),
+        annotations=len(coco.annotations),
         crowd=roles["crowd"],
-        images_without_objects=len(content.images) - len(per_image),
-        objects={id_: per_class[id_] for id_ in content.categories},
+        images_without_objects=len(coco.images) - len(per_image),
+        objects={id_: per_class[id_] for id_ in coco.categories},
         dropped={kind: roles[kind] for kind in DROPPED},
         most_objects=max(per_image.values(), default=0),
         image_sizes=sizes,
         has_rle=any(isinstance(a.get("segmentation"), dict) for a in objects),
-        notes=(*content.notes, *notes),
-        annotated=content.annotated,
+        notes=(*coco.notes, *notes),
+        annotated=coco.annotated,
     )
 
 

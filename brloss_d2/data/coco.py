@@ -83,8 +83,9 @@ def load_coco_dataset(
             loaded.update(category_id=label, bbox_mode=BoxMode.XYWH_ABS)
             records[annotation["image_id"]]["annotations"].append(loaded)
     roles = Counter(annotation["role"] for annotation in content.annotations)
+    told = MetadataCatalog.get(names).get("dropped", {})  # by the table of a custom dataset
     for kind in DROPPED:
-        if roles[kind]:
+        if roles[kind] != told.get(kind, 0):
             logger.warning("%s: dropped %s %s.", names, counted(roles[kind], "box"), kind)
     return list(records.values())
 
@@ -96,7 +97,8 @@ def register_coco_metadata(name: str, json_file: str, image_root: str, **more: A
         name: name of the dataset.
         json_file: path of the annotations.
         image_root: folder that the file names in the JSON are relative to.
-        **more: other metadata, such as `masks`, whether every object has one.
+        **more: other metadata, such as `masks`, whether every object has one, and `dropped`, the
+            numbers of boxes that need no warning when they are dropped, by kind.
 
     Raises:
         InputError: `name` is one of the datasets that detectron2 registers itself.

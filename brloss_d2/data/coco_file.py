@@ -18,7 +18,7 @@ from brloss_d2.data import fields
 from brloss_d2.data.fields import Record, Rule, is_number, name_of, read_records
 from brloss_d2.data.masks import MaskError, normalized_mask, to_rle
 from brloss_d2.errors import InputError
-from brloss_d2.utils.files import what_instead
+from brloss_d2.utils.files import kind_of_content, what_instead
 from brloss_d2.utils.text import first_few, printable
 
 DROPPED = ("without area", "outside of the image", "with an empty mask")
@@ -29,15 +29,7 @@ _LARGEST_ID = 2**63  # exclusive; pycocotools keeps ids in 64 bits
 _LARGEST_AREA = 1e10  # pixels; the COCO protocol leaves larger objects out
 _DETAILS = 2  # number of different details that a message shows
 _ADVICE = "This config learns masks: correct them, or use a config without, such as faster_rcnn."
-_UNPACK, _AS_COCO = "unpack it", "export the annotations as COCO"
-# First bytes of files that are no JSON, and what they are.
-_IMPOSTORS = {
-    b"\x1f\x8b": f"It is a gzip file: {_UNPACK}",
-    b"PK\x03\x04": f"It is a ZIP archive: {_UNPACK}",
-    b"version https://git-lfs": "It is a pointer of Git LFS: run `git lfs pull`",
-    b"<": "It is a web page or XML: download the file itself, or " + _AS_COCO,
-    b"\0\0\0\0": "It is zeros, as of a copy that was broken off: copy it again",
-}
+_AS_COCO = "export the annotations as COCO"
 # Keys of other formats, in the first object of the file.
 _OTHER_FORMATS = {
     ("image_id", "score"): "These are detections, not annotations",
@@ -86,6 +78,7 @@ class CocoFile:
 def read_coco(
     json_file: str,
     *,
+    content: Any = None,
     masks: bool | None = None,
     where: str | None = None,
     evaluation: bool = False,
@@ -100,6 +93,7 @@ def read_coco(
 
     Args:
         json_file: path of the annotations, in UTF-8, UTF-16 or UTF-32.
+        content: content of the file, if it has been read; not changed.
         masks: whether every object needs a mask; False does not look at `segmentation`, and None
             keeps the masks that are good.
         where: name of the file in messages; its path by default.
@@ -112,7 +106,8 @@ def read_coco(
         InputError: the file has a mistake; the message names the first offenders of its kind.
     """
     where = where or printable(json_file)
-    sections = _read_sections(json_file, where, unannotated=unannotated)
+    content = read_json(json_file, where) if content is None else content
+    sections = _check_sections(content, where, unannotated=unannotated)
     labels, categories = read_category_section(sections["categories"], where)
     images, image_of, notes = _read_images(sections["images"], where, evaluation=evaluation)
     rules: list[Rule] = [
@@ -246,9 +241,8 @@ def read_json(json_file: str, where: str) -> Any:
 
 def _impostor(content: bytes) -> str:
     """Return a sentence about what a file is that is no JSON in Unicode."""
-    return next(
-        (f" {what}." for start, what in _IMPOSTORS.items() if content.startswith(start)), ""
-    )
+    kind, cure = kind_of_content(content[:512], "JSON")
+    return f" It is {kind}: {cure}." if kind not in ("", "JSON") else ""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -263,11 +257,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _read_sections(
-    json_file: str, where: str, *, unannotated: bool = False
-) -> dict[str, list[Record]]:
+def _check_sections(content: Any, where: str, *, unannotated: bool) -> dict[str, list[Record]]:
     """Return the content of a file, whose sections are lists of objects."""
-    content = read_json(json_file, where)
     if not isinstance(content, dict):
         raise InputError(
             f"{where}: not COCO format: expected an object with the keys {', '.join(_SECTIONS)}, "
