@@ -76,7 +76,8 @@ def set_loss(model: DictConfig, loss: str) -> DictConfig:
     Next to the criteria of all sites, what belongs to them changes: the branch for centerness or
     IoU, the units of RetinaNet's boxes, the scores at the start for DR Loss, and in an R-CNN
     sampling, loss weights, box weights and, for losses with low scores, the score threshold. Pools
-    keep their number of images.
+    keep their number of images. A project says itself what belongs to a loss, in `use_loss` of its
+    `configs/common/losses.py`.
 
     Args:
         model: model node of a config, changed in place.
@@ -167,9 +168,10 @@ def _is_rcnn(model: DictConfig) -> bool:
 def _project_losses(model: DictConfig) -> str:
     """Return the file of a project that has LOSSES and `use_loss` for its detector, or ""."""
     module = getattr(target_of(model), "__module__", "")
-    project = module.removeprefix("brloss_d2.projects.").partition(".")[0]
-    path = config_folders().get(f"{project}/", root()) / "common" / "losses.py"
-    return str(path) if path.is_file() else ""
+    project = module.partition("brloss_d2.projects.")[2].partition(".")[0]
+    folder = config_folders().get(f"{project}/")
+    path = folder and folder / "common" / "losses.py"
+    return str(path) if path and path.is_file() else ""
 
 
 def _target_name(node: Any) -> str:

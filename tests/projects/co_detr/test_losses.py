@@ -43,9 +43,11 @@ def test_a_leaf_becomes_the_other_one(first: str, second: str) -> None:
     assert OmegaConf.to_container(model) == OmegaConf.to_container(node(f"R_50_{second}_1x"))
 
 
-def test_a_number_of_proposals_stays() -> None:
+def test_numbers_of_proposals_and_images_stay() -> None:
     model = node()
     model.proposal_generator.post_nms_topk = (128, 128)
+    model.query_losses.decoder.images_per_pool = 2
+    assert set_loss(model, "rs").roi_heads.box_predictor.criterion.images_per_pool == 2
     assert set_loss(model, "focal").proposal_generator.post_nms_topk == (128, 128)
 
 

@@ -32,7 +32,7 @@ _RANKED_PROPOSALS, _SCORED_PROPOSALS = (4000, 1000), (1000, 1000)
 
 
 def use_loss(model, name):
-    """Train all heads with a loss, one of LOSSES; a number of proposals of your own stays."""
+    """Train all heads with one of LOSSES; numbers of proposals and images per pool stay."""
     dense = get_criterion(name, "atss")
     proposals = model.proposal_generator.get("post_nms_topk")
     if target_of(dense) is RankingCriterion:
@@ -54,6 +54,9 @@ def use_focal(model):
 
 
 def _use_ranking(model, cls_loss):
+    before = model.query_losses.get("decoder") or {}
+    images_per_pool = before.get("images_per_pool", _IMAGES_PER_POOL)
+
     def ranked(box_loss):
         return L(RankingCriterion)(
             cls_loss=cls_loss,
@@ -61,7 +64,7 @@ def _use_ranking(model, cls_loss):
             balancer=L(SelfBalancer)(),
             score_weighted=False,
             disjoint_is_negative=True,
-            images_per_pool=_IMAGES_PER_POOL,
+            images_per_pool=images_per_pool,
         )
 
     sites = ("decoder", "encoder", "custom")
