@@ -1,10 +1,12 @@
 """Run Python programs one after the other in forks of a process that has imported torch already.
 
 Reads a JSON object a line, with `words` (script and arguments), `folder`, `environment` and `log`,
-and answers each with the exit status. Importing takes longer than most of the docs' commands.
+and answers each with the exit status. Importing takes longer than most of the docs' commands. What
+they spawn is forked, too.
 """
 
 import json
+import multiprocessing
 import os
 import runpy
 import signal
@@ -23,6 +25,8 @@ LIMIT = 120  # seconds
 
 def main() -> None:
     """Serve until the input ends."""
+    fork = multiprocessing.get_context("fork")
+    multiprocessing.context._concrete_contexts["spawn"] = fork
     for line in sys.stdin:
         job = json.loads(line)
         child = os.fork()
