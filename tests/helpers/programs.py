@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+LOG = "log_of_the_test.txt"  # in the folder of a program of `Programs`
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
@@ -92,7 +93,7 @@ class Programs:
         self, words: list[str], folder: Path, environment: Mapping[str, str] = {}
     ) -> tuple[int, str]:
         """Run a script with its arguments; return its exit status and what it has printed."""
-        log = folder / "log_of_the_test.txt"
+        log = folder / LOG
         log.unlink(missing_ok=True)
         job = {
             "words": words,
