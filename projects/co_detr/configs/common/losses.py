@@ -9,6 +9,7 @@ from brloss_d2.losses import (
     BinaryCrossEntropyLoss,
     BucketedRankSortLoss,
     GIoULoss,
+    RankSortLoss,
     SelfBalancer,
     SigmoidFocalLoss,
     SmoothL1Loss,
@@ -25,20 +26,39 @@ _AUXILIARY_WEIGHT = 12.0
 
 def use_brs(model):
     """Train BRS-DETR: BRS Loss in all heads, nothing sampled, self-balanced boxes."""
+    _use_ranking(model, L(BucketedRankSortLoss)(delta=0.5))
+
+
+def use_rs(model):
+    """Train with RS Loss in all heads, otherwise as BRS-DETR."""
+    _use_ranking(model, L(RankSortLoss)(delta=0.5))
+
+
+def _use_ranking(model, cls_loss):
+    def criterion(box_loss):
+        return L(RankingCriterion)(
+            cls_loss=cls_loss,
+            box_loss=box_loss,
+            balancer=L(SelfBalancer)(),
+            score_weighted=False,
+            disjoint_is_negative=True,
+            images_per_pool=_IMAGES_PER_POOL,
+        )
+
     model.query_losses.update(
-        decoder=_brs(_query_boxes()), encoder=_brs(_query_boxes()), custom=_brs(_query_boxes())
+        {site: criterion(_query_boxes()) for site in ("decoder", "encoder", "custom")}
     )
     model.query_losses.matcher.cls_weight = 4.0
     model.proposal_generator.update(
         # The published RPN compares boxes in this frame.
-        criterion=L(UnitFrameCriterion)(criterion=_brs(L(GIoULoss)())),
+        criterion=L(UnitFrameCriterion)(criterion=criterion(L(GIoULoss)())),
         loss_weight=1.0,
         post_nms_topk=(4000, 1000),
         # Boxes without area are kept.
         min_box_size=-1.0,
     )
-    model.roi_heads.box_predictor.update(criterion=_brs(L(GIoULoss)()), loss_weight=5.0)
-    model.dense_head.update(criterion=_brs(L(GIoULoss)()), loss_weight=5.0)
+    model.roi_heads.box_predictor.update(criterion=criterion(L(GIoULoss)()), loss_weight=5.0)
+    model.dense_head.update(criterion=criterion(L(GIoULoss)()), loss_weight=5.0)
 
 
 def use_focal(model):
@@ -62,17 +82,6 @@ def use_focal(model):
     )
     model.dense_head.update(criterion=_focal_loss.atss, loss_weight=_AUXILIARY_WEIGHT)
     model.dense_head.head.has_quality = True
-
-
-def _brs(box_loss):
-    return L(RankingCriterion)(
-        cls_loss=L(BucketedRankSortLoss)(delta=0.5),
-        box_loss=box_loss,
-        balancer=L(SelfBalancer)(),
-        score_weighted=False,
-        disjoint_is_negative=True,
-        images_per_pool=_IMAGES_PER_POOL,
-    )
 
 
 def _focal():
