@@ -1,5 +1,6 @@
 """Load and save checkpoints."""
 
+import logging
 import os
 from typing import Any
 from urllib.parse import parse_qs
@@ -23,6 +24,7 @@ from brloss_d2.errors import InputError
 from brloss_d2.utils.files import replacing
 from brloss_d2.utils.text import first_few, printable
 
+logger = logging.getLogger(__name__)
 _MAX_ITERATION = 2**53
 
 
@@ -169,6 +171,10 @@ class Checkpointer(DetectionCheckpointer):
         lost = [name for name in parameters if name in absent]
         if lost and (self.strict or len(lost) == len(parameters)):
             raise of_another_model(file, weights, parameters, lost)
+        by_end = [name for name in parameters if name not in absent and name not in weights]
+        if by_end and checkpoint.get("matching_heuristics"):
+            text = "%d of %d parameters have weights whose names only end like theirs: %s"
+            logger.info(text, len(by_end), len(parameters), first_few(by_end, count=3))
         if incompatible.incorrect_shapes:  # one line for all, instead of one for each
             other = [name for name, *_ in incompatible.incorrect_shapes]
             text = "Parts of other shapes, as for other classes, start from scratch: %s"

@@ -14,36 +14,10 @@ import numpy as np
 import torch
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.files import kind_of_content
 from brloss_d2.utils.text import first_few, printable
 
-# What people download or name instead of a checkpoint: its first bytes, what it is, what to do.
-_FOREIGN = (
-    (
-        rb"version https://git-lfs",
-        "a pointer of Git LFS instead of the file itself",
-        "run git lfs pull where it comes from, or download it in a browser",
-    ),
-    (
-        rb"<(?i:!doctype|html|head|body|!--|\?xml)",
-        "a web page",
-        "download the file itself, which may need a login or another link",
-    ),
-    (
-        rb".{8}\{\s*\"",
-        "a safetensors file",
-        "convert it with the package safetensors: torch.save(load_file(OLD), NEW)",
-    ),
-    (
-        rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|.{257}ustar",
-        "a packed archive",
-        "unpack it and name the checkpoint in it",
-    ),
-    (rb"\x89HDF", "an HDF5 file, as Keras writes it", "expected a checkpoint of PyTorch"),
-    (rb"\x93NUMPY", "a NumPy array", "expected a checkpoint of PyTorch"),
-    (rb"\x08.{0,3}\x12.{1,2}(?i:pytorch)", "an ONNX file", "name the checkpoint it was made from"),
-    (rb"\x89PNG|\xff\xd8\xff|GIF8|BM.{4}\0{4}", "an image", "name the checkpoint"),
-)
-# The same for archives, by the names in them.
+# Archives that are no checkpoints, by the names in them.
 _FOREIGN_ARCHIVES = (
     (r".+/constants\.pkl", "a TorchScript program", "name the checkpoint it was made from"),
     (
@@ -116,7 +90,7 @@ def read_checkpoint(file: str) -> dict[str, Any]:
         InputError: the file is missing, damaged or of another kind, or has objects that can run
             code.
     """
-    check_file(file)
+    check_file(file, checksums=True)
     with open(file, "rb") as opened:
         start = opened.read(len(_TORCH_LEGACY))
     by_torch = start == _TORCH_LEGACY or start.startswith(b"PK")
@@ -130,8 +104,12 @@ def read_checkpoint(file: str) -> dict[str, Any]:
     return loaded
 
 
-def check_file(file: str) -> None:
+def check_file(file: str, *, checksums: bool = False) -> None:
     """Check that a file is an undamaged checkpoint, as far as this shows without loading it.
+
+    Args:
+        file: path of the file.
+        checksums: whether to read all of the file and compare its checksums, which torch does not.
 
     Raises:
         InputError: it is missing, damaged or of another kind.
@@ -149,11 +127,11 @@ def check_file(file: str) -> None:
         _refuse(file, f"{error.strerror}")
     if not start:
         _refuse(file, "it is empty; download or copy it again")
-    for pattern, kind, cure in _FOREIGN:
-        if re.match(pattern, start.removeprefix(b"\xef\xbb\xbf").lstrip(), re.DOTALL):
-            _refuse(file, f"it is {kind}; {cure}")
+    kind, cure = kind_of_content(start, "a checkpoint of PyTorch")
     if start.startswith(b"PK"):
-        _check_archive(file)
+        _check_archive(file, checksums=checksums)
+    elif kind:
+        _refuse(file, f"it is {kind}; {cure}")
     elif start.startswith(_TORCH_LEGACY):
         pass  # the weights follow the pickle: torch sees whether there are enough
     elif not (start.startswith(b"\x80") or file.endswith(".pkl")):
@@ -167,8 +145,7 @@ def check_file(file: str) -> None:
         _refuse_damaged(file, "its end is missing")
 
 
-def _check_archive(file: str) -> None:
-    """Compare the checksum of each entry of a checkpoint: torch does not."""
+def _check_archive(file: str, *, checksums: bool) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
@@ -185,10 +162,8 @@ def _check_archive(file: str) -> None:
             if sum(entry.file_size for entry in entries) > os.path.getsize(file):
                 _refuse_damaged(file, "its parts overlap")
             # torch.serialization.set_crc32_options(False) writes none.
-            if any(entry.CRC for entry in entries):
-                damaged = archive.testzip()
-                if damaged is not None:
-                    _refuse_damaged(file, f"the checksum of {printable(damaged)} in it differs")
+            if checksums and any(entry.CRC for entry in entries) and (bad := archive.testzip()):
+                _refuse_damaged(file, f"the checksum of {printable(bad)} in it differs")
     except InputError:
         raise
     except Exception as error:  # a damaged archive raises almost anything

@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlparse
@@ -47,7 +48,7 @@ def is_backbone_only(path: str) -> bool:
 
 
 def local_file(path: str) -> str:
-    """Return a file that exists and is undamaged, downloaded if necessary.
+    """Return a file that exists, downloaded if necessary. Reading it compares its checksums.
 
     Args:
         path: path of a file (detectron2's `?matching_heuristics=True` may follow), URL that
@@ -55,8 +56,8 @@ def local_file(path: str) -> str:
             of a published Swin transformer.
 
     Raises:
-        InputError: there is no such file or name, it is damaged or of another kind, or the download
-            failed.
+        InputError: there is no such file or name, it is cut off or of another kind, or the download
+            failed or is damaged.
     """
     if path.startswith(TORCHVISION):
         model = path.removeprefix(TORCHVISION)
@@ -148,6 +149,7 @@ def _download_failed(url: str, error: Exception) -> InputError:
     return InputError(f"Cannot download {url}: {reason}. {_ADVICE}")
 
 
+@cache
 def _checked(url: str, file: str) -> str:
     """Return a downloaded file; remove it if it is damaged or of another kind.
 
@@ -155,7 +157,7 @@ def _checked(url: str, file: str) -> str:
         InputError: the file cannot be used.
     """
     try:
-        check_file(file)
+        check_file(file, checksums=True)
     except InputError as error:
         os.remove(file)  # otherwise it would be taken for the download forever
         raise InputError(

@@ -17,6 +17,9 @@ from brloss_d2.losses.base import (
     check_values,
 )
 
+# Optional attributes with an entry per foreground row.
+_PER_POSITIVE = ("pred_deltas", "gt_deltas", "references", "quality_logits", "levels")
+
 
 @dataclass(frozen=True)
 class MatchedPredictions:
@@ -39,6 +42,7 @@ class MatchedPredictions:
         gt_deltas: (P, 4) encoded ground truth.
         references: (P, 4) anchors of the foreground rows, XYXY in absolute pixels.
         quality_logits: (P,) logits of a branch that predicts the quality of the boxes.
+        levels: (P,) int64 pyramid level of each foreground row, 0 the finest.
 
     Raises:
         ValueError: If shapes, types or labels do not fit.
@@ -62,11 +66,12 @@ class MatchedPredictions:
     gt_deltas: Tensor | None = None
     references: Tensor | None = None
     quality_logits: Tensor | None = None
+    levels: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the arguments and find the foreground."""
         check_types(num_classes=(self.num_classes, int))
-        optional = ("foreground", "pred_deltas", "gt_deltas", "references", "quality_logits")
+        optional = ("foreground", *_PER_POSITIVE)
         given = {name: x for name in optional if (x := getattr(self, name)) is not None}
         check_tensors(
             logits=self.logits,
@@ -194,8 +199,7 @@ class MatchedPredictions:
         if self.rows_per_image is None:
             raise ValueError("pools of images need rows_per_image, the number of rows per image")
         counts = self.positives_per_image.tolist()
-        optional = ("pred_deltas", "gt_deltas", "references", "quality_logits")
-        given = {n: getattr(self, n) for n in optional if getattr(self, n) is not None}
+        given = {n: getattr(self, n) for n in _PER_POSITIVE if getattr(self, n) is not None}
         parts, row, positive = [], 0, 0
         for first in range(0, self.num_images, images_per_pool):
             rows_per_image = self.rows_per_image[first : first + images_per_pool]

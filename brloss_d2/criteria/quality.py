@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.criteria.matched import MatchedPredictions
-from brloss_d2.losses import paired_box_iou
+from brloss_d2.losses import CorrelationLoss, paired_box_iou
 from brloss_d2.losses.base import ConfiguredModule, check_numbers, check_types
 
 
@@ -65,6 +65,26 @@ class PredictedIoU(PositiveQuality):
     def forward(self, matched: MatchedPredictions) -> Tensor:
         """Return (P,) IoU in [0, 1]."""
         return paired_box_iou(matched.pred_boxes, matched.gt_boxes)
+
+
+def correlation_loss(loss: CorrelationLoss, matched: MatchedPredictions) -> Tensor:
+    """Return the () loss of scores and predicted IoU of the foreground rows, by image or level.
+
+    Makes the host wait for a GPU unless all rows are one group.
+
+    Raises:
+        ValueError: If levels are asked for, but not known.
+    """
+    groups = None
+    if loss.per == "image":
+        groups = matched.images
+    elif loss.per == "level":
+        if matched.levels is None:
+            raise ValueError("a correlation per level needs `levels`, which only dense heads have")
+        groups = matched.levels
+    if groups is not None:
+        groups = groups.unique(return_inverse=True)[1]
+    return loss(matched.positive_scores, PredictedIoU()(matched), groups)
 
 
 class TopScore(PositiveQuality):

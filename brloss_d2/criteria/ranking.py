@@ -13,6 +13,7 @@ from brloss_d2.criteria.matched import (
     named_box_losses,
 )
 from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
+from brloss_d2.criteria.quality import correlation_loss
 from brloss_d2.losses import ALRPLoss, Balancer, CorrelationLoss, RankingLoss, paired_box_iou
 from brloss_d2.losses.base import check_numbers, check_types
 from brloss_d2.ops import PoolGroup
@@ -107,6 +108,5 @@ class RankingCriterion(PooledCriterion):
             losses[name] = self.balancer(cls_total, value, num_positives)
             metrics[f"{name.removeprefix('loss_')}_unbalanced"] = value.detach()
         if self.correlation is not None:
-            iou = paired_box_iou(matched.pred_boxes.detach(), matched.gt_boxes)
-            losses["loss_corr"] = self.correlation(matched.positive_scores, iou)
+            losses["loss_corr"] = correlation_loss(self.correlation, matched)
         return CriterionOutput(losses, weights, cls_total, metrics)

@@ -14,7 +14,12 @@ from brloss_d2.criteria.matched import (
     named_box_losses,
 )
 from brloss_d2.criteria.pooling import world
-from brloss_d2.criteria.quality import PositiveQuality, PredictedIoU, QualityBranch
+from brloss_d2.criteria.quality import (
+    PositiveQuality,
+    PredictedIoU,
+    QualityBranch,
+    correlation_loss,
+)
 from brloss_d2.losses import BoxLoss, CorrelationLoss, DRLoss, ScoreLoss
 from brloss_d2.losses.base import at_least_float32, check_numbers, check_types
 
@@ -91,7 +96,7 @@ class SigmoidCriterion(Criterion):
             these weights, or by 1 if that is less; by the targets if `box_normalizer` says so.
         quality: branch that predicts quality.
         target: soft target of the positives; None is their IoU.
-        correlation: auxiliary term over the positives of the batch, `loss_corr`.
+        correlation: auxiliary term over the positives of this process, `loss_corr`.
         sync_normalizer: whether every divisor is averaged over all processes. Then all of them
             have to compute the loss.
 
@@ -178,7 +183,7 @@ class SigmoidCriterion(Criterion):
         if self.quality is not None:
             losses["loss_quality"] = self.quality(matched) / box_count
         if self.correlation is not None:
-            losses["loss_corr"] = self.correlation(matched.positive_scores, PredictedIoU()(matched))
+            losses["loss_corr"] = correlation_loss(self.correlation, matched)
         return _output(losses, weights)
 
     def _targets(self, matched: MatchedPredictions) -> Tensor:

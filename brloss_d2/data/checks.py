@@ -58,6 +58,7 @@ class CocoSummary:
         image_sizes: path of each image -> width and height in the file, in pixels.
         has_rle: whether masks are learned and some are RLE, not polygons.
         notes: sentences about what is unusual, for the log.
+        annotated: whether the file has a list of annotations.
     """
 
     json_file: str
@@ -73,6 +74,7 @@ class CocoSummary:
     image_sizes: dict[str, tuple[int, int]] = field(repr=False)
     has_rle: bool = False
     notes: tuple[str, ...] = ()
+    annotated: bool = True
 
     @property
     def num_classes(self) -> int:
@@ -100,7 +102,13 @@ class CocoSummary:
 
 
 def check_coco_json(
-    json_file: str, image_root: str, *, key: str = "data.train", masks: bool = False
+    json_file: str,
+    image_root: str,
+    *,
+    content: Any = None,
+    key: str = "data.train",
+    masks: bool = False,
+    unannotated: bool = False,
 ) -> CocoSummary:
     """Read a COCO-format file, check all of it and the presence of its images.
 
@@ -109,20 +117,22 @@ def check_coco_json(
     Args:
         json_file: path of the annotations.
         image_root: folder that the file names in the JSON are relative to.
+        content: content of the JSON file, if it has been read.
         key: command-line key that named `json_file`; messages refer to it and to `<key>_images`.
         masks: whether every object needs a mask; without masks `segmentation` is not looked at.
+        unannotated: whether the list of annotations may be missing, as in `read_coco`.
 
     Raises:
         InputError: the file has a mistake; the message names the first offenders of its kind.
     """
     json_file, image_root = os.path.abspath(json_file), os.path.abspath(image_root)
     where = f"{key}={printable(json_file)}"
-    content = read_coco(json_file, masks=masks, where=where)
-    paths = locate_all_images([image["file_name"] for image in content.images], image_root, key=key)
+    coco = read_coco(json_file, content=content, masks=masks, where=where, unannotated=unannotated)
+    paths = locate_all_images([image["file_name"] for image in coco.images], image_root, key=key)
     sizes: dict[str, tuple[int, int]] = {}
     others = [
         f"id {image['id']} ({image['file_name']})"
-        for image, path in zip(content.images, paths, strict=True)
+        for image, path in zip(coco.images, paths, strict=True)
         if sizes.setdefault(path, size := (image["width"], image["height"])) != size
     ]
     if others:
@@ -131,27 +141,30 @@ def check_coco_json(
             f"{first_few(others)}."
         )
     try:
-        notes = geometry_notes(content.images, content.annotations)
+        notes = geometry_notes(coco.images, coco.annotations)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    roles = Counter(annotation["role"] for annotation in content.annotations)
-    objects = [a for a in content.annotations if a["role"] == "object"]
+    if not coco.annotated:
+        notes.append("it lists no annotations, so that nothing is evaluated")
+    roles = Counter(annotation["role"] for annotation in coco.annotations)
+    objects = [a for a in coco.annotations if a["role"] == "object"]
     per_class = Counter(annotation["category_id"] for annotation in objects)
     per_image = Counter(annotation["image_id"] for annotation in objects)
     return CocoSummary(
         json_file=json_file,
         image_root=image_root,
-        categories=content.categories,
-        images=len(content.images),
-        annotations=len(content.annotations),
+        categories=coco.categories,
+        images=len(coco.images),
+        annotations=len(coco.annotations),
         crowd=roles["crowd"],
-        images_without_objects=len(content.images) - len(per_image),
-        objects={id_: per_class[id_] for id_ in content.categories},
+        images_without_objects=len(coco.images) - len(per_image),
+        objects={id_: per_class[id_] for id_ in coco.categories},
         dropped={kind: roles[kind] for kind in DROPPED},
         most_objects=max(per_image.values(), default=0),
         image_sizes=sizes,
         has_rle=any(isinstance(a.get("segmentation"), dict) for a in objects),
-        notes=(*content.notes, *notes),
+        notes=(*coco.notes, *notes),
+        annotated=coco.annotated,
     )
 
 
@@ -199,7 +212,7 @@ def geometry_notes(images: Sequence[Record], annotations: Sequence[Record]) -> l
             f"{repeated} of {len(images)} images repeat a file: objects of one record are "
             "background in the other"
         )
-    if unlabeled > _UNLABELED * len(images):
+    if total and unlabeled > _UNLABELED * len(images):
         notes.append(
             f"{unlabeled} of {len(images)} images have no objects: all they show counts as "
             "background"

@@ -23,7 +23,11 @@ _COPIED = ("iscrowd", "bbox", "segmentation", "keypoints")
 
 
 def load_coco_dataset(
-    names: str, json_file: str, image_root: str, masks: bool | None = None
+    names: str,
+    json_file: str,
+    image_root: str,
+    masks: bool | None = None,
+    unannotated: bool = False,
 ) -> list[dict[str, Any]]:
     """Load a COCO-format dataset and register its metadata under `names`.
 
@@ -39,6 +43,7 @@ def load_coco_dataset(
         image_root: folder that the file names in the JSON are relative to.
         masks: whether every object needs a mask; False does not look at `segmentation`, and None
             loads the masks that are good.
+        unannotated: whether the list of annotations may be missing, as in `read_coco`.
 
     Returns:
         One dict per image, in detectron2's dataset format; boxes XYWH in pixels.
@@ -48,7 +53,7 @@ def load_coco_dataset(
     """
     if not os.path.isfile(json_file):
         raise InputError(f"The annotations of dataset {names!r} are missing: {json_file}")
-    content = read_coco(json_file, masks=masks)
+    content = read_coco(json_file, masks=masks, unannotated=unannotated)
     labels = {id_: label for label, id_ in enumerate(content.categories)}
     register_coco_metadata(
         names,
@@ -78,8 +83,9 @@ def load_coco_dataset(
             loaded.update(category_id=label, bbox_mode=BoxMode.XYWH_ABS)
             records[annotation["image_id"]]["annotations"].append(loaded)
     roles = Counter(annotation["role"] for annotation in content.annotations)
+    told = MetadataCatalog.get(names).get("dropped", {})  # by the table of a custom dataset
     for kind in DROPPED:
-        if roles[kind]:
+        if roles[kind] != told.get(kind, 0):
             logger.warning("%s: dropped %s %s.", names, counted(roles[kind], "box"), kind)
     return list(records.values())
 
@@ -91,7 +97,8 @@ def register_coco_metadata(name: str, json_file: str, image_root: str, **more: A
         name: name of the dataset.
         json_file: path of the annotations.
         image_root: folder that the file names in the JSON are relative to.
-        **more: other metadata, such as `masks`, whether every object has one.
+        **more: other metadata, such as `masks`, whether every object has one, and `dropped`, the
+            numbers of boxes that need no warning when they are dropped, by kind.
 
     Raises:
         InputError: `name` is one of the datasets that detectron2 registers itself.

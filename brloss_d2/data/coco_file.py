@@ -18,7 +18,7 @@ from brloss_d2.data import fields
 from brloss_d2.data.fields import Record, Rule, is_number, name_of, read_records
 from brloss_d2.data.masks import MaskError, normalized_mask, to_rle
 from brloss_d2.errors import InputError
-from brloss_d2.utils.files import what_instead
+from brloss_d2.utils.files import kind_of_content, what_instead
 from brloss_d2.utils.text import first_few, printable
 
 DROPPED = ("without area", "outside of the image", "with an empty mask")
@@ -29,15 +29,7 @@ _LARGEST_ID = 2**63  # exclusive; pycocotools keeps ids in 64 bits
 _LARGEST_AREA = 1e10  # pixels; the COCO protocol leaves larger objects out
 _DETAILS = 2  # number of different details that a message shows
 _ADVICE = "This config learns masks: correct them, or use a config without, such as faster_rcnn."
-_UNPACK, _AS_COCO = "unpack it", "export the annotations as COCO"
-# First bytes of files that are no JSON, and what they are.
-_IMPOSTORS = {
-    b"\x1f\x8b": f"It is a gzip file: {_UNPACK}",
-    b"PK\x03\x04": f"It is a ZIP archive: {_UNPACK}",
-    b"version https://git-lfs": "It is a pointer of Git LFS: run `git lfs pull`",
-    b"<": "It is a web page or XML: download the file itself, or " + _AS_COCO,
-    b"\0\0\0\0": "It is zeros, as of a copy that was broken off: copy it again",
-}
+_AS_COCO = "export the annotations as COCO"
 # Keys of other formats, in the first object of the file.
 _OTHER_FORMATS = {
     ("image_id", "score"): "These are detections, not annotations",
@@ -73,20 +65,24 @@ class CocoFile:
             `DROPPED`: boxes that no detector can learn. An empty mask is one without any pixel of
             the image; it is known only if masks were asked for.
         notes: sentences about what was read in another way than it is written.
+        annotated: whether the file has a list of annotations, which may be empty.
     """
 
     categories: dict[int, str]
     images: list[Record]
     annotations: list[Record]
     notes: tuple[str, ...]
+    annotated: bool = True
 
 
 def read_coco(
     json_file: str,
     *,
+    content: Any = None,
     masks: bool | None = None,
     where: str | None = None,
     evaluation: bool = False,
+    unannotated: bool = False,
 ) -> CocoFile:
     """Read a COCO-format file and give each field its one meaning.
 
@@ -97,17 +93,21 @@ def read_coco(
 
     Args:
         json_file: path of the annotations, in UTF-8, UTF-16 or UTF-32.
+        content: content of the file, if it has been read; not changed.
         masks: whether every object needs a mask; False does not look at `segmentation`, and None
             keeps the masks that are good.
         where: name of the file in messages; its path by default.
         evaluation: whether to leave out what no evaluation reads: names of files and ids of
             annotations, which may then be missing.
+        unannotated: whether the list of annotations may be missing, as in the files of test sets
+            whose annotations are kept by a server.
 
     Raises:
         InputError: the file has a mistake; the message names the first offenders of its kind.
     """
     where = where or printable(json_file)
-    sections = _read_sections(json_file, where)
+    content = read_json(json_file, where) if content is None else content
+    sections = _check_sections(content, where, unannotated=unannotated)
     labels, categories = read_category_section(sections["categories"], where)
     images, image_of, notes = _read_images(sections["images"], where, evaluation=evaluation)
     rules: list[Rule] = [
@@ -143,7 +143,7 @@ def read_coco(
     ]
     if not evaluation:
         rules.insert(0, ("id", "have no integer id: number them from 1", fields.identity))
-    written = sections["annotations"]
+    written = sections.get("annotations", [])
     annotations = read_records("annotations", written, rules, where)
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for number, (record, annotation) in enumerate(zip(written, annotations, strict=True), 1):
@@ -161,7 +161,8 @@ def read_coco(
         for kind, what in _ODD.items()
         if kind in found
     ]
-    return CocoFile(categories, images, annotations, tuple(notes))
+    annotated = "annotations" in sections
+    return CocoFile(categories, images, annotations, tuple(notes), annotated)
 
 
 def read_category_section(
@@ -240,9 +241,8 @@ def read_json(json_file: str, where: str) -> Any:
 
 def _impostor(content: bytes) -> str:
     """Return a sentence about what a file is that is no JSON in Unicode."""
-    return next(
-        (f" {what}." for start, what in _IMPOSTORS.items() if content.startswith(start)), ""
-    )
+    kind, cure = kind_of_content(content[:512], "JSON")
+    return f" It is {kind}: {cure}." if kind not in ("", "JSON") else ""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -257,26 +257,27 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _read_sections(json_file: str, where: str) -> dict[str, list[Record]]:
+def _check_sections(content: Any, where: str, *, unannotated: bool) -> dict[str, list[Record]]:
     """Return the content of a file, whose sections are lists of objects."""
-    content = read_json(json_file, where)
     if not isinstance(content, dict):
         raise InputError(
             f"{where}: not COCO format: expected an object with the keys {', '.join(_SECTIONS)}, "
             f"got a {type(content).__name__}.{_other_format(content)}"
         )
-    missing = ", ".join(name for name in _SECTIONS if name not in content)
+    sections = [name for name in _SECTIONS if name in content]
+    optional = ["annotations"] if unannotated else []
+    missing = ", ".join(name for name in _SECTIONS if name not in [*sections, *optional])
     if missing:
         got = printable(", ".join(content) or "none", length=80)
         raise InputError(
             f"{where}: not COCO format: no key {missing} (keys found: {got})."
             f"{_other_format([content])}"
         )
-    for name in _SECTIONS:
+    for name in sections:
         records = content[name]
         if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
             raise InputError(f"{where}: not COCO format: {name!r} is not a list of objects.")
-    if any("segments_info" in record for record in content["annotations"]):
+    if any("segments_info" in record for record in content.get("annotations", [])):
         raise InputError(
             f"{where}: it is of panoptic segmentation: {_AS_COCO} with a bbox for each object."
         )

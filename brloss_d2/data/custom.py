@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from detectron2.config import LazyCall as L
@@ -214,7 +212,9 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
     """
     masks = bool((cfg.dataloader.train.get("mapper") or {}).get("use_instance_mask"))
     if data.val_fraction is None:
-        summary = _check(data, masks=masks)
+        train = _check_split(data.train, data.train_images, "data.train", masks=masks)
+        val = _check_split(data.val, data.val_images, "data.val", masks=masks)
+        summary = _compare(train, val)
     else:
         summary = _split(data, cfg.train.output_dir, masks=masks)
     nodes = [node for node in walk_nodes(cfg.model) if "num_classes" in node]
@@ -237,10 +237,11 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
             loader.dataset = L(refuse_missing_dataset)(key=key)
         else:
             # The evaluator must not depend on the loader being built first.
-            register_coco_metadata(name, split.json_file, split.image_root, masks=masks)
-            loader.dataset = L(load_coco_dataset)(
-                names=name, json_file=split.json_file, image_root=split.image_root, masks=masks
-            )
+            files = {"json_file": split.json_file, "image_root": split.image_root}
+            register_coco_metadata(name, **files, masks=masks, dropped=split.dropped)
+            loader.dataset = L(load_coco_dataset)(names=name, **files, masks=masks)
+            if not split.annotated:
+                loader.dataset.unannotated = True
     if summary.val is None:
         cfg.dataloader.evaluator = None
     return summary
@@ -284,10 +285,12 @@ def refuse_missing_dataset(key: str) -> None:
 
 def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSummary:
     """Divide the training data by file, into the same parts each time, and check both."""
-    whole = _check_split(data.train, data.train_images, "data.train", masks=masks)
-    if whole is None or data.val_fraction is None:
+    if data.train is None or data.val_fraction is None:
         raise InputError("data.val_fraction needs data.train.")
-    content = read_json(whole.json_file, f"data.train={whole.json_file}")
+    where = f"data.train={printable(data.train)}"
+    root = data.train_images or os.path.dirname(data.train)
+    content = read_json(data.train, where)
+    check_coco_json(data.train, root, content=content, masks=masks)
     # By a digest of the name, so that neither the order of the file nor new images matter much.
     names = {str(record["file_name"]) for record in content["images"]}
     shuffled = sorted(
@@ -295,34 +298,26 @@ def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSumma
     )
     count = min(max(1, round(len(names) * data.val_fraction)), len(names) - 1)
     if count < 1:
-        raise InputError(f"data.train={whole.json_file}: one image cannot be split: give data.val.")
-    parts = {"train": shuffled[count:], "val": shuffled[:count]}
-    texts = {name: json.dumps(only_files(content, set(files))) for name, files in parts.items()}
-    # Named by content: another fraction cannot change the files of a run that goes on.
+        raise InputError(f"{where}: one image cannot be split: give data.val.")
     folder = os.path.join(os.path.abspath(os.path.expanduser(output_dir)), _SPLIT_FOLDER)
-    paths = {
-        name: os.path.join(folder, f"{name}_{hashlib.sha256(text.encode()).hexdigest()[:8]}.json")
-        for name, text in texts.items()
-    }
-    with TemporaryDirectory() as temporary:
-        drafts = {name: os.path.join(temporary, f"{name}.json") for name in parts}
-        for name, draft in drafts.items():
-            Path(draft).write_text(texts[name], encoding="ascii")
-        drawn = CustomData(drafts["train"], whole.image_root, drafts["val"], whole.image_root)
-        try:
-            checked = _check(drawn, masks=masks)
-        except InputError as error:
-            where = f"{data.val_fraction} of data.train: "
-            raise InputError(str(error).replace(f"{temporary}{os.sep}", where)) from error
-    return CustomDataSummary(
-        **{name: replace(getattr(checked, name), json_file=paths[name]) for name in parts},
-        to_write={paths[name]: text for name, text in texts.items()},
-    )
+    checked, texts = {}, {}
+    for name, files in (("train", shuffled[count:]), ("val", shuffled[:count])):
+        part = only_files(content, set(files))
+        text = json.dumps(part)
+        # Named by content: another fraction cannot change the files of a run that goes on.
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        path = os.path.join(folder, f"{name}_{digest}.json")
+        key, texts[path] = f"data.{name}", text
+        checked[name] = check_coco_json(path, root, content=part, key=key, masks=masks)
+    try:
+        return replace(_compare(**checked), to_write=texts)
+    except InputError as error:
+        where = f"{data.val_fraction} of data.train: "
+        raise InputError(str(error).replace(f"{folder}{os.sep}", where)) from error
 
 
-def _check(data: CustomData, *, masks: bool) -> CustomDataSummary:
-    train = _check_split(data.train, data.train_images, "data.train", masks=masks)
-    val = _check_split(data.val, data.val_images, "data.val", masks=masks)
+def _compare(train: CocoSummary | None, val: CocoSummary | None) -> CustomDataSummary:
+    """Check that there is something to learn from and to find, of the same classes."""
     if train is not None and val is not None and train.categories != val.categories:
         details = ""
         pairs = (("data.train", train, val), ("data.val", val, train))
@@ -334,7 +329,7 @@ def _check(data: CustomData, *, masks: bool) -> CustomDataSummary:
             f"The categories of data.train and data.val differ (id and name):{details}"
         )
     for key, split, purpose in (("train", train, "learn from"), ("val", val, "find")):
-        if split is None:
+        if split is None or not split.annotated:
             continue
         where = f"data.{key}={split.json_file}"
         dropped = [f"{count} {kind}" for kind, count in split.dropped.items() if count]
@@ -365,7 +360,9 @@ def _check_split(
 ) -> CocoSummary | None:
     if json_file is not None:
         image_root = image_root or os.path.dirname(os.path.abspath(json_file))
-        return check_coco_json(json_file, image_root, key=key, masks=masks)
+        return check_coco_json(
+            json_file, image_root, key=key, masks=masks, unannotated=key == "data.val"
+        )
     if image_root is not None:
         raise InputError(f"{key}_images is given without {key}=FILE.json.")
     return None

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -79,15 +79,16 @@ def check_custom_images(data: CustomDataSummary, *, training: bool) -> CustomDat
         for name, split in splits.items()
     }
     notes = {name: image_notes(seen) for name, seen in facts.items()}
+    keys = content_keys({file: fact for seen in facts.values() for file, fact in seen.items()})
     for name, seen in facts.items():
-        if copies := copied_content(seen):
+        if copies := len(seen) - len({keys[file] for file in seen}):
             notes[name].append(
                 f"{copies} of {len(seen)} images are copies of another, under another name"
             )
-    if len(splits) == len(given) and (shared := same_content(facts["val"], facts["train"])):
+    learned = {keys[file] for file in facts.get("train", ())}
+    if shared := sum(keys[file] in learned for file in facts.get("val", ())):
         notes["val"].append(
-            f"{len(shared)} of {len(facts['val'])} images are in data.train too: AP flatters the "
-            "model"
+            f"{shared} of {len(facts['val'])} images are in data.train too: AP flatters the model"
         )
     changes: dict[str, Any] = {x: split.noted(notes[x]) for x, split in splits.items()}
     return replace(data, **changes)
@@ -163,44 +164,22 @@ def image_notes(facts: Mapping[str, ImageFacts]) -> list[str]:
     ]
 
 
-def same_content(one: Mapping[str, ImageFacts], other: Mapping[str, ImageFacts]) -> list[str]:
-    """Return the files of `one` that are also in `other`, by path or by content.
-
-    Args:
-        one: path -> facts of the file.
-        other: path -> facts of the file.
-    """
-    by_size = defaultdict(list)
-    for file, fact in other.items():
-        by_size[fact.bytes].append(file)
-    digests = {
-        digest
-        for size in {fact.bytes for fact in one.values()}
-        for digest in map(_digest, by_size.get(size, ()))
-    }
-    return [
-        file
-        for file, fact in one.items()
-        if file in other or (fact.bytes in by_size and _digest(file) in digests)
-    ]
-
-
-def copied_content(facts: Mapping[str, ImageFacts]) -> int:
-    """Return the number of files whose content an earlier one has too.
+def content_keys(facts: Mapping[str, ImageFacts]) -> dict[str, bytes]:
+    """Return path -> bytes that are the same for files with the same content, and for no others.
 
     Args:
         facts: path -> facts of the file.
     """
     sizes = Counter(fact.bytes for fact in facts.values())
-    digests = {file: _digest(file) for file, fact in facts.items() if sizes[fact.bytes] > 1}
-    counts = Counter(digests.values())
+    ends = {file: _hash_ends(file) for file, fact in facts.items() if sizes[fact.bytes] > 1}
+    counts = Counter(ends.values())
     # Uncompressed images with a black border may have the same ends and differ between them.
-    whole = [
-        hashlib.sha256(Path(file).read_bytes()).digest()
-        for file, digest in digests.items()
-        if counts[digest] > 1
-    ]
-    return len(whole) - len(set(whole))
+    return {
+        file: hashlib.sha256(Path(file).read_bytes()).digest()
+        if counts[ends.get(file, b"")] > 1
+        else os.fsencode(file)
+        for file in facts
+    }
 
 
 def _look_at_all(
@@ -277,8 +256,8 @@ def _read_through(image: Image.Image, size: int, modified: int) -> ImageFacts:
     return ImageFacts(size, modified, width, height, turned, deep, alpha, frames)
 
 
-def _digest(file: str) -> bytes:
-    """Return a hash of both ends of a file, which tells images of one size apart."""
+def _hash_ends(file: str) -> bytes:
+    """Return a hash of both ends of a file, which tells most images of one size apart."""
     with open(file, "rb") as opened:
         content = opened.read(1 << 16)
         opened.seek(max(len(content), os.path.getsize(file) - (1 << 16)))

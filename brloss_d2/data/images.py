@@ -1,35 +1,28 @@
 """The one reader of images, for training, evaluation, prediction and pictures."""
 
+import ctypes
 import os
-import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
 # Pillow turns a TIFF while it loads it and then forgets the tag, which detectron2's `read_image`
 # has read before. After loading, the same function turns every format exactly once.
 from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, _imaging
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.files import kind_of_content
 from brloss_d2.utils.text import printable
 
 # Strips with a larger ratio of their sides shrink to nothing when they are resized.
 MAX_SIDE_RATIO = 100
 
-# Patterns of the first bytes of files that are no images though named so, and what they are.
-_IMPOSTORS = (
-    (b"version https://git-lfs", "a pointer of Git LFS: run `git lfs pull`"),
-    (b".{128}DICM", "DICOM: convert it to PNG"),
-    (b".{4}ftyp(hei|hev|mif1)", "HEIC, a format of phones: convert it to JPEG"),
-    (b"<", "a web page or SVG"),
-    (b"[{]", "JSON"),
-    (b"\0{4}", "zeros, as of a copy that was broken off"),
-    (b"\x89PNG|\xff\xd8\xff|RIFF|GIF8|BM", "damaged near its start, or cut off"),
-    (b"", "cut off, or of a format that Pillow does not read"),
-)
+with suppress(AttributeError, OSError):  # of a Pillow without libtiff
+    # It would print damage on stderr, without the name of the file. Pillow raises it too.
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def read_image(file: str | os.PathLike[str], image_format: str = "RGB") -> np.ndarray:
@@ -80,10 +73,14 @@ def opened_image(file: str | os.PathLike[str]) -> Iterator[Image.Image]:
         raise InputError(f"Image file missing: {name}{link}") from error
     except Exception as error:  # Pillow raises almost anything for a damaged file
         cause: object = error.strerror if isinstance(error, OSError) and error.strerror else error
-        if isinstance(error, UnidentifiedImageError):
+        if isinstance(error, UnidentifiedImageError) or "decoder object" in str(error):
             with open(file, "rb") as opened:
-                start = opened.read(132).lstrip()
-            what = next(what for first, what in _IMPOSTORS if re.match(first, start, re.DOTALL))
+                start = opened.read(512)
+            kind, cure = kind_of_content(start, "an image")
+            what = {
+                "": "cut off, or of a format that Pillow does not read",
+                "an image": "damaged near its start, or cut off",
+            }.get(kind, f"{kind}: {cure}")
             cause = f"its content is {what}" if start else "it is empty"
         raise InputError(
             f"Image file unreadable: {name} ({type(error).__name__}: {printable(cause)})."

@@ -183,6 +183,11 @@ def _check_datasets(
 ) -> None:
     """Check registered datasets and JSON files; datasets of other kinds check themselves."""
     to_write = custom_data.to_write if custom_data is not None else ()
+    if training and custom_data and custom_data.val and not custom_data.val.annotated:
+        raise InputError(
+            f"data.val={custom_data.val.json_file}: it lists no annotations, so that only "
+            "--eval-only can use it."
+        )
     for split, needed in (("train", training), ("test", can_evaluate(cfg))):
         loader = cfg.dataloader.get(split)
         if needed and loader is None:

@@ -15,6 +15,7 @@ from brloss_d2.evaluation.lrp import OptimalLRP, mean_lrp_curve
 from brloss_d2.evaluation.lvis import LVISEvaluator
 from brloss_d2.evaluation.matches import Matches, match_detections
 from brloss_d2.evaluation.protocols import Evaluation, evaluate_detections
+from brloss_d2.evaluation.submission import write_submission
 
 __all__ = [
     "Analysis",
@@ -35,4 +36,5 @@ __all__ = [
     "mean_lrp_curve",
     "save_calibration",
     "suggest_thresholds",
+    "write_submission",
 ]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from brloss_d2.evaluation.protocols import (
     renumber_annotations,
 )
 from brloss_d2.evaluation.replace import replaced
+from brloss_d2.evaluation.submission import check_submission_name, write_submission
 
 logger = logging.getLogger(__name__)
 
@@ -26,18 +28,30 @@ _detectron2_evaluation = coco_evaluation._evaluate_predictions_on_coco
 class COCOEvaluator(evaluation.COCOEvaluator):
     """detectron2's evaluator, computed by hotcoco if it is installed, with oLRP.
 
-    The log says which package evaluated. Keypoints are left to detectron2.
+    The log says which package evaluated. Keypoints are left to detectron2. A test set whose file
+    lists images and no annotations is not evaluated; `submission` writes what its server takes.
 
     Args:
         dataset_name: name of a dataset whose metadata have `json_file`, in COCO format.
         *args: arguments of detectron2's `COCOEvaluator`.
         use_fast_impl: whether hotcoco may evaluate; False insists on pycocotools.
+        submission: name of the detector in the files of `write_submission`, below `output_dir`;
+            None writes none.
         **keywords: arguments of detectron2's `COCOEvaluator`; `max_dets_per_image` is 100 by
             default.
     """
 
-    def __init__(self, dataset_name: str, *args: Any, use_fast_impl: bool = True, **keywords: Any):
-        self._official = not use_fast_impl
+    def __init__(
+        self,
+        dataset_name: str,
+        *args: Any,
+        use_fast_impl: bool = True,
+        submission: str | None = None,
+        **keywords: Any,
+    ):
+        self._official, self._submission = not use_fast_impl, submission
+        if submission is not None:
+            check_submission_name(submission)
         if dataset_name in DatasetCatalog:  # detectron2 loads it for training, too
             super().__init__(dataset_name, *args, use_fast_impl=False, **keywords)
             renumber_annotations(self._coco_api)
@@ -45,7 +59,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         metadata = MetadataCatalog.get(dataset_name)
         tasks = args[0] if args else keywords.get("tasks")
         masks = bool(tasks and "segm" in tasks) or metadata.get("masks")
-        truth = read_ground_truth(metadata.json_file, masks=masks)
+        truth = read_ground_truth(metadata.json_file, masks=masks, unannotated=True)
         with replaced(coco_evaluation, COCO=lambda json_file: truth):
             super().__init__(dataset_name, *args, use_fast_impl=False, **keywords)
 
@@ -57,6 +71,24 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         """
         with replaced(coco_evaluation, _evaluate_predictions_on_coco=self._evaluate_task):
             return super().evaluate(img_ids)
+
+    def _eval_predictions(
+        self, predictions: list[dict[str, Any]], img_ids: list[int] | None = None
+    ) -> None:
+        """Evaluate and write the files for a server; detectron2 calls this in the main process."""
+        super()._eval_predictions(predictions, img_ids=img_ids)  # now with the ids of the dataset
+        if self._submission is None:
+            if not self._do_evaluation:
+                logger.warning("No annotations: test.submission=NAME writes files for a server.")
+            return
+        results = chain.from_iterable(prediction["instances"] for prediction in predictions)
+        paths = write_submission(
+            results,
+            self._output_dir or ".",
+            self._submission,
+            json_file=self._metadata.json_file,
+        )
+        logger.info("For the evaluation server: %s", ", ".join(paths))
 
     def _evaluate_task(
         self, coco_gt: Any, coco_results: list[dict[str, Any]], iou_type: str, **options: Any

@@ -184,23 +184,28 @@ def evaluate_detections(
     return evaluation
 
 
-def read_ground_truth(json_file: str, *, masks: bool | None = None) -> COCO:
+def read_ground_truth(
+    json_file: str, *, masks: bool | None = None, unannotated: bool = False
+) -> COCO:
     """Read a dataset in COCO format, with annotations numbered from 1.
 
     Args:
         json_file: path of the annotations.
         masks: whether every object needs a mask, as in `read_coco`.
+        unannotated: whether the file may lack the list of annotations, as in `read_coco`; the
+            dataset then lacks it too.
 
     Raises:
         InputError: the file is missing or has a mistake.
     """
-    content = read_coco(json_file, masks=masks, evaluation=True)
+    content = read_coco(json_file, masks=masks, evaluation=True, unannotated=unannotated)
     api = COCO()
     api.dataset = {
         "images": content.images,
-        "annotations": content.annotations,
         "categories": [{"id": id_, "name": name} for id_, name in content.categories.items()],
     }
+    if content.annotated:
+        api.dataset["annotations"] = content.annotations
     renumber_annotations(api)
     return api
 

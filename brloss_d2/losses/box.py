@@ -11,7 +11,7 @@ from torch import Tensor
 
 from brloss_d2.losses.base import ConfiguredModule, check_numbers, check_tensors
 
-# The published detectors bound union and enclosing area from below by this many square pixels.
+# The published GIoU bounds union and enclosing area from below by this many square pixels.
 _MIN_AREA = 1e-6
 
 
@@ -19,11 +19,11 @@ def paired_box_iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of the i-th box of `a` with the i-th box of `b`.
 
     Args:
-        a: (P, 4) boxes, XYXY in pixels.
-        b: (P, 4) boxes, XYXY in pixels.
+        a: (P, 4) boxes, XYXY in any unit.
+        b: (P, 4) boxes, XYXY in the same unit.
 
     Returns:
-        (P,) IoU in [0, 1].
+        (P,) IoU in [0, 1], 0 for two boxes without area.
 
     Raises:
         ValueError: If the shapes differ or are not (P, 4).
@@ -33,7 +33,8 @@ def paired_box_iou(a: Tensor, b: Tensor) -> Tensor:
         >>> paired_box_iou(a, b)
         tensor([0.5000])
     """
-    return _iou_and_union(a, b)[0]
+    intersection, union = _intersection_and_union(a, b)
+    return intersection / union.where(union > 0, 1)
 
 
 def paired_box_giou(a: Tensor, b: Tensor) -> Tensor:
@@ -54,10 +55,11 @@ def paired_box_giou(a: Tensor, b: Tensor) -> Tensor:
         >>> paired_box_giou(a, b)
         tensor([-0.5000])
     """
-    iou, union = _iou_and_union(a, b)
+    intersection, union = _intersection_and_union(a, b)
+    union = union.clamp(min=_MIN_AREA)
     sides = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
     enclosing = sides.clamp(min=0).prod(1).clamp(min=_MIN_AREA)
-    return iou - (enclosing - union) / enclosing
+    return intersection / union - (enclosing - union) / enclosing
 
 
 def _check_pairs(a: Tensor, b: Tensor) -> None:
@@ -66,13 +68,12 @@ def _check_pairs(a: Tensor, b: Tensor) -> None:
         raise ValueError(f"expected two (P, 4) box tensors, got {tuple(a.shape)}, {tuple(b.shape)}")
 
 
-def _iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _intersection_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     _check_pairs(a, b)
     sides = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0)
     intersection = sides.prod(1)
     areas = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1)
-    union = (areas - intersection).clamp(min=_MIN_AREA)
-    return intersection / union, union
+    return intersection, areas - intersection
 
 
 class BoxLoss(ConfiguredModule, ABC):

@@ -6,6 +6,8 @@ from torch import Tensor
 from brloss_d2.losses.base import ConfiguredModule, at_least_float32, check_numbers, check_tensors
 
 _KINDS = ("concordance", "pearson")
+_GROUPS = ("pool", "image", "level")
+_BOUNDS = ("amin", "amax")
 _MIN_IOU = 1e-6
 
 
@@ -22,6 +24,9 @@ class CorrelationLoss(ConfiguredModule):
     Args:
         kind: "concordance" or "pearson".
         weight: factor of the loss, >= 0.
+        per: what is correlated by itself: all positives of a "pool" (the batch of a process, or its
+            ranking pool), those of each "image", or those of each pyramid "level", as published for
+            RetinaNet. Of several, the mean over those with at least two positives counts.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -33,42 +38,57 @@ class CorrelationLoss(ConfiguredModule):
         tensor(2.)
     """
 
-    def __init__(self, *, kind: str = "concordance", weight: float = 0.2):
+    def __init__(self, *, kind: str = "concordance", weight: float = 0.2, per: str = "pool"):
         super().__init__()
-        if kind not in _KINDS:
-            raise ValueError(f"kind must be one of {_KINDS}, got {kind!r}")
+        for name, value, known in (("kind", kind, _KINDS), ("per", per, _GROUPS)):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {known}, got {value!r}")
         check_numbers(">= 0", weight=weight)
-        self.kind, self.weight = kind, weight
+        self.kind, self.weight, self.per = kind, weight, per
 
-    def forward(self, scores: Tensor, iou: Tensor) -> Tensor:
+    def forward(self, scores: Tensor, iou: Tensor, groups: Tensor | None = None) -> Tensor:
         """Correlate the scores of positives with the IoU of their boxes.
 
         Args:
             scores: (P,) scores at the positives' own classes, in [0, 1], differentiable.
             iou: (P,) IoU in [0, 1], taken as constant.
+            groups: (P,) int64 group of each positive, in [0, P); None is one group.
 
         Returns:
-            () weighted loss; 0 and attached to the graph if there are fewer than two positives, or
-            all scores or all IoUs are equal.
+            () weighted loss; 0 and attached to the graph if no group has two positives. A group
+            whose scores or IoUs are all equal has the loss 0.
         """
-        check_tensors(scores=scores, iou=iou)
-        if scores.ndim != 1 or scores.shape != iou.shape:
+        groups = torch.zeros_like(scores, dtype=torch.int64) if groups is None else groups
+        check_tensors(scores=scores, iou=iou, groups=groups)
+        if scores.ndim != 1 or scores.shape != iou.shape or scores.shape != groups.shape:
             raise ValueError(
-                f"scores and iou must both be (P,), got {tuple(scores.shape)} and "
-                f"{tuple(iou.shape)}"
+                f"scores, iou and groups must all be (P,), got {tuple(scores.shape)}, "
+                f"{tuple(iou.shape)} and {tuple(groups.shape)}"
             )
         a = at_least_float32(scores)
         b = iou.detach().to(a.dtype).clamp(min=_MIN_IOU)
-        zero = a.sum() * 0  # NaN if a score is
-        if len(a) < 2:
-            return zero
-        varied = (a.amax() > a.amin()) & (b.amax() > b.amin())
-        # The deviations of equal values are rounding: others, without gradient, take their place.
-        a, b = (torch.where(varied, x, torch.arange(len(x)).to(x)) for x in (a, b))
-        da, db = a - a.mean(), b - b.mean()
+
+        def total(x: Tensor) -> Tensor:
+            return x.new_zeros(len(x)).index_add(0, groups, x)
+
+        count = total(torch.ones_like(a))
+        mean_a, mean_b = total(a) / count.clamp(min=1), total(b) / count.clamp(min=1)
+        da, db = a - mean_a[groups], b - mean_b[groups]
+        aa, bb, ab = total(da * da), total(db * db), total(da * db)
+        # The deviations of equal values are rounding.
+        varied = _differ(a, groups) & _differ(b, groups) & (aa > 0) & (bb > 0)
         if self.kind == "pearson":
-            correlation = (da * db).sum() / (da.norm() * db.norm())
+            correlation = ab / (aa.where(varied, 1).sqrt() * bb.where(varied, 1).sqrt())
         else:
-            gap = (len(a) - 1) * (a.mean() - b.mean()).square()
-            correlation = 2 * (da * db).sum() / (da.square().sum() + db.square().sum() + gap)
-        return torch.where(varied, self.weight * (1 - correlation), 0.0) + zero
+            gap = (count - 1) * (mean_a - mean_b).square()
+            correlation = 2 * ab / (aa + bb + gap).where(varied, 1)
+        losses = (1 - correlation).where(varied, 0)
+        loss = losses.sum() / (count >= 2).sum().clamp(min=1)
+        return self.weight * loss + a.sum() * 0  # NaN if a score is
+
+
+def _differ(x: Tensor, groups: Tensor) -> Tensor:
+    """Return (P,) bool, whether the values of each group differ."""
+    x, none = x.detach(), torch.zeros_like(x)
+    lowest, highest = (none.scatter_reduce(0, groups, x, f, include_self=False) for f in _BOUNDS)
+    return highest > lowest

@@ -48,6 +48,14 @@ def _cross_entropy(logits: Tensor, targets: Tensor, *, power: float = 1.0) -> Te
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
+def _focal_on_negatives(
+    logits: Tensor, targets: Tensor, gamma: float, *, power: float = 1.0
+) -> Tensor:
+    """Compute the cross-entropy with `targets ** power`, times `score ** gamma` if they are 0."""
+    cross_entropy = _cross_entropy(logits, targets, power=power)
+    return torch.where(targets > 0, 1.0, logits.sigmoid() ** gamma) * cross_entropy
+
+
 class BinaryCrossEntropyLoss(ScoreLoss):
     """Binary cross-entropy of the sigmoid.
 
@@ -167,16 +175,15 @@ class MatchabilityAwareLoss(ScoreLoss):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
-        cross_entropy = _cross_entropy(logits, targets, power=self.gamma)
-        negative = logits.sigmoid() ** self.gamma
-        return torch.where(targets > 0, 1.0, negative) * cross_entropy
+        return _focal_on_negatives(logits, targets, self.gamma, power=self.gamma)
 
 
 class IABCELoss(ScoreLoss):
     """IoU-aware binary cross-entropy, IA-BCE (Cai et al., BMVC 2024, Align-DETR).
 
     Cross-entropy with a soft target if that is above 0, unweighted; times `score ** gamma` if it is
-    0. The target is that of `criteria.ScoreAndIoU`, a mean of score and IoU.
+    0. The target is that of `criteria.ScoreAndIoU`, a mean of score and IoU. The same as
+    `MatchabilityAwareLoss`, but for the power of the target.
 
     Args:
         gamma: exponent of the scores of negatives, >= 0.
@@ -195,8 +202,7 @@ class IABCELoss(ScoreLoss):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compare (R, K) logits with (R, K) targets in [0, 1]: (R, K) losses."""
-        cross_entropy = _cross_entropy(logits, targets)
-        return torch.where(targets > 0, 1.0, logits.sigmoid() ** self.gamma) * cross_entropy
+        return _focal_on_negatives(logits, targets, self.gamma)
 
 
 class PositionSupervisedLoss(ScoreLoss):

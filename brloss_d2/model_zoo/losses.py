@@ -19,6 +19,7 @@ _SITES = {
     "MaxIoUAssigner": "retinanet",
     "FoveaAssigner": "fovea",
     "TaskAlignedAssigner": "atss",
+    "WarmupAssigner": "atss",
 }
 _ROI_HEADS = ("CriterionROIHeads", "CriterionCascadeROIHeads")
 # Losses whose scores are lower than the published threshold of the R-CNNs.

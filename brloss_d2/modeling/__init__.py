@@ -22,6 +22,8 @@ from brloss_d2.modeling.one_stage import (
     TopAnchors,
     TopPairs,
     TowerHead,
+    WarmupAssigner,
+    WarmupCriterion,
 )
 from brloss_d2.modeling.rcnn import (
     CriterionBoxPredictor,
@@ -59,5 +61,7 @@ __all__ = [
     "TopAnchors",
     "TopPairs",
     "TowerHead",
+    "WarmupAssigner",
+    "WarmupCriterion",
     "add_brloss_config",
 ]

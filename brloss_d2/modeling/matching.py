@@ -88,6 +88,7 @@ def match_predictions(
     rows_per_image: Sequence[int],
     clamp_targets: bool = False,
     quality_logits: Tensor | None = None,
+    levels: Tensor | None = None,
 ) -> MatchedPredictions:
     """Decode the foreground rows and pair them with their ground truth.
 
@@ -104,6 +105,7 @@ def match_predictions(
         clamp_targets: whether a ground-truth box is replaced by the nearest one that the encoding
             can express.
         quality_logits: (P,) logits of a quality branch.
+        levels: (P,) int64 pyramid level of each foreground row.
     """
     deltas = deltas.float()
     with torch.no_grad():
@@ -122,6 +124,7 @@ def match_predictions(
         gt_deltas=gt_deltas,
         references=references,
         quality_logits=quality_logits,
+        levels=levels,
     )
 
 

@@ -1,11 +1,29 @@
-"""Writing of files: atomic replacement, folders."""
+"""Writing of files, and what files are instead of what is expected."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from brloss_d2.errors import InputError
 from brloss_d2.utils.text import printable
+
+# First bytes of files, what these are, and the cure if that is not another file.
+_KINDS = (
+    (rb"version https:", "a pointer of Git LFS instead of the file itself", "run git lfs pull"),
+    (rb"<(?i:!doctype|html|head|body|!--)", "a web page", "download the file itself"),
+    (rb"<", "XML", "download the file itself, or export it in another format"),
+    (rb"[{\[]", "JSON", ""),
+    (rb".{,5}\0{3}\{\s*\"", "a safetensors file", "convert it: torch.save(load_file(OLD), NEW)"),
+    (rb".{128}DICM", "DICOM", "convert it to PNG"),
+    (rb".{4}ftyp(hei|hev|mif1)", "HEIC, a format of phones", "convert it to JPEG"),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|BM.{4}\0{4}|RIFF.{4}WEBP|II\*\0|MM\0\*", "an image", ""),
+    (rb"\0{4}", "zeros, as of a copy that was broken off", "copy it again"),
+    (rb"PK\x03\x04|\x1f\x8b|BZh|\xfd7zXZ|7z\xbc|Rar!|.{257}ustar", "a packed archive", "unpack it"),
+    (rb"\x89HDF", "an HDF5 file, as Keras writes it", ""),
+    (rb"\x93NUMPY", "a NumPy array", ""),
+    (rb"\x08.{,3}\x12.{1,2}(?i:pytorch)", "an ONNX file", "name what it was made from"),
+)
 
 
 @contextmanager
@@ -69,3 +87,21 @@ def what_instead(path: str) -> str:
         "is a link that leads nowhere": os.path.islink(path),
     }
     return next((what for what, applies in kinds.items() if applies), "does not exist")
+
+
+def kind_of_content(start: bytes, expected: str) -> tuple[str, str]:
+    """Return what a file is, and what to do if it should be something else.
+
+    Args:
+        start: first 512 bytes of the file.
+        expected: noun for what it should be, such as "an image".
+
+    Returns:
+        Nouns, such as "a web page" or `expected`, and a request; both "" if the bytes are of no
+        kind that is often taken for another.
+    """
+    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for pattern, kind, cure in _KINDS:
+        if re.match(pattern, start, re.DOTALL):
+            return kind, cure or f"expected {expected}"
+    return "", ""

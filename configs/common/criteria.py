@@ -233,6 +233,8 @@ corr = _hard_targets(
 )
 for _criterion in corr.values():
     _criterion.correlation = L(CorrelationLoss)(kind="concordance", weight=0.2)
+for _site in ("retinanet", "retinanet_500s"):  # as published, level by level
+    corr[_site].correlation = L(CorrelationLoss)(kind="pearson", weight=0.1, per="level")
 # The RetinaNet is that of the published DR Loss, smooth L1 divided by four coordinates; the others
 # are those of focal loss. All start best from `head.prior_prob=0.5`.
 dr = _hard_targets(L(DRLoss)(), L(DRLoss)())

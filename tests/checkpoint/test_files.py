@@ -66,6 +66,20 @@ def test_a_flipped_bit_is_noticed_or_does_no_harm(tmp_path: Path) -> None:
     assert harmless < 100
 
 
+def test_checksums_are_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, compared, testzip = str(tmp_path / "a.pth"), [], zipfile.ZipFile.testzip
+
+    def counted(archive: zipfile.ZipFile) -> str | None:
+        compared.append(archive.filename)
+        return testzip(archive)
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", counted)
+    torch.save(nn.Linear(3, 2).state_dict(), file)
+    local_file(file)  # before a training
+    Checkpointer(nn.Linear(3, 2)).load(file)
+    assert compared == [file]
+
+
 @pytest.mark.parametrize("kind", ["pth", "legacy.pth", "pkl"])
 def test_an_end_that_is_missing(tmp_path: Path, kind: str) -> None:
     if kind == "pkl":
@@ -94,15 +108,16 @@ def test_a_file_without_checksums_loads(tmp_path: Path) -> None:
     [
         (b"", "it is empty; download"),
         (b"\xef\xbb\xbf\n<!DOCTYPE html><html>", "it is a web page; download the file itself"),
-        (b"<?xml version='1.0'?><Error>", "it is a web page"),
+        (b"<?xml version='1.0'?><Error>", "it is XML; download the file itself, or"),
         (LFS, "it is a pointer of Git LFS instead of the file itself; run git lfs pull"),
-        (b'{"error": "\x1b[31m"}', "it is no checkpoint"),
+        (b'{"error": "\x1b[31m"}', "it is JSON; expected a checkpoint of PyTorch"),
         (b"Not Found", "it is a text that begins with 'Not Found', or damaged"),
         ("Nicht da".encode("utf-16"), "it is a text that begins with 'Nicht da'"),
         (struct.pack("<Q", len(SAFE)) + SAFE, "it is a safetensors file; convert it"),
         (gzip.compress(b"a", mtime=0), "it is a packed archive; unpack it"),
         (b"\x89PNG\r\n\x1a\n", "it is an image"),
-        (bytes(600), "it is no checkpoint of PyTorch, or damaged"),
+        (bytes(600), "it is zeros, as of a copy that was broken off; copy it again"),
+        (b"\1" * 600, "it is no checkpoint of PyTorch, or damaged"),
         (archive(**{"a.jpg": b"x"}), r"it is an archive of a\.jpg; unpack it"),
         (archive(**{"a/code/x.py": b"", "a/constants.pkl": b""}), "it is a TorchScript program"),
         (archive(**{"a/archive_format": b"pt2"}), r"it is a program exported by torch\.export"),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from brloss_d2.criteria import (
     MatchedPredictions,
+    PredictedIoU,
     RankingCriterion,
     RelativeIoU,
     ScoreAndIoU,
@@ -57,16 +58,15 @@ def corners(boxes: Tensor) -> Tensor:
 
 
 def matched_case(name: str, dtype: torch.dtype) -> MatchedPredictions:
-    """Read the input of a case, with logits in a precision.
+    """Read the input of a case, with logits in a precision and boxes relative to the image.
 
-    The boxes, whose corners float32 would round, are scaled up from below the floor of their area.
+    The boxes are in float64, because float32 would round their corners.
     """
     z = {key: golden()[f"{name}/in/{key}"] for key in ("logits", "labels", "image")}
     num_classes = z["logits"].shape[1]
     positive = z["labels"] < num_classes
     boxes = [
-        1024 * corners(golden()[f"{name}/in/{key}_cxcywh"][positive].double())
-        for key in ("pred", "gt")
+        corners(golden()[f"{name}/in/{key}_cxcywh"][positive].double()) for key in ("pred", "gt")
     ]
     return MatchedPredictions(
         z["logits"].to(dtype).requires_grad_(),
@@ -198,6 +198,37 @@ def test_concordance_draws_scores_to_the_iou_and_pearson_to_any_rising_line():
             assert loss > 0.1 if value is None else abs(loss) < 1e-6
 
 
+@pytest.mark.parametrize("kind", ["concordance", "pearson"])
+def test_groups_are_correlated_one_by_one(kind):
+    """The mean over groups of at least two positives; one of equal scores has the loss 0."""
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(9, generator=g, dtype=torch.float64)
+    logits[-2:] = 0.5
+    logits.requires_grad_()
+    iou = torch.rand(9, generator=g, dtype=torch.float64)
+    groups = torch.tensor([0, 1, 0, 2, 1, 0, 1, 3, 3])
+    loss = CorrelationLoss(kind=kind, weight=1.0)
+    found = loss(logits.sigmoid(), iou, groups)
+    parts = [loss(logits[groups == i].sigmoid(), iou[groups == i]) for i in (0, 1)]
+    torch.testing.assert_close(found, sum(parts) / 3)
+    gradients = [torch.autograd.grad(x, logits)[0] for x in (found, sum(parts) / 3)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_correlation_per_image_or_level():
+    matched = random_batch([0, 1, 3, 2, 0, 1, 2, 3])
+    matched = replace(matched, rows_per_image=[4, 4], levels=torch.tensor([4, 4, 1, 1, 1, 4]))
+    iou = PredictedIoU()(matched)
+    for per, groups in (("image", [0, 0, 0, 1, 1, 1]), ("level", [1, 1, 0, 0, 0, 1])):
+        loss = CorrelationLoss(per=per)
+        criterion = SigmoidCriterion(SigmoidFocalLoss(), GIoULoss(), correlation=loss)
+        expected = loss(matched.positive_scores, iou, torch.tensor(groups))
+        assert expected != CorrelationLoss()(matched.positive_scores, iou)
+        torch.testing.assert_close(criterion(matched).losses["loss_corr"], expected)
+        (first, _) = matched.split(images_per_pool=1)
+        assert first.levels.tolist() == [4, 4, 1]
+
+
 def test_a_diverged_network_shows():
     for count in (1, 3):
         scores = torch.full((count,), torch.nan)
@@ -209,7 +240,14 @@ def test_a_diverged_network_shows():
     [
         (lambda: CorrelationLoss(kind="spearman"), r"one of \('concordance', 'pearson'\), got 'sp"),
         (lambda: CorrelationLoss(weight=-1), "weight must be a finite number >= 0"),
-        (lambda: CorrelationLoss()(torch.rand(2), torch.rand(3)), r"both be \(P,\)"),
+        (lambda: CorrelationLoss(per="stage"), r"per must be one of \('pool', 'image', 'level'\)"),
+        (lambda: CorrelationLoss()(torch.rand(2), torch.rand(3)), r"all be \(P,\)"),
+        (
+            lambda: SigmoidCriterion(
+                SigmoidFocalLoss(), GIoULoss(), correlation=CorrelationLoss(per="level")
+            )(random_batch([0])),
+            "needs `levels`",
+        ),
         (lambda: ScoreAndIoU(alpha=2), r"alpha must be a finite number in \[0, 1\]"),
         (lambda: ScoreAndIoU(tau=0), "tau must be a finite number > 0"),
         (lambda: RelativeIoU(power=0), "power must be a finite number > 0"),

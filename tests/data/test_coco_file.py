@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from brloss_d2.data import DetectionMapper, check_coco_json, load_coco_dataset, read_coco
+from brloss_d2.data import check_coco_json, load_coco_dataset, read_coco
 from brloss_d2.data.masks import normalized_mask
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import COCOEvaluator
@@ -102,12 +102,15 @@ def test_encodings(tmp_path, encoding):
         (b"\x80abc", "not valid JSON, which is UTF-8"),
         ("Ä".encode("latin-1") + b"{}", "not valid JSON, which is UTF-8: .* Save it as UTF-8"),
         (b"<!DOCTYPE html><html>", r"It starts with '<!DOCTYPE html><html"),
-        (b"version https://git-lfs", r"It starts with 'version https://git-"),
+        (
+            b"version https://git-lfs",
+            r"It starts with 'version https://git-.* It is a pointer of Git",
+        ),
         (b"[" * 100_000, "nested too deeply"),
         (b"  \n", "is empty"),
         (b"1" * 10_000, "not valid JSON: a number has thousands of digits"),
-        (b"\x1f\x8b\x08", "UTF-8: .* It is a gzip file: unpack it"),
-        (b"PK\x03\x04", "It is a ZIP archive: unpack it"),
+        (b"\x1f\x8b\x08", "UTF-8: .* It is a packed archive: unpack it"),
+        (b"PK\x03\x04", "It is a packed archive: unpack it"),
     ],
 )
 def test_files_that_are_something_else(tmp_path, content, expected):
@@ -321,15 +324,8 @@ def test_check_loader_mapper_and_evaluator_agree(tmp_path, masks):
     path = files.write(tmp_path, data)
     summary = check_coco_json(path, str(tmp_path), masks=masks)
     records = load_coco_dataset("test_agree", path, str(tmp_path), masks=masks)
-    mapper = DetectionMapper(
-        is_train=True,
-        augmentations=[],
-        image_format="RGB",
-        use_instance_mask=masks,
-        instance_mask_format="bitmask",
-    )
     assert summary.boxes == (4 if masks else 5)
-    assert sum(len(mapper(record)["instances"]) for record in records) == summary.boxes
+    assert sum(map(len, files.mapped(records, masks=masks))) == summary.boxes
     truth = read_ground_truth(path, masks=masks)
     counted = sum(not annotation["iscrowd"] for annotation in truth.anns.values())
     assert counted == summary.boxes + sum(summary.dropped.values())
@@ -372,3 +368,20 @@ def test_an_evaluator_of_masks_reads_them_as_the_check(tmp_path):
     COCOEvaluator("test_masks", tasks=("bbox",))
     with pytest.raises(InputError, match=r"instances\.json: 1 of 3 boxes .*no polygon has 3 po"):
         COCOEvaluator("test_masks", tasks=("bbox", "segm"))
+
+
+def test_a_test_set_has_no_list_of_annotations(tmp_path):
+    data = good()
+    del data["annotations"]
+    file = files.write(tmp_path, data)
+    content = read_coco(file, unannotated=True)
+    assert (len(content.images), content.annotations, content.annotated) == (4, [], False)
+    assert "annotations" not in read_ground_truth(file, unannotated=True).dataset
+    records = load_coco_dataset("test_set", file, str(tmp_path), unannotated=True)
+    assert [record["annotations"] for record in records] == [[]] * 4
+    for read_it in (read_coco, read_ground_truth):
+        with pytest.raises(InputError, match="no key annotations"):
+            read_it(file)
+    del data["categories"]
+    with pytest.raises(InputError, match="no key categories"):
+        read(tmp_path, data, unannotated=True)

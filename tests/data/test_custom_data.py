@@ -102,7 +102,7 @@ def test_image_folders_can_be_elsewhere(tmp_path, cfg):
     assert cfg.dataloader.test.dataset.image_root == str(tmp_path / "val")
 
 
-def test_table_of_counts(tmp_path, cfg):
+def test_table_of_counts(tmp_path, cfg, caplog):
     val = files.content()
     val["annotations"].append(files.annotation(0, 1, box=[1, 1, 0, 0]))
     text = str(apply_custom_data(cfg, custom_data(tmp_path, val=val)))
@@ -111,6 +111,8 @@ def test_table_of_counts(tmp_path, cfg):
     assert rows["boxes without area, dropped"] == ["0", "1"]
     assert rows["images without objects"] == ["1", "1"]
     assert "Note: 1 box without area: nothing can match" in text
+    assert len(instantiate(cfg.dataloader.test.dataset)) == 3
+    assert not caplog.messages, "what is dropped is in the table"
 
 
 def test_classes_without_training_boxes(tmp_path, cfg):
@@ -278,3 +280,15 @@ def test_a_config_that_learns_masks_needs_them(cfg, tmp_path):
     assert "data.train=" in text and "1 of 4 boxes have no 'segmentation'" in text
     assert "data.val=" in refused(cfg, CustomData(train=good.train, val=custom_data(tmp_path).val))
     apply_custom_data(cfg, good)
+
+
+def test_a_test_set_without_annotations(cfg, tmp_path):
+    data = files.content(images=3)
+    del data["annotations"]
+    summary = apply_custom_data(cfg, CustomData(val=files.write(tmp_path, data)))
+    assert summary.val.images == 3 and not summary.val.annotated
+    assert "it lists no annotations, so that nothing is evaluated" in str(summary)
+    assert len(instantiate(cfg.dataloader.test.dataset)) == 3
+    data["annotations"] = []
+    text = refused(cfg, CustomData(val=files.write(tmp_path, data)))
+    assert "no boxes to find" in text

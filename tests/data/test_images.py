@@ -83,6 +83,21 @@ def test_broken_files(tmp_path: Path, colors: Image.Image) -> None:
         read_image(str(file))
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("WEBP", "damaged near its start, or cut off"), ("TIFF", "decoder err")]
+)
+def test_damage_is_told_once(
+    tmp_path: Path, colors: Image.Image, capfd: pytest.CaptureFixture, kind: str, expected: str
+) -> None:
+    file = tmp_path / "a.image"
+    colors.resize((70, 50)).save(file, kind, compression="tiff_lzw")
+    content = file.read_bytes()
+    file.write_bytes(content[:100] if kind == "WEBP" else content[:200] + bytes(50) + content[250:])
+    with pytest.raises(InputError, match=expected):
+        read_image(file)
+    assert capfd.readouterr().err == ""
+
+
 def make_folder(file: Path) -> None:
     file.mkdir()
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from brloss_d2.data import CustomDataSummary, DetectionMapper, check_coco_json, load_coco_dataset
+from brloss_d2.data import CustomDataSummary, check_coco_json, load_coco_dataset
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import COCOEvaluator
 from tests.helpers import coco_files as files
@@ -63,14 +63,7 @@ def numbers(path, folder, expected, masks):
     """Return what the table says, what reaches the model, and AP of a perfect detector."""
     summary = check_coco_json(path, folder, masks=masks)
     records = load_coco_dataset("test_mutants", path, folder, masks=masks)
-    mapper = DetectionMapper(
-        is_train=True,
-        augmentations=[],
-        image_format="RGB",
-        use_instance_mask=masks,
-        instance_mask_format="bitmask",
-    )
-    mapped = [mapper(r)["instances"] for r in sorted(records, key=lambda r: r["file_name"])]
+    mapped = files.mapped(sorted(records, key=lambda r: r["file_name"]), masks=masks)
     assert sum(map(len, mapped)) == summary.boxes
     seen = [
         (

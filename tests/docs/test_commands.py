@@ -38,6 +38,8 @@ DATA = {
     "val": f"{SHAPES}/val",
     "folder": f"{SHAPES}/val",
     "photos": f"{SHAPES}/val",
+    "image_info_test-dev2017.json": f"{SHAPES}/annotations/instances_val.json",
+    "test2017": f"{SHAPES}/val",
 }
 # Checkpoints from other sources.
 WEIGHTS = {

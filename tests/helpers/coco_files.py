@@ -1,11 +1,15 @@
 """Small COCO-format datasets, in which each test breaks one thing."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.structures import Instances
 from PIL import Image
+
+from brloss_d2.data import DetectionMapper
 
 HEIGHT, WIDTH = 20, 30
 
@@ -39,3 +43,15 @@ def write(folder: Path, data: Any, *, name: str = "instances.json") -> str:
             Image.fromarray(pixels).save(folder / record["file_name"])
     (folder / name).write_text(json.dumps(data))
     return str(folder / name)
+
+
+def mapped(records: Iterable[dict[str, Any]], *, masks: bool) -> list[Instances]:
+    """Return the objects of detectron2's records that training sees without augmentation."""
+    mapper = DetectionMapper(
+        is_train=True,
+        augmentations=[],
+        image_format="RGB",
+        use_instance_mask=masks,
+        instance_mask_format="bitmask",
+    )
+    return [mapper(record)["instances"] for record in records]

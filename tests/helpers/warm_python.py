@@ -45,6 +45,8 @@ def _run(words: list[str], folder: str, environment: dict[str, str], log: str) -
     try:
         script = os.path.realpath(words[0])
         sys.path[0] = os.path.dirname(script)
+        if "PYTHONPATH" in environment:  # Python has read it before
+            sys.path[1:1] = environment["PYTHONPATH"].split(os.pathsep)
         runpy.run_path(script, run_name="__main__")
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(bool(end.code))

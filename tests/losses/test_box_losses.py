@@ -19,6 +19,12 @@ def test_iou_and_giou_equal_torchvision():
     torch.testing.assert_close(paired_box_giou(a, b), generalized_box_iou(a, b).diagonal())
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1e-6])
+def test_iou_has_no_unit(scale):
+    a, b = boxes(50, 0).float(), boxes(50, 1).float()
+    torch.testing.assert_close(paired_box_iou(a * scale, b * scale), paired_box_iou(a, b))
+
+
 def test_giou_gradient():
     a, b = boxes(5, 0).requires_grad_(), boxes(5, 1)
     assert torch.autograd.gradcheck(lambda x: GIoULoss()(x, b), a)
@@ -27,8 +33,9 @@ def test_giou_gradient():
 def test_boxes_without_area_have_finite_losses_and_gradients():
     a = torch.tensor([[5.0, 5, 5, 5], [0, 0, 10, 0]], requires_grad=True)
     b = torch.tensor([[5.0, 5, 5, 5], [0, 0, 10, 10]])
-    loss = GIoULoss()(a, b)
-    loss.sum().backward()
+    iou, loss = paired_box_iou(a, b), GIoULoss()(a, b)
+    (iou + loss).sum().backward()
+    assert iou.tolist() == [0, 0]
     assert loss.isfinite().all()
     assert a.grad.isfinite().all()
 

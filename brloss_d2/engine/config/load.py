@@ -64,6 +64,7 @@ def load_config(
             cfg.dataloader.evaluator = L(COCOEvaluator)(
                 dataset_name="${..test.dataset.names}", output_dir="${train.output_dir}/inference"
             )
+    short.apply_submission(cfg)
     apply_overrides(cfg, others)
     _complete(cfg, "after the overrides")
     try:

@@ -13,9 +13,11 @@ from tabulate import tabulate
 from brloss_d2.data import CustomData
 from brloss_d2.engine.config.test_augmentation import set_test_augmentation
 from brloss_d2.errors import InputError
+from brloss_d2.evaluation import COCOEvaluator
+from brloss_d2.evaluation.submission import check_submission_name
 from brloss_d2.model_zoo import set_loss
 from brloss_d2.model_zoo.losses import config_with_loss
-from brloss_d2.utils.config_nodes import walk_nodes
+from brloss_d2.utils.config_nodes import target_of, walk_nodes
 
 # Key -> attribute, type, meaning.
 _KEYS: dict[str, tuple[str, type, str]] = {
@@ -33,6 +35,10 @@ _KEYS: dict[str, tuple[str, type, str]] = {
         *("test_scales", list),
         "evaluation and prediction in several sizes and mirrored: True, or factors [0.75,1,1.25]",
     ),
+    "test.submission": (
+        *("submission", str),
+        "name of the detector in files for COCO's server, which an evaluation then writes",
+    ),
 }
 # For messages about misspelled keys.
 SHORT_KEYS = tuple(_KEYS)
@@ -49,6 +55,7 @@ class ShortKeys:
         batch_size: images per batch of the data loader.
         epochs: length of the training in passes over the training images.
         test_scales: sizes for test-time augmentation, see `set_test_augmentation`.
+        submission: name of the detector in the files of `write_submission`.
     """
 
     loss: str | None = None
@@ -56,6 +63,7 @@ class ShortKeys:
     batch_size: int | None = None
     epochs: float | None = None
     test_scales: list[float] | None = None
+    submission: str | None = None
 
     @classmethod
     def from_overrides(cls, overrides: Sequence[str]) -> tuple["ShortKeys", list[str]]:
@@ -84,7 +92,7 @@ class ShortKeys:
         return (self.loss and config_with_loss(path, self.loss)) or path
 
     def apply(self, cfg: DictConfig, path: str) -> None:
-        """Set loss, image sizes and batch size in a config that was just loaded.
+        """Set what most short keys stand for in a config that was just loaded.
 
         Args:
             cfg: config, changed in place.
@@ -103,6 +111,23 @@ class ShortKeys:
             cfg.dataloader.train.total_batch_size = self.batch_size
         if self.test_scales is not None:
             set_test_augmentation(cfg, self.test_scales)
+
+    def apply_submission(self, cfg: DictConfig) -> None:
+        """Make the evaluator write files for COCO's server, if a name for them is given.
+
+        Args:
+            cfg: config with its data, changed in place.
+
+        Raises:
+            InputError: the evaluator is not that of COCO, or the name cannot be part of a file.
+        """
+        if not self.submission:
+            return
+        evaluator = cfg.dataloader.get("evaluator")
+        if target_of(evaluator) is not COCOEvaluator:
+            raise InputError("test.submission needs dataloader.evaluator to be a COCOEvaluator.")
+        check_submission_name(self.submission)
+        evaluator.submission = self.submission
 
     def apply_epochs(self, cfg: DictConfig, images: int, overrides: Sequence[str]) -> None:
         """Set the length of the training, and what belongs to it.

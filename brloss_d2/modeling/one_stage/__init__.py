@@ -18,6 +18,7 @@ from brloss_d2.modeling.one_stage.postprocessing import (
     TopAnchors,
     TopPairs,
 )
+from brloss_d2.modeling.one_stage.warmup import WarmupAssigner, WarmupCriterion
 
 __all__ = [
     "ATSSAssigner",
@@ -37,4 +38,6 @@ __all__ = [
     "TopAnchors",
     "TopPairs",
     "TowerHead",
+    "WarmupAssigner",
+    "WarmupCriterion",
 ]

@@ -98,6 +98,7 @@ class DenseMatcher:
             rows_per_image=[num_anchors] * len(gt_instances),
             clamp_targets=True,
             quality_logits=quality,
+            levels=all_anchors.levels[anchor],
         )
         return DenseMatch(matched, assigned)
 

@@ -10,6 +10,7 @@ from brloss_d2.modeling.one_stage.assigners.base import (
     Assigner,
     LevelAnchors,
     background,
+    depth_inside,
     largest_iou_wins,
 )
 
@@ -60,8 +61,7 @@ class ATSSAssigner(Assigner):
         owners = torch.arange(count, device=rows.device).repeat_interleave(width)
         iou = paired_box_iou(anchors.boxes[rows], boxes[owners])
         threshold = _threshold(iou.view(count, width))
-        centers = anchors.centers[rows]
-        depth = torch.cat([centers - boxes[owners, :2], boxes[owners, 2:] - centers], 1).amin(1)
+        depth = depth_inside(anchors.centers[rows], boxes[owners])
         positive = (iou >= threshold[owners]) & (depth > self.min_inside)
         rows, owners, iou = rows[positive], owners[positive], iou[positive]
         return largest_iou_wins(anchors, rows, owners, iou)

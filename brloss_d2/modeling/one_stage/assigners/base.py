@@ -90,10 +90,33 @@ class Assigner(ABC):
             (R,) int64: index of an object, `BACKGROUND` or `IGNORED`.
         """
 
+    def required(self, predictions: AnchorPredictions | None) -> AnchorPredictions:
+        """Return the predictions, for an assigner that needs them.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if predictions is None:
+            raise ValueError(f"{type(self).__name__} needs the predictions of the head, got None")
+        return predictions
+
 
 def background(anchors: LevelAnchors) -> Tensor:
     """Return (R,) `BACKGROUND`."""
     return torch.full_like(anchors.levels, BACKGROUND)
+
+
+def depth_inside(points: Tensor, boxes: Tensor) -> Tensor:
+    """Compute the distance of points from the nearest side of boxes, below 0 outside.
+
+    Args:
+        points: (..., 2) x and y in pixels.
+        boxes: (..., 4) XYXY in pixels.
+
+    Returns:
+        (...) distances in pixels.
+    """
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], -1).amin(-1)
 
 
 def largest_iou_wins(anchors: LevelAnchors, rows: Tensor, owners: Tensor, iou: Tensor) -> Tensor:

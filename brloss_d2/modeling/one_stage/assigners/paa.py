@@ -61,8 +61,7 @@ class PAAAssigner(Assigner):
         Raises:
             ValueError: If there are no predictions.
         """
-        if predictions is None:
-            raise ValueError("PAAAssigner needs the predictions of the head, got None")
+        predictions = self.required(predictions)
         owners = self.candidates(anchors, objects)
         rows = (owners >= 0).nonzero().squeeze(1)
         if len(rows) == 0:

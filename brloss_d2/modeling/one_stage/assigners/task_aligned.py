@@ -10,6 +10,7 @@ from brloss_d2.modeling.one_stage.assigners.base import (
     Assigner,
     LevelAnchors,
     background,
+    depth_inside,
     largest_iou_wins,
 )
 
@@ -62,8 +63,7 @@ class TaskAlignedAssigner(Assigner):
         Raises:
             ValueError: If there are no predictions.
         """
-        if predictions is None:
-            raise ValueError("TaskAlignedAssigner needs the predictions of the head, got None")
+        predictions = self.required(predictions)
         if len(objects) == 0 or len(anchors) == 0:
             return background(anchors)
         found = []
@@ -83,7 +83,6 @@ class TaskAlignedAssigner(Assigner):
         scores = at_least_float32(predictions.logits[:, objects.gt_classes]).sigmoid().T
         metric = scores**self.alpha * iou**self.beta
         best, rows = metric.topk(min(self.topk, len(anchors)), dim=1)
-        boxes, centers = objects.gt_boxes.tensor[:, None], anchors.centers[rows]
-        depth = torch.cat([centers - boxes[..., :2], boxes[..., 2:] - centers], 2).amin(2)
+        depth = depth_inside(anchors.centers[rows], objects.gt_boxes.tensor[:, None])
         claimed = (best > 0) & (depth > self.min_inside)
         return rows, iou.gather(1, rows).masked_fill(~claimed, -1.0)
