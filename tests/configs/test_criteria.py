@@ -47,7 +47,8 @@ PARTS = {
     "iabce": "ScoreAndIoU(alpha=0.25, floor=0.01, tau=None)",
     "psl": "RelativeIoU(power=2.0)",
     "tal": "TaskAlignment(alpha=1.0, beta=6.0)",
-    "corr": "CorrelationLoss(kind='concordance', weight=0.2)",
+    "corr": "CorrelationLoss(kind='concordance', weight=0.2, per='pool')",
+    ("corr", "retinanet"): "CorrelationLoss(kind='pearson', weight=0.1, per='level')",
 }
 
 
@@ -56,7 +57,9 @@ def test_names_of_the_criteria() -> None:
     assert set(RCNN_CRITERIA) == set(CLS_LOSSES) - {*HARD_TARGETS, *SOFT_TARGETS} | {"ce"}
     for site in (*ONE_STAGE, "retinanet_500s", "fovea_500s"):
         assert list_criteria(site) == list_criteria()
-    assert list_criteria("mask") == list_criteria("rpn") == RCNN_CRITERIA
+    for site in ("mask", "rpn", "rpn_500s", "roi_500s"):
+        assert list_criteria(site) == RCNN_CRITERIA
+    assert list_criteria("retinanet_800s") == ["alrp"]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,8 @@ def test_content(name: str, site: str) -> None:
         assert criterion.balancer.weight == 50
         return
     parts = [getattr(criterion, part, None) for part in ("target", "correlation")]
-    assert [repr(part) for part in parts if part] == ([PARTS[name]] if name in PARTS else [])
+    expected = PARTS.get((name, site), PARTS.get(name))
+    assert [repr(part) for part in parts if part] == ([expected] if expected else [])
     box_loss = repr(criterion.box_losses["loss_box_reg"])
     if (name, site) == ("dr", "retinanet"):
         assert (box_loss, criterion.box_weight) == (
@@ -105,15 +109,17 @@ def test_content(name: str, site: str) -> None:
 
 def test_pools_of_the_hundred_epochs() -> None:
     for name in ("ap", "bap", "rs", "brs", "alrp"):
-        for detector in ("retinanet", "fovea"):
-            expected = build_criterion(name, detector, pools_per_epoch=3665)
+        for site in ("rpn", "roi", "retinanet", "fovea"):
+            expected = build_criterion(name, site, pools_per_epoch=3665)
             expected.images_per_pool = 8
-            assert repr(build_criterion(name, f"{detector}_500s", pools_per_epoch=3665)) == repr(
+            assert repr(build_criterion(name, f"{site}_500s", pools_per_epoch=3665)) == repr(
                 expected
             )
-            node = get_criterion(name, f"{detector}_500s")
+            node = get_criterion(name, f"{site}_500s")
             assert node.images_per_pool == 8
-    assert get_criterion("alrp", "fovea_500s").balancer.pools_per_epoch == 3665
+    for site in ("rpn_500s", "roi_500s", "retinanet_500s", "fovea_500s", "retinanet_800s"):
+        assert get_criterion("alrp", site).balancer.pools_per_epoch == 3665
+    assert get_criterion("alrp", "retinanet_800s").images_per_pool == 4
 
 
 def test_a_node_may_be_changed() -> None:

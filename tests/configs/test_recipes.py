@@ -116,13 +116,17 @@ def test_a_recipe_says_how_it_trains_and_what_was_published(recipe):
     ).groups()
     lrs = dict(x.split(": ") for x in others.split(", ")) if others else {}
     expected: dict[str, set[str]] = {"box": set(), "mask": set()}
-    several = len({entry.backbone for entry in RECIPES[recipe]}) > 1
+    several, varied = (
+        len({getattr(entry, key) for entry in RECIPES[recipe]}) > 1
+        for key in ("backbone", "variant")
+    )
     for entry in RECIPES[recipe]:
         cfg = get_config(entry.name)
         assert cfg.dataloader.train.total_batch_size == int(images)
         assert cfg.train.max_iter == int(iterations.replace(",", ""))
         assert cfg.optimizer.lr == float(lrs.get(entry.loss, lr)), entry.name
-        label = f"{entry.loss} {entry.backbone}" if several else entry.loss
+        loss = f"{entry.loss}_{entry.variant}" if varied and entry.variant != "-" else entry.loss
+        label = f"{loss} {entry.backbone}" if several else loss
         row = published()["results"].get(entry.name, {})
         for kind in expected:
             if f"{kind}_ap" in row:
