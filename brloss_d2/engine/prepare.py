@@ -31,7 +31,7 @@ from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator, LVISEvaluat
 from brloss_d2.evaluation.lrp import LRP_METRICS
 from brloss_d2.evaluation.lvis import LVIS_METRICS
 from brloss_d2.evaluation.protocols import AP_METRICS
-from brloss_d2.utils.config_nodes import names_of, target_of
+from brloss_d2.utils.config_nodes import key_of, names_of, target_of
 from brloss_d2.utils.suggest import did_you_mean
 
 _TASKS = ("bbox", "segm", "keypoints")
@@ -101,7 +101,7 @@ def prepare(args: argparse.Namespace) -> Job:
         _check_best_metric(cfg, categories)
     checkpoint, resume = cfg.train.init_checkpoint, False
     if not training:
-        is_given = any(x.lstrip("+").startswith("train.init_checkpoint=") for x in overrides)
+        is_given = "train.init_checkpoint" in map(key_of, overrides)
         checkpoint = _checkpoint_to_evaluate(cfg, is_given=is_given)
     elif args.resume and (last := find_last_checkpoint(output_dir)):
         checkpoint, resume = last, True
@@ -128,7 +128,7 @@ def check_processes(args: argparse.Namespace) -> None:
     """
     # Neither a large JSON file is read here nor, for the number of epochs, a dataset.
     names = {"train.epochs", *(f"data.{key.name}" for key in fields(CustomData))}
-    kept = [x for x in args.opts or () if x.lstrip("+").partition("=")[0] not in names]
+    kept = [x for x in args.opts or () if key_of(x) not in names]
     try:
         cfg, _ = load_config(args.config_file, kept)
     except InputError:
