@@ -13,12 +13,10 @@ from brloss_d2.checkpoint.classifiers import RESNET, SWIN, find_family, preproce
 from brloss_d2.checkpoint.contents import (
     check_usable,
     find_non_finite,
-    find_weights,
-    no_weights,
     of_another_model,
+    read_weights,
     without_wrapper,
 )
-from brloss_d2.checkpoint.files import read_checkpoint
 from brloss_d2.checkpoint.sources import local_file
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import replacing
@@ -130,10 +128,7 @@ class Checkpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(".pyth"):
             raise InputError(f"{filename} is a checkpoint of pycls, which is not supported.")
-        content = read_checkpoint(filename)
-        weights = find_weights(content)
-        if not weights:
-            raise no_weights(filename, content)
+        content, weights = read_weights(filename)
         checkpoint = {key: value for key, value in content.items() if key not in weights}
         # The part of the path behind "?", which detectron2 has removed.
         if "matching_heuristics" in parse_qs(self._parsed_url_during_load.query):
