@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -20,7 +20,12 @@ from brloss_d2.data import (
     note_detection_limits,
 )
 from brloss_d2.data.custom import refuse_missing_dataset
-from brloss_d2.engine.classes import check_classes, read_dataset_categories, registered_classes
+from brloss_d2.engine.classes import (
+    check_classes,
+    in_order,
+    read_dataset_categories,
+    registered_classes,
+)
 from brloss_d2.engine.config.defaults import train_defaults
 from brloss_d2.engine.config.load import load_config
 from brloss_d2.engine.config.values import check_num_classes, check_parts
@@ -51,6 +56,7 @@ class Job:
         cfg: effective config.
         custom_data: contents of the custom dataset; None if there is none.
         categories: category id -> name of a dataset that is a JSON file; None for other datasets.
+        classes: names of the dataset by label; none if they are unknown.
         checkpoint: weights to start from or to evaluate; "" for a start from scratch.
         resume: whether to continue the run of `checkpoint`.
         device: device of the model.
@@ -59,6 +65,7 @@ class Job:
     cfg: DictConfig
     custom_data: CustomDataSummary | None
     categories: dict[int, str] | None
+    classes: Sequence[str]
     checkpoint: str
     resume: bool
     device: torch.device
@@ -98,9 +105,9 @@ def prepare(args: argparse.Namespace) -> Job:
         what = "train.early_stopping" if training else "--eval-only"
         raise InputError(f"{what} needs dataloader.test and dataloader.evaluator.")
     categories = read_dataset_categories(cfg, custom_data)
-    names = categories or registered_classes(cfg)
-    if names:
-        check_num_classes(cfg.model, len(names), "dataset")
+    classes = in_order(categories) if categories else registered_classes(cfg)
+    if classes:
+        check_num_classes(cfg.model, len(classes), "dataset")
     if training and can_evaluate(cfg):
         _check_best_metric(cfg, categories)
     checkpoint, resume = cfg.train.init_checkpoint, False
@@ -111,13 +118,14 @@ def prepare(args: argparse.Namespace) -> Job:
         checkpoint, resume = last, True
     if checkpoint and comm.get_local_rank() == 0:
         local_file(checkpoint)  # downloads it if necessary, once per machine
-    if categories and (resume or not training):
-        check_classes(checkpoint, categories, must_agree=True)
+    if resume or not training:
+        check_classes(checkpoint, classes, must_agree=True)
     if custom_data is not None:
         custom_data = note_detection_limits(custom_data, cfg)
         if cfg.train.check_images and comm.get_local_rank() == 0:
             custom_data = check_custom_images(custom_data, training=training)
-    return Job(cfg, custom_data, categories, checkpoint, resume, choose_device(cfg.train.device))
+    device = choose_device(cfg.train.device)
+    return Job(cfg, custom_data, categories, classes, checkpoint, resume, device)
 
 
 def check_processes(args: argparse.Namespace) -> None:

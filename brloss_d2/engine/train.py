@@ -68,7 +68,9 @@ def main(args: argparse.Namespace) -> None:
         def load() -> tuple[nn.Module, Evaluation]:
             evaluation = Evaluation(job.cfg)
             model = _build_model(job)
-            Checkpointer(model, strict=True).load(job.checkpoint)
+            content = Checkpointer(model, strict=True).load(job.checkpoint)
+            learned = content.get("classes", ())
+            check_classes(job.checkpoint, job.classes, must_agree=True, learned=learned)
             return model, evaluation
 
         # What belongs to a training in the folder stays as it is.
@@ -228,7 +230,13 @@ def _build_run(job: Job) -> _Run:
         job,
         model,
         trainer,
-        Checkpointer(model, job.cfg.train.output_dir, strict=job.resume, trainer=trainer),
+        Checkpointer(
+            model,
+            job.cfg.train.output_dir,
+            strict=job.resume,
+            classes=job.classes,
+            trainer=trainer,
+        ),
         RunState(model, seed, describe_data(cfg), describe_config(cfg)),
         EMA(model, train.ema.decay) if train.ema.enabled else None,
         StopSignals(),
@@ -276,9 +284,9 @@ def _load(job: Job, run: _Run) -> int:
             f"Cannot resume {job.checkpoint}: it has weights only. Name a checkpoint of the run in "
             "last_checkpoint, or start a new run from them (train.init_checkpoint=FILE)."
         )
+    learned = rest.get("classes", ())
+    check_classes(job.checkpoint, job.classes, must_agree=job.resume, learned=learned)
     if not job.resume:
-        if job.checkpoint and job.categories:
-            check_classes(job.checkpoint, job.categories, must_agree=False)
         logger.debug("Seed: %d", run.state.seed)
         return 0
     changes = list(run.state.changes)

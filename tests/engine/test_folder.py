@@ -339,14 +339,19 @@ def test_more_threads_than_cores(train_net: TrainNet, capsys: pytest.CaptureFixt
     torch.set_num_threads(before)
 
 
-def test_classes_of_registered_datasets_are_compared(
-    train_net: TrainNet, coco: list[str], capsys: pytest.CaptureFixture, tmp_path: Path
+@pytest.mark.parametrize("mode", ["resume", "eval_only"])
+def test_weights_know_their_classes(
+    train_net: TrainNet, coco: list[str], capsys: pytest.CaptureFixture, mode: str
 ) -> None:
-    """Their weights have no categories.json beside them."""
+    """Those of registered datasets, and copies, have no categories.json next to them."""
     out = train_net("train.max_iter=1", *coco)
     (out / "categories.json").unlink()
-    swapped = with_classes(coco, "nut", "cell")
-    message = refusal(
-        capsys, train_net, *swapped, "train.max_iter=2", "train.mix_schedules=True", resume=True
-    )
-    assert "label 0 was 'cell' and is now 'nut'" in message
+    options = ("train.max_iter=2", "train.mix_schedules=True")
+    again: dict[str, Any] = {mode: True}
+    for name in ("model_final", "model_best"):
+        if mode == "eval_only":
+            again["eval_only"], options = True, (f"train.init_checkpoint={out}/{name}.pth",)
+        swapped = with_classes(coco, "nut", "cell")
+        message = refusal(capsys, train_net, *swapped, *options, **again)
+        assert f"{name if mode == 'eval_only' else 'model_final'}.pth in another order" in message
+        assert "'cell' is now 'nut', 'nut' is now 'cell'" in message
