@@ -1,6 +1,7 @@
 """Checks of everything that a run needs, before it writes anything."""
 
 import argparse
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -8,6 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 import torch.distributed as dist
 from detectron2.config import instantiate
+from detectron2.data import DatasetMapper
 from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -108,8 +110,8 @@ def prepare(args: argparse.Namespace) -> Job:
     classes = in_order(categories) if categories else registered_classes(cfg)
     if classes:
         check_num_classes(cfg.model, len(classes), "dataset")
-    if training and can_evaluate(cfg):
-        _check_best_metric(cfg, categories)
+    if can_evaluate(cfg):
+        _check_metrics(cfg, categories, training=training)
     checkpoint, resume = cfg.train.init_checkpoint, False
     if not training:
         is_given = any(x.lstrip("+").startswith("train.init_checkpoint=") for x in overrides)
@@ -214,12 +216,10 @@ def _check_datasets(
                 check_registered_dataset(name)
 
 
-def _check_best_metric(cfg: DictConfig, categories: Mapping[int, str] | None) -> None:
-    """Check that the evaluation has the metric, as far as its names are known before it."""
-    name = cfg.train.best_metric
-    metric = name.removeprefix("ema/")
-    if metric != name and not cfg.train.ema.enabled:
-        raise InputError(f"train.best_metric={name} needs train.ema.enabled=True.")
+def _check_metrics(
+    cfg: DictConfig, categories: Mapping[int, str] | None, *, training: bool
+) -> None:
+    """Check tasks and best metric of the evaluation, as far as they are known before it."""
     evaluator = cfg.dataloader.evaluator
     names = _METRICS.get(target_of(evaluator))
     tasks = evaluator.get("tasks") or _TASKS
@@ -227,6 +227,21 @@ def _check_best_metric(cfg: DictConfig, categories: Mapping[int, str] | None) ->
         raise InputError(
             f"dataloader.evaluator.tasks is {tasks}: expected a list of {', '.join(_TASKS)}."
         )
+    mapper = OmegaConf.select(cfg, "dataloader.train.mapper")
+    is_known = inspect.isclass(target_of(mapper)) and issubclass(target_of(mapper), DatasetMapper)
+    if names and is_known and not mapper.get("use_instance_mask"):
+        if evaluator.get("tasks") and "segm" in tasks:
+            raise InputError(
+                f"dataloader.evaluator.tasks is {tasks}, but this config learns no masks: take one "
+                "that does, such as mask_rcnn."
+            )
+        tasks = [task for task in tasks if task != "segm"]
+    if not training:
+        return
+    name = cfg.train.best_metric
+    metric = name.removeprefix("ema/")
+    if metric != name and not cfg.train.ema.enabled:
+        raise InputError(f"train.best_metric={name} needs train.ema.enabled=True.")
     # The default metric may belong to a task that is not evaluated, such as boxes.
     if name in ("", train_defaults()["best_metric"]) or names is None:
         return
