@@ -22,8 +22,10 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from brloss_d2.cli.common import run_program
+from brloss_d2.criteria import MatchedPredictions, TaskAlignment
 from brloss_d2.losses import (
     BinaryCrossEntropyLoss,
+    ClassWeightedLoss,
     CorrelationLoss,
     IABCELoss,
     MatchabilityAwareLoss,
@@ -311,6 +313,69 @@ def draw_dr() -> Figure:
     return figure
 
 
+def draw_tal() -> Figure:
+    """Draw the targets of the task-aligned loss: of an object's positives, and over a score."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.3), layout="constrained")
+    scores = torch.tensor([0.35, 0.6, 0.25, 0.5], dtype=torch.float64)
+    iou = torch.tensor([0.55, 0.65, 0.75, 0.85], dtype=torch.float64)
+    arrow = {"arrowstyle": "-|>", "color": BLUE, "linewidth": 2, "shrinkA": 5, "shrinkB": 0}
+    for x, y, target in zip(iou, scores, task_aligned(scores, iou), strict=True):
+        left.annotate("", (x, target), (x, y), arrowprops=arrow)
+    left.plot(iou, scores, "o", color=BLUE, ms=8)
+    left.plot((0, 1), (0, 1), "--", color=GRAY, linewidth=1, label="score = IoU")
+    left.legend(loc="upper left")
+    title = "Four positives of an object: score, and arrow to its target"
+    tidy(left, title=title, xlabel="IoU", ylabel="score", xlim=(0.4, 1.0), ylim=(0, 1))
+    own = torch.linspace(0.002, 0.998, 499, dtype=torch.float64)
+    for quality, color, line in ((0.9, BLUE, "-"), (0.7, GREEN, "-."), (0.5, PURPLE, ":")):
+        pairs = [torch.stack([p, p.new_tensor(0.5)]) for p in own]
+        both = torch.tensor([quality, 0.8], dtype=torch.float64)
+        targets = torch.stack([task_aligned(pair, both)[0] for pair in pairs])
+        right.plot(own, targets, line, color=color, label=f"IoU {quality}")
+    right.plot((0, 1), (0, 1), "--", color=GRAY, linewidth=1, label="target = score")
+    title = "Target of a positive next to one of score 0.5 and IoU 0.8"
+    tidy(right, title=title, xlabel="its score", ylabel="its target", xlim=(0, 1), ylim=(0, 1))
+    legend(right)
+    return figure
+
+
+def task_aligned(scores: Tensor, iou: Tensor) -> Tensor:
+    """Return (P,) targets of the task-aligned loss for the positives of one object."""
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=iou.dtype).repeat(len(iou), 1)
+    narrow = boxes * torch.stack([iou, iou, iou, torch.ones_like(iou)], 1)
+    labels = torch.zeros(len(iou), dtype=torch.long)
+    matched = MatchedPredictions(scores.logit()[:, None], labels, narrow, boxes, num_classes=1)
+    return TaskAlignment()(matched)
+
+
+def draw_weights() -> Figure:
+    """Draw the weights of classes over their sizes, and what two of them do to focal loss."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.3), layout="constrained")
+    counts = torch.logspace(0, 5, 101, dtype=torch.float64).round()
+    for beta, color, line in ((0.99, GREEN, "-."), (0.999, BLUE, "-"), (0.9999, PURPLE, ":")):
+        weights = (1 - beta) / (1 - beta**counts)
+        left.loglog(counts, weights, line, color=color, label=f"$\\beta$ = {beta}")
+    title = "Beyond some $1 / (1 - \\beta)$ objects, more of them change nothing"
+    tidy(left, title=title, xlabel="objects of the class", ylabel="weight before scaling")
+    left.legend()
+    scores = torch.linspace(0.002, 0.998, 499, dtype=torch.float64)
+    # A row of each class and one of the background.
+    loss = ClassWeightedLoss(SigmoidFocalLoss(), counts=[200, 20])
+    targets = torch.tensor([[1.0, 0], [0, 1], [0, 0]], dtype=torch.float64)
+    logits = scores.logit()[:, None, None].expand(-1, 3, 2).clone().requires_grad_()
+    total = sum(loss(x, targets).sum() for x in logits)
+    (slope,) = torch.autograd.grad(total, logits)
+    rows = {"positive of 20": (1, 1), "positive of 200": (0, 0), "background": (2, 0)}
+    styles = ((BLUE, "-"), (GREEN, "-."), (ORANGE, "--"))
+    for (label, (row, column)), (color, line) in zip(rows.items(), styles, strict=True):
+        right.plot(scores, -slope[:, row, column], line, color=color, label=label)
+    right.axhline(0, color=BLACK, linewidth=0.8)
+    title = "Focal Loss with classes of 20 and of 200 objects"
+    tidy(right, title=title, xlabel="score", ylabel="−gradient\n(up: score rises)", xlim=(0, 1))
+    legend(right)
+    return figure
+
+
 def draw_corr() -> Figure:
     """Draw how both kinds of Correlation Loss move the scores of the positives."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.3), sharey=True, layout="constrained")
@@ -339,19 +404,17 @@ class TowardsScoreAndIoU(IABCELoss):
         return super().forward(logits, torch.where(targets > 0, mean.clamp(min=0.01), 0.0))
 
 
-HARD = {"negative": (0.0, ORANGE, "--"), "positive": (1.0, BLUE, "-")}
-SOFT = {
-    "negative": (0.0, ORANGE, "--"),
-    "positive, IoU 0.9": (0.9, BLUE, "-"),
-    "positive, IoU 0.5": (0.5, GREEN, "-."),
-}
+NEGATIVE = ("negative", 0.0, ORANGE, "--")
+HARD = (NEGATIVE, ("positive", 1.0, BLUE, "-"))
+SOFT = (NEGATIVE, ("positive, {} 0.9", 0.9, BLUE, "-"), ("positive, {} 0.5", 0.5, GREEN, "-."))
 
 
-def draw_score_based(name: str, loss: ScoreLoss) -> Figure:
+def draw_score_based(name: str, loss: ScoreLoss, target_is: str = "IoU") -> Figure:
     """Draw loss and gradient against the score, for a negative and for positives."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.3), layout="constrained")
     scores = torch.linspace(0.002, 0.998, 499, dtype=torch.float64)
-    for label, (target, color, line) in (SOFT if loss.soft_targets else HARD).items():
+    for text, target, color, line in SOFT if loss.soft_targets else HARD:
+        label = text.format(target_is)
         logits = scores.logit().requires_grad_()
         value = loss(logits, torch.full_like(scores, target))
         (slope,) = torch.autograd.grad(value.sum(), logits)
@@ -359,7 +422,8 @@ def draw_score_based(name: str, loss: ScoreLoss) -> Figure:
         right.plot(scores, -slope, line, color=color, label=label)
     right.axhline(0, color=BLACK, linewidth=0.8)
     tidy(left, title=name, xlabel="score", ylabel="loss", ylim=(-0.05, 3), xlim=(0, 1))
-    title = "What becomes of a score depends on itself alone"
+    title = f"What becomes of a score depends on itself and its {target_is} alone"
+    title = title if loss.soft_targets else "What becomes of a score depends on itself alone"
     tidy(right, title=title, xlabel="score", ylabel="−gradient\n(up: score rises)")
     right.set(xlim=(0, 1), ylim=(-1.3, 1.1))
     right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -367,15 +431,15 @@ def draw_score_based(name: str, loss: ScoreLoss) -> Figure:
 
 
 SCORE_BASED: dict[str, Callable[[], Figure]] = {
-    file: partial(draw_score_based, name, loss)
-    for file, (name, loss) in {
+    file: partial(draw_score_based, *arguments)
+    for file, arguments in {
         "ce": ("Cross-entropy", BinaryCrossEntropyLoss()),
         "focal": ("Focal Loss", SigmoidFocalLoss()),
         "qfl": ("Quality Focal Loss", QualityFocalLoss()),
         "vfl": ("Varifocal Loss", VarifocalLoss()),
         "mal": ("Matchability-Aware Loss", MatchabilityAwareLoss()),
         "iabce": ("IA-BCE", TowardsScoreAndIoU()),
-        "psl": ("Position-supervised loss, by relative IoU²", PositionSupervisedLoss()),
+        "psl": ("Position-supervised loss", PositionSupervisedLoss(), "target"),
     }.items()
 }
 
@@ -388,6 +452,8 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "brs": draw_brs,
     "dr": draw_dr,
     **SCORE_BASED,
+    "tal": draw_tal,
+    "weights": draw_weights,
     "corr": draw_corr,
 }
 

@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
+
+from brloss_d2.criteria import Criterion
 
 # Keys that the notes mention elsewhere or that say nothing.
 _SKIPPED = ("optimizer.lr", "train.output_dir")
@@ -12,6 +15,8 @@ _MEANING = {
     "model.box_transform.weights": "units of the encoded boxes",
     "model.proposal_generator.batch_size_per_image": "anchors sampled from an image",
     "model.roi_heads.batch_size_per_image": "proposals sampled from an image",
+    "model.query_losses.weight": "factor of all losses of queries",
+    "model.query_losses.matcher.cls_weight": "weight of the class in the matching of queries",
 }
 
 
@@ -54,11 +59,13 @@ def describe(node: Any) -> str:
 
 def criteria_of(cfg: DictConfig) -> dict[str, str]:
     """Describe the criteria of a config, by key."""
-    return {
-        key: describe(node)
-        for key, node in walk(plain(cfg))
-        if key.endswith(".criterion") and isinstance(node, dict)
-    }
+    return {key: describe(node) for key, node in walk(plain(cfg)) if _is_criterion(node)}
+
+
+def _is_criterion(node: Any) -> bool:
+    target = node.get("_target_") if isinstance(node, dict) else None
+    target = locate(target) if isinstance(target, str) else target
+    return isinstance(target, type) and issubclass(target, Criterion)
 
 
 def differences(configs: Mapping[str, DictConfig]) -> dict[str, dict[str, str]]:
@@ -74,10 +81,11 @@ def differences(configs: Mapping[str, DictConfig]) -> dict[str, dict[str, str]]:
         name: {key: describe(x) for key, x in walk(plain(cfg)) if not isinstance(x, dict | list)}
         for name, cfg in configs.items()
     }
+    inside = tuple(f"{key}." for cfg in configs.values() for key in criteria_of(cfg))
     found = {}
     for key in dict.fromkeys(key for leaves in flat.values() for key in leaves):
         values = {name: leaves.get(key, "absent") for name, leaves in flat.items()}
-        if len(set(values.values())) > 1 and "criterion" not in key.split("."):
+        if len(set(values.values())) > 1 and not key.startswith(inside):
             found[key] = values
     return found
 

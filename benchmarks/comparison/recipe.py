@@ -9,13 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from brloss_d2.engine import load_config
 from brloss_d2.errors import InputError
-from brloss_d2.model_zoo import list_criteria, set_loss
-from brloss_d2.modeling import OneStageDetector
-from brloss_d2.utils.config_nodes import target_of
+from brloss_d2.model_zoo import config_file, list_configs, list_criteria, set_loss
+from brloss_d2.model_zoo.losses import losses_of as losses_of_model
 from comparison.notes import plain, walk
-from support.machine import ROOT
 
-DETECTORS = ("atss", "paa", "retinanet", "fovea", "faster_rcnn")
+DETECTORS = ("atss", "paa", "retinanet", "fovea", "faster_rcnn", "co_deformable_detr")
 ONE_STAGE_LOSSES = list_criteria("atss")
 RCNN_LOSSES = list_criteria("roi")
 _RCNN_SCORE_THRESH = 0.05
@@ -23,7 +21,9 @@ _RCNN_SCORE_THRESH = 0.05
 
 def slim_recipe(detector: str) -> Path:
     """Return the config file of a detector that trains from scratch in minutes."""
-    return ROOT / "configs" / "quick" / f"{detector}_R_18_FPN_brs_300it.py"
+    options = dict(data="custom", backbone="R_18", loss="brs", schedule="300it")
+    (entry,) = list_configs(detector=detector, **options)
+    return Path(config_file(entry.name))
 
 
 def with_loss(path: Path, loss: str, train_images: int) -> DictConfig:
@@ -33,8 +33,8 @@ def with_loss(path: Path, loss: str, train_images: int) -> DictConfig:
     seed alone determines the data, no matter how many random numbers the model draws.
 
     Args:
-        path: path of a config: of an R-CNN with a ranking loss, or of a one-stage detector.
-        loss: one of `ONE_STAGE_LOSSES` or `RCNN_LOSSES`.
+        path: path of a config: of an R-CNN with a ranking loss, a one-stage detector or Co-DETR.
+        loss: one of `losses_of` the config.
         train_images: number of training images.
 
     Returns:
@@ -69,16 +69,13 @@ def losses_of(cfg: DictConfig) -> Sequence[str]:
     Raises:
         InputError: there are none.
     """
-    if target_of(cfg.model) is OneStageDetector:
-        return ONE_STAGE_LOSSES
-    heads = cfg.model.get("roi_heads")
-    if heads is None or "proposal_generator" not in cfg.model:
-        raise InputError(
-            "The config is neither of a one-stage detector nor of an R-CNN of this project."
-        )
-    if heads.get("batch_size_per_image") is not None:
+    known = losses_of_model(cfg.model)
+    if not known:
+        raise InputError("The config is of a detector whose loss can be changed in its file only.")
+    sampled = cfg.model.get("roi_heads", {}).get("batch_size_per_image") is not None
+    if known == RCNN_LOSSES and sampled:
         raise InputError(
             "This R-CNN is laid out for cross-entropy: name the config of the same with a ranking "
             "loss, in which no proposals are sampled away."
         )
-    return RCNN_LOSSES
+    return known

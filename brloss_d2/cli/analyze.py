@@ -22,14 +22,6 @@ if TYPE_CHECKING:
     from brloss_d2.evaluation import Analysis, Calibration
     from brloss_d2.evaluation.run import EvaluatedRun
 
-_KINDS = {
-    "Cls": "place right, class wrong",
-    "Loc": "class right, IoU 0.1 to 0.5",
-    "Both": "class wrong, IoU 0.1 to 0.5",
-    "Dupe": "object found already",
-    "Bkg": "no object there",
-    "Miss": "object not found",
-}
 _WIDTH = 80  # columns of a terminal
 _MOST = 10  # rows of the list of confusions
 
@@ -111,17 +103,18 @@ def error_tables(analysis: "Analysis") -> list[str]:
     """Return the kinds of errors and the confusion of classes; nothing without hotcoco."""
     from tabulate import tabulate
 
+    from brloss_d2.evaluation.analysis import KINDS
+
     errors = analysis.errors
     if errors is None:
         return []
     rows = [
         [kind, meaning, errors.counts[kind], errors.ap_loss[kind]]
-        for kind, meaning in _KINDS.items()
+        for kind, meaning in KINDS.items()
     ]
     kinds = tabulate(rows, headers=["error", "meaning", "count", "AP50 lost"], floatfmt=".2f")
     names = [printable(name, length=28) for name in (*analysis.class_names, "background")]
-    confusion = errors.confusion
-    shares = 100 * confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)
+    confusion, shares = errors.confusion, errors.shares
     matrix = tabulate(
         [[name[:12], *row] for name, row in zip(names, shares.tolist(), strict=True)],
         headers=["true \\ found", *(name[:10] for name in names)],

@@ -38,6 +38,28 @@ _OTHER_FORMATS = {
     ("_via_img_metadata",): f"It is a project of VIA: {_AS_COCO}",
     ("items", "categories"): f"It is of Datumaro: {_AS_COCO}",
 }
+# Values of annotations, in the order of their checks.
+_RULES: tuple[Rule, ...] = (
+    ("bbox", f"have no {_BOX}, but text: write numbers", fields.not_text),
+    ("bbox", f"have no {_BOX}", fields.box),
+    (
+        "bbox",
+        "have a negative width or height: [x, y] has to be the upper left corner",
+        fields.upright_box,
+    ),
+    ("iscrowd", "have an iscrowd that is none of 0, 1, true, false and null", fields.flag),
+    (
+        "area",
+        "have an area that is no finite number >= 0 (pixels): correct or remove it",
+        fields.area,
+    ),
+    # detectron2 and pycocotools do not agree about them.
+    (
+        "ignore",
+        "are marked 'ignore', which is not supported: remove the mark or the annotations",
+        fields.no_mark,
+    ),
+)
 # What is wrong with boxes that are refused, and a sentence to follow.
 _REFUSED = {
     "area": ("have an area (pixels) larger than their image and box", "Correct it, or remove it."),
@@ -121,25 +143,7 @@ def read_coco(
             f"name categories that the file does not list ({_shown_ids(labels)})",
             lambda value: labels.get(fields.identity(value)),
         ),
-        ("bbox", f"have no {_BOX}, but text: write numbers", fields.not_text),
-        ("bbox", f"have no {_BOX}", fields.box),
-        (
-            "bbox",
-            "have a negative width or height: [x, y] has to be the upper left corner",
-            fields.upright_box,
-        ),
-        ("iscrowd", "have an iscrowd that is none of 0, 1, true, false and null", fields.flag),
-        (
-            "area",
-            "have an area that is no finite number >= 0 (pixels): correct or remove it",
-            fields.area,
-        ),
-        # detectron2 and pycocotools do not agree about them.
-        (
-            "ignore",
-            "are marked 'ignore', which is not supported: remove the mark or the annotations",
-            fields.no_mark,
-        ),
+        *_RULES,
     ]
     if not evaluation:
         rules.insert(0, ("id", "have no integer id: number them from 1", fields.identity))

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -117,7 +118,7 @@ class CustomDataSummary:
     @property
     def categories(self) -> dict[int, str]:
         """Names of the classes by their ids, in the order of the ids."""
-        return next(split.categories for split in (self.val, self.train) if split is not None)
+        return list(self._splits().values())[-1].categories
 
     @property
     def num_classes(self) -> int:
@@ -143,8 +144,7 @@ class CustomDataSummary:
             most_classes: largest number of classes to show, without other rows of zeros; None for
                 everything.
         """
-        splits = {"train": self.train, "val": self.val}
-        present = {name: split for name, split in splits.items() if split is not None}
+        present = self._splits()
         rows: list[list[str | int]] = [
             [
                 f"boxes of {printable(name, length=32).removesuffix(f' (id {id_})')} (id {id_})",
@@ -160,35 +160,41 @@ class CustomDataSummary:
             counts = [column[label] for column in columns]
             if any(counts) or (most_classes is None and label not in _SHOWN_IF_ANY):
                 rows.append([label, *counts])
-        lines = [tabulate(rows, headers=["", *present])]
-        if self.train is None:
-            lines.append("Note: data.train is not given: evaluation only.")
-        if self.val is None:
-            lines.append(
-                "Note: data.val is not given: no evaluation, no model_best.pth. "
-                "data.val_fraction=0.2 sets a fifth of the images aside."
-            )
-        if self.to_write and self.val is not None and self.val.images == 1:
-            lines.append(
-                "Note: data.val_fraction leaves one image to evaluate on: AP means little."
-            )
-        for kind, count in self.val.dropped.items() if self.val else ():
-            if count:
-                lines.append(
-                    f"Note: {counted(count, 'box')} {kind}: nothing can match, and the evaluation "
-                    "of data.val counts a miss for each."
-                )
-        notes: dict[str, list[str]] = {}
-        for name, split in splits.items():
-            for note in split.notes if split is not None else ():
-                notes.setdefault(note, []).append(f"data.{name}")
-        lines += [
-            f"Note: {' and '.join(keys)}: {note}" + "." * (not note.endswith("?"))
-            for note, keys in notes.items()
+        lines = [
+            tabulate(rows, headers=["", *present]),
+            *(f"Note: {note}" for note in self._notes()),
         ]
         if self.to_write:
             lines.append(f"The split is in {' and '.join(self.to_write)}.")
         return "\n".join(lines)
+
+    def _notes(self) -> Iterator[str]:
+        """Yield sentences about what is missing or unusual."""
+        if self.train is None:
+            yield "data.train is not given: evaluation only."
+        if self.val is None:
+            yield (
+                "data.val is not given: no evaluation, no model_best.pth. data.val_fraction=0.2 "
+                "sets a fifth of the images aside."
+            )
+        elif self.to_write and self.val.images == 1:
+            yield "data.val_fraction leaves one image to evaluate on: AP means little."
+        for kind, count in self.val.dropped.items() if self.val else ():
+            if count:
+                yield (
+                    f"{counted(count, 'box')} {kind}: nothing can match, and the evaluation of "
+                    "data.val counts a miss for each."
+                )
+        splits_of = defaultdict(list)
+        for name, split in self._splits().items():
+            for note in split.notes:
+                splits_of[note].append(f"data.{name}")
+        for note, names in splits_of.items():
+            yield f"{' and '.join(names)}: {note}" + "." * (not note.endswith("?"))
+
+    def _splits(self) -> dict[str, CocoSummary]:
+        splits = {"train": self.train, "val": self.val}
+        return {name: split for name, split in splits.items() if split is not None}
 
 
 def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:

@@ -63,16 +63,16 @@ def normalized_mask(segmentation: Any, height: int, width: int) -> Any:
 
 
 def to_rle(mask: Any, height: int, width: int) -> dict[str, Any]:
-    """Return a normalized mask as compressed RLE.
+    """Return a mask as compressed RLE.
 
     Args:
-        mask: result of `normalized_mask`, not None.
+        mask: result of `normalized_mask`, not None, or RLE that is not compressed.
         height: height of the image in pixels.
         width: width of the image in pixels.
     """
-    if isinstance(mask, dict):
-        return mask
-    return mask_util.merge(mask_util.frPyObjects(mask, height, width))
+    if isinstance(mask, list):
+        return mask_util.merge(mask_util.frPyObjects(mask, height, width))
+    return mask_util.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else mask
 
 
 def _runs(rle: dict[str, Any], height: int, width: int) -> list[int]:

@@ -5,10 +5,11 @@ import os
 from collections.abc import Mapping, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 
 from brloss_d2.data import CATEGORIES_FILE, CustomDataSummary, read_categories
 from brloss_d2.errors import InputError
+from brloss_d2.utils.config_nodes import dataset_of, names_of
 from brloss_d2.utils.text import first_few
 
 logger = logging.getLogger(__name__)
@@ -29,9 +30,7 @@ def read_dataset_categories(
     if custom_data is not None:
         return custom_data.categories
     for split in ("test", "train"):
-        dataset = (cfg.dataloader.get(split) or {}).get("dataset")
-        json_file = dataset.get("json_file") if isinstance(dataset, DictConfig) else None
-        if json_file:
+        if json_file := dataset_of(cfg, split).get("json_file"):
             return read_categories(json_file)
     return None
 
@@ -44,8 +43,7 @@ def in_order(categories: Mapping[int, str]) -> list[str]:
 def registered_classes(cfg: DictConfig) -> Sequence[str]:
     """Return the classes of a dataset that is known by name; none if they are unknown."""
     for split in ("train", "test"):
-        names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
-        for name in names if isinstance(names, ListConfig) else [names]:
+        for name in names_of(dataset_of(cfg, split)):
             if name in DatasetCatalog:
                 return MetadataCatalog.get(name).get("thing_classes", ())
     return ()

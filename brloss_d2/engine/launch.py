@@ -68,29 +68,16 @@ def run(
     """
     with clean_output():
         with _reported():
-            if not all(name in os.environ for name in _TORCHRUN):
+            if not _has_peers():
                 os.environ.update(torchrun_variables(os.environ))
-        if all(name in os.environ for name in _TORCHRUN):
-            _worker(main, args)
-            return
-        with _reported():
-            address = _meeting_point(args)
-        if args.num_gpus * args.num_machines == 1:
-            _worker(main, args)
-            return
-        if check is not None:
-            with _reported():
-                check(args)
-        with _reported(), _signals_passed_on():
-            # While they import, they could not tell Ctrl-C from an error: `_worker` unblocks it.
-            resource_tracker.ensure_running()  # would unblock it, too
-            signal.pthread_sigmask(signal.SIG_BLOCK, _CTRL_C)
-            processes = start_processes(
-                *(_start, (main, args, address), args.num_gpus), join=False, start_method="spawn"
-            )
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)
-            while not processes.join():
-                pass
+            address = {} if _has_peers() else _meeting_point(args)
+            if address and args.num_gpus * args.num_machines > 1:
+                if check is not None:
+                    check(args)
+                with handled_by(_pass_on):
+                    _start_all(main, args, address)
+                return
+        _worker(main, args)
 
 
 def in_agreement(step: Callable[[], T]) -> T:
@@ -189,6 +176,28 @@ def _meeting_point(args: argparse.Namespace) -> dict[str, str]:
     return {"MASTER_ADDR": url["host"], "MASTER_PORT": url["port"]}
 
 
+def _has_peers() -> bool:
+    """Return whether this process has been started as one of several."""
+    return all(name in os.environ for name in _TORCHRUN)
+
+
+def _start_all(
+    main: Callable[[argparse.Namespace], None],
+    args: argparse.Namespace,
+    address: Mapping[str, str],
+) -> None:
+    """Start the processes of this machine and wait until they end."""
+    # While they import, they could not tell Ctrl-C from an error: `_worker` unblocks it.
+    resource_tracker.ensure_running()  # would unblock it, too
+    signal.pthread_sigmask(signal.SIG_BLOCK, _CTRL_C)
+    processes = start_processes(
+        *(_start, (main, args, address), args.num_gpus), join=False, start_method="spawn"
+    )
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)
+    while not processes.join():
+        pass
+
+
 def _start(
     local_rank: int,
     main: Callable[[argparse.Namespace], None],
@@ -235,7 +244,7 @@ def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace
     """Run `main(args)` in this process, joined to the others of the run if there are any."""
     try:
         with _reported():
-            if all(name in os.environ for name in _TORCHRUN):
+            if _has_peers():
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)
                 _end_with_launcher()
                 size, rank = (int(os.environ[f"LOCAL_{name}"]) for name in ("WORLD_SIZE", "RANK"))
@@ -257,7 +266,7 @@ def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace
                 multiprocessing.set_start_method(methods[0], force=True)
                 main(args)
             else:
-                with _interrupted_by_signals():
+                with handled_by(_interrupt):
                     main(args)
     except SystemExit as end:
         _leave(end.code)
@@ -290,7 +299,7 @@ def _reported() -> Iterator[None]:
     except _USER_ERRORS as error:
         _print_error(user_message(error))
         sys.exit(_EXIT_STATUS)
-    except KeyboardInterrupt as stop:  # while no training is going on that could be saved
+    except KeyboardInterrupt as stop:
         number = stop.args[0] if stop.args else signal.SIGINT
         if os.environ.get("RANK", "0") == "0":
             _print_error(f"Stopped by {signal.Signals(number).name}.")
@@ -339,17 +348,8 @@ def _to_log_file(message: str, error: Exception | None = None) -> None:
             handler.handle(record)
 
 
-@contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """Let all of `SIGNALS` interrupt the block as Ctrl-C does, while no training is going on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    with handled_by(_interrupt):
-        yield
-
-
 def _interrupt(number: int, frame: object) -> None:
+    """Interrupt like Ctrl-C, while no training is going on that could be saved."""
     raise KeyboardInterrupt(number)
 
 
@@ -364,14 +364,8 @@ if hasattr(os, "register_at_fork"):  # Windows does not fork
     os.register_at_fork(after_in_child=_reset_in_child)
 
 
-@contextmanager
-def _signals_passed_on() -> Iterator[None]:
-    """Pass signals on to the processes that this one has started, and wait until they stop."""
-
-    def pass_on(number: int, frame: object) -> None:
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                os.kill(child.pid, number)
-
-    with handled_by(pass_on):
-        yield
+def _pass_on(number: int, frame: object) -> None:
+    """Pass a signal on to the processes that this one has started, which the launcher awaits."""
+    for child in multiprocessing.active_children():
+        if child.pid is not None:
+            os.kill(child.pid, number)

@@ -35,18 +35,17 @@ from brloss_d2.engine.folder import check_writable, find_last_checkpoint
 from brloss_d2.engine.hooks.writers import import_wandb
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator, LVISEvaluator
-from brloss_d2.utils.config_nodes import target_of
+from brloss_d2.evaluation.lrp import LRP_METRICS
+from brloss_d2.evaluation.lvis import LVIS_METRICS
+from brloss_d2.evaluation.protocols import AP_METRICS
+from brloss_d2.utils.config_nodes import names_of, target_of
 from brloss_d2.utils.suggest import did_you_mean
 
-_COCO_METRICS = (
-    *("AP", "AP50", "AP75", "APs", "APm", "APl"),
-    *("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN"),
-)
 _TASKS = ("bbox", "segm", "keypoints")
 _METRICS = {
-    COCOEvaluator: _COCO_METRICS,
-    CityscapesEvaluator: _COCO_METRICS,
-    LVISEvaluator: (*_COCO_METRICS, "APr", "APc", "APf"),
+    COCOEvaluator: (*AP_METRICS, *LRP_METRICS),
+    CityscapesEvaluator: (*AP_METRICS, *LRP_METRICS),
+    LVISEvaluator: (*LVIS_METRICS, *LRP_METRICS),
 }
 
 
@@ -96,13 +95,10 @@ def prepare(args: argparse.Namespace) -> Job:
     training = not args.eval_only
     _check_datasets(cfg, custom_data, training=training)
     check_parts(cfg, overrides, training=training)
-    test_dataset = OmegaConf.select(cfg, "dataloader.test.dataset")
     if training:
         _check_batch(cfg, comm.get_world_size())
         if cfg.train.wandb:
             import_wandb()
-    elif target_of(test_dataset) is refuse_missing_dataset:
-        instantiate(test_dataset)
     if not can_evaluate(cfg) and (not training or cfg.train.early_stopping.patience):
         what = "train.early_stopping" if training else "--eval-only"
         raise InputError(f"{what} needs dataloader.test and dataloader.evaluator.")
@@ -198,7 +194,7 @@ def _check_datasets(
             f"data.val={custom_data.val.json_file}: it lists no annotations, so that only "
             "--eval-only can use it."
         )
-    for split, needed in (("train", training), ("test", can_evaluate(cfg))):
+    for split, needed in (("train", training), ("test", can_evaluate(cfg) or not training)):
         loader = cfg.dataloader.get(split)
         if needed and loader is None:
             raise InputError(f"dataloader.{split} is missing from the config.")
@@ -207,13 +203,13 @@ def _check_datasets(
         node = loader.dataset
         if target_of(node) is refuse_missing_dataset:
             instantiate(node)
-        json_file, names = node.get("json_file"), node.get("names")
-        if json_file is not None:
-            if json_file not in to_write and not os.path.isfile(json_file):
-                raise InputError(f"The annotations of dataset {names} are missing: {json_file}")
-        elif names is not None:
-            for name in names if isinstance(names, list | tuple | ListConfig) else [names]:
+        names, json_file = names_of(node), node.get("json_file")
+        if json_file is None:
+            for name in names:
                 check_registered_dataset(name)
+        elif json_file not in to_write and not os.path.isfile(json_file):
+            text = f"The annotations of dataset {', '.join(names)} are missing: {json_file}"
+            raise InputError(text)
 
 
 def _check_metrics(

@@ -9,10 +9,22 @@ import numpy as np
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation.lrp import OptimalLRP, best_lrp_threshold, lrp_metrics
 from brloss_d2.evaluation.matches import Matches, match_detections
-from brloss_d2.evaluation.protocols import Evaluation, evaluate_detections, read_ground_truth
+from brloss_d2.evaluation.protocols import (
+    AP_METRICS,
+    Evaluation,
+    evaluate_detections,
+    read_ground_truth,
+)
 
 TASKS = ("bbox", "segm")
-_KINDS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
+KINDS = {
+    "Cls": "place right, class wrong",
+    "Loc": "class right, IoU 0.1 to 0.5",
+    "Both": "class wrong, IoU 0.1 to 0.5",
+    "Dupe": "object found already",
+    "Bkg": "no object there",
+    "Miss": "object not found",
+}
 _AREAS = {"s": "small", "m": "medium", "l": "large"}
 
 
@@ -21,7 +33,7 @@ class ErrorKinds:
     """Errors by kind, and classes taken for each other, as hotcoco counts them at IoU 0.5.
 
     The kinds are those of Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection
-    Errors", ECCV 2020: `Cls`, `Loc`, `Both`, `Dupe`, `Bkg`, `Miss`.
+    Errors", ECCV 2020: the keys of `KINDS`.
 
     Attributes:
         counts: kind -> number of errors, over all scores.
@@ -37,6 +49,11 @@ class ErrorKinds:
     confusion: np.ndarray
     score_threshold: float
 
+    @property
+    def shares(self) -> np.ndarray:
+        """`confusion` in percent of its rows, (K+1, K+1)."""
+        return 100 * self.confusion / self.confusion.sum(axis=1, keepdims=True).clip(min=1)
+
     @classmethod
     def of(cls, evaluation: Evaluation, score_threshold: float) -> "ErrorKinds | None":
         """Count the errors of an evaluation; None if hotcoco did not evaluate.
@@ -50,7 +67,7 @@ class ErrorKinds:
         tide = evaluation.computed.tide_errors()
         confusion = evaluation.computed.confusion_matrix(min_score=score_threshold)
         return cls(
-            counts={kind: tide["counts"][kind] for kind in _KINDS},
+            counts={kind: tide["counts"][kind] for kind in KINDS},
             ap_loss={kind: 100 * value for kind, value in tide["delta_ap"].items()},
             confusion=np.asarray(confusion["matrix"]).astype(int),
             score_threshold=score_threshold,
@@ -130,7 +147,7 @@ def analyze(
     f1 = 2 * at_half * recalls[:, None] / np.maximum(at_half + recalls[:, None], 1e-12)
     matches = match_detections(evaluation)
     ap = [float(v) * 100 if v >= 0 else float("nan") for v in evaluation.stats[:6]]
-    metrics = dict(zip(("AP", "AP50", "AP75", "APs", "APm", "APl"), ap, strict=True))
+    metrics = dict(zip(AP_METRICS, ap, strict=True))
     overall = lrp_metrics(matches, None)
     metrics.update({key: value for key, value in overall.items() if key != "score_threshold"})
     for suffix, area in _AREAS.items():

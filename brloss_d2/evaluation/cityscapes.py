@@ -12,6 +12,7 @@ from detectron2.data.datasets.cityscapes import load_cityscapes_instances
 from detectron2.evaluation import CityscapesInstanceEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 
+from brloss_d2.data import register_coco_metadata
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation.coco import COCOEvaluator
 from brloss_d2.evaluation.replace import numpy_with, replaced
@@ -49,10 +50,9 @@ class _COCOStyleEvaluator(COCOEvaluator):
                 json.dump(coco_ground_truth(dataset_name), file)
         comm.synchronize()
         name = f"{dataset_name}_coco_format"
-        if name in MetadataCatalog:  # metadata can be set only once
-            MetadataCatalog.pop(name)
-        classes = MetadataCatalog.get(dataset_name).thing_classes
-        MetadataCatalog.get(name).set(json_file=json_file, thing_classes=classes)
+        metadata = MetadataCatalog.get(dataset_name)
+        classes = metadata.thing_classes
+        register_coco_metadata(name, json_file, metadata.image_dir, thing_classes=classes)
         super().__init__(name, tuple(tasks), output_dir=output_dir)
         self._ids = {image["file_name"]: image["id"] for image in self._coco_api.imgs.values()}
 

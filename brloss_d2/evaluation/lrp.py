@@ -19,6 +19,7 @@ from brloss_d2.evaluation.matches import Matches
 from brloss_d2.utils.text import printable
 
 TAU = 0.5  # IoU from which a detection matches, as in the papers
+LRP_METRICS = ("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN")
 
 
 @dataclass(frozen=True)
@@ -165,15 +166,21 @@ def best_lrp_threshold(matches: Matches, *, tau: float = TAU) -> float:
     return float(thresholds[np.argmin(lrp)])
 
 
+def f1_curve(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
+    """Return decreasing thresholds and the F1 of all classes together, 0..1, both (S,)."""
+    order = np.argsort(-matches.scores, kind="stable")
+    scores, passed = matches.scores[order], np.arange(1, len(order) + 1)
+    f1 = 2 * matches.correct[order].cumsum() / (passed + matches.num_objects.sum())
+    last = _ends_of_ties(scores)
+    return scores[last], f1[last]
+
+
 def best_f1_threshold(matches: Matches) -> float:
     """Return the score threshold with the best F1 of all classes together; NaN if none is found."""
     if not matches.correct.any():
         return float("nan")
-    order = np.argsort(-matches.scores, kind="stable")
-    scores = matches.scores[order]
-    passed = np.arange(1, len(order) + 1)
-    f1 = 2 * matches.correct[order].cumsum() / (passed + matches.num_objects.sum())
-    return float(scores[np.argmax(np.where(_ends_of_ties(scores), f1, -1.0))])
+    thresholds, f1 = f1_curve(matches)
+    return float(thresholds[np.argmax(f1)])
 
 
 def lrp_metrics(matches: Matches, class_names: Sequence[str] | None) -> dict[str, float]:
@@ -189,8 +196,7 @@ def lrp_metrics(matches: Matches, class_names: Sequence[str] | None) -> dict[str
         undefined; `score_threshold`, 0..1.
     """
     best = OptimalLRP.of(matches)
-    names = ("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN")
-    metrics = dict(zip(names, (100 * best.mean().rows()).tolist(), strict=False))
+    metrics = dict(zip(LRP_METRICS, (100 * best.mean().rows()).tolist(), strict=False))
     metrics["score_threshold"] = best_lrp_threshold(matches)
     if class_names is not None and len(class_names) > 1:
         for name, value in zip(class_names, best.olrp.tolist(), strict=True):

@@ -11,6 +11,7 @@ from detectron2.utils.logger import create_small_table
 from brloss_d2.evaluation.lrp import lrp_metrics
 from brloss_d2.evaluation.matches import match_detections, unmatched
 from brloss_d2.evaluation.protocols import (
+    AP_METRICS,
     evaluate_detections,
     renumber_annotations,
     warn_of_nothing,
@@ -19,7 +20,7 @@ from brloss_d2.evaluation.replace import replaced
 
 logger = logging.getLogger(__name__)
 
-_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
+LVIS_METRICS = (*AP_METRICS, "APr", "APc", "APf")
 
 
 class LVISEvaluator(evaluation.LVISEvaluator):
@@ -57,7 +58,7 @@ class LVISEvaluator(evaluation.LVISEvaluator):
         if not lvis_results:
             warn_of_nothing(iou_type)
             nothing = unmatched(lvis_gt.anns.values(), lvis_gt.get_cat_ids())
-            return {**dict.fromkeys(_METRICS, math.nan), **lrp_metrics(nothing, None)}
+            return {**dict.fromkeys(LVIS_METRICS, math.nan), **lrp_metrics(nothing, None)}
         found = evaluate_detections(
             lvis_gt,
             lvis_results,
@@ -67,7 +68,7 @@ class LVISEvaluator(evaluation.LVISEvaluator):
             official=self._official,
         )
         # The packages say -1 for what cannot be computed.
-        values = {name: found.metrics[name] for name in _METRICS}
+        values = {name: found.metrics[name] for name in LVIS_METRICS}
         results = {n: float(v) * 100 if v >= 0 else math.nan for n, v in values.items()}
         logger.debug(
             "%s\nResults for %s:\n%s", found.summary, iou_type, create_small_table(results)

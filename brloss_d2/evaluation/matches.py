@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 
+from brloss_d2.data.masks import to_rle
 from brloss_d2.evaluation.protocols import Evaluation
 
 
@@ -113,13 +114,7 @@ def _overlaps(
     images = {image["id"]: image for image in evaluation.truth["images"]}
     ious = []
     for pair in pairs:
-        masks = []  # compressed RLE
-        for record in pair:
-            image, mask = images[record["image_id"]], record["segmentation"]
-            if isinstance(mask, list):  # polygons
-                mask = mask_util.merge(mask_util.frPyObjects(mask, image["height"], image["width"]))
-            elif isinstance(mask["counts"], list):  # uncompressed
-                mask = mask_util.frPyObjects(mask, *mask["size"])
-            masks.append([mask])
+        image = images[pair[0]["image_id"]]
+        masks = [[to_rle(r["segmentation"], image["height"], image["width"])] for r in pair]
         ious.append(mask_util.iou(*masks, [0]))
     return np.array(ious, float).reshape(-1)

@@ -29,6 +29,7 @@ except ImportError:
 logger = logging.getLogger(__name__)
 
 COCO_LIMITS = (1, 10, 100)
+AP_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 # What the protocols read. hotcoco refuses other entries if JSON cannot hold them.
 _KEYS = {
     "images": ("id", "height", "width", "neg_category_ids", "not_exhaustive_category_ids"),

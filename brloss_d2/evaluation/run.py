@@ -23,6 +23,7 @@ from brloss_d2.errors import InputError
 from brloss_d2.evaluation.lrp import best_lrp_threshold
 from brloss_d2.evaluation.matches import Matches, match_detections
 from brloss_d2.evaluation.protocols import evaluate_detections, read_ground_truth
+from brloss_d2.utils.config_nodes import names_of
 
 _DEFAULT_THRESHOLD = 0.5  # if no detection is correct
 _MATCH_IOU = 0.5
@@ -107,7 +108,7 @@ class EvaluatedRun:
             raise InputError(f"{path} has no dataloader.test.dataset.") from error
         results_file = os.path.join(folder, "coco_instances_results.json")
         results = _read_results(results_file)
-        name = node.names if isinstance(node.names, str) else node.names[0]
+        name = names_of(node)[0]
         if node.get("json_file") is None:
             check_registered_dataset(name)
         records, metadata = instantiate(node), MetadataCatalog.get(name)

@@ -13,7 +13,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from brloss_d2.model_zoo.configs import config_file, config_files
 from brloss_d2.model_zoo.entries import NUMBERS, cell, published
+from brloss_d2.model_zoo.hyperparameters import hyperparameters
 from brloss_d2.utils.config_nodes import walk_nodes
+from brloss_d2.utils.text import counted
 
 _WIDTH = 80  # columns of a terminal
 _LABEL = 13
@@ -93,7 +95,7 @@ def describe(name: str) -> str:
     sections = {
         "Published": _published(name, row),
         "Train with": [command],
-        "Losses": _losses(cfg.model),
+        "Losses": [*_losses(cfg.model), *_hyperparameters(cfg.model, row)],
         "Optimizer": [optimizer],
         "Schedule": [schedule],
         "Data": _data(cfg),
@@ -178,6 +180,15 @@ def _losses(model: DictConfig) -> Iterator[str]:
             yield criterion
         else:
             yield from (f"{', '.join(owners)}:", f"  {criterion}")
+
+
+def _hyperparameters(model: DictConfig, row: dict[str, Any]) -> Iterator[str]:
+    """Yield a line of what has to be chosen for the losses."""
+    found, stated = hyperparameters(model), row.get("hyperparameters")
+    if found is not None:
+        note = f" ({stated} published)" if stated not in (None, len(found)) else ""
+        values = ", ".join(f"{key} {_text(value)}" for key, value in found.items())
+        yield f"{counted(len(found), 'hyper-parameter')}{note}: {values}"
 
 
 def _training(cfg: DictConfig, epochs: int | None) -> tuple[str, str]:

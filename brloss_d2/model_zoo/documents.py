@@ -5,8 +5,10 @@ A document holds its tables between a line `<!-- zoo: PATTERN ... -->`, with pat
 """
 
 import re
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -14,6 +16,7 @@ from brloss_d2.errors import InputError
 from brloss_d2.model_zoo.card import drop_epochs, schedule_of
 from brloss_d2.model_zoo.configs import get_config, root
 from brloss_d2.model_zoo.entries import NUMBERS, cell, published
+from brloss_d2.model_zoo.hyperparameters import hyperparameters
 from brloss_d2.utils.config_nodes import walk_nodes
 
 _BLOCK = re.compile(r"(<!-- (zoo|deviations): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -40,26 +43,39 @@ def with_tables(text: str) -> str:
 def _with_table(block: re.Match[str]) -> str:
     begin, kind, argument, end = block.groups()
     if kind == "zoo":
-        found = {
-            name: row
-            for name, row in published()["results"].items()
-            if any(fnmatch(name, pattern) for pattern in argument.split())
-        }
-        numbers = [key for key in _HEADERS if any(key in row for row in found.values())]
-        header = ["config", "epochs", "score", *(_HEADERS[key] for key in numbers), "source"]
-        rows = []
-        for name, row in found.items():
+        rows = list(_zoo_rows(argument.split()))
+    else:
+        columns = ("here", "published", "reason")
+        deviations = published()["deviations"][argument]
+        rows = [{key: deviation[key].strip() for key in columns} for deviation in deviations]
+    header = [key for key in rows[0] if any(row[key] != "-" for row in rows)]
+    table = [header, *([row[key] for key in header] for row in rows)]
+    first, *lines = [f"| {' | '.join(cells)} |" for cells in table]
+    return "\n".join([begin, first, "|---" * len(header) + "|", *lines, "", end])
+
+
+def _zoo_rows(patterns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yield a row for each config, with texts by the names of the columns, "-" for nothing."""
+    for name, row in published()["results"].items():
+        if any(fnmatch(name, pattern) for pattern in patterns):
             sizes, score = _sizes_and_score(cfg := get_config(name))
             drops = ", ".join(drop_epochs(schedule_of(cfg), row["epochs"]))
-            epochs = f"{row['epochs']} ({drops})" + (f", {sizes}" if sizes != "800" else "")
-            texts = [cell(row, key) for key in numbers]
-            rows.append([f"`{name}`", epochs, score, *texts, row.get("source", "-")])
-    else:
-        header = ["here", "published", "reason"]
-        deviations = published()["deviations"][argument]
-        rows = [[deviation[key].strip() for key in header] for deviation in deviations]
-    first, *lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
-    return "\n".join([begin, first, "|---" * len(header) + "|", *lines, "", end])
+            yield {
+                "config": f"`{name}`",
+                "epochs": f"{row['epochs']} ({drops})" + (f", {sizes}" if sizes != "800" else ""),
+                "score": score,
+                "#H": _hyperparameters(row, cfg),
+                **{header: cell(row, key) for key, header in _HEADERS.items()},
+                "source": row.get("source", "-"),
+            }
+
+
+def _hyperparameters(row: dict[str, Any], cfg: DictConfig) -> str:
+    """Return the published number, then in brackets the counted one if it is another."""
+    found = hyperparameters(cfg.model)
+    counted = "" if found is None else f"({len(found)})"
+    stated = str(row.get("hyperparameters", ""))
+    return stated if counted == f"({stated})" else f"{stated} {counted}".strip() or "-"
 
 
 def _sizes_and_score(cfg: DictConfig) -> tuple[str, str]:

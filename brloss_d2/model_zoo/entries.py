@@ -28,6 +28,8 @@ NUMBERS = {
     "ap_large": "large",
     "mask_ap": "mask AP",
     "olrp": "oLRP",
+    "mask_olrp": "mask oLRP",
+    "olrp_grid": "oLRP (grid)",
 }
 
 

@@ -7,7 +7,13 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
 from brloss_d2.errors import InputError
-from brloss_d2.model_zoo.configs import config_files, get_criterion, list_criteria, root
+from brloss_d2.model_zoo.configs import (
+    config_files,
+    config_folders,
+    get_criterion,
+    list_criteria,
+    root,
+)
 from brloss_d2.model_zoo.entries import list_configs
 from brloss_d2.utils.config_nodes import target_of
 from brloss_d2.utils.suggest import did_you_mean
@@ -39,6 +45,8 @@ def losses_of(model: DictConfig) -> list[str]:
     """
     if _is_rcnn(model):
         return list_criteria("roi")
+    if _project_losses(model):
+        return LazyConfig.load(_project_losses(model), ("LOSSES",))[0]
     return list_criteria(_site_of(model)) if _site_of(model) else []
 
 
@@ -68,7 +76,8 @@ def set_loss(model: DictConfig, loss: str) -> DictConfig:
     Next to the criteria of all sites, what belongs to them changes: the branch for centerness or
     IoU, the units of RetinaNet's boxes, the scores at the start for DR Loss, and in an R-CNN
     sampling, loss weights, box weights and, for losses with low scores, the score threshold. Pools
-    keep their number of images.
+    keep their number of images. A project says itself what belongs to a loss, in `use_loss` of its
+    `configs/common/losses.py`.
 
     Args:
         model: model node of a config, changed in place.
@@ -99,6 +108,10 @@ def set_loss(model: DictConfig, loss: str) -> DictConfig:
         )
     if _is_rcnn(model):
         _set_loss_of_rcnn(model, loss)
+        return model
+    if _project_losses(model):
+        (use_loss,) = LazyConfig.load(_project_losses(model), ("use_loss",))
+        use_loss(model, loss)
         return model
     site = _site_of(model)
     was_ranked = _target_name(model.criterion.get("cls_loss")) == "DRLoss"
@@ -150,6 +163,15 @@ def _is_rcnn(model: DictConfig) -> bool:
         and _target_name(model.get("roi_heads")) in _ROI_HEADS
         and "query_head" not in model
     )
+
+
+def _project_losses(model: DictConfig) -> str:
+    """Return the file of a project that has LOSSES and `use_loss` for its detector, or ""."""
+    module = getattr(target_of(model), "__module__", "")
+    project = module.partition("brloss_d2.projects.")[2].partition(".")[0]
+    folder = config_folders().get(f"{project}/")
+    path = folder and folder / "common" / "losses.py"
+    return str(path) if path and path.is_file() else ""
 
 
 def _target_name(node: Any) -> str:

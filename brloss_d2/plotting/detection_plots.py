@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from brloss_d2.evaluation import Analysis, Calibration, ErrorKinds, Matches, mean_lrp_curve
+from brloss_d2.evaluation.lrp import f1_curve
 from brloss_d2.plotting.figures import PALETTE, new_figure, plain, save_figure, style_of, tidy
 
 _IOUS = (0.5, 0.75)
@@ -73,11 +74,9 @@ def plot_scores(analysis: Analysis, thresholds: Calibration, path: str) -> None:
     lowest_scores, lrp = mean_lrp_curve(matches)
     label = f"LRP, mean of the classes (lowest {100 * lrp.min():.1f})"
     below.plot(lowest_scores, 100 * lrp, color=_LRP, label=label)
-    order = np.argsort(-matches.scores, kind="stable")
-    found = matches.correct[order].cumsum()
-    f1 = 2 * found / (np.arange(1, len(found) + 1) + matches.num_objects.sum())
+    lowest_scores, f1 = f1_curve(matches)
     label = f"F1, all classes (highest {100 * f1.max():.1f})"
-    below.plot(matches.scores[order], 100 * f1, color=_F1, label=label)
+    below.plot(lowest_scores, 100 * f1, color=_F1, label=label)
     below.set_ylim(0, 102)
     tidy(below, xlabel="score threshold", ylabel="percent")
     for axes in (above, below):
@@ -183,8 +182,7 @@ def plot_confusion(errors: ErrorKinds, class_names: Sequence[str], path: str) ->
         class_names: names of the classes, K of them.
         path: file to write.
     """
-    confusion = errors.confusion
-    shares = 100 * confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)
+    confusion, shares = errors.confusion, errors.shares
     names = [plain(name) for name in (*class_names, "background")]
     few = len(names) <= _WRITTEN
     size = 2.6 + max(0.42 * len(names), 2) if few else 3 + 0.16 * min(len(names), _LABELED)

@@ -10,6 +10,7 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager, get_f
 from matplotlib.text import Text
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.files import replacing
 from brloss_d2.utils.text import printable
 
 # Okabe and Ito's palette for the color-blind, without the yellow, which is too pale for lines.
@@ -82,9 +83,9 @@ def save_figure(figure: Figure, path: str) -> None:
     Raises:
         InputError: the format is unknown, or the file cannot be written.
     """
-    root, suffix = os.path.splitext(path)
+    suffix = os.path.splitext(path)[1][1:]
     formats = figure.canvas.get_supported_filetypes()
-    if suffix[1:] not in formats:
+    if suffix not in formats:
         raise InputError(
             f"Cannot write {path}: expected a name that ends in .png or another of "
             f"{', '.join(formats)}."
@@ -95,13 +96,9 @@ def save_figure(figure: Figure, path: str) -> None:
             text.set_fontfamily(
                 [FontProperties().get_name(), *dict.fromkeys(filter(None, families))]
             )
-    incomplete = f"{root}.incomplete{suffix}"
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        figure.savefig(incomplete)
-        os.replace(incomplete, path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=suffix)
     except OSError as error:
         raise InputError(f"Cannot write {path}: {error.strerror}.") from error
-    finally:
-        if os.path.exists(incomplete):
-            os.remove(incomplete)

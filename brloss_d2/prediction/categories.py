@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from brloss_d2.data import CATEGORIES_FILE, read_categories
 from brloss_d2.errors import InputError
-from brloss_d2.utils.config_nodes import walk_nodes
+from brloss_d2.utils.config_nodes import dataset_of, names_of, walk_nodes
 
 logger = logging.getLogger(__name__)
 
@@ -87,22 +87,17 @@ class Categories:
 
 def _known(cfg: DictConfig, folder: str) -> Iterator[tuple[str, Categories]]:
     """Yield the categories that the files and the metadata of a config name, each with its name."""
-    node = OmegaConf.select(cfg, "dataloader.test.dataset")
-    node = node if isinstance(node, DictConfig) else OmegaConf.create()
+    node = dataset_of(cfg, "test")
     for file in (os.path.join(folder, CATEGORIES_FILE), node.get("json_file")):
         if file is not None and os.path.isfile(file):
             try:
                 yield file, Categories.of(read_categories(file))
             except InputError as error:
                 logger.warning("%s Its names are not used.", error)
-    names = node.get("names")
-    name = names if isinstance(names, str) or not names else names[0]
-    if not name or name not in DatasetCatalog:
-        return
-    metadata = MetadataCatalog.get(name)
-    classes = metadata.get("thing_classes")
-    if classes:
-        label_of_id = metadata.get("thing_dataset_id_to_contiguous_id") or {}
-        id_of_label = {label: i for i, label in label_of_id.items()}
-        ids = tuple(id_of_label.get(label, label + 1) for label in range(len(classes)))
-        yield name, Categories(tuple(classes), ids)
+    for name in names_of(node)[:1]:
+        metadata = MetadataCatalog.get(name)
+        if name in DatasetCatalog and (classes := metadata.get("thing_classes")):
+            label_of_id = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+            id_of_label = {label: i for i, label in label_of_id.items()}
+            ids = tuple(id_of_label.get(label, label + 1) for label in range(len(classes)))
+            yield name, Categories(tuple(classes), ids)

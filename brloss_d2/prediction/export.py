@@ -1,11 +1,9 @@
 """Export detectors as a graph of tensors, by tracing."""
 
-import contextlib
 import copy
 import json
 import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from torch.nn import functional as F
 from brloss_d2.errors import InputError
 from brloss_d2.prediction.predictor import Predictor
 from brloss_d2.utils.files import check_folder_of, replacing
+from brloss_d2.utils.terminal import silenced
 
 Outputs = dict[str, Tensor]
 METADATA = "detector.json"
@@ -32,15 +31,7 @@ _TOLERANCE = {"boxes": 1e-2, "labels": 1e-6, "masks": 1e-3, "scores": 1e-5}
 _COUNTING = "brloss_d2.modeling.rcnn.box_predictor"
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress the warnings of a trace: its result is compared with the detector anyway."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@_quiet()
+@silenced(())  # the result is compared with the detector anyway
 def export_torchscript(predictor: Predictor, image: np.ndarray, path: str) -> list[str]:
     """Write a TorchScript file and return the names of its outputs, in order.
 
@@ -70,7 +61,7 @@ def export_torchscript(predictor: Predictor, image: np.ndarray, path: str) -> li
     return names
 
 
-@_quiet()
+@silenced(())  # the result is compared with the detector anyway
 def export_onnx(predictor: Predictor, image: np.ndarray, path: str) -> list[str]:
     """Write an ONNX file and return the names of its outputs; see `export_torchscript`.
 

@@ -38,6 +38,23 @@ def walk_nodes(node: Any) -> Iterator[DictConfig]:
             yield value
 
 
+def dataset_of(cfg: DictConfig, split: str) -> DictConfig:
+    """Return the node of a dataset; an empty one if there is none, or if it is no node.
+
+    Args:
+        cfg: config with the key `dataloader`.
+        split: "train" or "test".
+    """
+    node = OmegaConf.select(cfg, f"dataloader.{split}.dataset")
+    return node if isinstance(node, DictConfig) else OmegaConf.create()
+
+
+def names_of(dataset: DictConfig) -> list[str]:
+    """Return the names in the node of a dataset, which may have one, several or none."""
+    names = dataset.get("names") or []
+    return [names] if isinstance(names, str) else list(names)
+
+
 def target_of(node: Any) -> Any:
     """Return the class or function that a node calls; None if the node calls nothing.
 

@@ -114,6 +114,7 @@ def test_a_file_without_checksums_loads(tmp_path: Path) -> None:
         (b"Not Found", "it is a text that begins with 'Not Found', or damaged"),
         ("Nicht da".encode("utf-16"), "it is a text that begins with 'Nicht da'"),
         (struct.pack("<Q", len(SAFE)) + SAFE, "it is a safetensors file; convert it"),
+        (b" " + bytes(7) + SAFE[:32], "it is a safetensors file"),  # 32 is a space
         (gzip.compress(b"a", mtime=0), "it is a packed archive; unpack it"),
         (b"\x89PNG\r\n\x1a\n", "it is an image"),
         (bytes(600), "it is zeros, as of a copy that was broken off; copy it again"),

@@ -10,7 +10,7 @@ from PIL import Image
 from brloss_d2.cli import analyze
 from brloss_d2.evaluation import analyze as analyze_detections
 from brloss_d2.evaluation import load_calibration
-from brloss_d2.evaluation.analysis import ErrorKinds
+from brloss_d2.evaluation.analysis import KINDS, ErrorKinds
 from brloss_d2.evaluation.run import EvaluatedRun
 from tests.helpers.imaginary_run import write_run
 
@@ -88,8 +88,8 @@ def test_the_errors_are_those_of_hotcoco(run):
 
 def test_many_classes_are_a_list_of_confusions():
     errors = ErrorKinds(
-        dict.fromkeys(analyze._KINDS, 1),
-        dict.fromkeys(analyze._KINDS, 0.5),
+        dict.fromkeys(KINDS, 1),
+        dict.fromkeys(KINDS, 0.5),
         np.diag(np.full(31, 9)) + np.eye(31, k=1, dtype=int),
         0.5,
     )

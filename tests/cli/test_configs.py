@@ -76,9 +76,9 @@ def test_documents(
         "<!-- end -->",
         "after",
     )
-    assert header == "| config | epochs | score | box AP | mask AP | s | source |"
+    assert header == "| config | epochs | score | #H | box AP | mask AP | s | source |"
     assert row.startswith(
-        "| `cityscapes/mask_rcnn_R_50_FPN_rs` | 12 (8), 800 to 1024 | 0.40 | 43.7 |"
+        "| `cityscapes/mask_rcnn_R_50_FPN_rs` | 12 (8), 800 to 1024 | 0.40 | (3) | 43.7 |"
     )
 
 

@@ -47,7 +47,8 @@ PARTS = {
     "iabce": "ScoreAndIoU(alpha=0.25, floor=0.01, tau=None)",
     "psl": "RelativeIoU(power=2.0)",
     "tal": "TaskAlignment(alpha=1.0, beta=6.0)",
-    "corr": "CorrelationLoss(kind='concordance', weight=0.2)",
+    "corr": "CorrelationLoss(kind='concordance', weight=0.2, per='pool')",
+    ("corr", "retinanet"): "CorrelationLoss(kind='pearson', weight=0.1, per='level')",
 }
 
 
@@ -81,7 +82,8 @@ def test_content(name: str, site: str) -> None:
         assert criterion.balancer.weight == 50
         return
     parts = [getattr(criterion, part, None) for part in ("target", "correlation")]
-    assert [repr(part) for part in parts if part] == ([PARTS[name]] if name in PARTS else [])
+    expected = PARTS.get((name, site), PARTS.get(name))
+    assert [repr(part) for part in parts if part] == ([expected] if expected else [])
     box_loss = repr(criterion.box_losses["loss_box_reg"])
     if (name, site) == ("dr", "retinanet"):
         assert (box_loss, criterion.box_weight) == (

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig
 
 from brloss_d2.model_zoo import list_configs
 from brloss_d2.model_zoo.documents import documents, with_tables
-from brloss_d2.model_zoo.entries import published
+from brloss_d2.model_zoo.entries import NUMBERS, published
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -50,12 +50,13 @@ def test_published_facts_have_a_row_for_each_config() -> None:
     facts = published()
     names = {entry.name for entry in list_configs()}
     assert set(facts["results"]) == {name for name in names if "quick" not in name.split("/")}
-    numbers = ("box_ap", "mask_ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "olrp")
     for name, row in facts["results"].items():
-        has_number = any(key in row for key in numbers)
+        has_number = any(key in row for key in NUMBERS)
         assert ("source" in row) == has_number, name
-        assert all(0 < row[key] < 100 for key in numbers if key in row), name
-        known = {"epochs", "seconds", "source", *numbers, *(f"{key}_source" for key in numbers)}
+        assert all(0 < row[key] < 100 for key in NUMBERS if key in row), name
+        assert not {"olrp", "olrp_grid"} <= row.keys(), "by one of the two definitions"
+        known = {"epochs", "seconds", "hyperparameters", "source", *NUMBERS}
+        known |= {f"{key}_source" for key in NUMBERS}
         assert "epochs" in row and row.keys() <= known, name
     for group in facts["deviations"].values():
         for row in group:

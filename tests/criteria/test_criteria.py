@@ -1,6 +1,7 @@
 """Every criterion on every kind of batch, and what each computes on a batch done by hand."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from brloss_d2.losses import (
 )
 from tests.helpers.batches import CLASSES
 from tests.helpers.batches import random_batch as batch
-from tests.helpers.criteria import RCNN_CRITERIA, build_criterion
+from tests.helpers.criteria import ONE_STAGE_CRITERIA, RCNN_CRITERIA, build_criterion
 
 # One image done by hand with the published functions: the box head of RS and BRS Loss.
 LOGITS = [[0.6, -0.2, 0.1], [-0.3, 0.2, 0.4], [0, -0.1, 0.3], [0.5, 0.05, -0.4], [0.2, 0.35, -0.6]]
@@ -51,17 +52,26 @@ def step(criterion: Criterion, matched: MatchedPredictions):
     return output, torch.autograd.grad(sum(output.losses.values()), leaves)
 
 
-@pytest.mark.parametrize("site", ["rpn", "roi"])
-@pytest.mark.parametrize("name", RCNN_CRITERIA)
+@pytest.mark.parametrize(
+    ("site", "name"),
+    [
+        *product(("rpn", "roi"), RCNN_CRITERIA),
+        *product(("atss", "paa", "retinanet", "fovea"), ONE_STAGE_CRITERIA),
+    ],
+)
 class TestEveryCriterion:
     @pytest.mark.parametrize(
-        "labels", [[0, 3, 1, 3, -1, 2, 2], [3, 3, 3], [-1, -1], [0, 1], []], ids=str
+        "labels", [[0, 3, 1, 3, -1, 2, 2], [3, 3, 3], [-1, -1], [0, 1], [3, 0, 3, 3], []], ids=str
     )
-    def test_finite_attached_and_of_the_same_names(self, site, name, labels):
+    @pytest.mark.parametrize("last", [0, 1])
+    def test_finite_attached_and_of_the_same_names(self, site, name, labels, last):
+        """With an image of one or no row at the end."""
         criterion = build_criterion(name, site, pools_per_epoch=10)
         columns = criterion.num_logits(CLASSES)
         names = criterion(batch([0, 3], columns=columns)).losses.keys()
-        output, gradients = step(criterion, batch(labels, columns=columns))
+        last = min(last, len(labels))
+        matched = replace(batch(labels, columns=columns), rows_per_image=[len(labels) - last, last])
+        output, gradients = step(criterion, matched)
         assert output.losses.keys() == names
         for value in (*output.losses.values(), output.cls_total):
             assert value.shape == ()
@@ -70,6 +80,15 @@ class TestEveryCriterion:
         assert len(output.box_weights) == sum(0 <= x < CLASSES for x in labels)
         assert not output.box_weights.requires_grad
         assert not output.cls_total.requires_grad
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_extreme_logits_are_finite(self, site, name, dtype):
+        criterion = build_criterion(name, site, pools_per_epoch=10)
+        matched = batch([0, 3, 1, 2, -1, 0, 1, 3], columns=criterion.num_logits(CLASSES))
+        logits = (40 * matched.logits.detach().sign()).to(dtype).requires_grad_()
+        output, gradients = step(criterion, replace(matched, logits=logits))
+        assert all(x.isfinite().all() for x in (*output.losses.values(), *gradients))
+        assert gradients[0].dtype == dtype
 
     def test_learns(self, site, name):
         criterion = build_criterion(name, site, pools_per_epoch=10)
@@ -238,8 +257,7 @@ def test_boxes_beside_their_objects_may_count_as_negatives():
         foreground=torch.tensor([0, 4]),
         pred_boxes=shifted[[0, 2]],
         gt_boxes=matched.gt_boxes[[0, 2]],
-        pred_deltas=None,
-        gt_deltas=None,
+        **dict.fromkeys(("pred_deltas", "gt_deltas", "references", "quality_logits", "levels")),
     )
     expected = kept(as_background).losses
     for name in ("loss_rank", "loss_sort"):

@@ -245,7 +245,7 @@ def test_a_diverged_network_shows():
         (
             lambda: SigmoidCriterion(
                 SigmoidFocalLoss(), GIoULoss(), correlation=CorrelationLoss(per="level")
-            )(random_batch([0])),
+            )(replace(random_batch([0]), levels=None)),
             "needs `levels`",
         ),
         (lambda: ScoreAndIoU(alpha=2), r"alpha must be a finite number in \[0, 1\]"),

@@ -66,6 +66,7 @@ QUICK = {
     "tools/compare_losses.py": [
         *("--seeds", "1", "--evaluations", "1", "--iterations", "2", "--images", "4"),
     ],
+    "tools/draw_zoo.py": ["--output", "zoo.png"],
     "tools/gpu_report.py": ["--list"],
     "demo/demo.py": [
         *("--device", "cpu"),

@@ -325,6 +325,23 @@ def test_a_config_that_differs_is_named(train_net: TrainNet, capsys: pytest.Capt
     ]
 
 
+def test_a_state_that_does_not_fit_names_what_differs(
+    train_net: TrainNet, capsys: pytest.CaptureFixture
+) -> None:
+    train_net("train.max_iter=1")
+    more = ("train.max_iter=2", "train.mix_schedules=True", "model.dropout=0.5")
+    groups = "optimizer.params.overrides={bias: {weight_decay: 0.1}}"
+    message = refusal(capsys, train_net, *more, groups, resume=True)
+    assert message.endswith("not as the run began: model.dropout: was null, now 0.5.\n")
+
+
+def test_a_finished_run_keeps_its_config(train_net: TrainNet) -> None:
+    out = train_net("train.max_iter=1")
+    before = (out / "config.yaml").read_bytes()
+    train_net("train.max_iter=1", "train.log_period=5", resume=True)
+    assert (out / "config.yaml").read_bytes() == before
+
+
 def test_weights_of_the_own_folder_keep_their_name(train_net: TrainNet) -> None:
     out = train_net("train.max_iter=1")
     train_net("train.max_iter=1", f"train.init_checkpoint={out}/model_final.pth")

@@ -20,7 +20,7 @@ def random_batch(
         seed: seed of the random numbers.
 
     Returns:
-        Matched predictions whose boxes are a few pixels off.
+        Matched predictions whose boxes are a few pixels off, with all that dense heads know.
     """
     g = torch.Generator().manual_seed(seed)
     rows = torch.tensor(labels, dtype=torch.long)
@@ -36,4 +36,7 @@ def random_batch(
         num_classes=CLASSES,
         pred_deltas=deltas,
         gt_deltas=torch.zeros(count, 4),
+        references=gt + 2,
+        quality_logits=torch.randn(count, generator=g).requires_grad_(),
+        levels=torch.arange(count) % 2,
     )

@@ -71,6 +71,9 @@ def test_siblings() -> None:
     brs = config_file("co_detr/co_deformable_detr_R_50_brs_1x")
     focal = config_file("co_detr/co_deformable_detr_R_50_focal_1x")
     assert config_with_loss(brs, "focal") == focal
-    assert config_with_loss(brs, "rs") == config_with_loss("/tmp/other.py", "focal") == ""
+    assert config_with_loss(brs, "qfl") == config_with_loss("/tmp/other.py", "focal") == ""
+
+
+def test_a_model_of_others() -> None:
     with pytest.raises(InputError, match="in its config only"):
-        set_loss(get_config("co_detr/co_deformable_detr_R_50_brs_1x").model, "rs")
+        set_loss(OmegaConf.create({"_target_": "torch.nn.Identity"}), "rs")

@@ -8,7 +8,16 @@ import torch
 
 from brloss_d2.losses import alrp_loss, ap_loss, bucketed_ap_loss, rank_sort_loss
 from tools import draw_losses
-from tools.draw_losses import COUNT, IOU, LABELS, LOGITS, PICTURES, descend, gradient
+from tools.draw_losses import (
+    COUNT,
+    IOU,
+    LABELS,
+    LOGITS,
+    PICTURES,
+    descend,
+    gradient,
+    task_aligned,
+)
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -60,6 +69,18 @@ def test_a_bucket_falls_alike():
     falls = gradient(bucketed_ap_loss, "loss_rank", LOGITS, LABELS)[COUNT:]
     assert falls[1] == falls[2] and falls[3] == falls[4]
     assert falls[-1] == 0  # out of reach
+
+
+def test_the_best_in_score_and_box_rises_to_its_iou_and_the_others_fall():
+    scores = torch.tensor([0.35, 0.6, 0.25, 0.5], dtype=torch.float64)
+    iou = torch.tensor([0.55, 0.65, 0.75, 0.85], dtype=torch.float64)
+    targets = task_aligned(scores, iou)
+    assert targets[-1] == pytest.approx(0.85, abs=1e-4)
+    assert (targets[:-1] < scores[:-1]).all()
+    for score, best in ((0.24, False), (0.25, True)):
+        pair = torch.tensor([score, 0.5], dtype=torch.float64)
+        target = task_aligned(pair, torch.tensor([0.9, 0.8], dtype=torch.float64))[0]
+        assert (target > 0.9 - 1e-4) == best
 
 
 def test_gradients_of_a_pool_sum_to_zero():

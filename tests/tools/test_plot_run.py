@@ -28,7 +28,7 @@ def test_one_run(run, capsys):
     assert plot_run.main([str(run)]) == 0
     assert capsys.readouterr().out == f"picture: {run}/run.png\n"
     assert min(size_of(run / "run.png")) > 500
-    assert not list(run.glob("*incomplete*"))
+    assert not list(run.glob("*.tmp"))
 
 
 def test_several_runs(run, tmp_path, capsys):

@@ -2,7 +2,7 @@ from detectron2.config import LazyCall as L
 from omegaconf import OmegaConf
 from torch import nn
 
-from brloss_d2.utils.config_nodes import target_of, walk_nodes
+from brloss_d2.utils.config_nodes import dataset_of, names_of, target_of, walk_nodes
 
 
 def test_nodes_are_found_once_and_references_not_followed() -> None:
@@ -18,3 +18,12 @@ def test_targets() -> None:
     assert target_of(OmegaConf.create({"_target_": "torch.nn.Linear"})) is nn.Linear
     assert target_of(OmegaConf.create({"a": 1})) is None
     assert target_of(None) is None
+
+
+def test_datasets_and_their_names() -> None:
+    cfg = OmegaConf.create(
+        {"dataloader": {"train": {"dataset": {"names": ["a", "b"]}}, "test": {"dataset": "c"}}}
+    )
+    assert names_of(dataset_of(cfg, "train")) == ["a", "b"]
+    assert names_of(dataset_of(cfg, "test")) == names_of(dataset_of(cfg, "val")) == []
+    assert names_of(OmegaConf.create({"names": "a"})) == ["a"]

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
@@ -85,6 +86,9 @@ def check_values(cfg: DictConfig) -> None:
             raise InputError(f"{path} is {value}: expected finite numbers.")
         if rule and not all(rule.test(x) for x in numbers):
             raise InputError(f"{path} is {value}: expected {rule.expected}.")
+        if isinstance(value, np.ndarray | torch.Tensor):
+            kind = type(value).__name__
+            raise InputError(f"{path} is of type {kind}: expected a number or a list of numbers.")
         if key == "_target_" and not callable(value):
             if not isinstance(value, str):
                 raise InputError(f"{path} is {value}: expected the name of a class or function.")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from brloss_d2.engine.data_order import ResumableLoader
 from brloss_d2.engine.randomness import rng_state, set_rng_state
-from brloss_d2.utils.config_nodes import located
+from brloss_d2.utils.config_nodes import dataset_of, located, names_of
 from brloss_d2.utils.text import printable
 
 logger = logging.getLogger(__name__)
@@ -134,10 +134,10 @@ def describe_data(cfg: DictConfig) -> dict[str, dict[str, Any]]:
     """
     found = {}
     for split in ("train", "test"):
-        node = (cfg.dataloader.get(split) or {}).get("dataset")
-        if not isinstance(node, DictConfig) or not node.get("names"):
+        node = dataset_of(cfg, split)
+        names = names_of(node)
+        if not names:
             continue
-        names = [node.names] if isinstance(node.names, str) else list(node.names)
         given = [node.json_file] if node.get("json_file") else []
         known = given or [MetadataCatalog.get(name).get("json_file") for name in names]
         files = [name for name in known if name and os.path.isfile(name)]

@@ -32,8 +32,10 @@ def replace_handlers(handler: Callable[[int, Any], None]) -> dict[int, Any]:
     """Set a handler for all of `SIGNALS`, but not for those that nohup and the like ignore.
 
     Returns:
-        Number of the signal -> handler before.
+        Number of the signal -> handler before; empty if a thread calls that must not set any.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
     # A shell lets its background jobs ignore SIGINT, and those of a script get no other.
     heeded = [n for n in SIGNALS if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in heeded}
@@ -73,9 +75,9 @@ class StopSignals(HookBase):
         self._shared = mmap.mmap(-1, 1)
 
     def before_train(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return  # only the main thread may set handlers
         self._before = replace_handlers(self._receive)
+        if not self._before:
+            return
         if hasattr(os, "register_at_fork"):  # Windows does not fork
             os.register_at_fork(after_in_child=self._reset_in_child)
         loader = getattr(self.trainer.data_loader, "torch_loader", None)
