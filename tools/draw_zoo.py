@@ -41,6 +41,7 @@ DETECTORS = {
     "atss": "ATSS",
     "paa": "PAA",
     "retinanet": "RetinaNet",
+    "co_deformable_detr": "Co-DETR",
 }
 PAIRS = (("rs", "brs"), ("ap", "bap"))
 MARKERS = "osD^vPX*"

@@ -12,15 +12,17 @@ from tabulate import tabulate
 from brloss_d2.errors import InputError
 from brloss_d2.model_zoo.configs import config_files, config_folders, list_criteria
 
-# <detector>_<backbone>[_FPN]_<loss>[_<schedule>], with a backbone such as R_50, R_101_DCN, swin_t.
+# <detector>_<backbone>[_FPN]_<loss>[_<variant>][_<schedule>], with a backbone such as R_50,
+# R_101_DCN, swin_t.
 _NAME = (
     r"(?P<detector>.+?)_(?P<backbone>(?:R|X)_\d+(?:_[0-9a-zA-Z]+)*?|[sS]win_[a-zA-Z])"
-    r"(?:_FPN)?_(?P<loss>{losses})(?:_(?P<schedule>.+))?"
+    r"(?:_FPN)?_(?P<loss>{losses})(?:_(?P<variant>g?iou))?(?:_(?P<schedule>.+))?"
 )
 
 # Published numbers by their keys in zoo.yaml, with their names in cards and tables.
 NUMBERS = {
     "box_ap": "box AP",
+    "test_dev_ap": "test-dev",
     "ap50": "AP50",
     "ap75": "AP75",
     "ap_small": "small",
@@ -43,6 +45,8 @@ class ConfigEntry:
         detector: detector in the name of the config, "-" if there is none.
         backbone: backbone in the name, "-" if there is none.
         loss: name of the criterion in the name, "-" if there is none.
+        variant: "iou" for a RetinaNet that assigns by IoU where others have the assigner of ATSS,
+            "giou" for cross-entropy with GIoU Loss, else "-".
         schedule: schedule in the name, "-" if there is none.
         box_ap: published box AP in percent, not measured with this package; "-" if there is none.
         mask_ap: published mask AP in percent; "-" if there is none.
@@ -60,6 +64,7 @@ class ConfigEntry:
     detector: str
     backbone: str
     loss: str
+    variant: str
     schedule: str
     box_ap: str
     mask_ap: str
@@ -89,13 +94,13 @@ def list_configs(**filters: str) -> list[ConfigEntry]:
     for name in config_files():
         *folders, leaf = name.split("/")
         found = pattern.fullmatch(leaf)
-        parts = found.groupdict() if found else {}
+        parts = found.groupdict(default="-") if found else {}
         row = published()["results"].get(name, {})
         datasets = {"lvis_v1", "cityscapes"} & set(folders)
         entry = ConfigEntry(
             name=name,
             data="custom" if "quick" in folders else datasets.pop() if datasets else "coco",
-            **{key: parts.get(key) or "-" for key in ("detector", "backbone", "loss", "schedule")},
+            **{key: parts.get(key, "-") for key in pattern.groupindex},
             box_ap=cell(row, "box_ap"),
             mask_ap=cell(row, "mask_ap"),
             source=row.get("source", "-"),

@@ -64,7 +64,7 @@ def config_with_loss(path: str, loss: str) -> str:
     entries = [entry for entry in list_configs() if files[entry.name] == Path(path).resolve()]
     for own in entries:
         for other in list_configs():
-            same = ("data", "detector", "backbone", "schedule")
+            same = ("data", "detector", "backbone", "variant", "schedule")
             if other.loss == loss and all(getattr(own, k) == getattr(other, k) for k in same):
                 return str(files[other.name])
     return ""

@@ -249,9 +249,9 @@ def recipe_model(cfg: CfgNode) -> DictConfig:
 def _replace_criterion(model: DictConfig, recipe: str, criterion: str) -> None:
     """Train a recipe with another criterion; anchors, assignment and network stay."""
     (entry,) = list_configs(name=recipe)
+    size = "_500s" if "500s" in entry.schedule else ""
     if "criterion" in model:  # a one-stage detector
-        site = entry.detector + ("_500s" if "500s" in entry.schedule else "")
-        model.criterion = get_criterion(criterion, site)
+        model.criterion = get_criterion(criterion, entry.detector + size)
         model.head.has_quality = model.criterion.get("quality") is not None
         return
     if "query_head" in model or is_ranking(criterion) != is_ranking(entry.loss):
@@ -260,9 +260,9 @@ def _replace_criterion(model: DictConfig, recipe: str, criterion: str) -> None:
             "other samples: name a recipe that was laid out for it."
         )
     heads = model.roi_heads
-    model.proposal_generator.criterion = get_criterion(criterion, "rpn")
+    model.proposal_generator.criterion = get_criterion(criterion, f"rpn{size}")
     for predictor in heads.get("box_predictors", [heads.get("box_predictor")]):
-        predictor.criterion = get_criterion(criterion, "roi")
+        predictor.criterion = get_criterion(criterion, f"roi{size}")
     if "mask_head" in heads:
         heads.mask_head.criterion = get_criterion(criterion, "mask")
 

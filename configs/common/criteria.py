@@ -5,7 +5,9 @@ them. The sites are
 
 * `rpn`, `roi`, `mask`: the heads of Faster, Cascade and Mask R-CNN;
 * `atss`, `paa`, `retinanet`, `fovea`: one-stage detectors, 16 images per iteration;
-* `retinanet_500s`, `fovea_500s`: the same at 512 x 512 pixels, 32 images per iteration.
+* `rpn_500s`, `roi_500s`, `retinanet_500s`, `fovea_500s`: the same at 512 x 512 pixels, 32 images
+  per iteration;
+* `retinanet_800s`: aLRP Loss at 800 x 800 pixels, 16 images per iteration.
 
 A new ranking loss is one line below, `NAME = _ranking(L(MyLoss)(...))`.
 """
@@ -83,8 +85,10 @@ def _ranking(cls_loss):
     return dict(
         {site: _self_balanced(cls_loss) for site in detectors},
         mask=_dice(),
-        retinanet_500s=_self_balanced(cls_loss, _IMAGES_PER_POOL_500S),
-        fovea_500s=_self_balanced(cls_loss, _IMAGES_PER_POOL_500S),
+        **{
+            f"{site}_500s": _self_balanced(cls_loss, _IMAGES_PER_POOL_500S)
+            for site in ("rpn", "roi", "retinanet", "fovea")
+        },
     )
 
 
@@ -191,6 +195,7 @@ ce = dict(
         mask_loss=L(MaskCrossEntropyLoss)(), balancer=L(ConstantBalancer)(weight=1.0)
     ),
 )
+ce.update(rpn_500s=ce["rpn"], roi_500s=ce["roi"])
 focal = _hard_targets(
     L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0), L(SigmoidFocalLoss)(alpha=0.4, gamma=1.5)
 )
@@ -249,6 +254,10 @@ alrp = dict(
     paa=_alrp(),
     retinanet=_alrp(),
     fovea=_alrp(),
+    rpn_500s=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S, error_scale=1 / 0.6),
+    roi_500s=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S, error_scale=1.0),
     retinanet_500s=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S),
     fovea_500s=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S),
+    # As published, by mistake: half an epoch.
+    retinanet_800s=_alrp(_POOLS_PER_EPOCH_500S),
 )

@@ -1,5 +1,9 @@
 """Changes that the score-based baselines make in an R-CNN laid out for the ranking losses."""
 
+from detectron2.config import LazyCall as L
+
+from brloss_d2.losses import GIoULoss
+
 from .criteria import ce as _ce
 from .models.cascade_rcnn_fpn import model as _cascade
 from .models.faster_rcnn_fpn import model as _faster
@@ -23,6 +27,11 @@ def use_cross_entropy(model):
         predictor.box2box_transform.weights = [w * (stage + 1) for w in (10.0, 10.0, 5.0, 5.0)]
     if "mask_head" in heads:
         heads.mask_head.criterion = _ce.mask
+
+
+def use_giou(model):
+    """Train the boxes of the second stage with GIoU Loss, weight 10, instead of L1."""
+    model.roi_heads.box_predictor.criterion.update(box_loss=L(GIoULoss)(), box_weight=10.0)
 
 
 def leave_cross_entropy(model):

@@ -57,7 +57,9 @@ def test_names_of_the_criteria() -> None:
     assert set(RCNN_CRITERIA) == set(CLS_LOSSES) - {*HARD_TARGETS, *SOFT_TARGETS} | {"ce"}
     for site in (*ONE_STAGE, "retinanet_500s", "fovea_500s"):
         assert list_criteria(site) == list_criteria()
-    assert list_criteria("mask") == list_criteria("rpn") == RCNN_CRITERIA
+    for site in ("mask", "rpn", "rpn_500s", "roi_500s"):
+        assert list_criteria(site) == RCNN_CRITERIA
+    assert list_criteria("retinanet_800s") == ["alrp"]
 
 
 @pytest.mark.parametrize(
@@ -107,15 +109,17 @@ def test_content(name: str, site: str) -> None:
 
 def test_pools_of_the_hundred_epochs() -> None:
     for name in ("ap", "bap", "rs", "brs", "alrp"):
-        for detector in ("retinanet", "fovea"):
-            expected = build_criterion(name, detector, pools_per_epoch=3665)
+        for site in ("rpn", "roi", "retinanet", "fovea"):
+            expected = build_criterion(name, site, pools_per_epoch=3665)
             expected.images_per_pool = 8
-            assert repr(build_criterion(name, f"{detector}_500s", pools_per_epoch=3665)) == repr(
+            assert repr(build_criterion(name, f"{site}_500s", pools_per_epoch=3665)) == repr(
                 expected
             )
-            node = get_criterion(name, f"{detector}_500s")
+            node = get_criterion(name, f"{site}_500s")
             assert node.images_per_pool == 8
-    assert get_criterion("alrp", "fovea_500s").balancer.pools_per_epoch == 3665
+    for site in ("rpn_500s", "roi_500s", "retinanet_500s", "fovea_500s", "retinanet_800s"):
+        assert get_criterion("alrp", site).balancer.pools_per_epoch == 3665
+    assert get_criterion("alrp", "retinanet_800s").images_per_pool == 4
 
 
 def test_a_node_may_be_changed() -> None:

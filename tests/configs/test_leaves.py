@@ -8,10 +8,13 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
+from brloss_d2.criteria import SoftmaxCriterion
 from brloss_d2.engine import load_config
 from brloss_d2.engine.config.values import check_values
 from brloss_d2.errors import InputError
-from brloss_d2.modeling import DeformableBottleneckBlock
+from brloss_d2.losses import GIoULoss
+from brloss_d2.modeling import ATSSAssigner, DeformableBottleneckBlock, MaxIoUAssigner
+from tests.helpers.configs import build_without_weights
 from tests.helpers.criteria import ONE_STAGE, build_criterion
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +25,7 @@ KEYS = {"model", "optimizer", "lr_multiplier", "dataloader", "train"}
 NAME = re.compile(
     r"(?P<arch>(faster|mask|cascade)_rcnn|atss|paa|retinanet|fovea)"
     r"_(?P<depth>R_\d+|X_101_64x4d)(?P<dcn>_DCN)?_(?P<neck>(CARAFE_)?FPN)"
-    r"_(?P<loss>[a-z]+)(_(?P<schedule>\w+))?"
+    r"_(?P<loss>[a-z]+)(_(?P<variant>g?iou))?(_(?P<schedule>\w+))?"
 )
 # Detectors whose neck has no other form.
 NAME_WITHOUT_NECK = re.compile(
@@ -32,7 +35,7 @@ NAME_WITHOUT_NECK = re.compile(
 DEPTHS = {"R_18": [2, 2, 2, 2], "R_50": [3, 4, 6, 3], "R_101": [3, 4, 23, 3]}
 DEPTHS["X_101_64x4d"] = DEPTHS["R_101"]
 ITERATIONS = {
-    "coco": {"1x": 87960, "27e": 197910, "3x": 263880, "500s_100e": 366500},
+    "coco": {"1x": 87960, "27e": 197910, "3x": 263880, "500s_100e": 366500, "800s_100e": 733000},
     "lvis_v1": {"1x": 92088},
     "cityscapes": {None: 17796},
     "quick": {"300it": 300, "3000it": 3000},
@@ -85,7 +88,11 @@ def test_there_are_leaves():
     assert names >= {f"retinanet_R_50_FPN_{x}_1x" for x in losses}
     depths = ("R_50", "R_101", "X_101_64x4d")
     assert names >= {f"retinanet_{x}_FPN_alrp_500s_100e" for x in depths}
+    depths = ("R_101", "X_101_64x4d", "X_101_64x4d_DCN")
+    assert names >= {f"retinanet_{x}_FPN_alrp_800s_100e" for x in depths}
+    assert names >= {f"retinanet_R_50_FPN_{x}_iou_500s_100e" for x in ("ap", "alrp")}
     assert names >= {f"fovea_R_50_FPN_{x}_500s_100e" for x in ("focal", "ap", "alrp")}
+    assert names >= {f"faster_rcnn_R_50_FPN_{x}_500s_100e" for x in ("ce", "ce_giou", "alrp")}
 
 
 def test_slim_detectors_have_both_losses_and_their_baseline():
@@ -103,7 +110,7 @@ def test_five_keys_and_at_most_six_statements(leaf, cfg):
 
 
 def test_name_equals_content(leaf, cfg, tokens):
-    model = instantiate(cfg.model)
+    model = build_without_weights(cfg.model)
     assert cfg.train.max_iter == ITERATIONS[leaf.parent.name][tokens["schedule"]]
     if tokens["arch"] == "co_deformable_detr":
         assert_co_detr(cfg, model, tokens)
@@ -121,11 +128,13 @@ def test_name_equals_content(leaf, cfg, tokens):
 
 
 def assert_rcnn(cfg, model, tokens):
-    expected = repr(build_criterion(tokens["loss"], "rpn"))
-    assert repr(model.proposal_generator.criterion) == expected
+    rpn, roi = (expected_criterion(tokens, site) for site in ("rpn", "roi"))
+    if tokens["variant"] == "giou":
+        roi = SoftmaxCriterion(GIoULoss(), box_weight=10.0)
+    assert repr(model.proposal_generator.criterion) == repr(rpn)
     box_predictors = predictors(model.roi_heads)
     for head in box_predictors:
-        assert repr(head.criterion) == repr(build_criterion(tokens["loss"], "roi"))
+        assert repr(head.criterion) == repr(roi)
     assert len(box_predictors) == (3 if tokens["arch"] == "cascade_rcnn" else 1)
     assert model.roi_heads.mask_on == (tokens["arch"] == "mask_rcnn")
     mapper = cfg.dataloader.train.mapper
@@ -137,19 +146,25 @@ def assert_rcnn(cfg, model, tokens):
 
 
 def assert_one_stage(cfg, model, tokens):
-    long = tokens["schedule"] == "500s_100e"  # 32 images an iteration, 8 a GPU
-    expected = build_criterion(
-        tokens["loss"], tokens["arch"], pools_per_epoch=3665 if long else 7330
-    )
-    if long and tokens["loss"] != "focal":
-        expected.images_per_pool = 8
-    assert repr(model.criterion) == repr(expected)
+    assert repr(model.criterion) == repr(expected_criterion(tokens, tokens["arch"]))
+    if tokens["arch"] == "retinanet":
+        by_iou = tokens["variant"] == "iou" or tokens["schedule"] in ("1x", "300it")
+        assigner = MaxIoUAssigner if by_iou else ATSSAssigner
+        assert isinstance(model.matcher.assigner, assigner)
     assert len(model.head_in_features) == 5
     groups = model.backbone.bottom_up.res2[0].conv2.groups
     assert groups == (64 if tokens["depth"].startswith("X") else 1)
-    assert cfg.dataloader.train.total_batch_size == {"500s_100e": 32, "1x": 16}.get(
-        tokens["schedule"], 4
-    )
+    images = {"500s_100e": 32, "800s_100e": 16, "1x": 16}
+    assert cfg.dataloader.train.total_batch_size == images.get(tokens["schedule"], 4)
+
+
+def expected_criterion(tokens, site):
+    """That of the loss and site: 8 images a GPU at 512 pixels, 4 else; half an epoch at 800."""
+    long = tokens["schedule"] in ("500s_100e", "800s_100e")
+    criterion = build_criterion(tokens["loss"], site, pools_per_epoch=3665 if long else 7330)
+    if tokens["schedule"] == "500s_100e" and tokens["loss"] not in ("ce", "focal"):
+        criterion.images_per_pool = 8
+    return criterion
 
 
 def assert_co_detr(cfg, model, tokens):
@@ -166,7 +181,8 @@ def assert_co_detr(cfg, model, tokens):
     sites += [model.proposal_generator.criterion, model.roi_heads.box_predictor.criterion]
     focal = "SigmoidFocalLoss(alpha=0.25, gamma=2.0)"
     named = {
-        "brs": ["BucketedRankSortLoss(delta=0.5)"] * 6,
+        "rs": ["(cls_loss): RankSortLoss(delta=0.5)"] * 6,
+        "brs": ["(cls_loss): BucketedRankSortLoss(delta=0.5)"] * 6,
         "focal": [*[focal] * 4, "BinaryCrossEntropyLoss", "SoftmaxCriterion"],
     }
     for criterion, name in zip(sites, named[tokens["loss"]], strict=True):
@@ -190,7 +206,7 @@ def test_yaml_round_trip(cfg, tmp_path):
     LazyConfig.save(again, str(second))
     assert second.read_text() == file.read_text()
     assert set(again.keys()) == KEYS
-    instantiate(again.model)
+    build_without_weights(again.model)
 
 
 def test_sampling_goes_with_the_loss(cfg, tokens):

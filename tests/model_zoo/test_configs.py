@@ -67,6 +67,17 @@ def test_published_numbers() -> None:
     assert quick and all(entry.box_ap == "-" for entry in quick if "quick" in entry.name)
 
 
+def test_variants() -> None:
+    entries = model_zoo.list_configs(variant="iou")
+    assert [(e.detector, e.loss, e.schedule) for e in entries] == [
+        ("retinanet", loss, "500s_100e") for loss in ("alrp", "ap")
+    ]
+    (giou,) = model_zoo.list_configs(variant="giou")
+    assert (giou.loss, giou.schedule, giou.box_ap) == ("ce", "500s_100e", "38.2")
+    names = {entry.name for entry in model_zoo.list_configs(schedule="500s_100e")}
+    assert {giou.name, *(e.name for e in entries)} < names
+
+
 def test_the_table_has_a_row_for_each() -> None:
     entries = model_zoo.list_configs(loss="alrp")
     head, _, *rows = model_zoo.summary(entries).splitlines()

@@ -33,7 +33,6 @@ from tests.helpers.small_one_stage import (
 LEVELS = range(3, 8)
 TERMS = {"loss_rank": "loss_cls", "loss_box_reg": "loss_bbox"}
 OUTPUTS = ("cls_logits", "box_outputs")
-OCTAVE = [[x, x * 2**0.5] for x in (32, 64, 128, 256, 512)]
 
 
 @dataclass
@@ -43,10 +42,9 @@ class Case:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
-_TWO_SCALES = {"anchor_generator": {"sizes": OCTAVE}, "head": {"num_anchors": 6}}
 CASES = {
-    "retinanet_alrp": Case("retinanet_R_50_FPN_alrp_1x", "retinanet", _TWO_SCALES),
-    "retinanet_ap": Case("retinanet_R_50_FPN_ap_1x", "retinanet", _TWO_SCALES),
+    "retinanet_alrp": Case("retinanet_R_50_FPN_alrp_iou_500s_100e", "retinanet"),
+    "retinanet_ap": Case("retinanet_R_50_FPN_ap_iou_500s_100e", "retinanet"),
     "retinanet_alrp_atss": Case(
         "retinanet_R_50_FPN_alrp_500s_100e", "retinanet", {"assigner": {"topk": 4}}
     ),

@@ -158,6 +158,11 @@ def test_a_recipe_with_another_criterion() -> None:
     cfg = get_cfg()
     add_brloss_config(cfg, "ap", recipe="coco/fovea_R_50_FPN_alrp_500s_100e")
     assert recipe_model(cfg).criterion.images_per_pool == 8
+    cfg = get_cfg()
+    add_brloss_config(cfg, "brs", recipe="coco/faster_rcnn_R_50_FPN_alrp_500s_100e")
+    model = recipe_model(cfg)
+    for head in (model.proposal_generator, model.roi_heads.box_predictor):
+        assert head.criterion.images_per_pool == 8
 
 
 def test_pools_per_epoch() -> None:

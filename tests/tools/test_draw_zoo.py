@@ -1,4 +1,4 @@
-"""The figure of the model zoo: every published time is in it."""
+"""The figure of the model zoo: every published time is in it, if the AP was published too."""
 
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from tools import draw_zoo
 
 def test_every_published_time_is_a_point() -> None:
     found = {task: list(draw_zoo.points(task)) for task in draw_zoo.TASKS}
-    times = [row["seconds"] for row in published()["results"].values() if "seconds" in row]
+    rows = [row for row in published()["results"].values() if "seconds" in row]
+    times = [row["seconds"] for row in rows if row.keys() & {"box_ap", "mask_ap"}]
+    assert len(times) == len(rows) - 1, "of Co-DETR with RS, the time alone"
     assert sorted(p.seconds for points in found.values() for p in points) == sorted(times)
     expected = draw_zoo.Point("Cascade R-CNN R50", "rs", 1.28, 41.1)
     assert expected in found["box_ap"] and expected not in found["mask_ap"]

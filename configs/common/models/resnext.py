@@ -1,6 +1,7 @@
 """Stages of ResNeXt-101 64x4d as in torchvision: 64 groups of 4 channels in the first stage.
 
-The second list has modulated deformable convolutions in res3 to res5, four offset groups.
+The other lists have modulated deformable convolutions in res3 to res5, with four groups of offsets
+or one.
 """
 
 from detectron2.config import LazyCall as L
@@ -38,3 +39,4 @@ def _stages(**block):
 
 x_101_64x4d_stages = _stages()
 x_101_64x4d_dcn_stages = _stages(block_class=DeformableBottleneckBlock, offset_groups=4)
+x_101_64x4d_dcn_g1_stages = _stages(block_class=DeformableBottleneckBlock, offset_groups=1)

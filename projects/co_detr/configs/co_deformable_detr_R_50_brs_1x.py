@@ -2,6 +2,6 @@
 
 from .common.co_deformable_detr_R_50_1x import dataloader, model, optimizer, train
 from .common.losses import use_brs as _use_brs
-from .common.schedules import lr_multiplier_brs_1x as lr_multiplier
+from .common.schedules import lr_multiplier_ranking_1x as lr_multiplier
 
 _use_brs(model)

@@ -59,7 +59,7 @@ def _shrink_regions(cfg, loss: str) -> None:
     rpn, heads = cfg.proposal_generator, cfg.roi_heads
     rpn.head.in_channels = 32
     rpn.pre_nms_topk = (400, 400)
-    kept = 500 if loss == "brs" else 300
+    kept = 300 if loss == "focal" else 500
     rpn.post_nms_topk = (kept, kept)
     heads.num_classes = CLASSES
     heads.box_head.input_shape.channels, heads.box_head.fc_dims = 32, [32, 32]

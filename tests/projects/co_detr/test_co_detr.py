@@ -15,6 +15,9 @@ from brloss_d2.losses import GIoULoss
 from brloss_d2.projects.co_detr.modeling.query_head import QueryPredictions
 from brloss_d2.projects.co_detr.modeling.query_losses import QueryLosses
 from brloss_d2.projects.co_detr.modeling.swin import Swin
+from brloss_d2.utils.config_nodes import walk_nodes
+from tests.helpers.golden_models import relative
+from tests.helpers.programs import Programs
 from tests.helpers.random_inputs import random_inputs
 from tests.helpers.two_processes import assert_processes_agree
 from tests.projects.co_detr.golden_detector import CLASSES, CONFIGS, small_config, small_detector
@@ -65,6 +68,29 @@ def test_number_of_terms_of_the_published_model(loss, count):
     assert len(losses_of(instantiate(cfg), inputs(1, 1))) == num_terms(loss, layers=6) == count
 
 
+def test_rs_and_brs_agree_without_a_ramp():
+    """At delta 0, buckets lose nothing (theorem 1 of the paper on BRS)."""
+    found = []
+    for loss in ("rs", "brs"):
+        cfg = small_config(loss)
+        for node in walk_nodes(cfg):
+            if "delta" in node:
+                node.delta = 0.0
+        torch.manual_seed(0)
+        model = instantiate(cfg)
+        torch.manual_seed(5)
+        losses = losses_of(model, inputs(3, 2))
+        sum(losses.values()).backward()
+        found.append((losses, {n: p.grad for n, p in model.named_parameters()}))
+    (rs, rs_grads), (brs, brs_grads) = found
+    assert rs.keys() == brs.keys() and len(rs) == num_terms("brs", layers=3)
+    torch.testing.assert_close(rs, brs, rtol=1e-5, atol=1e-7)
+    assert rs_grads.keys() == brs_grads.keys()
+    for name, grad in rs_grads.items():
+        if grad is not None:
+            assert relative(brs_grads[name], grad) < 1e-5, name
+
+
 def test_swin_backbone():
     cfg = small_config("brs")
     cfg.backbone = L(Swin)(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), window_size=4)
@@ -92,9 +118,9 @@ def test_learns_the_objects_of_two_images(loss):
     assert totals[-1] < 0.5 * totals[0]
 
 
-def test_a_process_without_objects_keeps_up(loss, tmp_path):
+def test_a_process_without_objects_keeps_up(programs: Programs, loss, tmp_path):
     leaf = CONFIGS / f"quick/co_deformable_detr_R_18_{loss}_300it.py"
-    assert_processes_agree(leaf, ["model.query_head.num_classes=2"], tmp_path)
+    assert_processes_agree(programs, leaf, ["model.query_head.num_classes=2"], tmp_path)
 
 
 def test_images_of_different_sizes(loss):

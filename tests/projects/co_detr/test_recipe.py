@@ -10,9 +10,11 @@ from omegaconf import DictConfig
 from torch import nn
 
 from brloss_d2.engine import load_config, params_by_name
+from brloss_d2.losses import RankSortLoss
+from brloss_d2.utils.config_nodes import walk_nodes
 
 CONFIGS = Path(__file__).parents[3] / "projects/co_detr/configs"
-LEAVES = [f"{b}_{loss}" for b in ("R_50", "swin_t", "swin_l") for loss in ("focal", "brs")]
+LEAVES = [f"{b}_{loss}" for b in ("R_50", "swin_t", "swin_l") for loss in ("focal", "rs", "brs")]
 
 
 def config(leaf: str) -> DictConfig:
@@ -23,7 +25,7 @@ def test_there_are_leaves() -> None:
     names = {path.stem for path in CONFIGS.glob("*.py")}
     assert names == {f"co_deformable_detr_{leaf}_1x" for leaf in LEAVES}
     quick = {path.stem for path in CONFIGS.glob("quick/*.py")}
-    assert quick == {f"co_deformable_detr_R_18_{loss}_300it" for loss in ("focal", "brs")}
+    assert quick == {f"co_deformable_detr_R_18_{loss}_300it" for loss in ("focal", "rs", "brs")}
 
 
 def test_the_readme_has_a_row_for_each_leaf() -> None:
@@ -36,6 +38,7 @@ def test_the_readme_has_a_row_for_each_leaf() -> None:
     ("leaf", "numbers", "frozen"),
     [
         ("R_50_brs", 65_073_444, 222_400),
+        ("R_50_rs", 65_073_444, 222_400),
         ("R_50_focal", 65_076_774, 222_400),
         ("swin_t_brs", 65_616_478, 0),
         ("swin_t_focal", 65_619_808, 0),
@@ -130,7 +133,11 @@ def test_the_longest_name_counts() -> None:
 
 @pytest.mark.parametrize(
     ("loss", "before", "after"),
-    [("focal", (1, 1, 0.1), (1, 0.1, 0.1)), ("brs", (1, 0.2, 0.04), (0.2, 0.04, 0.04))],
+    [
+        ("focal", (1, 1, 0.1), (1, 0.1, 0.1)),
+        ("rs", (1, 0.2, 0.04), (0.2, 0.04, 0.04)),
+        ("brs", (1, 0.2, 0.04), (0.2, 0.04, 0.04)),
+    ],
 )
 @pytest.mark.parametrize("backbone", ["R_50", "swin_t", "swin_l"])
 def test_schedule(backbone: str, loss: str, before: tuple, after: tuple) -> None:
@@ -154,7 +161,7 @@ def test_schedule(backbone: str, loss: str, before: tuple, after: tuple) -> None
 def test_weights_of_the_losses(leaf: str) -> None:
     model = config(leaf).model
     heads = (model.proposal_generator, model.roi_heads.box_predictor, model.dense_head)
-    ranking = leaf.endswith("brs")
+    ranking = leaf.endswith("rs")
     assert model.query_losses.weight == 2.0
     matcher = model.query_losses.matcher
     costs = (matcher.cls_weight, matcher.l1_weight, matcher.giou_weight)
@@ -177,10 +184,21 @@ def test_weights_of_the_losses(leaf: str) -> None:
         assert heads[2].criterion.quality.loss_weight == 1
 
 
+@pytest.mark.parametrize("backbone", ["R_50", "swin_t", "swin_l"])
+def test_rs_differs_from_brs_in_the_loss_alone(backbone: str) -> None:
+    cfg, expected = config(f"{backbone}_rs"), config(f"{backbone}_brs")
+    changed = 0
+    for node in walk_nodes(expected.model):
+        if "cls_loss" in node:
+            node.cls_loss._target_, changed = RankSortLoss, changed + 1
+    assert changed == 6
+    assert cfg == expected
+
+
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_proposals_and_samples(leaf: str) -> None:
     rpn, roi = config(leaf).model.proposal_generator, config(leaf).model.roi_heads
-    ranking = leaf.endswith("brs")
+    ranking = leaf.endswith("rs")
     assert (rpn.pre_nms_topk[0], rpn.nms_thresh) == (4000, 0.7)
     assert rpn.post_nms_topk[0] == (4000 if ranking else 1000)
     samples = (rpn.batch_size_per_image, roi.batch_size_per_image)

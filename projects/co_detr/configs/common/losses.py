@@ -48,6 +48,11 @@ def use_brs(model):
     use_loss(model, "brs")
 
 
+def use_rs(model):
+    """Train with RS Loss in all heads, otherwise as BRS-DETR."""
+    use_loss(model, "rs")
+
+
 def use_focal(model):
     """Train Co-DETR: focal loss for queries and the dense head, cross-entropy in the R-CNN."""
     use_loss(model, "focal")

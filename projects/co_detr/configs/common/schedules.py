@@ -16,4 +16,4 @@ def _steps(epochs, milestones, factor):
 
 
 lr_multiplier_1x = _steps(12, (11,), 0.1)
-lr_multiplier_brs_1x = _steps(12, (10, 11), 0.2)
+lr_multiplier_ranking_1x = _steps(12, (10, 11), 0.2)

@@ -1,0 +1,13 @@
+"""Faster R-CNN R50-FPN with cross-entropy and L1, 100 epochs at 512 x 512 pixels."""
+
+from ..common.cross_entropy import use_cross_entropy as _use_cross_entropy
+from ..common.faster_rcnn_R_50_FPN_500s_100e import (
+    dataloader,
+    lr_multiplier,
+    model,
+    optimizer,
+    train,
+)
+
+_use_cross_entropy(model)
+optimizer.lr = 0.04
