@@ -261,7 +261,7 @@ class Predictor:
         pixels = convert_PIL_to_numpy(Image.fromarray(read_input(image)), self.mapper.image_format)
         augmented = T.AugInput(pixels)
         self.mapper.augmentations(augmented)
-        return torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        return torch.from_numpy(augmented.image.transpose(2, 0, 1).copy())
 
 
 def _find_threshold(folder: str, weights: str) -> float | None:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
@@ -19,6 +20,7 @@ from torch import nn
 from brloss_d2.engine.randomness import preserved_rng
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import key_of, located, target_of, walk, walk_nodes
+from brloss_d2.utils.suggest import did_you_mean
 from brloss_d2.utils.terminal import silenced
 
 
@@ -83,6 +85,9 @@ def check_values(cfg: DictConfig) -> None:
             raise InputError(f"{path} is {value}: expected finite numbers.")
         if rule and not all(rule.test(x) for x in numbers):
             raise InputError(f"{path} is {value}: expected {rule.expected}.")
+        if isinstance(value, np.ndarray | torch.Tensor):
+            kind = type(value).__name__
+            raise InputError(f"{path} is of type {kind}: expected a number or a list of numbers.")
         if key == "_target_" and not callable(value):
             if not isinstance(value, str):
                 raise InputError(f"{path} is {value}: expected the name of a class or function.")
@@ -137,13 +142,30 @@ def check_parts(cfg: DictConfig, overrides: Sequence[str] = (), *, training: boo
             return
         cfg.optimizer.params.model = model
         try:
-            _build(cfg, "optimizer", overrides)
+            optimizer = _build(cfg, "optimizer", overrides)
         finally:
             del cfg.optimizer.params["model"]
+        _check_groups(optimizer)
         schedule = _build(cfg, "lr_multiplier", overrides)
         rates = [schedule(i / 10) for i in range(10)]
         if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
             raise InputError(f"lr_multiplier gives {rates}: expected finite numbers, at least 0.")
+
+
+def _check_groups(optimizer: torch.optim.Optimizer) -> None:
+    """Check the options of parameter groups, which torch takes as they are."""
+    for group in optimizer.param_groups:
+        known = {"params", "param_names", *optimizer.defaults}
+        for key, value in group.items():
+            if key not in known:
+                name = type(optimizer).__name__
+                raise InputError(
+                    f"optimizer.params: {name} has no {key}.{did_you_mean(key, known)}"
+                )
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise InputError(
+                    f"optimizer.params: {key} is {value}: expected a number, at least 0."
+                )
 
 
 def _try(model: nn.Module, cfg: DictConfig, overrides: Sequence[str]) -> None:
