@@ -1,4 +1,7 @@
-"""One thread per test process, since the suite runs several of them; long tests come first."""
+"""One thread per test process, since the suite runs several of them; long tests come first.
+
+Configs of the repository are read once per process, whoever loads them.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import LazyConfig
 
+from tests.helpers import configs
 from tests.helpers.programs import Programs
 
 # Files that take longest, most of them because they start programs. xdist would begin with the
@@ -27,6 +32,7 @@ LONG = (
 )
 
 torch.set_num_threads(1)
+LazyConfig.load = staticmethod(configs.load)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import isotonic_regression
 
 _EDGE = 1e-6  # scores of exactly 0 and 1 have no finite logit
 _SLOPE = 1e-3  # weight of the score itself in an isotonic map
@@ -103,6 +102,8 @@ def fit_isotonic(scores: np.ndarray, correct: np.ndarray) -> IsotonicMap:
     Complexity:
         O(N log N).
     """
+    from scipy.optimize import isotonic_regression  # a third of a second, for this alone
+
     unique, inverse = np.unique(scores, return_inverse=True)
     weights = np.bincount(inverse).astype(float)
     precision = np.bincount(inverse, weights=correct) / weights

@@ -12,7 +12,6 @@ from detectron2.structures import Instances
 from pycocotools import mask as rle
 
 from brloss_d2.errors import InputError
-from brloss_d2.plotting import LabeledBoxes, draw_detections
 from brloss_d2.prediction.categories import Categories
 from brloss_d2.utils.files import write_text
 
@@ -146,6 +145,8 @@ class OutputFolder:
             "height": prediction.height,
         }
         if self.pictures:
+            from brloss_d2.plotting import LabeledBoxes, draw_detections  # needs matplotlib
+
             # `a.jpg` and `b/a.png` become `a.png` and `a_2.png`.
             stem = Path(prediction.file_name).stem or "image"
             unused = (f"{stem}_{i}.png" if i > 1 else f"{stem}.png" for i in count(1))

@@ -1,8 +1,5 @@
 """The benchmark of the losses: its parts, and the program from end to end."""
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from grid.table import OK, Row
 from support import timing
 from support.contenders import CONTENDERS, FOCAL, Contender
 from support.problems import SOURCES, SYNTHETIC, draw, load_recording
+from tests.helpers.programs import Programs
 
 ROOT = Path(__file__).parents[2]
 STAMP = {"device": "d", "versions": "v", "commit": "c", "scores": SYNTHETIC, "share": 0.01}
@@ -164,12 +162,10 @@ def test_summary_finds_growth_and_ratios():
     assert "`rs_loop` | longer than 5 s | 1e+06 x 1.0%" in text
 
 
-def test_quick(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "losses.py"), "--quick"]
-    command += ["--device", "cpu", "--output", str(tmp_path), "--scores", SYNTHETIC, "rpn_late"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+def test_quick(programs: Programs, tmp_path):
+    words = [str(ROOT / "benchmarks" / "losses.py"), "--quick", "--device", "cpu"]
+    words += ["--output", str(tmp_path), "--scores", SYNTHETIC, "rpn_late"]
+    programs.run(words, tmp_path)
     rows = table.read(tmp_path / "cpu.csv")
     assert {row.loss for row in rows} == set(CONTENDERS)
     assert {row.scores for row in rows} == {SYNTHETIC, "rpn_late"}

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from argparse import Namespace
 from collections import OrderedDict
 from importlib import import_module
@@ -21,6 +19,7 @@ from brloss_d2.checkpoint import Checkpointer, from_mmdetection
 from brloss_d2.errors import InputError
 from tests.helpers.golden_models import load, weights
 from tests.helpers.golden_rcnn import small_faster_rcnn
+from tests.helpers.programs import Programs
 
 ROOT = Path(__file__).parents[2]
 META = {"mmdet_version": "2.25.3", "CLASSES": ("a", "b"), "epoch": 12, "hook_msgs": {}}
@@ -88,7 +87,7 @@ def test_what_training_saves_goes_back(tool: ModuleType, tmp_path: Path) -> None
 
 
 def test_train_net_evaluates_what_was_converted(
-    tool: ModuleType, published: Path, config: Path, tmp_path: Path
+    programs: Programs, tool: ModuleType, published: Path, config: Path, tmp_path: Path
 ) -> None:
     """The detections of the published implementation, from its checkpoint and its image."""
     golden = load("faster_brs")
@@ -96,7 +95,6 @@ def test_train_net_evaluates_what_was_converted(
     Image.fromarray(image).save(tmp_path / "0.png")
     (tmp_path / "val.json").write_text(json.dumps(coco_file(image.shape)))
     assert tool.main([str(published), str(tmp_path / "ours.pth")]) == 0
-    command = [sys.executable, ROOT / "train_net.py", "--config-file", config, "--eval-only"]
     overrides = {
         "train.init_checkpoint": tmp_path / "ours.pth",
         "train.output_dir": tmp_path / "out",
@@ -106,14 +104,8 @@ def test_train_net_evaluates_what_was_converted(
         "dataloader.test.num_workers": 0,
         "dataloader.test.mapper.augmentations.0.short_edge_length": min(image.shape[:2]),
     }
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*map(str, command), *(f"{key}={value}" for key, value in overrides.items())],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    options = (f"{key}={value}" for key, value in overrides.items())
+    programs.train_net("--eval-only", *options, config=config)
     (results,) = (tmp_path / "out").rglob("coco_instances_results.json")
     found = sorted(json.loads(results.read_text()), key=lambda d: -d["score"])
     scores = torch.tensor([detection["score"] for detection in found])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.helpers import toy
-from tests.helpers.programs import Programs, train_net
+from tests.helpers.programs import Programs
 
 # Everything that has a state: dropout, a balancer, momentum, averaged weights, two aspect ratios,
 # workers that map at random, evaluation between checkpoints.
@@ -60,16 +60,17 @@ def test_killed_anywhere(
     check(killed, whole)
 
 
-def test_two_processes_of_which_one_is_killed(config: Path, tmp_path: Path) -> None:
+def test_two_processes_of_which_one_is_killed(
+    programs: Programs, config: Path, tmp_path: Path
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "out"
     options = ("--num-gpus", "2", *OPTIONS, "dataloader.train.total_batch_size=4")
-    result = train_net(*options, f"train.output_dir={whole}", config=config)
-    assert result.returncode == 0, result.stderr
+    programs.train_net(*options, f"train.output_dir={whole}", config=config)
     fatal = ("model.nan_rank=1", "model.kill_from=15")
-    assert train_net(*options, *fatal, config=config).returncode != 0
+    with pytest.raises(AssertionError, match="exit status 1"):
+        programs.train_net(*options, *fatal, config=config)
     assert not (killed / "model_final.pth").exists()
-    result = train_net("--resume", *options, "model.nan_rank=1", config=config)
-    assert result.returncode == 0, result.stderr
+    programs.train_net("--resume", *options, "model.nan_rank=1", config=config)
     check(killed, whole)
     assert any(name.startswith("other.balancer") for name in states(whole)), "it has its own"
 

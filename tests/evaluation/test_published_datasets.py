@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from brloss_d2.data import write_miniatures
+from tests.helpers.programs import LOG, Programs
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -38,46 +39,34 @@ EXPECTED = {
 @pytest.fixture(scope="module")
 def miniatures(tmp_path_factory):
     pytest.importorskip("cityscapesscripts")
-    root = tmp_path_factory.mktemp("data") / "miniatures"
+    root = tmp_path_factory.mktemp("datasets") / "miniatures"
     write_miniatures(root, train=4, val=3)
     return root
 
 
-def train_net(folder, dataset, root, *overrides, options=()):
-    """Run train_net.py for a tiny model on a dataset below `root`; None unsets the variable."""
+def train_net_words(folder, dataset):
+    """train_net.py and its arguments, for a tiny model on a dataset."""
     config = folder / "config.py"
     data = ROOT / "configs" / "common" / "data" / f"{dataset}.py"
     config.write_text(
         CONFIG.format(tiny=str(ROOT / "tests" / "helpers" / "tiny_mask_rcnn.py"), data=str(data))
     )
-    environment = {k: v for k, v in os.environ.items() if k != "DETECTRON2_DATASETS"}
-    if root is not None:
-        environment["DETECTRON2_DATASETS"] = str(root)
-    python_path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment["PYTHONPATH"] = os.pathsep.join(python_path)
-    environment["CUDA_VISIBLE_DEVICES"] = ""
-    command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", str(config)]
     model = f"model.roi_heads.num_classes={CLASSES[dataset]}"
     output = f"train.output_dir={folder / 'out'}"
-    return subprocess.run(
-        [*command, *options, model, output, *overrides],
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+    return [str(ROOT / "train_net.py"), "--config-file", str(config), model, output]
 
 
 @pytest.mark.parametrize(
     ("dataset", "processes"), [("coco", 1), ("lvis_v1", 1), ("cityscapes", 1), ("cityscapes", 2)]
 )
-def test_train_and_evaluate(miniatures, tmp_path, dataset, processes):
+def test_train_and_evaluate(programs: Programs, miniatures, tmp_path, dataset, processes):
     if dataset == "lvis_v1":
         pytest.importorskip("lvis")
+    program, *words = train_net_words(tmp_path, dataset)
     masks = "dataloader.train.mapper.use_instance_mask=True"  # COCO's default is boxes alone
-    options = ("--num-gpus", str(processes))
-    run = train_net(tmp_path, dataset, miniatures, masks, options=options)
-    assert run.returncode == 0, run.stderr[-2000:]
+    # DETECTRON2_DATASETS of these programs.
+    (tmp_path / "datasets").symlink_to(miniatures.parent)
+    printed = programs.run([program, "--num-gpus", str(processes), *words, masks], tmp_path)
     lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
     metrics = {}
     for line in lines:
@@ -88,9 +77,10 @@ def test_train_and_evaluate(miniatures, tmp_path, dataset, processes):
             assert 0 <= metrics[f"{task}/{name}"] <= 100, (task, name)
     log = (tmp_path / "out" / "log.txt").read_text()
     assert f"{'LVIS' if dataset == 'lvis_v1' else 'COCO-style'} evaluation by " in log
-    columns = run.stdout[run.stdout.rindex("Results:") :].splitlines()[1].split()
+    columns = printed[printed.rindex("Results:") :].splitlines()[1].split()
     assert set(columns) >= set(EXPECTED[dataset])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.py", "out"], "nothing left behind"
+    left = {p.name for p in tmp_path.iterdir()} - {"datasets", LOG}
+    assert left == {"config.py", "out"}, "nothing left behind"
 
 
 def error_of(run) -> str:
@@ -102,7 +92,14 @@ def error_of(run) -> str:
 
 @pytest.mark.parametrize("root", [None, "nowhere"])
 def test_a_wrong_folder_is_told_before_training(tmp_path, root):
-    message = error_of(train_net(tmp_path, "cityscapes", root))
+    """In a Python of its own, since detectron2 reads the variable when it is imported."""
+    environment = {k: v for k, v in os.environ.items() if k != "DETECTRON2_DATASETS"}
+    environment |= {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    if root is not None:
+        environment["DETECTRON2_DATASETS"] = root
+    command = [sys.executable, *train_net_words(tmp_path, "cityscapes")]
+    run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    message = error_of(run)
     setting = "it is nowhere" if root else "it is not set"
     folder = tmp_path / (root or "datasets") / "cityscapes" / "leftImg8bit" / "train"
     assert f"looked for {folder}" in message and setting in message

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+LOG = "log_of_the_test.txt"  # in the folder of a program of `Programs`
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
@@ -52,8 +53,13 @@ def start(
     )
 
 
+def train_net_words(*args: str, config: Path) -> list[str]:
+    """Return the script with its arguments, for `Programs`."""
+    return [str(ROOT / "train_net.py"), "--config-file", str(config), *args]
+
+
 class Programs:
-    """Runs Python programs in a process that has imported everything already."""
+    """Runs Python programs in forks of a process that has imported everything already."""
 
     def __init__(self) -> None:
         self.done: list[list[str]] = []
@@ -76,7 +82,18 @@ class Programs:
         Raises:
             AssertionError: it has failed, with the end of its output.
         """
-        log = folder / "log_of_the_test.txt"
+        status, output = self.finish(words, folder, environment)
+        if status:
+            end = "\n".join(output.splitlines()[-12:])
+            raise AssertionError(f"exit status {status} of: {' '.join(words)}\n{end}")
+        self.done.append(words)
+        return output
+
+    def finish(
+        self, words: list[str], folder: Path, environment: Mapping[str, str] = {}
+    ) -> tuple[int, str]:
+        """Run a script with its arguments; return its exit status and what it has printed."""
+        log = folder / LOG
         log.unlink(missing_ok=True)
         job = {
             "words": words,
@@ -88,18 +105,13 @@ class Programs:
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         start = time.perf_counter()
-        status = self.process.stdout.readline().strip()
+        status = int(self.process.stdout.readline())
         print(f"{time.perf_counter() - start:5.1f} s: {' '.join(words)}"[:150])  # for pytest -s
-        if status != "0":
-            end = "\n".join(log.read_text().splitlines()[-12:])
-            raise AssertionError(f"exit status {status} of: {' '.join(words)}\n{end}")
-        self.done.append(words)
-        return log.read_text()
+        return status, log.read_text()
 
     def train_net(self, *args: str, config: Path) -> str:
-        """Run train_net.py in one process, in the folder of its config, and return its output."""
-        words = [str(ROOT / "train_net.py"), "--config-file", str(config), *args]
-        return self.run(words, config.parent)
+        """Run train_net.py in the folder of its config, and return its output."""
+        return self.run(train_net_words(*args, config=config), config.parent)
 
     def close(self) -> None:
         """End the process."""

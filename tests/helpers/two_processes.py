@@ -1,6 +1,7 @@
 """Training steps in two processes, the first of which has no objects."""
 
 import socket
+import sys
 from pathlib import Path
 
 import torch
@@ -11,25 +12,34 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.helpers.programs import Programs
 
-def assert_processes_agree(leaf: Path, overrides: list[str], folder: Path) -> None:
+
+def assert_processes_agree(
+    programs: Programs, leaf: Path, overrides: list[str], folder: Path
+) -> None:
     """Train the model of a leaf for two steps; assert finite gradients, equal in both processes.
 
     Args:
+        programs: runs this file.
         leaf: path of the config.
         overrides: overrides in the notation of the command line.
         folder: folder for the gradients.
     """
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(_train, args=(port, str(leaf), overrides, str(folder)), nprocs=2)
+    programs.run([__file__, str(leaf), str(folder), *overrides], folder)
     first, second = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first.keys() == second.keys()
     for name, gradient in first.items():
         assert torch.equal(gradient, second[name]), name
         assert gradient.isfinite().all()
     assert any(g.any() for g in first.values())
+
+
+def _main(leaf: str, folder: str, *overrides: str) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    mp.spawn(_train, args=(port, leaf, list(overrides), folder), nprocs=2)
 
 
 def _train(rank: int, port: int, leaf: str, overrides: list[str], folder: str) -> None:
@@ -53,3 +63,7 @@ def _batch(objects: int) -> list[dict]:
     instances = Instances((96, 128), gt_boxes=Boxes(boxes))
     instances.gt_classes = torch.zeros(objects, dtype=torch.long)
     return [{"image": torch.full((3, 96, 128), 100.0), "instances": instances}]
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,10 +1,12 @@
 """Run Python programs one after the other in forks of a process that has imported torch already.
 
 Reads a JSON object a line, with `words` (script and arguments), `folder`, `environment` and `log`,
-and answers each with the exit status. Importing takes longer than most of the docs' commands.
+and answers each with the exit status. Importing takes longer than most of the docs' commands. What
+they spawn is forked, too.
 """
 
 import json
+import multiprocessing
 import os
 import runpy
 import signal
@@ -15,14 +17,32 @@ import detectron2.engine  # noqa: F401
 import matplotlib
 
 import brloss_d2.engine
-import brloss_d2.modeling  # noqa: F401
+import brloss_d2.modeling
+import brloss_d2.plotting
+import brloss_d2.prediction  # noqa: F401
 
 matplotlib.use("Agg")
 LIMIT = 120  # seconds
 
 
+class _Process(multiprocessing.context.ForkProcess):
+    """A fork that takes signals as a new Python does."""
+
+    def run(self) -> None:
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        super().run()
+
+
+class _Fork(multiprocessing.context.ForkContext):
+    Process = _Process
+
+
 def main() -> None:
     """Serve until the input ends."""
+    multiprocessing.context._concrete_contexts["spawn"] = _Fork()
     for line in sys.stdin:
         job = json.loads(line)
         child = os.fork()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.programs import Programs
 from tests.helpers.two_processes import assert_processes_agree
 
 QUICK = Path(__file__).parents[2] / "configs" / "quick"
@@ -18,5 +19,5 @@ QUICK = Path(__file__).parents[2] / "configs" / "quick"
         ("atss_R_18_FPN_focal", "model.num_classes"),
     ],
 )
-def test_a_process_without_objects_keeps_up(leaf, classes, tmp_path):
-    assert_processes_agree(QUICK / f"{leaf}_300it.py", [f"{classes}=2"], tmp_path)
+def test_a_process_without_objects_keeps_up(programs: Programs, leaf, classes, tmp_path):
+    assert_processes_agree(programs, QUICK / f"{leaf}_300it.py", [f"{classes}=2"], tmp_path)

@@ -17,6 +17,7 @@ from brloss_d2.projects.co_detr.modeling.query_losses import QueryLosses
 from brloss_d2.projects.co_detr.modeling.swin import Swin
 from brloss_d2.utils.config_nodes import walk_nodes
 from tests.helpers.golden_models import relative
+from tests.helpers.programs import Programs
 from tests.helpers.random_inputs import random_inputs
 from tests.helpers.two_processes import assert_processes_agree
 from tests.projects.co_detr.golden_detector import CLASSES, CONFIGS, small_config, small_detector
@@ -117,9 +118,9 @@ def test_learns_the_objects_of_two_images(loss):
     assert totals[-1] < 0.5 * totals[0]
 
 
-def test_a_process_without_objects_keeps_up(loss, tmp_path):
+def test_a_process_without_objects_keeps_up(programs: Programs, loss, tmp_path):
     leaf = CONFIGS / f"quick/co_deformable_detr_R_18_{loss}_300it.py"
-    assert_processes_agree(leaf, ["model.query_head.num_classes=2"], tmp_path)
+    assert_processes_agree(programs, leaf, ["model.query_head.num_classes=2"], tmp_path)
 
 
 def test_images_of_different_sizes(loss):
