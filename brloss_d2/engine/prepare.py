@@ -19,7 +19,7 @@ from brloss_d2.data import (
     CustomDataSummary,
     check_custom_images,
     check_registered_dataset,
-    note_detection_limits,
+    note_limits,
 )
 from brloss_d2.data.custom import refuse_missing_dataset
 from brloss_d2.engine.classes import (
@@ -119,7 +119,7 @@ def prepare(args: argparse.Namespace) -> Job:
     if resume or not training:
         check_classes(checkpoint, classes, must_agree=True)
     if custom_data is not None:
-        custom_data = note_detection_limits(custom_data, cfg)
+        custom_data = note_limits(custom_data, cfg)
         if cfg.train.check_images and comm.get_local_rank() == 0:
             custom_data = check_custom_images(custom_data, training=training)
     device = choose_device(cfg.train.device)
@@ -208,8 +208,12 @@ def _check_datasets(
             for name in names:
                 check_registered_dataset(name)
         elif json_file not in to_write and not os.path.isfile(json_file):
-            text = f"The annotations of dataset {', '.join(names)} are missing: {json_file}"
-            raise InputError(text)
+            key = f"dataloader.{split}.dataset"
+            folder = f" and {key}.image_root=FOLDER" if "image_root" in node else ""
+            raise InputError(
+                f"The annotations of dataset {', '.join(names)} are missing: {json_file}. If they "
+                f"have moved, set {key}.json_file=FILE{folder}."
+            )
 
 
 def _check_metrics(

@@ -32,14 +32,14 @@ class _Rule(NamedTuple):
     keys: str
 
 
-_LARGEST = 10**9  # larger numbers are mistakes
+_LARGEST, _LARGEST_BATCH = 10**9, 10**5  # larger numbers are mistakes
 
 # By the last part of a key; lists are checked number by number, and null is for the part to judge.
 _RULES = (
     _Rule(
         "an integer, at least 1",
         lambda x: 1 <= x <= _LARGEST and x == int(x),
-        "total_batch_size short_edge_length max_size conv_dims fc_dims in_channels out_channels "
+        "short_edge_length max_size conv_dims fc_dims in_channels out_channels "
         "num_anchors num_classes num_groups num_queries channels output_size topk max_detections "
         "test_topk_per_image max_dets_per_image pre_nms_topk post_nms_topk batch_size_per_image "
         "images_per_pool pools_per_epoch max_masks",
@@ -48,6 +48,11 @@ _RULES = (
         "an integer, at least 0",
         lambda x: 0 <= x <= _LARGEST and x == int(x),
         "num_workers",
+    ),
+    _Rule(
+        f"an integer from 1 to {_LARGEST_BATCH}",
+        lambda x: 1 <= x <= _LARGEST_BATCH and x == int(x),
+        "total_batch_size",
     ),
     _Rule("an integer from 0 to 5", lambda x: x in range(6), "freeze_at"),
     _Rule(
