@@ -168,6 +168,7 @@ class Checkpointer(DetectionCheckpointer):
             for mistake in preprocessing_mistakes(self.model):
                 self.logger.warning("torchvision's weights were trained differently: %s", mistake)
         incompatible = super()._load_model(checkpoint)
+        missing = {*incompatible.missing_keys}
         # The file of a backbone lacks the rest of the detector by nature: no need to report it.
         names = [name for name in incompatible.missing_keys if name.startswith(prefix)]
         incompatible.missing_keys[:] = names
@@ -177,10 +178,11 @@ class Checkpointer(DetectionCheckpointer):
         lost = [name for name in parameters if name in absent]
         if lost and (self.strict or len(lost) == len(parameters)):
             raise of_another_model(file, weights, parameters, lost)
-        by_end = [name for name in parameters if name not in absent and name not in weights]
-        if by_end and checkpoint.get("matching_heuristics"):
-            text = "%d of %d parameters have weights whose names only end like theirs: %s"
-            logger.info(text, len(by_end), len(parameters), first_few(by_end, count=3))
+        others = missing | absent | weights.keys()
+        matched = [name for name in parameters if name not in others]
+        if matched and checkpoint.get("matching_heuristics"):
+            text = "%d of %d parameters take weights of other names, as detectron2 matches them: %s"
+            logger.info(text, len(matched), len(parameters), first_few(matched, count=3))
         if incompatible.incorrect_shapes:  # one line for all, instead of one for each
             other = [name for name, *_ in incompatible.incorrect_shapes]
             text = "Parts of other shapes, as for other classes, start from scratch: %s"
