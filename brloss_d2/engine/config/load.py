@@ -67,6 +67,8 @@ def load_config(
     short.apply_submission(cfg)
     apply_overrides(cfg, others)
     _complete(cfg, "after the overrides")
+    if cfg.dataloader.get("test", None) is None:  # whose dataset the evaluator names
+        cfg.dataloader.evaluator = None
     try:
         check_train_values(cfg.train)
         check_values(cfg)

@@ -86,6 +86,8 @@ def check_values(cfg: DictConfig) -> None:
     for path, key, value in _values(cfg):
         numbers = list(_numbers(value))
         rule = _RULE_OF.get(key)
+        if path == "optimizer.lr" and not isinstance(value, int | float):
+            raise InputError(f"{path} is {value}: expected a number above 0.")
         if not all(math.isfinite(x) for x in numbers):
             raise InputError(f"{path} is {value}: expected finite numbers.")
         if rule and not all(rule.test(x) for x in numbers):
