@@ -17,6 +17,7 @@ _MEANING = {
     "model.roi_heads.batch_size_per_image": "proposals sampled from an image",
     "model.query_losses.weight": "factor of all losses of queries",
     "model.query_losses.matcher.cls_weight": "weight of the class in the matching of queries",
+    "model.query_losses.matcher.position_power": "how much boxes lower scores in that matching",
 }
 
 

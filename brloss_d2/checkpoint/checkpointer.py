@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -13,12 +14,10 @@ from brloss_d2.checkpoint.classifiers import RESNET, SWIN, find_family, preproce
 from brloss_d2.checkpoint.contents import (
     check_usable,
     find_non_finite,
-    find_weights,
-    no_weights,
     of_another_model,
+    read_weights,
     without_wrapper,
 )
-from brloss_d2.checkpoint.files import read_checkpoint
 from brloss_d2.checkpoint.sources import local_file
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import replacing
@@ -45,12 +44,21 @@ class Checkpointer(DetectionCheckpointer):
         save_dir: folder to save to.
         strict: whether to refuse a checkpoint that lacks a parameter of the model, or has one of
             another shape; right for evaluation and for resuming, wrong for fine-tuning.
+        classes: names of the classes by label, saved as `classes` in each file; none if unknown.
         **parts: other objects with `state_dict` and `load_state_dict`.
     """
 
-    def __init__(self, model: nn.Module, save_dir: str = "", *, strict: bool = False, **parts: Any):
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        strict: bool = False,
+        classes: Sequence[str] = (),
+        **parts: Any,
+    ):
         super().__init__(model, save_dir, **parts)
-        self.strict = strict
+        self.strict, self.classes = strict, list(classes)
         self._never_finite = find_non_finite(dict(self.model.named_buffers()))
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
@@ -108,7 +116,8 @@ class Checkpointer(DetectionCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return
         file = os.path.join(self.save_dir, f"{name}.pth")
-        content = {"model": self.model.state_dict(), **kwargs}
+        known = {"classes": self.classes} if self.classes else {}
+        content = {"model": self.model.state_dict(), **known, **kwargs}
         broken = find_non_finite(content, except_for=self._never_finite)
         if broken:
             raise InputError(
@@ -130,10 +139,7 @@ class Checkpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(".pyth"):
             raise InputError(f"{filename} is a checkpoint of pycls, which is not supported.")
-        content = read_checkpoint(filename)
-        weights = find_weights(content)
-        if not weights:
-            raise no_weights(filename, content)
+        content, weights = read_weights(filename)
         checkpoint = {key: value for key, value in content.items() if key not in weights}
         # The part of the path behind "?", which detectron2 has removed.
         if "matching_heuristics" in parse_qs(self._parsed_url_during_load.query):
@@ -162,6 +168,7 @@ class Checkpointer(DetectionCheckpointer):
             for mistake in preprocessing_mistakes(self.model):
                 self.logger.warning("torchvision's weights were trained differently: %s", mistake)
         incompatible = super()._load_model(checkpoint)
+        missing = {*incompatible.missing_keys}
         # The file of a backbone lacks the rest of the detector by nature: no need to report it.
         names = [name for name in incompatible.missing_keys if name.startswith(prefix)]
         incompatible.missing_keys[:] = names
@@ -171,10 +178,11 @@ class Checkpointer(DetectionCheckpointer):
         lost = [name for name in parameters if name in absent]
         if lost and (self.strict or len(lost) == len(parameters)):
             raise of_another_model(file, weights, parameters, lost)
-        by_end = [name for name in parameters if name not in absent and name not in weights]
-        if by_end and checkpoint.get("matching_heuristics"):
-            text = "%d of %d parameters have weights whose names only end like theirs: %s"
-            logger.info(text, len(by_end), len(parameters), first_few(by_end, count=3))
+        others = missing | absent | weights.keys()
+        matched = [name for name in parameters if name not in others]
+        if matched and checkpoint.get("matching_heuristics"):
+            text = "%d of %d parameters take weights of other names, as detectron2 matches them: %s"
+            logger.info(text, len(matched), len(parameters), first_few(matched, count=3))
         if incompatible.incorrect_shapes:  # one line for all, instead of one for each
             other = [name for name, *_ in incompatible.incorrect_shapes]
             text = "Parts of other shapes, as for other classes, start from scratch: %s"

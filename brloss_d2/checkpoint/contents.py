@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from brloss_d2.checkpoint.files import read_checkpoint
 from brloss_d2.errors import InputError
 from brloss_d2.utils.text import first_few
 
@@ -20,6 +21,24 @@ _DTYPES = [np.dtype(code) for code in "?bBhHiIlLqQefd"]
 _MAX_DEPTH = 3  # of such keys; a pickled dictionary may contain itself
 # Beginnings of the names of mmdetection's weights.
 _MMDETECTION = ("bbox_head.", "roi_head.", "rpn_head.", "neck.", "backbone.layer1.")
+
+
+def read_weights(file: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the content of a checkpoint, see `read_checkpoint`, and its weights by name.
+
+    Raises:
+        InputError: the file cannot be read, or it has no weights.
+    """
+    content = read_checkpoint(file)
+    weights = find_weights(content)
+    if weights:
+        return content, weights
+    if {"state", "param_groups"} <= content.keys() or {"optimizer"} & content.keys():
+        what = "the state of an optimizer, but no weights"
+    else:
+        keys = first_few([f"{key} ({type(value).__name__})" for key, value in content.items()])
+        what = f"no weights, but {keys or 'nothing'}"
+    raise InputError(f"Cannot read checkpoint {file}: it holds {what}.")
 
 
 def find_weights(content: Mapping[Any, Any], depth: int = _MAX_DEPTH) -> dict[str, Tensor]:
@@ -121,16 +140,6 @@ def of_another_model(
         f"absent or of another shape in {file}, first {lost[0]}{names}. Use the config of its run "
         "(config.yaml next to it)."
     )
-
-
-def no_weights(file: str, content: Mapping[Any, Any]) -> InputError:
-    """Return the error for a checkpoint without weights."""
-    if {"state", "param_groups"} <= content.keys() or {"optimizer"} & content.keys():
-        what = "the state of an optimizer, but no weights"
-    else:
-        keys = first_few([f"{key} ({type(value).__name__})" for key, value in content.items()])
-        what = f"no weights, but {keys or 'nothing'}"
-    return InputError(f"Cannot read checkpoint {file}: it holds {what}.")
 
 
 def find_non_finite(state: Any, *, except_for: Collection[str] = ()) -> list[str]:

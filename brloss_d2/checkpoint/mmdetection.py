@@ -14,8 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from brloss_d2.checkpoint.classifiers import RESNET, find_family
-from brloss_d2.checkpoint.contents import check_usable, find_weights, no_weights, without_wrapper
-from brloss_d2.checkpoint.files import read_checkpoint
+from brloss_d2.checkpoint.contents import check_usable, read_weights, without_wrapper
 from brloss_d2.checkpoint.mmdetection_names import Pair, architectures
 from brloss_d2.errors import InputError
 
@@ -64,10 +63,7 @@ def convert_file(file: str, architecture: str | None = None) -> Conversion:
         InputError: the file cannot be read, or its weights are not exactly those of the
             architecture.
     """
-    checkpoint = read_checkpoint(file)
-    state = find_weights(checkpoint)
-    if not state:
-        raise no_weights(file, checkpoint)
+    checkpoint, state = read_weights(file)
     marks = {mark for known in architectures().values() for mark in known.marks}
     state = without_wrapper(state, marks | RESNET.marks)
     # Whatever their shapes: their values are those of the user.

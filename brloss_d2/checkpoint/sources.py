@@ -16,8 +16,8 @@ from iopath.common.file_io import PathHandler
 from torchvision.models import get_model_weights, list_models
 
 from brloss_d2.checkpoint.classifiers import find_family
-from brloss_d2.checkpoint.contents import find_weights
-from brloss_d2.checkpoint.files import check_file, read_checkpoint
+from brloss_d2.checkpoint.contents import read_weights
+from brloss_d2.checkpoint.files import check_file
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import replacing
 from brloss_d2.utils.terminal import silenced
@@ -98,7 +98,7 @@ class ClassifierHandler(PathHandler):
         file = local_file(path)
         renamed = f"{file.removesuffix('.pth')}.detectron2.pth"
         if force or not os.path.isfile(renamed):
-            state = find_weights(read_checkpoint(file))
+            _, state = read_weights(file)
             family = find_family(state)
             if family is None:
                 raise InputError(f"{file} holds no weights of a classifier that is known.")

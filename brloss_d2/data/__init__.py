@@ -15,7 +15,7 @@ from brloss_d2.data.custom import (
     CustomData,
     CustomDataSummary,
     apply_custom_data,
-    note_detection_limits,
+    note_limits,
 )
 from brloss_d2.data.image_files import check_custom_images
 from brloss_d2.data.images import read_image
@@ -41,7 +41,7 @@ __all__ = [
     "check_custom_images",
     "check_registered_dataset",
     "load_coco_dataset",
-    "note_detection_limits",
+    "note_limits",
     "read_categories",
     "read_coco",
     "read_image",

@@ -27,6 +27,7 @@ _MANY = 0.1  # share of boxes beyond their image from which on another meaning i
 _ENOUGH = 20  # number of boxes that may be taken for a pattern
 _CORNER = 0.55  # share of the sides of the images in which the boxes of smaller copies are
 _ELSEWHERE = 0.25  # IoU of a box and the box of its mask below which they do not belong together
+_TINY = 8  # pixels of a side of an image below which boxes may be as small as fractions
 _CROWDS = 0.2  # share of crowds from which on they may be objects: some tools mark all RLE so
 _UNLABELED = 0.5  # share of the images without annotations from which on they may be unfinished
 
@@ -189,12 +190,16 @@ def geometry_notes(images: Sequence[Record], annotations: Sequence[Record]) -> l
     sizes = np.array([(o["width"], o["height"]) for o in owners], float).reshape(-1, 2)
     boxes = np.array([annotation["bbox"] for annotation in annotations], float).reshape(-1, 4)
     count = len(boxes)
+    places = [(a["image_id"], *box) for a, box in zip(annotations, boxes.round(2), strict=True)]
+    labels = [annotation["category_id"] for annotation in annotations]
+    repeated = _repetitions(zip(places, labels, strict=True))
     with_mask = [i for i, annotation in enumerate(annotations) if annotation.get("segmentation")]
     masks = np.array([_mask_box(annotations[i]["segmentation"]) for i in with_mask], float)
     found = {
         "of {} boxes are thinner than a pixel": (boxes[:, 2:] < 1).any(1).sum(),
-        "of {} boxes repeat another of the same image and class": _repetitions(
-            (a["image_id"], a["category_id"], *a["bbox"]) for a in annotations
+        "of {} boxes repeat another of the same image and class": repeated,
+        "of {} boxes repeat another of the same image with another class": (
+            _repetitions(places) - repeated
         ),
         "of {} boxes hardly overlap their mask": np.sum(
             matched_pairwise_iou(_corners(boxes[with_mask]), _corners(masks)).numpy() < _ELSEWHERE
@@ -206,10 +211,10 @@ def geometry_notes(images: Sequence[Record], annotations: Sequence[Record]) -> l
             f"{crowds} of {total} boxes are crowds (iscrowd 1), from which nothing is learned"
         )
     notes += [f"{n} {text.format(count)}" for text, n in found.items() if n]
-    repeated = _repetitions(os.path.normpath(image["file_name"]) for image in images)
-    if repeated:
+    files_again = _repetitions(os.path.normpath(image["file_name"]) for image in images)
+    if files_again:
         notes.append(
-            f"{repeated} of {len(images)} images repeat a file: objects of one record are "
+            f"{files_again} of {len(images)} images repeat a file: objects of one record are "
             "background in the other"
         )
     if total and unlabeled > _UNLABELED * len(images):
@@ -240,7 +245,7 @@ def _layout_notes(boxes: np.ndarray, sizes: np.ndarray) -> list[str]:
 
     Boxes are (G, 4), and sizes the width and height of the image of each, (G, 2).
     """
-    if boxes.min() >= 0 and boxes.max() <= 1 < sizes.min():
+    if boxes.min() >= 0 and boxes.max() <= 1 and sizes.min() >= _TINY:
         raise InputError(
             "all boxes are between 0 and 1: expected pixels, [x, y, width, height]. Multiply them "
             "by the width and height of their images."

@@ -69,6 +69,7 @@ _REFUSED = {
 _ODD = {
     "area 0": "have area 0, and the evaluation takes that of their mask or box",
     "area beyond box": "have an area larger than their box",
+    "rotated": "are rotated (attributes.rotation), and read as if they were not",
     "area of fractions": "have an area below a pixel, and the evaluation takes them as small",
 }
 
@@ -367,6 +368,9 @@ def _complete(
     else:
         inside = min(right - left, bottom - top) >= _LEAST_SIDE
         annotation["role"] = "object" if inside else "outside of the image"
+    attributes = record.get("attributes")
+    if isinstance(attributes, dict) and attributes.get("rotation"):
+        yield "rotated", ""
     points = record.get("keypoints")
     if isinstance(points, list) and len(points) % 3 == 0 and all(map(is_number, points)):
         annotation["keypoints"] = points

@@ -253,13 +253,17 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
     return summary
 
 
-def note_detection_limits(data: CustomDataSummary, cfg: DictConfig) -> CustomDataSummary:
-    """Return contents with a note if an image has more objects than detections count.
+def note_limits(data: CustomDataSummary, cfg: DictConfig) -> CustomDataSummary:
+    """Return contents with notes on too large batches and on images with too many objects.
 
     Args:
         data: contents of the dataset.
         cfg: effective config.
     """
+    batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    if data.train is not None and isinstance(batch, int) and batch > data.train.images:
+        note = f"{batch} images per batch, of {data.train.images}: each is in it several times"
+        data = replace(data, train=data.train.noted([note]))
     if data.val is None:
         return data
     limits = {

@@ -3,7 +3,6 @@
 import copy
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
@@ -45,7 +44,7 @@ class DetectionMapper(DatasetMapper):
         inputs = T.AugInput(image)
         transforms = self.augmentations(inputs)
         height, width = inputs.image.shape[:2]
-        record["image"] = torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
+        record["image"] = torch.from_numpy(inputs.image.transpose(2, 0, 1).copy())
         if self.proposal_topk is not None:
             transform_proposals(
                 record, (height, width), transforms, proposal_topk=self.proposal_topk

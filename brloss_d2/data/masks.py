@@ -47,6 +47,8 @@ def normalized_mask(segmentation: Any, height: int, width: int) -> Any:
     if not isinstance(segmentation, list):
         raise MaskError(f"{type(segmentation).__name__} is neither polygons nor RLE")
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
+    if len(polygons) > 2 and all(isinstance(p, list) and len(p) == 2 for p in polygons):
+        raise MaskError("a list of points, expected polygons [[x, y, x, y, ...]]")
     for polygon in polygons:
         if not isinstance(polygon, list) or not all(map(is_number, polygon)):
             raise MaskError("a polygon is no list of finite numbers")

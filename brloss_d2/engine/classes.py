@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig
@@ -35,7 +35,12 @@ def read_dataset_categories(
     return None
 
 
-def registered_classes(cfg: DictConfig) -> Collection[str]:
+def in_order(categories: Mapping[int, str]) -> list[str]:
+    """Return the names of categories by label: labels follow the ids."""
+    return [categories[id_] for id_ in sorted(categories)]
+
+
+def registered_classes(cfg: DictConfig) -> Sequence[str]:
     """Return the classes of a dataset that is known by name; none if they are unknown."""
     for split in ("train", "test"):
         for name in names_of(dataset_of(cfg, split)):
@@ -44,33 +49,36 @@ def registered_classes(cfg: DictConfig) -> Collection[str]:
     return ()
 
 
-def check_classes(checkpoint: str, categories: Mapping[int, str], *, must_agree: bool) -> None:
+def check_classes(
+    checkpoint: str, classes: Sequence[str], *, must_agree: bool, learned: Sequence[str] = ()
+) -> None:
     """Compare the classes of data with those of weights, in `categories.json` next to them.
-
-    Labels are in the order of the ids, so that the ids themselves may differ.
 
     Args:
         checkpoint: path of the weights.
-        categories: category id -> name of the data.
+        classes: names of the data by label, none if they are unknown.
         must_agree: whether other classes are refused; a fine-tuning may have them, and is only
             warned of the same names in another order.
+        learned: names by label in the checkpoint itself, used if there is no such file.
 
     Raises:
         InputError: names or their order differ, and must not.
     """
-    file_name = os.path.join(os.path.dirname(checkpoint.partition("?")[0]), CATEGORIES_FILE)
-    if not os.path.isfile(file_name):
+    if not classes:
         return
-    saved = read_categories(file_name)
-    old, new = ([by_id[id_] for id_ in sorted(by_id)] for by_id in (saved, categories))
-    if old == new:
+    file_name = os.path.join(os.path.dirname(checkpoint.partition("?")[0]), CATEGORIES_FILE)
+    if os.path.isfile(file_name):
+        learned = in_order(read_categories(file_name))
+    else:
+        file_name = checkpoint
+    old, new = list(learned), list(classes)
+    if not old or old == new:
         return
     if sorted(old) == sorted(new):
         moved = [f"{a!r} is now {b!r}" for a, b in zip(old, new, strict=True) if a != b]
         text = (
             f"The classes of the data are those of {file_name} in another order: "
-            f"{first_few(moved)}. Labels follow the ids: give the categories the order of that "
-            "file."
+            f"{first_few(moved)}. Labels follow the ids: give the categories that order."
         )
         if not must_agree:
             logger.warning("%s Otherwise the weights of the classes start out swapped.", text)

@@ -1,13 +1,15 @@
 """Checks of everything that a run needs, before it writes anything."""
 
 import argparse
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 import torch.distributed as dist
 from detectron2.config import instantiate
+from detectron2.data import DatasetMapper
 from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -17,10 +19,15 @@ from brloss_d2.data import (
     CustomDataSummary,
     check_custom_images,
     check_registered_dataset,
-    note_detection_limits,
+    note_limits,
 )
 from brloss_d2.data.custom import refuse_missing_dataset
-from brloss_d2.engine.classes import check_classes, read_dataset_categories, registered_classes
+from brloss_d2.engine.classes import (
+    check_classes,
+    in_order,
+    read_dataset_categories,
+    registered_classes,
+)
 from brloss_d2.engine.config.defaults import train_defaults
 from brloss_d2.engine.config.load import load_config
 from brloss_d2.engine.config.values import check_num_classes, check_parts
@@ -31,7 +38,7 @@ from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator, LVISEvaluat
 from brloss_d2.evaluation.lrp import LRP_METRICS
 from brloss_d2.evaluation.lvis import LVIS_METRICS
 from brloss_d2.evaluation.protocols import AP_METRICS
-from brloss_d2.utils.config_nodes import names_of, target_of
+from brloss_d2.utils.config_nodes import key_of, names_of, target_of
 from brloss_d2.utils.suggest import did_you_mean
 
 _TASKS = ("bbox", "segm", "keypoints")
@@ -50,6 +57,7 @@ class Job:
         cfg: effective config.
         custom_data: contents of the custom dataset; None if there is none.
         categories: category id -> name of a dataset that is a JSON file; None for other datasets.
+        classes: names of the dataset by label; none if they are unknown.
         checkpoint: weights to start from or to evaluate; "" for a start from scratch.
         resume: whether to continue the run of `checkpoint`.
         device: device of the model.
@@ -58,6 +66,7 @@ class Job:
     cfg: DictConfig
     custom_data: CustomDataSummary | None
     categories: dict[int, str] | None
+    classes: Sequence[str]
     checkpoint: str
     resume: bool
     device: torch.device
@@ -94,26 +103,27 @@ def prepare(args: argparse.Namespace) -> Job:
         what = "train.early_stopping" if training else "--eval-only"
         raise InputError(f"{what} needs dataloader.test and dataloader.evaluator.")
     categories = read_dataset_categories(cfg, custom_data)
-    names = categories or registered_classes(cfg)
-    if names:
-        check_num_classes(cfg.model, len(names), "dataset")
-    if training and can_evaluate(cfg):
-        _check_best_metric(cfg, categories)
+    classes = in_order(categories) if categories else registered_classes(cfg)
+    if classes:
+        check_num_classes(cfg.model, len(classes), "dataset")
+    if can_evaluate(cfg):
+        _check_metrics(cfg, categories, training=training)
     checkpoint, resume = cfg.train.init_checkpoint, False
     if not training:
-        is_given = any(x.lstrip("+").startswith("train.init_checkpoint=") for x in overrides)
+        is_given = "train.init_checkpoint" in map(key_of, overrides)
         checkpoint = _checkpoint_to_evaluate(cfg, is_given=is_given)
     elif args.resume and (last := find_last_checkpoint(output_dir)):
         checkpoint, resume = last, True
     if checkpoint and comm.get_local_rank() == 0:
         local_file(checkpoint)  # downloads it if necessary, once per machine
-    if categories and (resume or not training):
-        check_classes(checkpoint, categories, must_agree=True)
+    if resume or not training:
+        check_classes(checkpoint, classes, must_agree=True)
     if custom_data is not None:
-        custom_data = note_detection_limits(custom_data, cfg)
+        custom_data = note_limits(custom_data, cfg)
         if cfg.train.check_images and comm.get_local_rank() == 0:
             custom_data = check_custom_images(custom_data, training=training)
-    return Job(cfg, custom_data, categories, checkpoint, resume, choose_device(cfg.train.device))
+    device = choose_device(cfg.train.device)
+    return Job(cfg, custom_data, categories, classes, checkpoint, resume, device)
 
 
 def check_processes(args: argparse.Namespace) -> None:
@@ -128,7 +138,7 @@ def check_processes(args: argparse.Namespace) -> None:
     """
     # Neither a large JSON file is read here nor, for the number of epochs, a dataset.
     names = {"train.epochs", *(f"data.{key.name}" for key in fields(CustomData))}
-    kept = [x for x in args.opts or () if x.lstrip("+").partition("=")[0] not in names]
+    kept = [x for x in args.opts or () if key_of(x) not in names]
     try:
         cfg, _ = load_config(args.config_file, kept)
     except InputError:
@@ -198,16 +208,18 @@ def _check_datasets(
             for name in names:
                 check_registered_dataset(name)
         elif json_file not in to_write and not os.path.isfile(json_file):
-            text = f"The annotations of dataset {', '.join(names)} are missing: {json_file}"
-            raise InputError(text)
+            key = f"dataloader.{split}.dataset"
+            folder = f" and {key}.image_root=FOLDER" if "image_root" in node else ""
+            raise InputError(
+                f"The annotations of dataset {', '.join(names)} are missing: {json_file}. If they "
+                f"have moved, set {key}.json_file=FILE{folder}."
+            )
 
 
-def _check_best_metric(cfg: DictConfig, categories: Mapping[int, str] | None) -> None:
-    """Check that the evaluation has the metric, as far as its names are known before it."""
-    name = cfg.train.best_metric
-    metric = name.removeprefix("ema/")
-    if metric != name and not cfg.train.ema.enabled:
-        raise InputError(f"train.best_metric={name} needs train.ema.enabled=True.")
+def _check_metrics(
+    cfg: DictConfig, categories: Mapping[int, str] | None, *, training: bool
+) -> None:
+    """Check tasks and best metric of the evaluation, as far as they are known before it."""
     evaluator = cfg.dataloader.evaluator
     names = _METRICS.get(target_of(evaluator))
     tasks = evaluator.get("tasks") or _TASKS
@@ -215,6 +227,21 @@ def _check_best_metric(cfg: DictConfig, categories: Mapping[int, str] | None) ->
         raise InputError(
             f"dataloader.evaluator.tasks is {tasks}: expected a list of {', '.join(_TASKS)}."
         )
+    mapper = OmegaConf.select(cfg, "dataloader.train.mapper")
+    is_known = inspect.isclass(target_of(mapper)) and issubclass(target_of(mapper), DatasetMapper)
+    if names and is_known and not mapper.get("use_instance_mask"):
+        if evaluator.get("tasks") and "segm" in tasks:
+            raise InputError(
+                f"dataloader.evaluator.tasks is {tasks}, but this config learns no masks: take one "
+                "that does, such as mask_rcnn."
+            )
+        tasks = [task for task in tasks if task != "segm"]
+    if not training:
+        return
+    name = cfg.train.best_metric
+    metric = name.removeprefix("ema/")
+    if metric != name and not cfg.train.ema.enabled:
+        raise InputError(f"train.best_metric={name} needs train.ema.enabled=True.")
     # The default metric may belong to a task that is not evaluated, such as boxes.
     if name in ("", train_defaults()["best_metric"]) or names is None:
         return

@@ -68,7 +68,9 @@ def main(args: argparse.Namespace) -> None:
         def load() -> tuple[nn.Module, Evaluation]:
             evaluation = Evaluation(job.cfg)
             model = _build_model(job)
-            Checkpointer(model, strict=True).load(job.checkpoint)
+            content = Checkpointer(model, strict=True).load(job.checkpoint)
+            learned = content.get("classes", ())
+            check_classes(job.checkpoint, job.classes, must_agree=True, learned=learned)
             return model, evaluation
 
         # What belongs to a training in the folder stays as it is.
@@ -133,8 +135,8 @@ def _train(job: Job) -> None:
         # A mistake in it is better known now than after the training.
         run.evaluation = in_agreement(lambda: Evaluation(job.cfg))
         in_agreement(run.evaluation.check)
-    if comm.is_main_process():
-        _begin(job, trains=trains)
+    if trains and comm.is_main_process():
+        _begin(job)
     if trains or (start == max_iter and not run.is_complete()):
         # detectron2 would name a GPU on the CPU too, and not the only one that srun shows.
         devices = [torch.cuda.current_device()] if job.device.type == "cuda" else None
@@ -156,17 +158,16 @@ def _train(job: Job) -> None:
         sys.exit(128 + run.signals.received)
 
 
-def _begin(job: Job, *, trains: bool) -> None:
+def _begin(job: Job) -> None:
     """Write what describes the run, now that nothing is known to be wrong with it."""
     folder = job.cfg.train.output_dir
-    if trains or not job.resume:
-        target = set_aside(folder, ANALYSIS if job.resume else RUN_FILES)
-        # Weights of the earlier run: the path that they had will be that of the new ones.
-        initial = job.cfg.train.init_checkpoint
-        moved = target and os.path.join(target, os.path.relpath(initial or folder, folder))
-        was, now = (str(path).partition("?")[0] for path in (initial, moved))
-        if not job.resume and os.path.isfile(now) and not os.path.exists(was):
-            job.cfg.train.init_checkpoint = moved
+    target = set_aside(folder, ANALYSIS if job.resume else RUN_FILES)
+    # Weights of the earlier run: the path that they had will be that of the new ones.
+    initial = job.cfg.train.init_checkpoint
+    moved = target and os.path.join(target, os.path.relpath(initial or folder, folder))
+    was, now = (str(path).partition("?")[0] for path in (initial, moved))
+    if not job.resume and os.path.isfile(now) and not os.path.exists(was):
+        job.cfg.train.init_checkpoint = moved
     if job.categories is not None:
         write_categories(folder, job.categories)
     file_name = os.path.join(folder, "config.yaml")
@@ -228,7 +229,13 @@ def _build_run(job: Job) -> _Run:
         job,
         model,
         trainer,
-        Checkpointer(model, job.cfg.train.output_dir, strict=job.resume, trainer=trainer),
+        Checkpointer(
+            model,
+            job.cfg.train.output_dir,
+            strict=job.resume,
+            classes=job.classes,
+            trainer=trainer,
+        ),
         RunState(model, seed, describe_data(cfg), describe_config(cfg)),
         EMA(model, train.ema.decay) if train.ema.enabled else None,
         StopSignals(),
@@ -270,15 +277,21 @@ def _hooks(run: _Run) -> list[hooks.HookBase | None]:
 def _load(job: Job, run: _Run) -> int:
     """Load weights, and the state of training if resuming; return the iteration to start with."""
     run.trainer.iter = -1  # until the state of a training is loaded
-    rest = run.checkpointer.load(job.checkpoint, None if job.resume else [])
+    try:
+        rest = run.checkpointer.load(job.checkpoint, None if job.resume else [])
+    except InputError as error:
+        if run.state.changes:
+            text = f"{error} What is not as the run began: {'; '.join(run.state.changes)}."
+            raise InputError(text) from error
+        raise
     if job.resume and run.trainer.iter < 0:
         raise InputError(
             f"Cannot resume {job.checkpoint}: it has weights only. Name a checkpoint of the run in "
             "last_checkpoint, or start a new run from them (train.init_checkpoint=FILE)."
         )
+    learned = rest.get("classes", ())
+    check_classes(job.checkpoint, job.classes, must_agree=job.resume, learned=learned)
     if not job.resume:
-        if job.checkpoint and job.categories:
-            check_classes(job.checkpoint, job.categories, must_agree=False)
         logger.debug("Seed: %d", run.state.seed)
         return 0
     changes = list(run.state.changes)

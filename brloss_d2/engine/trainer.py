@@ -137,7 +137,9 @@ class Trainer(SimpleTrainer):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore the result of `state_dict`, also if only one of the two runs uses float16."""
-        super().load_state_dict(state_dict)
+        # The run's state comes first: it knows what has changed, if others do not fit.
+        hooks = sorted(state_dict.get("hooks", {}).items(), key=lambda hook: hook[0] != "RunState")
+        super().load_state_dict({**state_dict, "hooks": dict(hooks)})
         scaler = state_dict.get("grad_scaler")
         if scaler and self.grad_scaler.is_enabled():
             self.grad_scaler.load_state_dict(scaler)

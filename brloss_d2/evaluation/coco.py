@@ -16,6 +16,7 @@ from brloss_d2.evaluation.protocols import (
     evaluate_detections,
     read_ground_truth,
     renumber_annotations,
+    warn_of_nothing,
 )
 from brloss_d2.evaluation.replace import replaced
 from brloss_d2.evaluation.submission import check_submission_name, write_submission
@@ -115,6 +116,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         if iou_type == "keypoints":
             return results
         if coco_eval is None:
+            warn_of_nothing(iou_type)
             truth = self._coco_api
             matches = unmatched(truth.anns.values(), truth.getCatIds())
             return {**results, **lrp_metrics(matches, None)}

@@ -10,7 +10,12 @@ from detectron2.utils.logger import create_small_table
 
 from brloss_d2.evaluation.lrp import lrp_metrics
 from brloss_d2.evaluation.matches import match_detections, unmatched
-from brloss_d2.evaluation.protocols import AP_METRICS, evaluate_detections, renumber_annotations
+from brloss_d2.evaluation.protocols import (
+    AP_METRICS,
+    evaluate_detections,
+    renumber_annotations,
+    warn_of_nothing,
+)
 from brloss_d2.evaluation.replace import replaced
 
 logger = logging.getLogger(__name__)
@@ -51,7 +56,7 @@ class LVISEvaluator(evaluation.LVISEvaluator):
     ) -> dict[str, float]:
         """Stand in for detectron2's function and return metric -> percent for one task."""
         if not lvis_results:
-            logger.warning("No predictions from the model!")
+            warn_of_nothing(iou_type)
             nothing = unmatched(lvis_gt.anns.values(), lvis_gt.get_cat_ids())
             return {**dict.fromkeys(LVIS_METRICS, math.nan), **lrp_metrics(nothing, None)}
         found = evaluate_detections(

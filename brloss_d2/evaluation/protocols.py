@@ -131,6 +131,15 @@ class Evaluation:
         return pairs, list(result["gt_status"])
 
 
+def warn_of_nothing(task: str) -> None:
+    """Say that there are no detections, which otherwise shows by empty metrics only."""
+    logger.warning(
+        "The model found nothing (%s): all scores are below its threshold, it has hardly been "
+        "trained yet, or its training has diverged.",
+        task,
+    )
+
+
 def evaluate_detections(
     api: Any,
     results: Sequence[dict[str, Any]],

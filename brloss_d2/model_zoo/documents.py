@@ -1,7 +1,8 @@
 """Tables of the documentation, written from the configs and their `zoo.yaml`.
 
-A document holds its tables between a line `<!-- zoo: PATTERN ... -->`, with patterns of names, or
-`<!-- deviations: GROUP -->`, and a line `<!-- end -->`; what is between them is replaced.
+A document holds its tables between a line `<!-- zoo: PATTERN ... -->`, with patterns of names,
+`<!-- deviations: GROUP -->` or `<!-- papers: TABLE -->`, and a line `<!-- end -->`; what is between
+them is replaced.
 """
 
 import re
@@ -17,9 +18,10 @@ from brloss_d2.model_zoo.card import drop_epochs, schedule_of
 from brloss_d2.model_zoo.configs import get_config, root
 from brloss_d2.model_zoo.entries import NUMBERS, cell, published
 from brloss_d2.model_zoo.hyperparameters import hyperparameters
+from brloss_d2.model_zoo.papers import paper_table
 from brloss_d2.utils.config_nodes import walk_nodes
 
-_BLOCK = re.compile(r"(<!-- (zoo|deviations): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (zoo|deviations|papers): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEADERS = {**NUMBERS, "seconds": "s"}
 
 
@@ -29,7 +31,8 @@ def documents() -> list[Path]:
     Raises:
         InputError: the package is installed, without documents.
     """
-    found = [root() / "docs" / "model_zoo.md", *sorted((root() / "projects").glob("*/README.md"))]
+    pages = [root() / "docs" / name for name in ("model_zoo.md", "papers.md")]
+    found = [*pages, *sorted((root() / "projects").glob("*/README.md"))]
     if not found[0].exists():
         raise InputError("The documents are part of a working copy; this package is installed.")
     return found
@@ -44,6 +47,8 @@ def _with_table(block: re.Match[str]) -> str:
     begin, kind, argument, end = block.groups()
     if kind == "zoo":
         rows = list(_zoo_rows(argument.split()))
+    elif kind == "papers":
+        rows = paper_table(argument)
     else:
         columns = ("here", "published", "reason")
         deviations = published()["deviations"][argument]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import detectron2.data.transforms as T
-import numpy as np
 import torch
 from detectron2.layers import batched_nms
 from detectron2.modeling.meta_arch import GeneralizedRCNN
@@ -157,7 +156,7 @@ class View:
         """Return the view (C, H', W') of an image (C, H, W)."""
         augmented = T.AugInput(image.permute(1, 2, 0).cpu().numpy())
         T.ResizeShortestEdge(self.short_edge_length, self.max_size)(augmented)
-        view = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        view = torch.from_numpy(augmented.image.transpose(2, 0, 1).copy())
         return view.flip(2) if self.mirrored else view
 
     def mirror(self, boxes: Tensor, width: float) -> Tensor:

@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
-from brloss_d2.checkpoint import Checkpointer, fingerprint, local_file, read_checkpoint
-from brloss_d2.checkpoint.contents import find_weights
+from brloss_d2.checkpoint import Checkpointer, fingerprint, local_file
+from brloss_d2.checkpoint.contents import read_weights
 from brloss_d2.data import DetectionMapper
 from brloss_d2.engine import (
     apply_overrides,
@@ -261,7 +261,7 @@ class Predictor:
         pixels = convert_PIL_to_numpy(Image.fromarray(read_input(image)), self.mapper.image_format)
         augmented = T.AugInput(pixels)
         self.mapper.augmentations(augmented)
-        return torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        return torch.from_numpy(augmented.image.transpose(2, 0, 1).copy())
 
 
 def _find_threshold(folder: str, weights: str) -> float | None:
@@ -269,7 +269,7 @@ def _find_threshold(folder: str, weights: str) -> float | None:
     calibration = load_calibration(folder)
     if calibration is None:
         return None
-    if calibration.is_of(lambda: fingerprint(find_weights(read_checkpoint(local_file(weights))))):
+    if calibration.is_of(lambda: fingerprint(read_weights(local_file(weights))[1])):
         return calibration.score_threshold
     logger.warning(
         "%s is of other weights than %s: its score threshold is not used. Evaluate these "

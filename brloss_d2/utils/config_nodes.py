@@ -1,4 +1,4 @@
-"""Reading the nodes of a LazyConfig."""
+"""Reading the nodes of a LazyConfig, and overrides of its keys."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -36,6 +36,11 @@ def walk_nodes(node: Any) -> Iterator[DictConfig]:
     for value in (node, *(value for _, value in walk(node))):
         if isinstance(value, DictConfig):
             yield value
+
+
+def key_of(override: str) -> str:
+    """Return the key of an override, `key=value` or `+key=value`."""
+    return override.lstrip("+").partition("=")[0]
 
 
 def dataset_of(cfg: DictConfig, split: str) -> DictConfig:

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Collection
-from itertools import islice
+from itertools import accumulate, islice
 
 _JOINERS = "\u200c\u200d"  # invisible, but part of words and of emoji
 
@@ -15,7 +15,8 @@ def printable(text: object, *, length: int | None = None) -> str:
 
     Args:
         text: text to print, or any other value.
-        length: largest number of characters to return, at least 3; all of them by default.
+        length: largest width of the result in columns of a terminal, at least 3; all of the text
+            by default.
 
     Example:
         >>> print(printable("\x1b[31mred\nnut"))
@@ -31,7 +32,24 @@ def printable(text: object, *, length: int | None = None) -> str:
             else character.encode("unicode_escape").decode("ascii")
             for character in shown
         )
-    return shown if length is None or len(shown) <= length else shown[: length - 3] + "..."
+    if length is None or columns(shown) <= length:
+        return shown
+    ends = accumulate(map(columns, shown))
+    return "".join(c for c, end in zip(shown, ends, strict=True) if end <= length - 3) + "..."
+
+
+def columns(text: str) -> int:
+    """Return the width of text in columns of a terminal; Chinese characters take two.
+
+    Args:
+        text: printable text.
+
+    Example:
+        >>> columns("nut"), columns("螺母")
+        (3, 4)
+    """
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 
 
 def counted(count: int, noun: str) -> str:

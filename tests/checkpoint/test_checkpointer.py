@@ -58,15 +58,15 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(
     assert bool((model.weight == 1).all())
 
 
-def test_names_that_only_end_alike_are_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_weights_of_other_names_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model, content = nn.ModuleDict({"a": linear(0), "b": nn.ReLU()}), linear(3).state_dict()
+    content["a.bias"] = content.pop("bias")
     torch.save({"model": content}, tmp_path / "a.pth")
     with caplog.at_level("INFO", "brloss_d2"):
         Checkpointer(model).load(f"{tmp_path / 'a.pth'}?matching_heuristics=True")
     assert bool((model["a"].weight == 3).all())
-    assert caplog.messages[-1].startswith("2 of 2 parameters have weights whose names only end ")
+    assert caplog.messages[-1].startswith("1 of 2 parameters take weights of other names, ")
+    assert caplog.messages[-1].endswith(": a.weight")
 
 
 class Evil:

@@ -43,7 +43,7 @@ def test_documents_are_current() -> None:
     """They are written by `python tools/list_configs.py --write-docs`."""
     for path in documents():
         text = path.read_text(encoding="utf-8")
-        assert "<!-- zoo: " in text and with_tables(text) == text, path
+        assert re.search(r"<!-- (zoo|papers): ", text) and with_tables(text) == text, path
 
 
 def test_published_facts_have_a_row_for_each_config() -> None:

@@ -56,20 +56,19 @@ def step(criterion: Criterion, matched: MatchedPredictions):
     ("site", "name"),
     [
         *product(("rpn", "roi"), RCNN_CRITERIA),
-        *product(("atss", "paa", "retinanet", "fovea"), ONE_STAGE_CRITERIA),
+        *product(("atss", "retinanet"), ONE_STAGE_CRITERIA),
     ],
 )
 class TestEveryCriterion:
     @pytest.mark.parametrize(
         "labels", [[0, 3, 1, 3, -1, 2, 2], [3, 3, 3], [-1, -1], [0, 1], [3, 0, 3, 3], []], ids=str
     )
-    @pytest.mark.parametrize("last", [0, 1])
-    def test_finite_attached_and_of_the_same_names(self, site, name, labels, last):
-        """With an image of one or no row at the end."""
+    def test_finite_attached_and_of_the_same_names(self, site, name, labels):
+        """With an image of one row at the end."""
         criterion = build_criterion(name, site, pools_per_epoch=10)
         columns = criterion.num_logits(CLASSES)
         names = criterion(batch([0, 3], columns=columns)).losses.keys()
-        last = min(last, len(labels))
+        last = min(1, len(labels))
         matched = replace(batch(labels, columns=columns), rows_per_image=[len(labels) - last, last])
         output, gradients = step(criterion, matched)
         assert output.losses.keys() == names

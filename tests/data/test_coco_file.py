@@ -167,6 +167,7 @@ SIZE = [files.HEIGHT, files.WIDTH]
         (None, "have no 'segmentation': id 1, id 2, id 3. This config learns masks"),
         ([], "have no 'segmentation'"),
         ([[]], "id 1, id 2, id 3 (no polygon has 3 points)"),
+        ([[2.0, 3.0], [12.0, 3.0], [12.0, 11.0]], "a list of points, expected polygons"),
         ([POLYGON[:4]], "no polygon has 3 points"),
         (POLYGON[:4], "no polygon has 3 points"),
         ([POLYGON[:5]], "5 numbers, which are no pairs"),
@@ -385,3 +386,11 @@ def test_a_test_set_has_no_list_of_annotations(tmp_path):
     del data["categories"]
     with pytest.raises(InputError, match="no key categories"):
         read(tmp_path, data, unannotated=True)
+
+
+def test_rotated_boxes_are_told(tmp_path):
+    data = good()
+    data["annotations"][0]["attributes"] = {"rotation": 30.0, "occluded": False}
+    data["annotations"][1]["attributes"] = {"rotation": 0.0}
+    (note,) = read(tmp_path, data).notes
+    assert "1 of 3 boxes are rotated" in note

@@ -12,7 +12,7 @@ from brloss_d2.data import (
     CustomDataSummary,
     check_coco_json,
     check_custom_images,
-    note_detection_limits,
+    note_limits,
 )
 from brloss_d2.errors import InputError
 from tests.helpers import coco_files as files
@@ -38,7 +38,14 @@ def notes(summary: CustomDataSummary) -> list[str]:
 
 def test_good_images_have_no_notes(tmp_path: Path) -> None:
     summary = check_custom_images(dataset(tmp_path), training=True)
-    assert notes(note_detection_limits(summary, config({}))) == []
+    assert notes(note_limits(summary, config({}))) == []
+
+
+def test_batches_larger_than_the_data(tmp_path: Path) -> None:
+    cfg = config({})
+    cfg.dataloader.train = {"total_batch_size": 5}
+    (note,) = notes(note_limits(dataset(tmp_path), cfg))
+    assert "5 images per batch, of" in note
 
 
 def test_validation_images_that_are_training_images(tmp_path: Path) -> None:
@@ -84,5 +91,5 @@ def test_more_objects_than_detections(tmp_path: Path, cfg: Any, keys: str | None
         files.annotation(i, 1, box=[2 + i / 100, 3, 10, 8]) for i in range(1, 103)
     ]
     val = check_coco_json(files.write(tmp_path, content), str(tmp_path))
-    found = notes(note_detection_limits(CustomDataSummary(None, val), cfg))[1:]
+    found = notes(note_limits(CustomDataSummary(None, val), cfg))[1:]
     assert [note.endswith(keys or "") for note in found] == ([True] if keys else [])

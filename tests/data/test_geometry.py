@@ -56,7 +56,15 @@ def boxes(change) -> list[dict[str, Any]]:
         ),
         (boxes(lambda x, y, w, h: [x / 2, y / 2, w / 2, h / 2]), "in the upper left:"),
         (boxes(lambda x, y, w, h: [x, y, 0.5, h]), "40 of 40 boxes are thinner than a pixel"),
-        (records() + records()[:3], "3 of 43 boxes repeat another"),
+        (records() + records()[:3], "3 of 43 boxes repeat another of the same image and class"),
+        (
+            records() + [{**r, "category_id": 2} for r in records()[:3]],
+            "3 of 43 boxes repeat another of the same image with another class",
+        ),
+        (
+            records() + [{**r, "bbox": [v + 1e-4 for v in r["bbox"]]} for r in records()[:1]],
+            "1 of 41 boxes repeat another",
+        ),
         (
             [{**r, "role": "crowd"} for r in records()[:10]] + records()[5:],
             "10 of 45 boxes are crowds",
@@ -82,6 +90,12 @@ def test_fractions_are_refused() -> None:
         record.update(bbox=[9, 9, 9, 9], segmentation=[[x, y, x + w, y, x + w, y + h]])
     with pytest.raises(InputError, match="all polygons are between 0 and 1: expected pixels"):
         geometry_notes(IMAGES, [{**r, "role": "with an empty mask"} for r in fractions])
+
+
+def test_tiny_images_may_have_boxes_as_small_as_fractions() -> None:
+    images = [{**image, "width": 2, "height": 2} for image in IMAGES]
+    found = geometry_notes(images, boxes(lambda *_: [0, 0, 1, 1])[::5])
+    assert all("fraction" not in note for note in found)
 
 
 def test_images_whose_boxes_are_dropped_have_objects() -> None:

@@ -30,6 +30,12 @@ def test_maps_image_and_boxes(records):
     assert item["instances"].gt_classes.tolist() == [0]
 
 
+def test_an_image_of_a_pixel_may_be_mirrored(records):
+    """numpy calls it contiguous, with strides that torch refuses."""
+    item = mapper(augmentations=[T.Resize((1, 1)), T.RandomFlip(1.0)])(records[0])
+    assert item["image"].shape == (3, 1, 1)
+
+
 @pytest.mark.parametrize("image_format", ["RGB", "BGR", "L"])
 def test_ordinary_images_are_mapped_as_by_detectron2(records, tmp_path, image_format):
     noise = np.random.default_rng(0).integers(0, 255, (files.HEIGHT, files.WIDTH, 3))

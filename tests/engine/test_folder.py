@@ -325,6 +325,23 @@ def test_a_config_that_differs_is_named(train_net: TrainNet, capsys: pytest.Capt
     ]
 
 
+def test_a_state_that_does_not_fit_names_what_differs(
+    train_net: TrainNet, capsys: pytest.CaptureFixture
+) -> None:
+    train_net("train.max_iter=1")
+    more = ("train.max_iter=2", "train.mix_schedules=True", "model.dropout=0.5")
+    groups = "optimizer.params.overrides={bias: {weight_decay: 0.1}}"
+    message = refusal(capsys, train_net, *more, groups, resume=True)
+    assert message.endswith("not as the run began: model.dropout: was null, now 0.5.\n")
+
+
+def test_a_finished_run_keeps_its_config(train_net: TrainNet) -> None:
+    out = train_net("train.max_iter=1")
+    before = (out / "config.yaml").read_bytes()
+    train_net("train.max_iter=1", "train.log_period=5", resume=True)
+    assert (out / "config.yaml").read_bytes() == before
+
+
 def test_weights_of_the_own_folder_keep_their_name(train_net: TrainNet) -> None:
     out = train_net("train.max_iter=1")
     train_net("train.max_iter=1", f"train.init_checkpoint={out}/model_final.pth")
@@ -339,14 +356,19 @@ def test_more_threads_than_cores(train_net: TrainNet, capsys: pytest.CaptureFixt
     torch.set_num_threads(before)
 
 
-def test_classes_of_registered_datasets_are_compared(
-    train_net: TrainNet, coco: list[str], capsys: pytest.CaptureFixture, tmp_path: Path
+@pytest.mark.parametrize("mode", ["resume", "eval_only"])
+def test_weights_know_their_classes(
+    train_net: TrainNet, coco: list[str], capsys: pytest.CaptureFixture, mode: str
 ) -> None:
-    """Their weights have no categories.json beside them."""
+    """Those of registered datasets, and copies, have no categories.json next to them."""
     out = train_net("train.max_iter=1", *coco)
     (out / "categories.json").unlink()
-    swapped = with_classes(coco, "nut", "cell")
-    message = refusal(
-        capsys, train_net, *swapped, "train.max_iter=2", "train.mix_schedules=True", resume=True
-    )
-    assert "label 0 was 'cell' and is now 'nut'" in message
+    options = ("train.max_iter=2", "train.mix_schedules=True")
+    again: dict[str, Any] = {mode: True}
+    for name in ("model_final", "model_best"):
+        if mode == "eval_only":
+            again["eval_only"], options = True, (f"train.init_checkpoint={out}/{name}.pth",)
+        swapped = with_classes(coco, "nut", "cell")
+        message = refusal(capsys, train_net, *swapped, *options, **again)
+        assert f"{name if mode == 'eval_only' else 'model_final'}.pth in another order" in message
+        assert "'cell' is now 'nut', 'nut' is now 'cell'" in message

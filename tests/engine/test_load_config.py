@@ -60,7 +60,7 @@ def test_an_argument_of_the_target_is_a_key(config: Path) -> None:
         ("train.max_iter", ["train.max_iter", "key=value"]),
         ("=3", ["key=value"]),
         ("~train.max_iter", ["key=value"]),
-        ("train.output_dir=a(b)", ["quotes"]),
+        ("dataloader.evaluator.output_dir=a(b)", ["quotes"]),
         ("train.max_iter=1,2", ["train.max_iter=[...]"]),
         ("train.max_iter=abc", ["train.max_iter", "'abc'", "int"]),
         ("train.max_iter=True", ["train.max_iter", "True"]),

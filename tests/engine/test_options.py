@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import LazyCall as L
-from torch import Tensor
+from torch import Tensor, nn
 
+from brloss_d2.checkpoint import Checkpointer
+from brloss_d2.data import DetectionMapper
 from brloss_d2.engine import load_config
+from brloss_d2.engine.config.values import _check_groups
 from brloss_d2.engine.hooks import writers
-from brloss_d2.engine.prepare import _check_best_metric
+from brloss_d2.engine.hooks.checkpoints import BestCheckpointer
+from brloss_d2.engine.prepare import _check_metrics
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator
 
@@ -52,6 +56,8 @@ def refusal(capsys: pytest.CaptureFixture, train_net: TrainNet, *args: str, **mo
         ("train.accumulate=0", "train.accumulate"),
         ("train.ema.decay=1.0", "less than 1"),
         ("train.best_mode=most", "max or min"),
+        ("train.seed=99999999999999999999", "at most 2147483647"),
+        ("train.output_dir=a\tb", "without tabs"),
         ("train.early_stopping.patience=-1", "at least 0"),
         ("train.early_stopping={patience: 1}", "train.eval_period"),
         ("train.auto_scale_lr=-1", "train.auto_scale_lr"),
@@ -126,6 +132,57 @@ def test_less_may_be_better(train_net: TrainNet) -> None:
     assert load(out / "model_best.pth")["value"] == 5
 
 
+@pytest.mark.parametrize(
+    ("metric", "mode", "best"),
+    [
+        ("bbox/oLRP", "auto", 5),
+        ("bbox/oLRP_Loc", "auto", 5),
+        ("ema/bbox/oLRP-nut", "auto", 5),
+        ("bbox/AP50", "auto", 9),
+        ("bbox/oLRP", "max", 9),
+    ],
+)
+def test_the_lowest_olrp_is_the_best(metric: str, mode: str, best: float, tmp_path: Path) -> None:
+    hook = BestCheckpointer(Checkpointer(nn.Linear(1, 1), str(tmp_path)), metric, mode)
+    for iteration, value in enumerate((7.0, 5.0, 9.0)):
+        hook.after_evaluation({metric: value}, iteration)
+    assert hook.best == best
+
+
+def test_masks_need_a_config_that_learns_them(config: Path) -> None:
+    cfg, _ = load_config(str(config), ["train.best_metric=segm/AP"])
+    cfg.dataloader.evaluator = L(COCOEvaluator)(dataset_name="a")
+    cfg.dataloader.train.mapper = L(DetectionMapper)(is_train=True, augmentations=[])
+    with pytest.raises(InputError, match="segm/AP is no metric"):
+        _check_metrics(cfg, None, training=True)
+    cfg.dataloader.evaluator.tasks = ["bbox", "segm"]
+    with pytest.raises(InputError, match="this config learns no masks"):
+        _check_metrics(cfg, None, training=False)
+    cfg.dataloader.train.mapper.use_instance_mask = True
+    _check_metrics(cfg, None, training=True)
+
+
+@pytest.mark.parametrize(
+    ("group", "part"),
+    [
+        ({"weight_dcay": 0}, "SGD has no weight_dcay. Did you mean weight_decay"),
+        ({"momentum": -1}, "momentum is -1: expected a number, at least 0"),
+        ({"lr": -0.1}, "lr is -0.1: expected a number, at least 0"),
+        ({"lr": float("nan")}, "lr is nan: expected a number, at least 0"),
+    ],
+)
+def test_options_of_parameter_groups(group: dict[str, float], part: str) -> None:
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], **group}]
+    with pytest.raises(InputError, match=part):
+        _check_groups(torch.optim.SGD(groups, lr=0.1))
+
+
+@pytest.mark.parametrize("name", ["ü ~n#;x,y=(a)[b]{c}", "2024_11_28", "true", "1e5"])
+def test_folders_need_no_quotes(config: Path, name: str) -> None:
+    for text in (f"train.output_dir={name}", f'train.output_dir="{name}"'):
+        assert load_config(str(config), [text])[0].train.output_dir == name
+
+
 def test_an_unknown_metric_names_those_there_are(
     train_net: TrainNet, capsys: pytest.CaptureFixture
 ) -> None:
@@ -162,17 +219,17 @@ def test_metrics_that_cannot_be(config: Path, metric: str, target: type | None, 
     if target is not None:
         cfg.dataloader.evaluator = L(target)(dataset_name="a")
     with pytest.raises(InputError, match=re.escape(part)):
-        _check_best_metric(cfg, {1: "nut", 2: "bolt"})
+        _check_metrics(cfg, {1: "nut", 2: "bolt"}, training=True)
 
 
 @pytest.mark.parametrize("metric", ["", "bbox/AP", "segm/oLRP", "bbox/AP-nut", "bbox/oLRP-bolt"])
 def test_metrics_that_may_be(config: Path, metric: str) -> None:
     cfg, _ = load_config(str(config), [f"train.best_metric={metric}"])
     cfg.dataloader.evaluator = L(COCOEvaluator)(dataset_name="a")
-    _check_best_metric(cfg, {1: "nut", 2: "bolt"})
-    _check_best_metric(cfg, None)
+    _check_metrics(cfg, {1: "nut", 2: "bolt"}, training=True)
+    _check_metrics(cfg, None, training=True)
     cfg.train.best_metric, cfg.dataloader.evaluator.tasks = "bbox/AP", ("segm",)
-    _check_best_metric(cfg, None)  # the default
+    _check_metrics(cfg, None, training=True)  # the default
 
 
 def test_early_stopping(train_net: TrainNet, capsys: pytest.CaptureFixture) -> None:

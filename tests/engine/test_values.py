@@ -32,6 +32,8 @@ RPN = "model.proposal_generator"
         ("model.roi_heads.box_predictor=${no.such}", "no.such"),
         # out of range
         ("optimizer.lr=-1", "above 0"),
+        ("optimizer.lr=null", "optimizer.lr is None: expected a number above 0"),
+        ("optimizer.lr=[1]", "expected a number above 0"),
         ("optimizer.lr=nan", "finite"),
         ("optimizer.lr=inf", "finite"),
         ("optimizer.weight_decay=-1", "at least 0"),

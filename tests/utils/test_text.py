@@ -26,5 +26,7 @@ def test_escapes_what_a_terminal_would_obey(text, expected):
 
 def test_cuts_and_counts():
     assert printable("x" * 9, length=5) == "xx..."
+    assert printable("螺母螺母", length=8) == "螺母螺母"
+    assert printable("螺母螺母", length=7) == "螺母..."
     assert first_few([1, "a\nb"]) == r"1, a\nb"
     assert first_few(range(6)) == "0, 1, 2, 3, 4, ..."

@@ -1,5 +1,6 @@
 """The keys of `train.*`: defaults, descriptions, and the values that they may have."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from typing import Any
@@ -9,13 +10,20 @@ from tabulate import tabulate
 
 from brloss_d2.errors import InputError
 from brloss_d2.utils.suggest import did_you_mean
+from brloss_d2.utils.text import printable
 
 
 def _key(
-    default: Any, text: str, *, at_least: float | None = None, choices: tuple[str, ...] = ()
+    default: Any,
+    text: str,
+    *,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """Return a dataclass field that knows its description and the values that it may have."""
-    return field(default=default, metadata={"text": text, "least": at_least, "choices": choices})
+    values = {"least": at_least, "most": at_most, "choices": choices}
+    return field(default=default, metadata={"text": text, **values})
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,9 @@ class _Train:
         0.0, "largest L2 norm of the whole gradient; 0: no clipping", at_least=0
     )
     ema: _EMA = _EMA()
-    seed: int = _key(-1, "seed of all random numbers; negative: a new one per run")
+    seed: int = _key(
+        -1, "seed of all random numbers; negative: a new one per run", at_most=2**31 - 1
+    )
     deterministic: bool = _key(
         False, "same numbers from the same seed on a GPU, as far as torch can; slower"
     )
@@ -84,7 +94,11 @@ class _Train:
     best_metric: str = _key(
         "bbox/AP", "metric whose best weights are kept in model_best.pth; empty: none"
     )
-    best_mode: str = _key("max", "max or min: which value of it is best", choices=("max", "min"))
+    best_mode: str = _key(
+        "auto",
+        "max or min: which value of it is best; auto: min for oLRP and its parts, max for others",
+        choices=("auto", "max", "min"),
+    )
     early_stopping: _EarlyStopping = _EarlyStopping()
     eval_period: int = _key(
         5000, "iterations between evaluations; 0: only after the last iteration", at_least=0
@@ -141,15 +155,22 @@ def check_train_values(train: DictConfig) -> None:
     """
     for path, key in _leaves(_Train()):
         value, default = OmegaConf.select(train, path), key.default
-        least, choices = key.metadata["least"], key.metadata["choices"]
+        least, most, choices = (key.metadata[name] for name in ("least", "most", "choices"))
         # OmegaConf.structured would take 3 for a string and "yes" for a boolean. For Python a bool
         # is an int, and an int is as good as a float.
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not (is_number if isinstance(default, float) else type(value) is type(default)):
             expected = type(default).__name__
             raise InputError(f"train.{path} is {value!r}: expected a value of type {expected}.")
-        if least is not None and value < least:
+        if is_number and value < least:
             raise InputError(f"train.{path} is {value}: expected at least {least}.")
+        if is_number and value > most:
+            raise InputError(f"train.{path} is {value}: expected at most {most}.")
+        if isinstance(value, str) and any(char < " " for char in value):
+            text = (
+                f"train.{path} is '{printable(value)}': expected text without tabs and line ends."
+            )
+            raise InputError(text)
         if choices and value not in choices:
             raise InputError(f"train.{path} is {value!r}: expected {' or '.join(choices)}.")
     if train.ema.decay >= 1:

@@ -17,7 +17,7 @@ from brloss_d2.engine.config.short_keys import DATA_KEYS, ShortKeys
 from brloss_d2.engine.config.values import check_num_classes, check_values, describe
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator, LVISEvaluator
-from brloss_d2.utils.config_nodes import target_of
+from brloss_d2.utils.config_nodes import key_of, target_of
 
 TOP_LEVEL_KEYS = ("model", "optimizer", "lr_multiplier", "dataloader", "train")
 # Of who wrote a config file; the traceback of other exceptions is needed.
@@ -26,7 +26,7 @@ _MISTAKES = (
     *(ArithmeticError, OmegaConfBaseException),
 )
 # What a custom dataset depends on: the folder of its split, and whether masks are learned.
-_FIRST = ("train.output_dir=", "dataloader.train.mapper.use_instance_mask=")
+_FIRST = ("train.output_dir", "dataloader.train.mapper.use_instance_mask")
 _EXPECTED = f"expected the keys {', '.join(TOP_LEVEL_KEYS)}"
 
 
@@ -56,7 +56,7 @@ def load_config(
     short.apply(cfg, path)
     summary = None
     if custom_data:
-        apply_overrides(cfg, [text for text in others if text.lstrip("+").startswith(_FIRST)])
+        apply_overrides(cfg, [text for text in others if key_of(text) in _FIRST])
         summary = apply_custom_data(cfg, custom_data)
         # They are in COCO format, which the evaluators of LVIS and Cityscapes do not read.
         evaluator = target_of(cfg.dataloader.get("evaluator"))
@@ -67,6 +67,8 @@ def load_config(
     short.apply_submission(cfg)
     apply_overrides(cfg, others)
     _complete(cfg, "after the overrides")
+    if cfg.dataloader.get("test", None) is None:  # whose dataset the evaluator names
+        cfg.dataloader.evaluator = None
     try:
         check_train_values(cfg.train)
         check_values(cfg)

@@ -32,15 +32,20 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
     Args:
         cfg: config with the keys of `TOP_LEVEL_KEYS`.
         overrides: `key=value` for a key that exists or an argument that the `_target_` next to it
-            accepts; `+key=value` for any key. Values are in hydra's override grammar.
+            accepts; `+key=value` for any key. Values are in hydra's override grammar; paths and
+            other texts of `train` need no quotes.
 
     Raises:
         InputError: an override is malformed, or its key is unknown; the message names similar keys.
     """
     for text in overrides:
-        key, equals, _ = text.partition("=")
+        key, equals, value = text.partition("=")
         if not equals or not key.strip("+"):
             raise InputError(f"Cannot understand {text!r}: expected key=value.")
+        is_text = key.startswith("train.") and isinstance(OmegaConf.select(cfg, key), str)
+        if is_text and not (value == "null" or value.startswith(("'", '"')) or "${" in value):
+            OmegaConf.update(cfg, key, value)  # a path, in which no character has another meaning
+            continue
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException as error:
@@ -54,9 +59,6 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
             raise InputError(f"Cannot understand {text!r}: expected key=value.")
         if not (override.is_add() or override.is_force_add()):
             _check_key(cfg, override.key_or_group)
-        is_text = key.startswith("train.") and isinstance(OmegaConf.select(cfg, key), str)
-        if is_text and isinstance(override.value(), bool | int | float):
-            text = f"{key}='{text.partition('=')[2]}'"  # 2024_11_28 is a number for hydra
         before = _value(cfg, override.key_or_group)
         try:
             LazyConfig.apply_overrides(cfg, [text])

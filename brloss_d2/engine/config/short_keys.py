@@ -17,7 +17,7 @@ from brloss_d2.evaluation import COCOEvaluator
 from brloss_d2.evaluation.submission import check_submission_name
 from brloss_d2.model_zoo import set_loss
 from brloss_d2.model_zoo.losses import config_with_loss
-from brloss_d2.utils.config_nodes import target_of, walk_nodes
+from brloss_d2.utils.config_nodes import key_of, target_of, walk_nodes
 
 # Key -> attribute, type, meaning.
 _KEYS: dict[str, tuple[str, type, str]] = {
@@ -81,7 +81,7 @@ class ShortKeys:
                 values[attribute] = _parse(key, text.strip(), kind)
             else:
                 others.append(override)
-        if "epochs" in values and any(x.lstrip("+").startswith("train.max_iter=") for x in others):
+        if "epochs" in values and "train.max_iter" in map(key_of, others):
             raise InputError(
                 "train.epochs and train.max_iter both set the length of training: leave one out."
             )
@@ -143,7 +143,7 @@ class ShortKeys:
         """
         if not self.epochs:
             return
-        train, given = cfg.train, {text.lstrip("+").partition("=")[0] for text in overrides}
+        train, given = cfg.train, set(map(key_of, overrides))
         before = train.max_iter
         per_epoch = images / (cfg.dataloader.train.total_batch_size * train.accumulate)
         train.max_iter = max(1, math.ceil(self.epochs * per_epoch - 1e-9))

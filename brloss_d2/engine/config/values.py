@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
@@ -18,7 +19,8 @@ from torch import nn
 
 from brloss_d2.engine.randomness import preserved_rng
 from brloss_d2.errors import InputError
-from brloss_d2.utils.config_nodes import located, target_of, walk, walk_nodes
+from brloss_d2.utils.config_nodes import key_of, located, target_of, walk, walk_nodes
+from brloss_d2.utils.suggest import did_you_mean
 from brloss_d2.utils.terminal import silenced
 
 
@@ -30,14 +32,14 @@ class _Rule(NamedTuple):
     keys: str
 
 
-_LARGEST = 10**9  # larger numbers are mistakes
+_LARGEST, _LARGEST_BATCH = 10**9, 10**5  # larger numbers are mistakes
 
 # By the last part of a key; lists are checked number by number, and null is for the part to judge.
 _RULES = (
     _Rule(
         "an integer, at least 1",
         lambda x: 1 <= x <= _LARGEST and x == int(x),
-        "total_batch_size short_edge_length max_size conv_dims fc_dims in_channels out_channels "
+        "short_edge_length max_size conv_dims fc_dims in_channels out_channels "
         "num_anchors num_classes num_groups num_queries channels output_size topk max_detections "
         "test_topk_per_image max_dets_per_image pre_nms_topk post_nms_topk batch_size_per_image "
         "images_per_pool pools_per_epoch max_masks",
@@ -46,6 +48,11 @@ _RULES = (
         "an integer, at least 0",
         lambda x: 0 <= x <= _LARGEST and x == int(x),
         "num_workers",
+    ),
+    _Rule(
+        f"an integer from 1 to {_LARGEST_BATCH}",
+        lambda x: 1 <= x <= _LARGEST_BATCH and x == int(x),
+        "total_batch_size",
     ),
     _Rule("an integer from 0 to 5", lambda x: x in range(6), "freeze_at"),
     _Rule(
@@ -63,7 +70,6 @@ _RULES = (
 )
 _RULE_OF = {key: rule for rule in _RULES for key in rule.keys.split()}
 _SIDE = 128  # of the image that a changed model is tried on
-_LOUD = ("detectron2.config.instantiate", "torch.fx._symbolic_trace")
 _PARTS = ("model", "optimizer", "lr_multiplier", "dataloader")
 
 
@@ -80,10 +86,15 @@ def check_values(cfg: DictConfig) -> None:
     for path, key, value in _values(cfg):
         numbers = list(_numbers(value))
         rule = _RULE_OF.get(key)
+        if path == "optimizer.lr" and not isinstance(value, int | float):
+            raise InputError(f"{path} is {value}: expected a number above 0.")
         if not all(math.isfinite(x) for x in numbers):
             raise InputError(f"{path} is {value}: expected finite numbers.")
         if rule and not all(rule.test(x) for x in numbers):
             raise InputError(f"{path} is {value}: expected {rule.expected}.")
+        if isinstance(value, np.ndarray | torch.Tensor):
+            kind = type(value).__name__
+            raise InputError(f"{path} is of type {kind}: expected a number or a list of numbers.")
         if key == "_target_" and not callable(value):
             if not isinstance(value, str):
                 raise InputError(f"{path} is {value}: expected the name of a class or function.")
@@ -125,15 +136,12 @@ def check_parts(cfg: DictConfig, overrides: Sequence[str] = (), *, training: boo
     Raises:
         InputError: a part cannot be built; the message names the innermost one.
     """
-    with preserved_rng(), silenced(_LOUD):
+    with preserved_rng(), silenced(["detectron2.config.instantiate"]):
         model = _build(cfg, "model", overrides)
-        changes = [text for text in overrides if text.lstrip("+").startswith("model.")]
-        if (
-            changes
-            and training
-            and type(model).__module__.startswith(("brloss_d2.", "detectron2."))
-        ):
-            _try(model, cfg, changes)
+        is_changed = any(key_of(text).startswith("model.") for text in overrides)
+        is_known = type(model).__module__.startswith(("brloss_d2.", "detectron2."))
+        if training and is_changed and is_known:
+            _try(model, cfg, overrides)
         for split in ("train", "test") if training else ("test",):
             if cfg.dataloader.get(split) is not None:
                 _build_loader(cfg, split, overrides)
@@ -141,16 +149,33 @@ def check_parts(cfg: DictConfig, overrides: Sequence[str] = (), *, training: boo
             return
         cfg.optimizer.params.model = model
         try:
-            _build(cfg, "optimizer", overrides)
+            optimizer = _build(cfg, "optimizer", overrides)
         finally:
             del cfg.optimizer.params["model"]
+        _check_groups(optimizer)
         schedule = _build(cfg, "lr_multiplier", overrides)
         rates = [schedule(i / 10) for i in range(10)]
         if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
             raise InputError(f"lr_multiplier gives {rates}: expected finite numbers, at least 0.")
 
 
-def _try(model: nn.Module, cfg: DictConfig, changes: Sequence[str]) -> None:
+def _check_groups(optimizer: torch.optim.Optimizer) -> None:
+    """Check the options of parameter groups, which torch takes as they are."""
+    for group in optimizer.param_groups:
+        known = {"params", "param_names", *optimizer.defaults}
+        for key, value in group.items():
+            if key not in known:
+                name = type(optimizer).__name__
+                raise InputError(
+                    f"optimizer.params: {name} has no {key}.{did_you_mean(key, known)}"
+                )
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise InputError(
+                    f"optimizer.params: {key} is {value}: expected a number, at least 0."
+                )
+
+
+def _try(model: nn.Module, cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Run a model on a small image with an object, to see whether its parts fit together."""
     target = Instances((_SIDE, _SIDE))
     target.gt_boxes = Boxes(torch.tensor([[8.0, 8.0, 72.0, 56.0]]))
@@ -167,7 +192,7 @@ def _try(model: nn.Module, cfg: DictConfig, changes: Sequence[str]) -> None:
         return
     except Exception as error:
         raise InputError(
-            f"The model fails on a test image with {describe(error)}{_given(changes)}"
+            f"The model fails on a test image with {describe(error)}{_given(overrides, 'model.')}"
         ) from error
 
 
@@ -203,9 +228,8 @@ def _build(cfg: DictConfig, path: str, overrides: Sequence[str]) -> Any:
                 failed, cause = inner, inner_error
                 break
         name = getattr(target_of(OmegaConf.select(cfg, failed)), "__name__", "node")
-        given = [text for text in overrides if text.lstrip("+").startswith(failed)]
         raise InputError(
-            f"{failed} ({name}) cannot be built: {describe(cause)}{_given(given)}"
+            f"{failed} ({name}) cannot be built: {describe(cause)}{_given(overrides, failed)}"
         ) from error
 
 
@@ -228,12 +252,14 @@ def _build_loader(cfg: DictConfig, split: str, overrides: Sequence[str]) -> None
         try:
             target(dataset=[{"annotations": []}], **parts)
         except Exception as error:
-            given = [text for text in overrides if text.lstrip("+").startswith(path)]
-            raise InputError(f"{path} cannot be built: {describe(error)}{_given(given)}") from error
+            text = f"{path} cannot be built: {describe(error)}{_given(overrides, path)}"
+            raise InputError(text) from error
 
 
-def _given(overrides: Sequence[str]) -> str:
-    return f" Set on the command line: {', '.join(overrides)}." if overrides else ""
+def _given(overrides: Sequence[str], path: str) -> str:
+    """Return a sentence about what the command line sets below a path."""
+    given = ", ".join(text for text in overrides if key_of(text).startswith(path))
+    return f" Set on the command line: {given}." if given else ""
 
 
 def _values(cfg: DictConfig) -> Iterator[tuple[str, str, Any]]:

@@ -96,14 +96,16 @@ class BestCheckpointer(HookBase):
     Args:
         checkpointer: checkpointer that saves the weights.
         metric: metric as `task/name`, such as "bbox/AP"; "ema/bbox/AP" keeps the averaged weights.
-        mode: "max" or "min".
+        mode: "max", "min", or "auto", which is "min" for oLRP and its parts.
         ema: averaged weights, if there are any.
     """
 
     def __init__(
-        self, checkpointer: Checkpointer, metric: str, mode: str = "max", ema: EMA | None = None
+        self, checkpointer: Checkpointer, metric: str, mode: str = "auto", ema: EMA | None = None
     ):
         self.checkpointer, self.metric, self.ema = checkpointer, metric, ema
+        if mode == "auto":
+            mode = "min" if "/oLRP" in metric else "max"
         self._is_better = {"max": operator.gt, "min": operator.lt}[mode]
         self.best: float | None = None
         self.best_iteration = -1

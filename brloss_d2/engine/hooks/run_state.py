@@ -4,7 +4,6 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from brloss_d2.engine.data_order import ResumableLoader
 from brloss_d2.engine.randomness import rng_state, set_rng_state
-from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import dataset_of, located, names_of
 from brloss_d2.utils.text import printable
 
@@ -60,7 +58,6 @@ class RunState(HookBase):
     ):
         self.model, self.seed, self.data, self.config = model, seed, data, config
         self.changes: list[str] = []
-        self._classes: list[str] | None = None  # those of the checkpoint
         self.loader: ResumableLoader | None = None
         self._loaded: Mapping[str, Any] | None = None  # state of this process
 
@@ -73,20 +70,7 @@ class RunState(HookBase):
             set_rng_state(self._loaded["rng"])
 
     def track(self, loader: ResumableLoader) -> ResumableLoader:
-        """Save the position of a data loader from now on; return it, at the position to start.
-
-        Raises:
-            InputError: the classes are not those of the checkpoint.
-        """
-        classes = self._read_classes()
-        if None not in (self._classes, classes) and self._classes != classes:
-            pairs = zip_longest(self._classes or (), classes or ())
-            label, (old, new) = next((i, pair) for i, pair in enumerate(pairs) if len({*pair}) > 1)
-            raise InputError(
-                "The run to resume has learned other classes, or the same in another order: label "
-                f"{label} was {old!r} and is now {new!r}. Resume it with its own data, or start a "
-                "new run."
-            )
+        """Save the position of a data loader from now on; return it, at the position to start."""
         self.loader = loader
         if self._loaded is not None:
             loader.load_state_dict(self._loaded["data"])
@@ -111,13 +95,11 @@ class RunState(HookBase):
         if processes:
             processes[0]["buffers"] = {}  # the model's
         run = {"seed": self.seed, "data": self.data, "config": self.config}
-        classes = self._classes or self._read_classes()
-        return {**run, "classes": classes, "processes": processes}
+        return {**run, "processes": processes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the seed, and the state of this process if the run has as many as before."""
         self.seed = state["seed"]
-        self._classes = state.get("classes")
         for split, old in state.get("data", {}).items():
             new = self.data.get(split)
             if new is not None and new["sha256"] != old["sha256"]:
@@ -138,12 +120,6 @@ class RunState(HookBase):
             len(processes),
             comm.get_world_size(),
         )
-
-    def _read_classes(self) -> list[str] | None:
-        """Return the class names of the training data, once these are loaded."""
-        names = self.data.get("dataloader.train", {}).get("names")
-        classes = MetadataCatalog.get(names[0]).get("thing_classes") if names else None
-        return None if classes is None else list(classes)
 
     def _buffers(self) -> dict[str, Tensor]:
         names = self.model.state_dict().keys()  # without the buffers that are not saved

@@ -42,6 +42,20 @@ def test_cost():
     torch.testing.assert_close(cost, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_scores_are_lowered_by_the_place_of_a_box():
+    logits, boxes, gt_boxes, classes = problem(7, 4)
+    matcher = HungarianMatcher(l1_weight=0.0, giou_weight=0.0, position_power=0.5)
+    found = matcher.cost(logits, boxes, gt_boxes, classes, SIZE)
+    place = (generalized_box_iou(pixel_boxes(boxes, SIZE), gt_boxes) + 1) / 2
+    scores = logits[:, classes].sigmoid() * (place / place.max()).sqrt()
+    chosen = scores.logit()
+    focal = [sigmoid_focal_loss(chosen, torch.full_like(chosen, t)) for t in (1.0, 0.0)]
+    torch.testing.assert_close(found, 2 * (focal[0] - focal[1]), rtol=1e-4, atol=1e-4)
+    boxes[0] = torch.nan
+    assert matcher.cost(logits, boxes, gt_boxes, classes, SIZE).isfinite().all()
+    assert matcher(logits[:0], boxes[:0], gt_boxes, classes, SIZE).shape == (0,)
+
+
 @pytest.mark.parametrize(("queries", "objects"), [(6, 1), (6, 3), (6, 6), (5, 2), (3, 6)])
 @pytest.mark.parametrize("seed", range(4))
 def test_brute_force(queries, objects, seed):

@@ -61,6 +61,7 @@ def test_weights_of_queries(loss: str, weight: float) -> None:
         boxes = {k: queries.weight * w for k, w in queries[site].box_weight.items()}
         assert queries.weight == weight
         assert boxes == pytest.approx({"loss_l1": 5, "loss_giou": 2})
+    assert queries.matcher.position_power == (0.5 if loss == "psl" else 0)
     if loss == "corr":  # as published for the stages of Sparse R-CNN
         assert queries.weight * queries.decoder.correlation.weight == pytest.approx(0.3)
 

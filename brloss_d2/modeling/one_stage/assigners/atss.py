@@ -6,6 +6,7 @@ from torch import Tensor
 
 from brloss_d2.losses import paired_box_iou
 from brloss_d2.modeling.one_stage.assigners.base import (
+    OBJECTS_AT_ONCE,
     AnchorPredictions,
     Assigner,
     LevelAnchors,
@@ -13,9 +14,6 @@ from brloss_d2.modeling.one_stage.assigners.base import (
     depth_inside,
     largest_iou_wins,
 )
-
-# Number of objects handled at once: bounds the memory for distances to all anchors.
-_OBJECTS_AT_ONCE = 16
 
 
 class ATSSAssigner(Assigner):
@@ -72,7 +70,7 @@ class ATSSAssigner(Assigner):
         found, start = [], 0
         for points in anchors.centers.split(torch.bincount(anchors.levels).tolist()):
             k, nearest = min(self.topk, len(points)), []
-            for part in centers.split(_OBJECTS_AT_ONCE):
+            for part in centers.split(OBJECTS_AT_ONCE):
                 distance = (part[:, None] - points).pow(2).sum(-1).sqrt()
                 nearest.append(distance.topk(k, dim=1, largest=False).indices)
             found.append(torch.cat(nearest) + start)

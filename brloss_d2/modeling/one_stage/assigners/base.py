@@ -10,6 +10,8 @@ from torch import Tensor
 
 BACKGROUND = -1
 IGNORED = -2
+# Number of objects compared with all anchors at once: bounds the memory.
+OBJECTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)

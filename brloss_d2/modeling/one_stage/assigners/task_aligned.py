@@ -6,6 +6,7 @@ from torch import Tensor
 
 from brloss_d2.losses.base import at_least_float32, check_numbers
 from brloss_d2.modeling.one_stage.assigners.base import (
+    OBJECTS_AT_ONCE,
     AnchorPredictions,
     Assigner,
     LevelAnchors,
@@ -13,9 +14,6 @@ from brloss_d2.modeling.one_stage.assigners.base import (
     depth_inside,
     largest_iou_wins,
 )
-
-# Number of objects handled at once: bounds the memory for comparisons with all anchors.
-_OBJECTS_AT_ONCE = 16
 
 
 class TaskAlignedAssigner(Assigner):
@@ -67,8 +65,8 @@ class TaskAlignedAssigner(Assigner):
         if len(objects) == 0 or len(anchors) == 0:
             return background(anchors)
         found = []
-        for first in range(0, len(objects), _OBJECTS_AT_ONCE):
-            part = objects[first : first + _OBJECTS_AT_ONCE]
+        for first in range(0, len(objects), OBJECTS_AT_ONCE):
+            part = objects[first : first + OBJECTS_AT_ONCE]
             rows, iou = self._claims(anchors, part, predictions)
             owners = torch.arange(len(part), device=rows.device)[:, None].expand_as(rows) + first
             claimed = iou >= 0

@@ -39,6 +39,8 @@ def use_loss(model, name):
         _use_ranking(model, dense.cls_loss)
     else:
         _use_scores(model, dense, _CLS_WEIGHTS.get(name, _CLS_WEIGHT))
+    # The matching cost of Stable-DINO belongs to its loss.
+    model.query_losses.matcher.position_power = 0.5 if name == "psl" else 0.0
     if proposals and tuple(proposals) not in (_RANKED_PROPOSALS, _SCORED_PROPOSALS):
         model.proposal_generator.post_nms_topk = proposals
 
