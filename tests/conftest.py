@@ -14,7 +14,7 @@ from detectron2.config import LazyConfig
 from tests.helpers import configs
 from tests.helpers.programs import Programs
 
-# Files that take longest, most of them because they start programs or compile. xdist would begin with the
+# Files that take longest, most of them because they start programs. xdist would begin with the
 # files of most tests, and one process would work on these while the others have nothing to do.
 LONG = (
     "docs/test_commands.py",
