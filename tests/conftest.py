@@ -18,15 +18,17 @@ from tests.helpers.programs import Programs
 # files of most tests, and one process would work on these while the others have nothing to do.
 LONG = (
     "docs/test_commands.py",
-    "engine/test_kill.py",
+    "losses/test_compile_amp.py",
     "engine/test_signals.py",
-    "engine/test_processes.py",
     "test_installed.py",
+    "engine/test_processes.py",
+    "modeling/test_cascade_mask_rcnn.py",
     "benchmarks/test_compare_losses.py",
+    "engine/test_kill.py",
     "projects/co_detr/test_co_detr.py",
     "ops/test_triton.py",
+    "evaluation/test_published_datasets.py",
     "cli/test_convert.py",
-    "cli/test_predict.py",
     "benchmarks/test_losses.py",
     "engine/test_slurm.py",
 )

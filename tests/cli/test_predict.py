@@ -1,4 +1,4 @@
-"""demo/demo.py as a program, with a small detector of the package."""
+"""brloss-predict, in this process and as the program demo/demo.py, with a small detector."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from detectron2.config import LazyConfig, instantiate
 from PIL import Image
 
 from brloss_d2.checkpoint import Checkpointer
+from brloss_d2.cli.predict import main
 from tests.helpers.golden_models import load
 from tests.helpers.golden_rcnn import detector, small_faster_rcnn
 
@@ -33,25 +34,22 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, ROOT / "demo/demo.py", "--device", "cpu", *arguments]
-    return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
-
-
-def test_detects_what_the_published_model_does(run_folder: Path, tmp_path: Path) -> None:
-    done = demo(
-        *("--config-file", run_folder / "config.yaml"),
+def test_detects_what_the_published_model_does(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = (
+        *("--device", "cpu", "--config-file", run_folder / "config.yaml"),
         *("--weights", run_folder / "model_best.pth"),
         *("--input", run_folder / "broken.jpg", run_folder / "*.png"),
         *("--output", tmp_path / "out"),
     )
-    assert done.returncode == 1
-    assert done.stderr.count("error:") == 1
-    assert "error: Image file unreadable" in done.stderr and "broken.jpg" in done.stderr
-    assert "note: without --score-threshold" in done.stderr
+    assert main(list(map(str, arguments))) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("error:") == 1
+    assert "error: Image file unreadable" in printed.err and "broken.jpg" in printed.err
+    assert "note: without --score-threshold" in printed.err
     expected = load(GOLDEN).tensor("test0/scores").tolist()
-    assert done.stdout == f"{len(expected)} objects in 1 image, 1 unreadable: {tmp_path}/out\n"
+    assert printed.out == f"{len(expected)} objects in 1 image, 1 unreadable: {tmp_path}/out\n"
     results = json.loads((tmp_path / "out/predictions.json").read_text())
     assert [r["score"] for r in results] == pytest.approx(expected, abs=1e-5)
     boxes = load(GOLDEN).tensor("test0/boxes")
@@ -63,10 +61,13 @@ def test_detects_what_the_published_model_does(run_folder: Path, tmp_path: Path)
 
 
 def test_refuses_with_one_line(run_folder: Path, tmp_path: Path) -> None:
-    done = demo(
+    command = [
+        *(sys.executable, ROOT / "demo/demo.py", "--device", "cpu", "--input", run_folder),
         *("--config-file", run_folder / "config.yaml", "--weights", tmp_path / "gone.pth"),
-        *("--input", run_folder, "--output", tmp_path / "out"),
-    )
+        *("--output", tmp_path / "out"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and not done.stdout
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: Checkpoint missing")

@@ -1,18 +1,17 @@
 """The criterion of the mask branch: weights, balance, pools, the limit on masks."""
 
-import socket
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from brloss_d2.criteria import MaskCriterion, MatchedMasks
 from brloss_d2.errors import InputError
 from brloss_d2.losses import DiceLoss, SelfBalancer
 from tests.helpers.criteria import RCNN_CRITERIA, build_criterion
+from tests.helpers.programs import Programs
 
 LOGITS = torch.tensor([[[0.5, -1], [2, 0]], [[1, 1], [-1, -1]], [[0, 0.3], [-0.3, 2]]])
 TARGETS = torch.tensor([[[1, 0], [1, 0]], [[1, 1], [1, 0]], [[0, 0], [0, 1]]]).bool()
@@ -117,19 +116,15 @@ def test_names_are_checked():
         build_criterion("focal", "mask")
 
 
-def global_step(rank: int, port: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def global_step(folder: str) -> None:
+    rank = dist.get_rank()
     matched = masks((0, 0), rows=slice(0, 0)) if rank else masks()
     dice(pool="global")(matched).losses["loss_mask"].backward()
     torch.save(matched.logits.grad, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
-def test_global_pool_with_a_process_that_has_no_masks(tmp_path):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(global_step, args=(port, str(tmp_path)), nprocs=2)
+def test_global_pool_with_a_process_that_has_no_masks(programs: Programs, tmp_path):
+    programs.spawn(global_step, str(tmp_path), processes=2, folder=tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     alone = masks()
     dice()(alone).losses["loss_mask"].backward()

@@ -1,15 +1,13 @@
 """Ranking pools: groups of images, and one pool over several processes."""
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from brloss_d2.criteria import MatchedPredictions, RankingCriterion
 from brloss_d2.losses import GIoULoss, RankSortLoss, SelfBalancer
 from tests.helpers.criteria import build_criterion
+from tests.helpers.programs import Programs
 
 LOSSES = ("ap", "bap", "rs", "brs", "alrp")
 IMAGES = 8
@@ -64,24 +62,17 @@ def balancer_state(matched: MatchedPredictions, **pools) -> dict[str, torch.Tens
     return made.balancer.state_dict()
 
 
-def worker(rank: int, world: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    url = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=url, rank=rank, world_size=world)
-    share = IMAGES // world
+def worker(folder: str) -> None:
+    rank, share = dist.get_rank(), IMAGES // dist.get_world_size()
     bounds = rank * share, (rank + 1) * share
     results = {loss: step(loss, batch(*bounds), pool="global") for loss in LOSSES}
     results["balancer"] = balancer_state(batch(*bounds), pool="global")
     torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-def test_global_pool_equals_one_process_with_the_whole_batch(world, tmp_path):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(worker, args=(world, port, str(tmp_path)), nprocs=world)
+def test_global_pool_equals_one_process_with_the_whole_batch(programs: Programs, world, tmp_path):
+    programs.spawn(worker, str(tmp_path), processes=world, folder=tmp_path)
     results = [torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in range(world)]
     for loss in LOSSES:
         values, expected = step(loss, batch())

@@ -87,6 +87,8 @@ FEW_WEIGHTS = [
     "model.roi_heads.box_head.fc_dims=[64, 64]",
     "model.roi_heads.box_predictor.input_shape.channels=64",
 ]
+# Most of the time of the other two parts is that of masks.
+NARROW_MASKS = ["model.roi_heads.mask_head.conv_dims=[16,16]"]
 
 
 class Quick(NamedTuple):
@@ -159,6 +161,7 @@ def _training(arguments: list[str]) -> list[str]:
         added += [] if "--resume" in arguments else ["train.output_dir=quick"]
         if "train.init_checkpoint" not in keys:
             added += ["train.init_checkpoint=", *(FEW_WEIGHTS if WIDE.search(config) else [])]
+            added += NARROW_MASKS if "mask_rcnn" in config else []
     return arguments + added
 
 

@@ -63,7 +63,7 @@ def furnished(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> P
     _link_programs(folder)
     for tool in ("make_shapes", "make_miniatures"):
         programs.run([f"tools/{tool}.py", "--train", "12", "--val", "4"], folder)
-    small = ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "train.max_iter=20"]
+    small = ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "train.max_iter=10"]
     options = [*CUSTOM_DATA, *small, "train.output_dir=output/a"]
     programs.run(["train_net.py", "--config-file", CONFIG, *options], folder)
     programs.run(["tools/analyze_detections.py", "--output-dir", "output/a"], folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from brloss_d2.data import write_miniatures
-from tests.helpers.programs import LOG, Programs
+from tests.helpers.programs import LOG, Programs, train_net_words
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -24,6 +24,8 @@ for _loader, _short_edge in ((dataloader.train, (64, 96)), (dataloader.test, 96)
     _loader.num_workers = 0
     _loader.mapper.augmentations[0].short_edge_length = _short_edge
 dataloader.train.total_batch_size = 2
+model.roi_heads.num_classes = {classes}
+train.output_dir = {out!r}
 """
 CLASSES = {"coco": 80, "lvis_v1": 1203, "cityscapes": 8}
 AP = ("AP", "AP50")
@@ -44,16 +46,18 @@ def miniatures(tmp_path_factory):
     return root
 
 
-def train_net_words(folder, dataset):
-    """train_net.py and its arguments, for a tiny model on a dataset."""
-    config = folder / "config.py"
+def write_config(folder, dataset):
+    """Write a config file of a tiny model on a dataset, which trains in `folder / "out"`."""
     data = ROOT / "configs" / "common" / "data" / f"{dataset}.py"
-    config.write_text(
-        CONFIG.format(tiny=str(ROOT / "tests" / "helpers" / "tiny_mask_rcnn.py"), data=str(data))
+    text = CONFIG.format(
+        tiny=str(ROOT / "tests" / "helpers" / "tiny_mask_rcnn.py"),
+        data=str(data),
+        classes=CLASSES[dataset],
+        out=str(folder / "out"),
     )
-    model = f"model.roi_heads.num_classes={CLASSES[dataset]}"
-    output = f"train.output_dir={folder / 'out'}"
-    return [str(ROOT / "train_net.py"), "--config-file", str(config), model, output]
+    config = folder / "config.py"
+    config.write_text(text)
+    return config
 
 
 @pytest.mark.parametrize(
@@ -62,11 +66,11 @@ def train_net_words(folder, dataset):
 def test_train_and_evaluate(programs: Programs, miniatures, tmp_path, dataset, processes):
     if dataset == "lvis_v1":
         pytest.importorskip("lvis")
-    program, *words = train_net_words(tmp_path, dataset)
     masks = "dataloader.train.mapper.use_instance_mask=True"  # COCO's default is boxes alone
     # DETECTRON2_DATASETS of these programs.
     (tmp_path / "datasets").symlink_to(miniatures.parent)
-    printed = programs.run([program, "--num-gpus", str(processes), *words, masks], tmp_path)
+    options = ("--num-gpus", str(processes), masks)
+    printed = programs.train_net(*options, config=write_config(tmp_path, dataset))
     lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
     metrics = {}
     for line in lines:
@@ -97,7 +101,8 @@ def test_a_wrong_folder_is_told_before_training(tmp_path, root):
     environment |= {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     if root is not None:
         environment["DETECTRON2_DATASETS"] = root
-    command = [sys.executable, *train_net_words(tmp_path, "cityscapes")]
+    words = train_net_words(config=write_config(tmp_path, "cityscapes"))
+    command = [sys.executable, *words]
     run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     message = error_of(run)
     setting = "it is nowhere" if root else "it is not set"

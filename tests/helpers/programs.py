@@ -5,8 +5,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 LOG = "log_of_the_test.txt"  # in the folder of a program of `Programs`
@@ -112,6 +113,21 @@ class Programs:
     def train_net(self, *args: str, config: Path) -> str:
         """Run train_net.py in the folder of its config, and return its output."""
         return self.run(train_net_words(*args, config=config), config.parent)
+
+    def spawn(
+        self, function: Callable[..., None], *arguments: Any, processes: int, folder: Path
+    ) -> None:
+        """Call a function of a module in each process of a group, which torch.distributed knows.
+
+        Args:
+            function: what each process calls.
+            *arguments: its arguments, as JSON has them.
+            processes: number of processes.
+            folder: folder to run in.
+        """
+        name = (function.__module__, function.__name__)
+        program = str(Path(__file__).parent / "spawn.py")
+        self.run([program, *name, str(processes), json.dumps(arguments)], folder)
 
     def close(self) -> None:
         """End the process."""

@@ -1,12 +1,9 @@
 """Training steps in two processes, the first of which has no objects."""
 
-import socket
-import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -21,12 +18,12 @@ def assert_processes_agree(
     """Train the model of a leaf for two steps; assert finite gradients, equal in both processes.
 
     Args:
-        programs: runs this file.
+        programs: starts the processes.
         leaf: path of the config.
         overrides: overrides in the notation of the command line.
         folder: folder for the gradients.
     """
-    programs.run([__file__, str(leaf), str(folder), *overrides], folder)
+    programs.spawn(_train, str(leaf), overrides, str(folder), processes=2, folder=folder)
     first, second = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first.keys() == second.keys()
     for name, gradient in first.items():
@@ -35,16 +32,8 @@ def assert_processes_agree(
     assert any(g.any() for g in first.values())
 
 
-def _main(leaf: str, folder: str, *overrides: str) -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(_train, args=(port, leaf, list(overrides), folder), nprocs=2)
-
-
-def _train(rank: int, port: int, leaf: str, overrides: list[str], folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _train(leaf: str, overrides: list[str], folder: str) -> None:
+    rank = dist.get_rank()
     torch.manual_seed(0)
     cfg = LazyConfig.apply_overrides(LazyConfig.load(leaf), overrides).model
     model = DistributedDataParallel(instantiate(cfg).train())
@@ -55,7 +44,6 @@ def _train(rank: int, port: int, leaf: str, overrides: list[str], folder: str) -
         sum(losses.values()).backward()
     gradients = {n: p.grad for n, p in model.module.named_parameters() if p.requires_grad}
     torch.save(gradients, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def _batch(objects: int) -> list[dict]:
@@ -63,7 +51,3 @@ def _batch(objects: int) -> list[dict]:
     instances = Instances((96, 128), gt_boxes=Boxes(boxes))
     instances.gt_classes = torch.zeros(objects, dtype=torch.long)
     return [{"image": torch.full((3, 96, 128), 100.0), "instances": instances}]
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

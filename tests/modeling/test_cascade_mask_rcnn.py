@@ -1,11 +1,8 @@
 """Every criterion trains Cascade and Mask R-CNN on full, half-empty and empty batches."""
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
@@ -17,6 +14,7 @@ from brloss_d2.modeling import CriterionCascadeROIHeads, CriterionMaskHead, add_
 from brloss_d2.modeling.rcnn.mask_head import IndexedMasks
 from tests.helpers.criteria import RCNN_CRITERIA, build_criterion
 from tests.helpers.golden_rcnn import CLASSES, CONFIGS, shrink
+from tests.helpers.programs import Programs
 from tests.helpers.yaml_configs import small_rcnn
 
 SIZE = (96, 128)
@@ -367,23 +365,18 @@ def test_yaml_users(architecture, name):
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
-def train_two_steps(rank: int, port: int, architecture: str, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def train_two_steps(architecture: str, folder: str) -> None:
+    rank = dist.get_rank()
     model = DistributedDataParallel(detector(architecture, "brs"))
     for _ in range(2):  # the second step fails if the first left a parameter without gradient
         step(model, inputs(2 * rank))
     gradients = {n: p.grad for n, p in model.module.named_parameters() if p.requires_grad}
     torch.save(gradients, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_process_without_objects_keeps_up(architecture, tmp_path):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(train_two_steps, args=(port, architecture, str(tmp_path)), nprocs=2)
+def test_a_process_without_objects_keeps_up(programs: Programs, architecture, tmp_path):
+    programs.spawn(train_two_steps, architecture, str(tmp_path), processes=2, folder=tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name, gradient in first.items():
         assert torch.equal(gradient, second[name]), name

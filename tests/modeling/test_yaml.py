@@ -49,7 +49,7 @@ RECIPES = [
         f"quick/{x}_R_18_FPN_brs_300it"
         for x in ("faster_rcnn", "atss", "paa", "retinanet", "fovea")
     ),
-    *("coco/cascade_rcnn_R_50_FPN_brs_1x", "coco/mask_rcnn_R_50_FPN_rs_1x"),
+    *("coco/cascade_rcnn_R_50_FPN_brs_1x", "quick/mask_rcnn_R_18_FPN_rs_300it"),
     "co_detr/quick/co_deformable_detr_R_18_brs_300it",
 ]
 
