@@ -107,7 +107,7 @@ def test_a_run_starts_with_few_lines(
     content = json.loads(file.read_text())
     content["categories"] += [{"id": i, "name": f"\x1b[7mclass {i}"} for i in range(3, 103)]
     file.write_text(json.dumps(content))
-    out = train_net(*coco)
+    out = train_net(*coco, "dataloader.train.total_batch_size=1")
     start = capsys.readouterr().out.partition("iter: ")[0].splitlines()
     assert 5 < len(start) <= 15 and "\x1b" not in "".join(start)
     assert all(len(line) <= 80 for line in start if not line.startswith("["))
