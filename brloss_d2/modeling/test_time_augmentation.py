@@ -100,12 +100,18 @@ class DetectorWithTTA(nn.Module):
             return self.model(batched_inputs)
         if torch.jit.is_tracing():
             raise InputError("Test-time augmentation cannot be exported: leave it out.")
+        first, *others = self.views
+        is_plain = not (others or first.mirrored or first.max_box_side)
         results = []
         for x in batched_inputs:
             height, width = x["image"].shape[1:]
-            detections = self._detect(x["image"])
             size = x.get("height", height), x.get("width", width)
-            results.append({"instances": detector_postprocess(detections, *size)})
+            if is_plain:  # not even the order of suppressing and dropping empty boxes changes
+                view = {"image": first.resized(x["image"]), "height": size[0], "width": size[1]}
+                results += self.model([view])
+            else:
+                detections = self._detect(x["image"])
+                results.append({"instances": detector_postprocess(detections, *size)})
         return results
 
     def _detect(self, image: Tensor) -> Instances:

@@ -106,6 +106,16 @@ def test_the_plain_view_alone_changes_nothing(detector: nn.Module, image: Tensor
     assert_same(detect(half, image), detect(detector, smaller))
 
 
+def test_empty_boxes_count_as_in_the_plain_test(image: Tensor) -> None:
+    """Those outside of the image are dropped after the best ones have been chosen."""
+    model = built("quick/retinanet_R_18_FPN_brs_300it")
+    model.head.bbox_pred.bias.data[0] = 40.0  # the first anchor of each cell moves far to the right
+    model.postprocessor.max_detections = 30
+    plain = detect(model, image)
+    assert 0 < len(plain) < 30
+    assert_same(detect(DetectorWithTTA(model, **SIZES, scales=[1.0], flip=False), image), plain)
+
+
 def test_a_mirrored_image_and_the_order_of_views(detector: nn.Module, image: Tensor) -> None:
     model = DetectorWithTTA(detector, **SIZES, scales=[0.75, 1.0])
     found = detect(model, image)
