@@ -21,12 +21,14 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from detectron2.config import LazyConfig
 
 from brloss_d2.cli.common import positive_int
+from brloss_d2.data import CustomData
 from brloss_d2.engine import load_config
 from brloss_d2.errors import InputError
 from comparison.data import Data
@@ -39,7 +41,8 @@ from support.machine import ROOT, commit, describe, versions
 
 DEFAULT_LOSSES = ("ce", "focal", "qfl", "vfl", "mal", "rs", "brs")
 QUICK = {"seeds": 1, "iterations": 8, "evaluations": 1, "images": 16}
-_PER_RUN = ("data.", "train.seed=", "train.output_dir=")
+_PER_RUN = ("loss=", "train.seed=", "train.output_dir=")
+_PER_RUN += tuple(f"data.{key.name}=" for key in fields(CustomData))
 
 
 class Comparison:
@@ -57,7 +60,7 @@ class Comparison:
         for text in args.overrides:
             if text.lstrip("+").startswith(_PER_RUN):
                 raise InputError(
-                    f"{text!r}: every run has its own; see --data, --seeds and --output."
+                    f"{text!r}: every run has its own; see --losses, --data, --seeds and --output."
                 )
         self.output: Path = args.output
         self.path = args.config_file or slim_recipe(args.detector)

@@ -51,7 +51,8 @@ class ScoreAndIoU(PositiveQuality):
         order, place = sort_in_groups(-target, matched.objects)
         rank = torch.empty_like(place)
         rank[order] = place
-        return target * (-rank.to(target) / self.tau).exp()
+        target = target * (-rank.to(target) / self.tau).exp()
+        return target.clamp(min=torch.finfo(target.dtype).tiny)  # at 0 it would be a negative
 
 
 class RelativeIoU(PositiveQuality):

@@ -82,4 +82,5 @@ def write_submission(
 
 def _entry(result: Mapping[str, Any], **shape: Any) -> dict[str, Any]:
     score = float(f"{result['score']:.9g}")  # as many digits as tell numbers of float32 apart
-    return {**{key: result[key] for key in ("image_id", "category_id")}, **shape, "score": score}
+    ids = {key: int(result[key]) for key in ("image_id", "category_id")}  # NumPy's are no JSON
+    return {**ids, **shape, "score": score}

@@ -150,10 +150,13 @@ def _set_loss_of_rcnn(model: DictConfig, loss: str) -> None:
 
 
 def _replace(node: DictConfig, criterion: DictConfig) -> None:
-    """Replace the criterion of a node; the size of its ranking pools stays."""
+    """Replace the criterion of a node; the size of its ranking pools stays, and an epoch."""
     old = node.get("criterion") or {}
     if "images_per_pool" in old and "images_per_pool" in criterion:
-        criterion.images_per_pool = old["images_per_pool"]
+        own, kept = criterion.images_per_pool, old["images_per_pool"]
+        criterion.images_per_pool = kept
+        if own and kept and "pools_per_epoch" in (criterion.get("balancer") or {}):
+            criterion.balancer.pools_per_epoch = criterion.balancer.pools_per_epoch * own // kept
     node.criterion = criterion
 
 

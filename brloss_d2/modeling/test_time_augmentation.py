@@ -4,6 +4,7 @@ detectron2's `GeneralizedRCNNWithTTA` takes R-CNNs alone, and merges what is lef
 in each view. Here any detector is taken, and the candidates of all views are suppressed together.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -69,15 +70,16 @@ class DetectorWithTTA(nn.Module):
     ):
         super().__init__()
         limits = [0.0] * len(scales) if max_box_sides is None else list(max_box_sides)
-        if not scales or min(scales) <= 0 or len(limits) != len(scales):
+        sides = [round(x * short_edge_length) if 0 < x < math.inf else 0 for x in scales]
+        if not sides or min(sides) < 1 or len(limits) != len(scales):
             raise InputError(
                 f"Test-time augmentation with the scales {list(scales)} and the box sides "
-                f"{limits}: expected positive scales, and as many box sides."
+                f"{limits}: expected scales that leave at least a pixel, and as many box sides."
             )
         self.model, self.nms_thresh = model, nms_thresh
         self.views = [
-            View(round(scale * short_edge_length), round(scale * max_size), mirrored, limit)
-            for scale, limit in zip(scales, limits, strict=True)
+            View(side, round(scale * max_size), mirrored, limit)
+            for side, scale, limit in zip(sides, scales, limits, strict=True)
             for mirrored in ((False, True) if flip else (False,))
         ]
         self.train(model.training)

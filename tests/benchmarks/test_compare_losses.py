@@ -274,6 +274,8 @@ def test_mistakes_of_the_user(shapes, tmp_path, capsys):
         (["--data", str(shapes), "--losses", "ce,ce"], "expected different names"),
         (["--data", str(shapes), "--losses", "huber"], "cannot be trained with 'huber'"),
         (["--data", str(shapes), "train.seed=3"], "every run has its own"),
+        (["--data", str(shapes), "data.train=a.json"], "every run has its own"),
+        (["--data", str(shapes), "data.short_side=0"], "data.short_side is '0'"),
         (["--data", str(shapes), "model.nms=1"], "There is no key model.nms"),
     ):
         assert main([*arguments, *output]) == 1

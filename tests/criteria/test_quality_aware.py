@@ -229,6 +229,14 @@ def test_a_correlation_per_image_or_level():
         assert first.levels.tolist() == [4, 4, 1]
 
 
+def test_the_last_of_many_rows_of_an_object_stays_a_positive():
+    rows = 300
+    boxes = torch.tensor([[0.0, 0, 8, 8]]).expand(rows, 4)
+    matched = replace(random_batch([0] * rows), pred_boxes=boxes, gt_boxes=boxes)
+    matched = replace(matched, objects=torch.zeros(rows, dtype=torch.long))
+    assert ScoreAndIoU(tau=1.5)(matched).min() > 0
+
+
 def test_a_diverged_network_shows():
     for count in (1, 3):
         scores = torch.full((count,), torch.nan)

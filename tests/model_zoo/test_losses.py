@@ -57,6 +57,13 @@ def test_pools_keep_their_size() -> None:
     assert "SmoothL1Loss" in str(model.criterion.box_loss._target_)
 
 
+def test_an_epoch_of_pools_keeps_its_images() -> None:
+    model = get_config("coco/retinanet_R_50_FPN_ap_iou_500s_100e").model
+    set_loss(model, "alrp")  # without its own config: the usual pools have half as many images
+    assert model.criterion.images_per_pool == 8
+    assert model.criterion.balancer.pools_per_epoch == 3665
+
+
 def test_dr_loss_starts_from_scores_of_one_half() -> None:
     model = get_config("coco/atss_R_50_FPN_rs_1x").model
     for loss, prior in (("dr", 0.5), ("focal", 0.01)):

@@ -237,8 +237,10 @@ def test_training_is_that_of_the_model() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"scales": []}, {"scales": [0.0]}, {"scales": [1.0], "max_box_sides": [1, 2]}]
+    "options",
+    [{"scales": x} for x in ([], [0.0], [1.0, float("nan")], [1e-4])]
+    + [{"scales": [1.0], "max_box_sides": [1, 2]}],
 )
 def test_wrong_arguments(options: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="expected positive scales, and as many box sides"):
+    with pytest.raises(InputError, match="expected scales that leave at least a pixel, and as"):
         DetectorWithTTA(nn.Module(), **options)
