@@ -41,8 +41,10 @@ from support.machine import ROOT, commit, describe, versions
 
 DEFAULT_LOSSES = ("ce", "focal", "qfl", "vfl", "mal", "rs", "brs")
 QUICK = {"seeds": 1, "iterations": 8, "evaluations": 1, "images": 16}
-_PER_RUN = ("loss=", "train.seed=", "train.output_dir=")
-_PER_RUN += tuple(f"data.{key.name}=" for key in fields(CustomData))
+_PER_RUN = (
+    *("loss=", "train.seed=", "train.output_dir="),
+    *(f"data.{key.name}=" for key in fields(CustomData)),
+)
 
 
 class Comparison:
