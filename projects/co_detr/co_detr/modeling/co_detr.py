@@ -175,7 +175,7 @@ class CoDETR(nn.Module):
             x: detectron2's dictionary of the image.
 
         Returns:
-            At most `max_detections` detections by descending score.
+            Detections by descending score, `max_detections` or fewer.
         """
         height, width = x["image"].shape[-2:]
         size = x.get("height", height), x.get("width", width)
