@@ -73,7 +73,7 @@ class SoftmaxCriterion(Criterion):
         count = (matched.labels >= 0).sum().clamp(min=1)
         box_loss = self.box_weight * matched.box_losses(self.box_loss).sum() / count
         losses = {"loss_cls": cls_sum / count, "loss_box_reg": box_loss}
-        return _output(losses, torch.ones_like(matched.pred_boxes[:, 0]).detach())
+        return _output(losses, torch.ones_like(matched.gt_boxes[:, 0]))
 
 
 class SigmoidCriterion(Criterion):
@@ -85,7 +85,8 @@ class SigmoidCriterion(Criterion):
 
     Args:
         cls_loss: loss per row and class, or DR Loss.
-        box_loss: loss per positive, or several by name: `{"loss_l1": ..., "loss_giou": ...}`.
+        box_loss: loss per positive, or several by name: `{"loss_l1": ..., "loss_giou": ...}`;
+            `{}` for a head without boxes.
         box_weight: factor of the box loss; a dictionary of factors if there are several.
         normalizer: divisor of the classification loss: the number of "rows" that are not ignored,
             of "positives", "positives_per_image" (at least one counted per image),
@@ -143,7 +144,7 @@ class SigmoidCriterion(Criterion):
                 raise ValueError(f"normalizer must be one of {_NORMALIZERS}, got {kind!r}")
         self.cls_loss, self.box_losses = cls_loss, named_box_losses(box_loss)
         if not isinstance(box_weight, Mapping):
-            box_weight = {"loss_box_reg": box_weight}
+            box_weight = {"loss_box_reg": box_weight} if self.box_losses else {}
         self.box_weight = dict(box_weight)
         check_numbers(">= 0", **self.box_weight)
         if self.box_weight.keys() != self.box_losses.keys():
@@ -159,7 +160,7 @@ class SigmoidCriterion(Criterion):
     def forward(self, matched: MatchedPredictions) -> CriterionOutput:
         """Compute `loss_cls`, the box losses and, if there are such parts, the other losses."""
         if self.box_weighting is None:
-            weights = torch.ones_like(matched.pred_boxes[:, 0]).detach()
+            weights = torch.ones_like(matched.gt_boxes[:, 0])
         else:
             weights = self.box_weighting(matched)
         targets, kinds = self._targets(matched), (self.normalizer, self.box_normalizer)
