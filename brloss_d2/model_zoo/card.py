@@ -210,7 +210,8 @@ def _training(cfg: DictConfig, epochs: int | None) -> tuple[str, str]:
             drops += f" (after epoch{'s' * (len(after) > 1)} {', '.join(after)})"
         second.append(f"lr x {schedule.factor:g} at {drops}")
     else:
-        second.append("cosine decay of the lr")
+        steps = cfg.lr_multiplier.get("scheduler", {}).get("num_steps")
+        second.append("cosine decay of the lr" + (f" in {steps} steps" if steps else ""))
     if schedule.warmup_iterations:
         second.append(
             f"linear warm-up from x {schedule.warmup_factor:g} in {schedule.warmup_iterations} "

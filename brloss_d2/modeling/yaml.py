@@ -147,6 +147,9 @@ def _use_recipe(cfg: CfgNode) -> None:
             "SOLVER.WEIGHT_DECAY": recipe.optimizer.weight_decay,
             "SOLVER.WEIGHT_DECAY_NORM": recipe.optimizer.weight_decay,
             "SOLVER.MAX_ITER": schedule.iterations,
+            "SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR"
+            if schedule.milestones
+            else "WarmupCosineLR",
             "SOLVER.STEPS": schedule.milestones,
             "SOLVER.GAMMA": schedule.factor,
             "SOLVER.WARMUP_ITERS": schedule.warmup_iterations,
@@ -158,6 +161,8 @@ def _use_recipe(cfg: CfgNode) -> None:
         f"its optimizer {schedule.optimizer}": schedule.optimizer != "SGD",
         "its augmentations": "INPUT.MAX_SIZE_TRAIN" not in values,
         "its sampler": "sampler" in recipe.dataloader.train,
+        # detectron2 clips each parameter alone.
+        "its clipping of gradients": schedule.optimizer == "SGD" and recipe.train.clip_grad_norm,
     }
     if any(left.values()):
         logger.warning(

@@ -42,7 +42,7 @@ _RULES = (
         "short_edge_length max_size conv_dims fc_dims in_channels out_channels "
         "num_anchors num_classes num_groups num_queries channels output_size topk max_detections "
         "test_topk_per_image max_dets_per_image pre_nms_topk post_nms_topk batch_size_per_image "
-        "images_per_pool pools_per_epoch max_masks",
+        "images_per_pool pools_per_epoch max_masks num_steps",
     ),
     _Rule(
         "an integer, at least 0",
@@ -65,7 +65,7 @@ _RULES = (
     _Rule(
         "a number, at least 0",
         lambda x: x >= 0,
-        "loss_weight box_weight weight weight_decay weight_decay_norm momentum beta gamma",
+        "loss_weight box_weight weight weight_decay weight_decay_norm momentum beta gamma min_side",
     ),
 )
 _RULE_OF = {key: rule for rule in _RULES for key in rule.keys.split()}
