@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from brloss_d2.model_zoo.configs import config_file, config_files
 from brloss_d2.model_zoo.entries import NUMBERS, cell, published
 from brloss_d2.model_zoo.hyperparameters import hyperparameters
-from brloss_d2.utils.config_nodes import walk_nodes
+from brloss_d2.utils.config_nodes import learns_masks, walk_nodes
 from brloss_d2.utils.text import counted
 
 _WIDTH = 80  # columns of a terminal
@@ -226,7 +226,7 @@ def _data(cfg: DictConfig) -> Iterator[str]:
     loader = cfg.dataloader
     train, test = loader.train, loader.test
     yield f"{_text(train.dataset.names)} for training, {_text(test.dataset.names)} for testing"
-    masks = ", with masks" if train.mapper.get("use_instance_mask") else ""
+    masks = ", with masks" if learns_masks(cfg) else ""
     yield f"  training: {_text(train.mapper.augmentations)}{masks}"
     if "sampler" in train:
         yield f"  sampler: {_name(train.sampler)} by {_name(train.sampler.repeat_factors)}"

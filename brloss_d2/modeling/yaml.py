@@ -28,7 +28,7 @@ from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import get_config, get_criterion, list_configs, list_criteria
 from brloss_d2.model_zoo.card import schedule_of
 from brloss_d2.model_zoo.configs import config_files
-from brloss_d2.utils.config_nodes import walk_nodes
+from brloss_d2.utils.config_nodes import learns_masks, walk_nodes
 from brloss_d2.utils.text import first_few
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def _use_recipe(cfg: CfgNode) -> None:
     values |= {
         "MODEL.META_ARCHITECTURE": "build_recipe_model",
         "MODEL.WEIGHTS": recipe.train.init_checkpoint,
-        "MODEL.MASK_ON": mapper.get("use_instance_mask", False),
+        "MODEL.MASK_ON": learns_masks(recipe),
         "INPUT.MASK_FORMAT": mapper.get("instance_mask_format", "polygon"),
         "INPUT.FORMAT": recipe.model.input_format,
         **_image_sizes(recipe),
