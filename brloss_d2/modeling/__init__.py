@@ -6,6 +6,14 @@ from brloss_d2.modeling.backbone import (
     DeformableBottleneckBlock,
     FixedStatsBatchNorm2d,
 )
+from brloss_d2.modeling.instance import (
+    GridAssigner,
+    GridHead,
+    GridPostprocessor,
+    MaskFeatureHead,
+    MatrixNMS,
+    SOLOv2,
+)
 from brloss_d2.modeling.matching import MaxIoUMatcher
 from brloss_d2.modeling.one_stage import (
     ATSSAssigner,
@@ -50,12 +58,18 @@ __all__ = [
     "DetectorWithTTA",
     "FixedStatsBatchNorm2d",
     "FoveaAssigner",
+    "GridAssigner",
+    "GridHead",
+    "GridPostprocessor",
     "LogDistanceTransform",
+    "MaskFeatureHead",
+    "MatrixNMS",
     "MaxIoUAssigner",
     "MaxIoUMatcher",
     "OneStageDetector",
     "PAAAssigner",
     "RatioMajorAnchorGenerator",
+    "SOLOv2",
     "ScoreVoting",
     "TaskAlignedAssigner",
     "TopAnchors",

@@ -7,6 +7,7 @@ them. The sites are
 * `atss`, `paa`, `retinanet`, `fovea`: one-stage detectors, 16 images per iteration;
 * `rpn_500s`, `roi_500s`, `retinanet_500s`, `fovea_500s`: the same at 512 x 512 pixels, 32 images
   per iteration;
+* `solov2`, `solov2_mask`: the classes and the masks of SOLOv2, 32 images per iteration;
 * `retinanet_800s`: aLRP Loss at 800 x 800 pixels, 16 images per iteration.
 
 A new ranking loss is one line below, `NAME = _ranking(L(MyLoss)(...))`.
@@ -59,6 +60,8 @@ _IMAGES_PER_POOL_500S = 8
 # Ranking pools per epoch of COCO: 16 images in pools of 4 on 4 GPUs, 32 in pools of 8.
 _POOLS_PER_EPOCH = 7330
 _POOLS_PER_EPOCH_500S = 3665
+# 8 images on each of 4 GPUs, for the light SOLOv2.
+_IMAGES_PER_POOL_SOLOV2 = 8
 
 
 def _self_balanced(cls_loss, images=_IMAGES_PER_POOL):
@@ -79,6 +82,12 @@ def _dice():
     )
 
 
+def _solov2(criterion, mask_balancer, **pools):
+    """Classes ranked or compared by the Dice coefficients of the masks, and these themselves."""
+    masks = L(MaskCriterion)(mask_loss=L(DiceLoss)(eps=0.002), balancer=mask_balancer, **pools)
+    return dict(solov2=criterion, solov2_mask=masks)
+
+
 def _ranking(cls_loss):
     """All sites of a ranking loss, self-balanced, with Dice loss for the masks."""
     detectors = ("rpn", "roi", "atss", "paa", "retinanet", "fovea")
@@ -89,6 +98,16 @@ def _ranking(cls_loss):
             f"{site}_500s": _self_balanced(cls_loss, _IMAGES_PER_POOL_500S)
             for site in ("rpn", "roi", "retinanet", "fovea")
         },
+        **_solov2(
+            L(RankingCriterion)(
+                cls_loss=cls_loss,
+                box_loss={},
+                balancer=L(SelfBalancer)(),
+                images_per_pool=_IMAGES_PER_POOL_SOLOV2,
+            ),
+            L(SelfBalancer)(),
+            images_per_pool=_IMAGES_PER_POOL_SOLOV2,
+        ),
     )
 
 
@@ -135,7 +154,7 @@ def _alrp(pools_per_epoch=_POOLS_PER_EPOCH, images=_IMAGES_PER_POOL, **options):
 
 def _soft_targets(cls_loss, box_weight, box_weighting, **options):
     """All one-stage detectors train alike with quality-aware scores."""
-    return {
+    sites = {
         site: L(SigmoidCriterion)(
             cls_loss=cls_loss,
             box_loss=L(GIoULoss)(),
@@ -146,6 +165,14 @@ def _soft_targets(cls_loss, box_weight, box_weighting, **options):
         )
         for site in ("atss", "paa", "retinanet", "fovea", "retinanet_500s", "fovea_500s")
     }
+    masks = L(SigmoidCriterion)(
+        cls_loss=cls_loss,
+        box_loss={},
+        box_weighting=L(box_weighting)(),
+        sync_normalizer=True,
+        **options,
+    )
+    return dict(sites, **_solov2(masks, L(ConstantBalancer)(weight=3.0)))
 
 
 def _hard_targets(cls_loss, fovea_cls_loss):
@@ -182,6 +209,10 @@ def _hard_targets(cls_loss, fovea_cls_loss):
         fovea=fovea,
         retinanet_500s=retinanet,
         fovea_500s=fovea,
+        **_solov2(
+            L(SigmoidCriterion)(cls_loss=cls_loss, box_loss={}, normalizer="positives_plus_one"),
+            L(ConstantBalancer)(weight=3.0),
+        ),
     )
 
 
@@ -231,8 +262,8 @@ tal = _soft_targets(
 corr = _hard_targets(
     L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0), L(SigmoidFocalLoss)(alpha=0.4, gamma=1.5)
 )
-for _criterion in corr.values():
-    _criterion.correlation = L(CorrelationLoss)(kind="concordance", weight=0.2)
+for _site in corr.keys() - {"solov2_mask"}:
+    corr[_site].correlation = L(CorrelationLoss)(kind="concordance", weight=0.2)
 for _site in ("retinanet", "retinanet_500s"):  # as published, level by level
     corr[_site].correlation = L(CorrelationLoss)(kind="pearson", weight=0.1, per="level")
 # The RetinaNet is that of the published DR Loss, smooth L1 divided by four coordinates; the others
