@@ -139,12 +139,14 @@ def mask_centers(masks: Tensor) -> tuple[Tensor, Tensor]:
         (G, 2) float64 mean row and mean column of the pixels, and (G,) bool, which masks have any;
         the others have the center 0.
     """
-    areas = masks.sum((1, 2))
-    totals = []
-    for axis in (2, 1):
-        counts = masks.sum(axis).double()
-        totals.append(counts @ torch.arange(counts.shape[1], device=masks.device).double())
-    return torch.stack(totals, 1) / areas.clamp(min=1)[:, None], areas > 0
+    rows, columns = (torch.arange(n, device=masks.device).double() for n in masks.shape[1:])
+    totals = torch.zeros(len(masks), 3, dtype=torch.float64, device=masks.device)
+    for i, mask in enumerate(masks):  # one by one: a sum over all of them would copy them
+        pixels = mask.double()
+        in_rows, in_columns = pixels @ torch.ones_like(columns), torch.ones_like(rows) @ pixels
+        totals[i] = torch.stack([in_rows @ rows, in_columns @ columns, in_rows.sum()])
+    areas = totals[:, 2:]
+    return totals[:, :2] / areas.clamp(min=1), areas[:, 0] > 0
 
 
 def quarter_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -6,7 +6,7 @@ from detectron2.structures import Boxes
 from torch import Tensor
 
 # Number of pixels that are resized at once.
-_MAX_PIXELS = 2**25
+_MAX_PIXELS = 2**24
 
 
 def paste_masks(

@@ -107,6 +107,11 @@ class SOLOv2(DenseDetector):
             raise InputError(
                 "model.criterion has a quality branch to train, which SOLOv2 does not have."
             )
+        if mask_criterion.max_masks is not None:
+            raise InputError(
+                "SOLOv2 trains on all masks, since its classes are ranked by them: set "
+                "model.mask_criterion.max_masks to None."
+            )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
