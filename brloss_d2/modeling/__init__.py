@@ -2,15 +2,24 @@
 
 from brloss_d2.modeling.backbone import (
     P6P7,
+    BilinearFPN,
     CarafeFPN,
     DeformableBottleneckBlock,
     FixedStatsBatchNorm2d,
+)
+from brloss_d2.modeling.instance import (
+    YOLACT,
+    CoefficientHead,
+    PrototypeNet,
+    SemanticHead,
 )
 from brloss_d2.modeling.matching import MaxIoUMatcher
 from brloss_d2.modeling.one_stage import (
     ATSSAssigner,
     DeltaTransform,
     DensePostprocessor,
+    FastNMSPostprocessor,
+    FittedAnchorGenerator,
     FoveaAssigner,
     LogDistanceTransform,
     MaxIoUAssigner,
@@ -37,8 +46,11 @@ from brloss_d2.modeling.yaml import add_brloss_config
 
 __all__ = [
     "P6P7",
+    "YOLACT",
     "ATSSAssigner",
+    "BilinearFPN",
     "CarafeFPN",
+    "CoefficientHead",
     "CriterionBoxPredictor",
     "CriterionCascadeROIHeads",
     "CriterionMaskHead",
@@ -48,6 +60,8 @@ __all__ = [
     "DeltaTransform",
     "DensePostprocessor",
     "DetectorWithTTA",
+    "FastNMSPostprocessor",
+    "FittedAnchorGenerator",
     "FixedStatsBatchNorm2d",
     "FoveaAssigner",
     "LogDistanceTransform",
@@ -55,8 +69,10 @@ __all__ = [
     "MaxIoUMatcher",
     "OneStageDetector",
     "PAAAssigner",
+    "PrototypeNet",
     "RatioMajorAnchorGenerator",
     "ScoreVoting",
+    "SemanticHead",
     "TaskAlignedAssigner",
     "TopAnchors",
     "TopPairs",
