@@ -26,6 +26,7 @@ _BLOCK = re.compile(r"backbone\.(layer|(?:bottom_up\.)?res)(\d)\.(\d+)\.(.+)")
 _BOTTOM_UP = "backbone.bottom_up"
 # Centerness of ATSS, IoU of PAA; detectors with a ranking loss have none.
 _QUALITY = ("bbox_head.atss_centerness", "head.quality")
+_GRID_TOWER = re.compile(r"(?:bbox_head\.cate_convs|head\.cls_tower)\.(\d+)\.")
 # In training only, with cross-entropy.
 _SEMANTIC = ("segm_head.segm_conv", "semantic_head.predictor")
 _UPSAMPLE = ("neck.upsample_modules", "backbone.fpn_upsample")
@@ -215,6 +216,27 @@ def _yolact(state: list[str]) -> Iterator[Pair]:
         yield from module(*_SEMANTIC)
 
 
+def _solov2(state: list[str]) -> Iterator[Pair]:
+    yield from _backbone_and_fpn(state, 2)
+    depths = [int(match[1]) + 1 for match in map(_GRID_TOWER.match, state) if match is not None]
+    for branch, tower in (("cate_convs", "cls_tower"), ("kernel_convs", "kernel_tower")):
+        for i in range(max(depths, default=4)):
+            yield from _normalized(f"bbox_head.{branch}.{i}", f"head.{tower}.{i}")
+    yield from module("bbox_head.solo_cate", "head.cls_logits")
+    yield from module("bbox_head.solo_kernel", "head.kernel_pred")
+    for level in range(4):
+        for i in range(max(level, 1)):
+            published = f"mask_feat_head.convs_all_levels.{level}.conv{i}"
+            yield from _normalized(published, f"mask_head.levels.{level}.{i}")
+    yield from _normalized("mask_feat_head.conv_pred.0", "mask_head.output")
+
+
+def _normalized(published: str, ours: str) -> Iterator[Pair]:
+    """Yield the names of a convolution with group normalization."""
+    yield from module(f"{published}.conv", ours, WEIGHT)
+    yield from module(f"{published}.gn", f"{ours}.norm")
+
+
 _BUILT_IN = (
     Architecture("resnet", resnet, title="ResNet"),
     Architecture(
@@ -250,6 +272,12 @@ _BUILT_IN = (
         _yolact,
         ("mask_head.protonet.0.weight", "prototype_net.predictor.weight"),
         title="YOLACT",
+    ),
+    Architecture(
+        "solov2",
+        _solov2,
+        ("bbox_head.solo_cate.weight", "head.kernel_pred.weight"),
+        title="SOLOv2",
     ),
 )
 for _architecture in _BUILT_IN:

@@ -1,7 +1,7 @@
 """Criterion of the mask branch, balanced against the classification of the box head."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,15 +19,17 @@ class MatchedMasks:
     """P predicted masks of a mask head with their targets, image by image.
 
     Attributes:
-        logits: (P, S, S) logits of each mask for its own class.
-        targets: (P, S, S) bool, or float in [0, 1].
+        logits: (P, S, S) logits of each mask for its own class; None if there are `losses`.
+        targets: (P, S, S) bool, or float in [0, 1]; None if there are `losses`.
         weights: (P,) detached weight of each mask in the mean, `CriterionOutput.box_weights`.
         cls_total: (P,) detached sum of the classification terms of the ranking pool of the mask's
             region, `CriterionOutput.cls_total`.
         masks_per_image: number of masks of each image, in order.
+        losses: (P,) `MaskCriterion.mask_loss` of each mask, from a head that has computed it, such
+            as one that ranks by it; None lets the criterion compute it.
 
     Raises:
-        ValueError: If the lengths differ.
+        ValueError: If the lengths differ, or there are neither logits and targets nor losses.
 
     Example:
         >>> logits, ones = torch.zeros(3, 28, 28), torch.ones(3)
@@ -36,20 +38,27 @@ class MatchedMasks:
         [2, 1]
     """
 
-    logits: Tensor
-    targets: Tensor
+    logits: Tensor | None
+    targets: Tensor | None
     weights: Tensor
     cls_total: Tensor
     masks_per_image: Sequence[int]
+    losses: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the number of masks."""
-        lengths = {len(x) for x in (self.logits, self.targets, self.weights, self.cls_total)}
+        if self.losses is None and (self.logits is None or self.targets is None):
+            raise ValueError("masks need logits and targets, or losses")
+        lengths = {len(x) for x in self._tensors().values()}
         if lengths != {sum(self.masks_per_image)}:
             raise ValueError(
-                f"logits, targets, weights and cls_total must have one entry for each of the "
+                f"{', '.join(self._tensors())} must have one entry for each of the "
                 f"{sum(self.masks_per_image)} masks, got {sorted(lengths)}"
             )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        names = ("logits", "targets", "weights", "cls_total", "losses")
+        return {name: x for name in names if (x := getattr(self, name)) is not None}
 
     @property
     def num_images(self) -> int:
@@ -60,9 +69,12 @@ class MatchedMasks:
         """Split into pools of consecutive images, without copies; the last pool may be smaller."""
         size, counts = images_per_pool, self.masks_per_image
         pools = [counts[i : i + size] for i in range(0, len(counts), size)]
-        tensors = (self.logits, self.targets, self.weights, self.cls_total)
-        parts = zip(*(x.split([sum(p) for p in pools]) for x in tensors), pools, strict=True)
-        return [MatchedMasks(*part) for part in parts]
+        tensors = self._tensors()
+        parts = zip(*(x.split([sum(p) for p in pools]) for x in tensors.values()), strict=True)
+        return [
+            replace(self, masks_per_image=pool, **dict(zip(tensors, part, strict=True)))
+            for pool, part in zip(pools, parts, strict=True)
+        ]
 
 
 class MaskCriterion(PooledCriterion):
@@ -137,7 +149,9 @@ class MaskCriterion(PooledCriterion):
 
     def pool_losses(self, matched: MatchedMasks, group: PoolGroup) -> CriterionOutput:
         """Compute the mask loss of one pool."""
-        losses = self.mask_loss(matched.logits, matched.targets)
+        losses = matched.losses
+        if losses is None:
+            losses = self.mask_loss(matched.logits, matched.targets)
         mean = weighted_mean(losses, matched.weights, group)
         # All masks of a pool carry its total; without masks none is needed.
         cls_total = matched.cls_total[:1].sum()

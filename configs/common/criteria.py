@@ -8,6 +8,7 @@ them. The sites are
 * `rpn_500s`, `roi_500s`, `retinanet_500s`, `fovea_500s`: the same at 512 x 512 pixels, 32 images
   per iteration;
 * `yolact`, `yolact_mask`: YOLACT, 32 images per iteration;
+* `solov2`, `solov2_mask`: the classes and the masks of SOLOv2, 32 images per iteration;
 * `retinanet_800s`: aLRP Loss at 800 x 800 pixels, 16 images per iteration.
 
 A new ranking loss is one line below, `NAME = _ranking(L(MyLoss)(...))`.
@@ -61,6 +62,8 @@ _IMAGES_PER_POOL_500S = 8
 # Ranking pools per epoch of COCO: 16 images in pools of 4 on 4 GPUs, 32 in pools of 8.
 _POOLS_PER_EPOCH = 7330
 _POOLS_PER_EPOCH_500S = 3665
+# 8 images on each of 4 GPUs, for the light SOLOv2.
+_IMAGES_PER_POOL_SOLOV2 = 8
 
 
 def _self_balanced(cls_loss, images=_IMAGES_PER_POOL):
@@ -94,6 +97,12 @@ def _cross_entropy_of_yolact():
     )
 
 
+def _solov2(criterion, mask_balancer, **pools):
+    """Classes ranked or compared by the Dice coefficients of the masks, and these themselves."""
+    masks = L(MaskCriterion)(mask_loss=L(DiceLoss)(eps=0.002), balancer=mask_balancer, **pools)
+    return dict(solov2=criterion, solov2_mask=masks)
+
+
 def _ranking(cls_loss):
     """All sites of a ranking loss, self-balanced, with Dice loss for the masks."""
     detectors = ("rpn", "roi", "atss", "paa", "retinanet", "fovea")
@@ -106,6 +115,16 @@ def _ranking(cls_loss):
         },
         yolact=dict(_self_balanced(cls_loss, _IMAGES_PER_POOL_500S), disjoint_is_negative=True),
         yolact_mask=_dice_of_yolact(),
+        **_solov2(
+            L(RankingCriterion)(
+                cls_loss=cls_loss,
+                box_loss={},
+                balancer=L(SelfBalancer)(),
+                images_per_pool=_IMAGES_PER_POOL_SOLOV2,
+            ),
+            L(SelfBalancer)(),
+            images_per_pool=_IMAGES_PER_POOL_SOLOV2,
+        ),
     )
 
 
@@ -163,7 +182,18 @@ def _soft_targets(cls_loss, box_weight, box_weighting, **options):
         )
         for site in ("atss", "paa", "retinanet", "fovea", "retinanet_500s", "fovea_500s", "yolact")
     }
-    return dict(sites, yolact_mask=_cross_entropy_of_yolact())
+    masks = L(SigmoidCriterion)(
+        cls_loss=cls_loss,
+        box_loss={},
+        box_weighting=L(box_weighting)(),
+        sync_normalizer=True,
+        **options,
+    )
+    return dict(
+        sites,
+        yolact_mask=_cross_entropy_of_yolact(),
+        **_solov2(masks, L(ConstantBalancer)(weight=3.0)),
+    )
 
 
 def _hard_targets(cls_loss, fovea_cls_loss):
@@ -207,6 +237,10 @@ def _hard_targets(cls_loss, fovea_cls_loss):
             normalizer="positives_per_image",
         ),
         yolact_mask=_cross_entropy_of_yolact(),
+        **_solov2(
+            L(SigmoidCriterion)(cls_loss=cls_loss, box_loss={}, normalizer="positives_plus_one"),
+            L(ConstantBalancer)(weight=3.0),
+        ),
     )
 
 
@@ -258,8 +292,8 @@ tal = _soft_targets(
 corr = _hard_targets(
     L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0), L(SigmoidFocalLoss)(alpha=0.4, gamma=1.5)
 )
-for _criterion in corr.values():
-    _criterion.correlation = L(CorrelationLoss)(kind="concordance", weight=0.2)
+for _site in corr.keys() - {"solov2_mask"}:
+    corr[_site].correlation = L(CorrelationLoss)(kind="concordance", weight=0.2)
 for _site in ("retinanet", "retinanet_500s"):  # as published, level by level
     corr[_site].correlation = L(CorrelationLoss)(kind="pearson", weight=0.1, per="level")
 # The RetinaNet is that of the published DR Loss, smooth L1 divided by four coordinates; the others

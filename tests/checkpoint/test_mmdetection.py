@@ -28,6 +28,7 @@ PUBLISHED = {
     "retinanet": ("retinanet_alrp", "retinanet_alrp_atss", "retinanet_ap"),
     "fovea": ("foveabox_alrp",),
     "yolact": ("yolact_rs", "yolact_baseline"),
+    "solov2": ("solov2_rs", "solov2_focal"),
     "co_deformable_detr": ("co_deformable_detr", "brs_detr", "brs_detr_equal_sizes"),
 }
 GOLDEN = [(name, a) for a, names in PUBLISHED.items() for name in available(*names)]

@@ -107,6 +107,22 @@ def test_content(name: str, site: str) -> None:
         assert criterion.images_per_pool == 4
 
 
+@pytest.mark.parametrize("name", sorted({*CLS_LOSSES} - {"alrp"}))
+def test_content_of_solov2(name: str) -> None:
+    """Dice loss self-balanced with ranking losses, three times as much with all others."""
+    assert "alrp" not in list_criteria("solov2")
+    classes, masks = (build_criterion(name, site) for site in ("solov2", "solov2_mask"))
+    assert len(classes.box_losses) == 0
+    assert repr(masks.mask_loss) == "DiceLoss(eps=0.002)"
+    if name in ("ap", "bap", "rs", "brs"):
+        assert repr(classes.cls_loss) == CLS_LOSSES[name]
+        assert repr(masks.balancer) == "SelfBalancer()"
+        assert classes.images_per_pool == masks.images_per_pool == 8
+    else:
+        assert repr(masks.balancer) == "ConstantBalancer(weight=3.0)"
+        assert (classes.normalizer == "positives_plus_one") == (name in HARD_TARGETS)
+
+
 def test_pools_of_the_hundred_epochs() -> None:
     for name in ("ap", "bap", "rs", "brs", "alrp"):
         for site in ("rpn", "roi", "retinanet", "fovea"):

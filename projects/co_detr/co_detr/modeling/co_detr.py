@@ -1,5 +1,6 @@
 """Co-Deformable-DETR; with ranking criteria it is BRS-DETR."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,6 +112,15 @@ class CoDETR(nn.Module):
             size = x.get("height", height), x.get("width", width)
             results.append({"instances": detector_postprocess(instances, *size)})
         return results
+
+    @staticmethod
+    def kind_of_loss(name: str) -> str:
+        """Return the kind of a loss, under which the line of the log adds up dozens of them."""
+        if "denoising" in name:
+            return "denoising"
+        if not name.endswith("_proposals") and not re.fullmatch(r"loss_[^_]+_layer\d+", name):
+            return "auxiliary"  # of an auxiliary head, or of the queries made of its boxes
+        return "box" if name.startswith(("loss_l1", "loss_giou")) else "class"
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalize images and pad them to the largest height and width of the batch."""
