@@ -89,10 +89,11 @@ class MaskCriterion(PooledCriterion):
         balancer: module that weights the mean against the classification terms of the box head.
         max_masks: largest number of masks of a pool that are trained on, chosen at random (with
             `pool="global"`, of each process); None is no limit.
+        max_masks_per_image: the same limit for each image, instead of `max_masks`.
         pools: `images_per_pool` and `pool`, see `PooledCriterion`; best those of the box head.
 
     Raises:
-        ValueError: If `max_masks` is below 1, or an argument is of another kind.
+        ValueError: If a limit is below 1, there are two, or an argument is of another kind.
 
     Example:
         >>> from brloss_d2.losses import DiceLoss, SelfBalancer
@@ -106,14 +107,19 @@ class MaskCriterion(PooledCriterion):
         balancer: Balancer,
         *,
         max_masks: int | None = None,
+        max_masks_per_image: int | None = None,
         **pools: Any,
     ):
         super().__init__(**pools)
         check_types(mask_loss=(mask_loss, MaskLoss), balancer=(balancer, Balancer))
-        if max_masks is not None:
-            check_types(max_masks=(max_masks, int))
-            check_numbers(">= 1", max_masks=max_masks)
-        self.mask_loss, self.balancer, self.max_masks = mask_loss, balancer, max_masks
+        limits = {"max_masks": max_masks, "max_masks_per_image": max_masks_per_image}
+        given = {name: limit for name, limit in limits.items() if limit is not None}
+        check_types(**{name: (limit, int) for name, limit in given.items()})
+        check_numbers(">= 1", **given)
+        if len(given) > 1:
+            raise ValueError(f"max_masks and max_masks_per_image exclude each other, got {given}")
+        self.mask_loss, self.balancer = mask_loss, balancer
+        self.max_masks, self.max_masks_per_image = max_masks, max_masks_per_image
 
     def sample(self, masks_per_image: Sequence[int], device: torch.device) -> Tensor:
         """Choose the masks to train on, before any of them is computed.
@@ -127,15 +133,18 @@ class MaskCriterion(PooledCriterion):
         """
         counts, size = masks_per_image, self.images_per_pool or len(masks_per_image)
         kept = torch.ones(sum(counts), dtype=torch.bool, device=device)
-        if self.max_masks is None:
+        limit = self.max_masks_per_image or self.max_masks
+        if limit is None:
             return kept
+        if self.max_masks_per_image:
+            size = 1
         sizes = [sum(counts[i : i + size]) for i in range(0, len(counts), size)]
         pools = torch.arange(len(sizes), device=device)
         pools = pools.repeat_interleave(torch.tensor(sizes, device=device), output_size=len(kept))
         order = torch.randperm(len(kept), device=device)
         order = order[pools[order].argsort(stable=True)]  # by pool, random within
         place = torch.arange(len(kept), device=device) - torch.searchsorted(pools, pools)
-        kept[order] = place < self.max_masks
+        kept[order] = place < limit
         return kept
 
     def pool_losses(self, matched: MatchedMasks, group: PoolGroup) -> CriterionOutput:

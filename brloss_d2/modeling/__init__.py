@@ -2,16 +2,21 @@
 
 from brloss_d2.modeling.backbone import (
     P6P7,
+    BilinearFPN,
     CarafeFPN,
     DeformableBottleneckBlock,
     FixedStatsBatchNorm2d,
 )
 from brloss_d2.modeling.instance import (
+    YOLACT,
+    CoefficientHead,
     GridAssigner,
     GridHead,
     GridPostprocessor,
     MaskFeatureHead,
     MatrixNMS,
+    PrototypeNet,
+    SemanticHead,
     SOLOv2,
 )
 from brloss_d2.modeling.matching import MaxIoUMatcher
@@ -19,6 +24,8 @@ from brloss_d2.modeling.one_stage import (
     ATSSAssigner,
     DeltaTransform,
     DensePostprocessor,
+    FastNMSPostprocessor,
+    FittedAnchorGenerator,
     FoveaAssigner,
     LogDistanceTransform,
     MaxIoUAssigner,
@@ -45,8 +52,11 @@ from brloss_d2.modeling.yaml import add_brloss_config
 
 __all__ = [
     "P6P7",
+    "YOLACT",
     "ATSSAssigner",
+    "BilinearFPN",
     "CarafeFPN",
+    "CoefficientHead",
     "CriterionBoxPredictor",
     "CriterionCascadeROIHeads",
     "CriterionMaskHead",
@@ -56,6 +66,8 @@ __all__ = [
     "DeltaTransform",
     "DensePostprocessor",
     "DetectorWithTTA",
+    "FastNMSPostprocessor",
+    "FittedAnchorGenerator",
     "FixedStatsBatchNorm2d",
     "FoveaAssigner",
     "GridAssigner",
@@ -68,9 +80,11 @@ __all__ = [
     "MaxIoUMatcher",
     "OneStageDetector",
     "PAAAssigner",
+    "PrototypeNet",
     "RatioMajorAnchorGenerator",
     "SOLOv2",
     "ScoreVoting",
+    "SemanticHead",
     "TaskAlignedAssigner",
     "TopAnchors",
     "TopPairs",

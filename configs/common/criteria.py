@@ -7,6 +7,7 @@ them. The sites are
 * `atss`, `paa`, `retinanet`, `fovea`: one-stage detectors, 16 images per iteration;
 * `rpn_500s`, `roi_500s`, `retinanet_500s`, `fovea_500s`: the same at 512 x 512 pixels, 32 images
   per iteration;
+* `yolact`, `yolact_mask`: YOLACT, 32 images per iteration;
 * `solov2`, `solov2_mask`: the classes and the masks of SOLOv2, 32 images per iteration;
 * `retinanet_800s`: aLRP Loss at 800 x 800 pixels, 16 images per iteration.
 
@@ -18,6 +19,7 @@ from detectron2.config import LazyCall as L
 from brloss_d2.criteria import (
     ALRPCriterion,
     Centerness,
+    HardNegativeCriterion,
     MaskCriterion,
     PredictedIoU,
     QualityBranch,
@@ -73,12 +75,25 @@ def _self_balanced(cls_loss, images=_IMAGES_PER_POOL):
     )
 
 
-def _dice():
+def _dice(max_masks=200, images=_IMAGES_PER_POOL):
     return L(MaskCriterion)(
         mask_loss=L(DiceLoss)(eps=1e-5),
         balancer=L(SelfBalancer)(),
-        max_masks=200,
-        images_per_pool=_IMAGES_PER_POOL,
+        max_masks=max_masks,
+        images_per_pool=images,
+    )
+
+
+def _dice_of_yolact():
+    """Published without a limit, which bounds the memory where images have hundreds of objects."""
+    return _dice(max_masks=2000, images=_IMAGES_PER_POOL_500S)
+
+
+def _cross_entropy_of_yolact():
+    return L(MaskCriterion)(
+        mask_loss=L(MaskCrossEntropyLoss)(),
+        balancer=L(ConstantBalancer)(weight=6.125),
+        max_masks_per_image=100,
     )
 
 
@@ -98,6 +113,8 @@ def _ranking(cls_loss):
             f"{site}_500s": _self_balanced(cls_loss, _IMAGES_PER_POOL_500S)
             for site in ("rpn", "roi", "retinanet", "fovea")
         },
+        yolact=dict(_self_balanced(cls_loss, _IMAGES_PER_POOL_500S), disjoint_is_negative=True),
+        yolact_mask=_dice_of_yolact(),
         **_solov2(
             L(RankingCriterion)(
                 cls_loss=cls_loss,
@@ -163,7 +180,7 @@ def _soft_targets(cls_loss, box_weight, box_weighting, **options):
             sync_normalizer=True,
             **options,
         )
-        for site in ("atss", "paa", "retinanet", "fovea", "retinanet_500s", "fovea_500s")
+        for site in ("atss", "paa", "retinanet", "fovea", "retinanet_500s", "fovea_500s", "yolact")
     }
     masks = L(SigmoidCriterion)(
         cls_loss=cls_loss,
@@ -172,7 +189,11 @@ def _soft_targets(cls_loss, box_weight, box_weighting, **options):
         sync_normalizer=True,
         **options,
     )
-    return dict(sites, **_solov2(masks, L(ConstantBalancer)(weight=3.0)))
+    return dict(
+        sites,
+        yolact_mask=_cross_entropy_of_yolact(),
+        **_solov2(masks, L(ConstantBalancer)(weight=3.0)),
+    )
 
 
 def _hard_targets(cls_loss, fovea_cls_loss):
@@ -209,6 +230,13 @@ def _hard_targets(cls_loss, fovea_cls_loss):
         fovea=fovea,
         retinanet_500s=retinanet,
         fovea_500s=fovea,
+        yolact=L(SigmoidCriterion)(
+            cls_loss=cls_loss,
+            box_loss=L(SmoothL1Loss)(beta=1.0),
+            box_weight=1.5,
+            normalizer="positives_per_image",
+        ),
+        yolact_mask=_cross_entropy_of_yolact(),
         **_solov2(
             L(SigmoidCriterion)(cls_loss=cls_loss, box_loss={}, normalizer="positives_plus_one"),
             L(ConstantBalancer)(weight=3.0),
@@ -227,6 +255,8 @@ ce = dict(
     ),
 )
 ce.update(rpn_500s=ce["rpn"], roi_500s=ce["roi"])
+# As published: with a background class and hard negatives.
+ce.update(yolact=L(HardNegativeCriterion)(box_loss=L(SmoothL1Loss)(beta=1.0), box_weight=1.5))
 focal = _hard_targets(
     L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0), L(SigmoidFocalLoss)(alpha=0.4, gamma=1.5)
 )
@@ -289,6 +319,8 @@ alrp = dict(
     roi_500s=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S, error_scale=1.0),
     retinanet_500s=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S),
     fovea_500s=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S),
+    yolact=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S),
+    yolact_mask=_dice_of_yolact(),
     # As published, by mistake: half an epoch.
     retinanet_800s=_alrp(_POOLS_PER_EPOCH_500S),
 )
