@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import Instances
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -24,6 +24,7 @@ from brloss_d2.modeling.instance.grid_assigner import (
 )
 from brloss_d2.modeling.instance.grid_head import GridHead, GridOutputs, MaskFeatureHead
 from brloss_d2.modeling.instance.grid_postprocessing import GridPostprocessor
+from brloss_d2.modeling.instance.masks import bitmaps
 from brloss_d2.modeling.matching import log_metrics
 from brloss_d2.modeling.yaml import recipe_parts
 
@@ -107,10 +108,10 @@ class SOLOv2(DenseDetector):
             raise InputError(
                 "model.criterion has a quality branch to train, which SOLOv2 does not have."
             )
-        if mask_criterion.max_masks is not None:
+        if mask_criterion.max_masks or mask_criterion.max_masks_per_image:
             raise InputError(
                 "SOLOv2 trains on all masks, since its classes are ranked by them: set "
-                "model.mask_criterion.max_masks to None."
+                "model.mask_criterion.max_masks and max_masks_per_image to None."
             )
 
     @classmethod
@@ -157,28 +158,32 @@ class SOLOv2(DenseDetector):
             gt_instances: objects of each image with `gt_boxes`, `gt_classes` and `gt_masks`.
         """
         height, width = outputs.mask_features.shape[-2:]
-        objects = [_with_masks(x) for x in gt_instances]
         canvas = (MASK_STRIDE * height, MASK_STRIDE * width)
-        targets = [self.assigner(x, canvas) for x in objects]
+        masks = [bitmaps(x) for x in gt_instances]
+        targets = [
+            self.assigner(x.gt_boxes.tensor, y, canvas)
+            for x, y in zip(gt_instances, masks, strict=True)
+        ]
         kernels = torch.cat([x.flatten(2) for x in outputs.grid.kernels], 2)
         compared = [
             self._compare(
                 kernels[i, :, t.mask_cells].T,
                 outputs.mask_features[i],
-                quarter_masks(x.gt_masks.tensor, (height, width)),
+                quarter_masks(x, (height, width)),
                 t.mask_objects,
             )
-            for i, (x, t) in enumerate(zip(objects, targets, strict=True))
+            for i, (x, t) in enumerate(zip(masks, targets, strict=True))
         ]
         mask_losses, dice = (torch.cat(x) for x in zip(*compared, strict=True))
         # Index of the positive cell of each mask in the batch.
         starts = accumulate([0, *(len(t.cells) for t in targets[:-1])])
         rows = torch.cat([t.mask_rows + start for t, start in zip(targets, starts, strict=True)])
-        output = self.criterion(self._match(outputs.grid.logits, objects, targets, rows, dice))
+        matched = self._match(outputs.grid.logits, gt_instances, targets, rows, dice)
+        output = self.criterion(matched)
         log_metrics("head", output)
         counts = [len(t.mask_cells) for t in targets]
         cls_total = output.cls_total.expand(len(counts))
-        masks = MatchedMasks(
+        matched_masks = MatchedMasks(
             logits=None,
             targets=None,
             weights=output.box_weights[rows],
@@ -186,7 +191,7 @@ class SOLOv2(DenseDetector):
             masks_per_image=counts,
             losses=mask_losses,
         )
-        mask_output = self.mask_criterion(masks)
+        mask_output = self.mask_criterion(matched_masks)
         log_metrics("mask_head", mask_output)
         return {**output.losses, **mask_output.losses}
 
@@ -220,7 +225,7 @@ class SOLOv2(DenseDetector):
     def _match(
         self,
         logits: list[Tensor],
-        objects: list[Instances],
+        gt_instances: list[Instances],
         targets: list[GridTargets],
         rows: Tensor,
         dice: Tensor,
@@ -229,7 +234,7 @@ class SOLOv2(DenseDetector):
 
         Args:
             logits: (N, K, G, G) class logits of each level.
-            objects: objects of each image.
+            gt_instances: objects of each image.
             targets: targets of each image.
             rows: (E,) index of the positive cell of each mask in the batch.
             dice: (E,) Dice coefficients; a cell with several masks has their mean as its quality.
@@ -238,7 +243,7 @@ class SOLOv2(DenseDetector):
         num_cells = flat.shape[1]
         cells = torch.cat([t.cells for t in targets])
         foreground = torch.cat([t.cells + i * num_cells for i, t in enumerate(targets)])
-        owned = [x[t.owners] for x, t in zip(objects, targets, strict=True)]
+        owned = [x[t.owners] for x, t in zip(gt_instances, targets, strict=True)]
         labels = foreground.new_full((len(targets) * num_cells,), self.num_classes)
         labels[foreground] = torch.cat([x.gt_classes for x in owned])
         quality = dice.new_zeros(len(cells))
@@ -255,19 +260,3 @@ class SOLOv2(DenseDetector):
             levels=torch.searchsorted(ends, cells, right=True),
             quality=quality,
         )
-
-
-def _with_masks(objects: Instances) -> Instances:
-    """Return the objects of an image with `gt_masks`, which an image without objects may lack."""
-    if len(objects) > 0 and not isinstance(objects.get_fields().get("gt_masks"), BitMasks):
-        raise InputError(
-            "SOLOv2 trains on masks as bitmaps, but the annotations of an image have none. Use a "
-            "dataset with `segmentation`s and a mapper with `use_instance_mask=True` and "
-            '`instance_mask_format="bitmask"`.'
-        )
-    if len(objects) == 0:
-        objects = Instances(objects.image_size, **objects.get_fields())
-        objects.gt_masks = BitMasks(
-            torch.zeros(0, *objects.image_size, device=objects.gt_classes.device)
-        )
-    return objects

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from detectron2.structures import BitMasks, Boxes, Instances
 from torch import Tensor
 
 from brloss_d2.modeling.instance.grid_assigner import (
@@ -14,26 +13,21 @@ from brloss_d2.modeling.instance.grid_assigner import (
 
 CANVAS = (128, 128)
 BOXES = [[20, 24, 84, 72], [40, 40, 72, 64], [4, 100, 60, 124], [100, 8, 124, 120]]
-CLASSES = [3, 5, 2, 7]
 
 
-def scene() -> Instances:
+def scene() -> tuple[Tensor, Tensor]:
     """Four objects; the first lacks the part of its mask around the second."""
-    objects = instances(BOXES, CLASSES)
-    objects.gt_masks.tensor[0, 24:48, 20:52] = False
-    return objects
+    boxes, masks = full(BOXES)
+    masks[0, 24:48, 20:52] = False
+    return boxes, masks
 
 
-def instances(boxes: list[list[int]], classes: list[int] | None = None) -> Instances:
+def full(boxes: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Boxes, and masks that fill them."""
     masks = torch.zeros(len(boxes), *CANVAS, dtype=torch.bool)
     for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
         mask[top:bottom, left:right] = True
-    return Instances(
-        CANVAS,
-        gt_boxes=Boxes(torch.tensor(boxes).float().view(-1, 4)),
-        gt_classes=torch.tensor(classes or [0] * len(boxes)),
-        gt_masks=BitMasks(masks),
-    )
+    return torch.tensor(boxes).float().view(-1, 4), masks
 
 
 def assigner(**options) -> GridAssigner:
@@ -53,14 +47,14 @@ FINE = [(0, 4, 4, 1), (0, 4, 5, 1), (0, 5, 4, 1), (0, 5, 5, 1), (0, 10, 2, 2), (
 
 
 def test_centers_of_mass():
-    centers, found = mask_centers(scene().gt_masks.tensor)
+    centers, found = mask_centers(scene()[1])
     expected = [(51.5, 56 + 5 / 6), (51.5, 55.5), (111.5, 31.5), (63.5, 111.5)]
     torch.testing.assert_close(centers, torch.tensor(expected, dtype=torch.float64))
     assert found.all()
 
 
 def test_the_first_object_keeps_its_cells():
-    targets = assigner()(scene(), CANVAS)
+    targets = assigner()(*scene(), CANVAS)
     coarse = [(1, 2, 2, 0), (1, 5, 1, 2), (1, 2, 5, 3), (1, 3, 5, 3)]
     assert entries(targets) == FINE + coarse
     assert torch.equal(targets.cells[targets.mask_rows], targets.mask_cells)
@@ -69,7 +63,7 @@ def test_the_first_object_keeps_its_cells():
 
 
 def test_all_objects_keep_their_masks_and_the_last_its_class():
-    targets = assigner(first_wins=False)(scene(), CANVAS)
+    targets = assigner(first_wins=False)(*scene(), CANVAS)
     coarse = [(1, 2, 2, 0), (1, 2, 2, 1), (1, 5, 1, 2), (1, 2, 5, 3), (1, 3, 5, 3)]
     assert entries(targets) == FINE + coarse
     assert torch.equal(targets.cells[targets.mask_rows], targets.mask_cells)
@@ -80,7 +74,7 @@ def test_all_objects_keep_their_masks_and_the_last_its_class():
 
 def test_published_order():
     """Three of the four masks of the coarse level tell the quality of another's cell."""
-    right, published = (assigner(published_order=x)(scene(), CANVAS) for x in (False, True))
+    right, published = (assigner(published_order=x)(*scene(), CANVAS) for x in (False, True))
     assert all(torch.equal(a, b) for a, b in zip(right[:4], published[:4], strict=True))
     astray = published.cells[published.mask_rows] != published.mask_cells
     assert astray.tolist() == [False] * 7 + [True] * 3
@@ -89,27 +83,27 @@ def test_published_order():
 
 @pytest.mark.parametrize("first_wins", [True, False])
 def test_no_objects(first_wins):
-    targets = assigner(first_wins=first_wins)(instances([]), CANVAS)
+    targets = assigner(first_wins=first_wins)(*full([]), CANVAS)
     assert [len(x) for x in targets] == [0] * 5
 
 
 def test_objects_without_pixels_are_skipped():
     """The published code crashes on a level that has no others."""
-    objects = scene()
-    objects.gt_masks.tensor[1:3] = False
-    found = entries(assigner()(objects, CANVAS))
+    boxes, masks = scene()
+    masks[1:3] = False
+    found = entries(assigner()(boxes, masks, CANVAS))
     assert {owner for *_, owner in found} == {0, 3}
     assert all(level == 1 for level, *_ in found)
 
 
 def test_an_object_whose_cells_are_taken():
-    found = entries(assigner()(instances([[40, 40, 72, 72], [40, 40, 72, 72]]), CANVAS))
+    found = entries(assigner()(*full([[40, 40, 72, 72], [40, 40, 72, 72]]), CANVAS))
     assert {owner for *_, owner in found} == {0}
 
 
 def test_both_ends_of_a_range_are_included():
     rule = GridAssigner([6, 6, 6], [(1, 15), (16, 24), (24, 48)])
-    targets = rule(instances([[40, 40, 56, 56], [80, 80, 104, 104]]), CANVAS)
+    targets = rule(*full([[40, 40, 56, 56], [80, 80, 104, 104]]), CANVAS)
     levels = (targets.mask_cells // 36).tolist()
     found = set(zip(levels, targets.mask_objects.tolist(), strict=True))
     assert found == {(1, 0), (1, 1), (2, 1)}
@@ -117,13 +111,13 @@ def test_both_ends_of_a_range_are_included():
 
 def test_at_most_nine_cells_around_the_center():
     rule = GridAssigner([32], [(1, 200)], center_fraction=1.0)
-    targets = rule(instances([[0, 0, 128, 128]]), CANVAS)
+    targets = rule(*full([[0, 0, 128, 128]]), CANVAS)
     cells = [(cell // 32, cell % 32) for cell in targets.cells.tolist()]
     assert cells == [(row, column) for row in (14, 15, 16) for column in (14, 15, 16)]
 
 
 def test_cells_end_with_the_grid():
-    targets = assigner()(instances([[0, 0, 8, 8], [120, 120, 128, 128]]), CANVAS)
+    targets = assigner()(*full([[0, 0, 8, 8], [120, 120, 128, 128]]), CANVAS)
     assert targets.cells.tolist() == [0, 143]
 
 
@@ -131,7 +125,7 @@ def test_three_hundred_objects():
     generator = torch.Generator().manual_seed(0)
     corners = torch.randint(0, 100, (300, 2), generator=generator)
     sides = torch.randint(1, 28, (300, 2), generator=generator)
-    targets = assigner()(instances(torch.cat([corners, corners + sides], 1).tolist()), CANVAS)
+    targets = assigner()(*full(torch.cat([corners, corners + sides], 1).tolist()), CANVAS)
     assert len(targets.cells) == len(targets.mask_cells) <= 12 * 12 + 6 * 6
     assert torch.equal(targets.cells, targets.mask_cells.sort()[0])
 

@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.structures import BitMasks
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 
+from brloss_d2.errors import InputError
 from brloss_d2.modeling.instance import masks as masks_module
-from brloss_d2.modeling.instance.masks import mask_boxes, paste_masks
+from brloss_d2.modeling.instance.masks import bitmaps, mask_boxes, paste_masks
 
 
 def random_masks(*shape: int) -> torch.Tensor:
@@ -35,3 +36,16 @@ def test_boxes_are_those_of_detectron2():
     masks = random_masks(6, 9, 14) > 0.97
     masks[2] = False
     assert torch.equal(mask_boxes(masks).tensor, BitMasks(masks).get_bounding_boxes().tensor)
+
+
+def test_masks_of_objects():
+    """An image without objects has none; those of objects have to be bitmaps."""
+    classes = torch.tensor([1, 0])
+    objects = Instances((9, 14), gt_boxes=Boxes(torch.zeros(2, 4)), gt_classes=classes)
+    assert bitmaps(objects[:0]).shape == (0, 9, 14)
+    polygons = Instances((9, 14), **objects.get_fields(), gt_masks=PolygonMasks([[], []]))
+    for wrong in (objects, polygons):
+        with pytest.raises(InputError, match="instance_mask_format"):
+            bitmaps(wrong)
+    objects.gt_masks = BitMasks(random_masks(2, 9, 14) > 0.5)
+    assert torch.equal(bitmaps(objects), objects.gt_masks.tensor)
