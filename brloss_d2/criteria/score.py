@@ -29,6 +29,7 @@ _NORMALIZERS = (
     "positives_per_image",
     "positives_or_images",
     "positives_and_images",
+    "positives_plus_one",
     "targets",
 )
 
@@ -90,8 +91,8 @@ class SigmoidCriterion(Criterion):
         box_weight: factor of the box loss; a dictionary of factors if there are several.
         normalizer: divisor of the classification loss: the number of "rows" that are not ignored,
             of "positives", "positives_per_image" (at least one counted per image),
-            "positives_or_images" (the larger number) or "positives_and_images" (the sum), at least
-            1; or the sum of the "targets" of the positives.
+            "positives_or_images" (the larger number), "positives_and_images" (the sum) or
+            "positives_plus_one", at least 1; or the sum of the "targets" of the positives.
         box_normalizer: divisor of box loss and quality branch; None is `normalizer`.
         box_weighting: weight of each positive in the box loss, which is then divided by the sum of
             these weights, or by 1 if that is less; by the targets if `box_normalizer` says so.
@@ -209,6 +210,8 @@ class SigmoidCriterion(Criterion):
                 return positives.clamp(min=matched.num_images)
             case "positives_and_images":
                 return positives + matched.num_images
+            case "positives_plus_one":
+                return positives + 1
             case _:
                 return targets.sum()
 

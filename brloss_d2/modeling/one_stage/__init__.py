@@ -1,6 +1,6 @@
 """One-stage detectors: RetinaNet, ATSS, PAA and FoveaBox are configurations of one class."""
 
-from brloss_d2.modeling.one_stage.anchors import RatioMajorAnchorGenerator
+from brloss_d2.modeling.one_stage.anchors import FittedAnchorGenerator, RatioMajorAnchorGenerator
 from brloss_d2.modeling.one_stage.assigners import (
     ATSSAssigner,
     FoveaAssigner,
@@ -10,6 +10,7 @@ from brloss_d2.modeling.one_stage.assigners import (
 )
 from brloss_d2.modeling.one_stage.box_coding import DeltaTransform, LogDistanceTransform
 from brloss_d2.modeling.one_stage.detector import OneStageDetector
+from brloss_d2.modeling.one_stage.fast_nms import FastNMSPostprocessor, fast_nms
 from brloss_d2.modeling.one_stage.head import Scale, TowerHead
 from brloss_d2.modeling.one_stage.matching import DenseMatch, DenseMatcher
 from brloss_d2.modeling.one_stage.postprocessing import (
@@ -26,6 +27,8 @@ __all__ = [
     "DenseMatch",
     "DenseMatcher",
     "DensePostprocessor",
+    "FastNMSPostprocessor",
+    "FittedAnchorGenerator",
     "FoveaAssigner",
     "LogDistanceTransform",
     "MaxIoUAssigner",
@@ -40,4 +43,5 @@ __all__ = [
     "TowerHead",
     "WarmupAssigner",
     "WarmupCriterion",
+    "fast_nms",
 ]
