@@ -14,7 +14,7 @@ from torch import Tensor, nn
 _PIXELS_AT_ONCE = 2**25
 # Logit outside of the box of a mask: probability and gradient are 0, cross-entropy with a 1 is 100.
 _OUTSIDE = -100.0
-# Number of cells that are kept around a box.
+# Number of cells by which a box is enlarged to each side, as published.
 _MARGIN = 1.0
 
 
@@ -75,7 +75,7 @@ def prototype_masks(
 
 
 def cells_inside(boxes: Tensor, map_size: Sequence[int], image_size: tuple[int, int]) -> Tensor:
-    """Tell the cells of a map in boxes, and up to one cell around, from those outside.
+    """Tell the cells that begin in a box, enlarged by one cell to each side, from all others.
 
     Args:
         boxes: (P, 4) boxes, XYXY in pixels.
