@@ -1,7 +1,9 @@
 """The criteria of configs/common/criteria.py: names, sites, and what the papers say of each."""
 
 import pytest
+import torch
 
+from brloss_d2.criteria import MatchedPredictions
 from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import get_criterion, list_criteria
 from tests.helpers.criteria import ONE_STAGE, RCNN_CRITERIA, build_criterion
@@ -121,6 +123,15 @@ def test_content_of_solov2(name: str) -> None:
     else:
         assert repr(masks.balancer) == "ConstantBalancer(weight=3.0)"
         assert (classes.normalizer == "positives_plus_one") == (name in HARD_TARGETS)
+
+
+def test_focal_loss_of_solov2() -> None:
+    """Three cells, two of them positive: the sum over all classes by 2 + 1."""
+    logits = torch.tensor([[1.25, -0.25], [0.5, -2.0], [-1.0, 0.75]])
+    labels, boxes = torch.tensor([0, 2, 1]), torch.zeros(2, 4)
+    matched = MatchedPredictions(logits, labels, None, boxes, num_classes=2)
+    loss = build_criterion("focal", "solov2")(matched).losses["loss_cls"]
+    assert loss.item() == pytest.approx(0.132428, abs=5e-7)
 
 
 def test_pools_of_the_hundred_epochs() -> None:

@@ -69,6 +69,20 @@ def test_pools_are_balanced_one_by_one():
     torch.testing.assert_close(together.logits.grad, parts)
 
 
+def test_losses_that_the_head_has_computed():
+    """Take the place of logits and targets, in pools, too."""
+    whole = replace(masks(), cls_total=torch.tensor([0.5, 0.5, 0.9]))
+    given = replace(whole, logits=None, targets=None, losses=DiceLoss()(LOGITS, TARGETS))
+    for criterion in (dice(), dice(images_per_pool=1)):
+        expected, output = criterion(whole), criterion(given)
+        torch.testing.assert_close(output.losses, expected.losses)
+        assert output.metrics == expected.metrics
+    with pytest.raises(ValueError, match="masks need logits and targets, or losses"):
+        replace(given, losses=None)
+    with pytest.raises(ValueError, match="weights, cls_total, losses must have one entry"):
+        replace(given, losses=torch.ones(2))
+
+
 @pytest.mark.parametrize("name", RCNN_CRITERIA)
 @pytest.mark.parametrize("rows", [slice(0, 0), slice(2, 3)])
 def test_images_without_masks(name, rows):

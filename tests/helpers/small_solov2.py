@@ -13,12 +13,13 @@ CLASSES = 5
 GRIDS = [12, 10, 8, 6, 4]
 
 
-def build_solov2(loss: str, golden: Golden | None = None) -> SOLOv2:
+def build_solov2(loss: str, golden: Golden | None = None, *, num_classes: int = CLASSES) -> SOLOv2:
     """Build the small detector in training mode, with the weights of a file if one is given.
 
     Args:
         loss: name of its criteria; "focal" is laid out as the published baseline.
         golden: file with weights.
+        num_classes: number of classes.
     """
     cfg = LazyConfig.load(str(MODEL)).model
     cfg.backbone.bottom_up = small_resnet()
@@ -26,7 +27,7 @@ def build_solov2(loss: str, golden: Golden | None = None) -> SOLOv2:
     cfg.head.update(kernel_dim=32, conv_dims=[64, 64], grid_sizes=GRIDS)
     cfg.mask_head.conv_dim = 64
     cfg.assigner.scale_ranges = [[1, 28], [14, 56], [28, 112], [56, 224], [112, 448]]
-    cfg.num_classes = CLASSES
+    cfg.num_classes = num_classes
     cfg.criterion = get_criterion(loss, "solov2")
     cfg.mask_criterion = get_criterion(loss, "solov2_mask")
     if loss == "focal":

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from detectron2.structures import Instances
 from torch import Tensor
 
 # Pixels of a mask per pixel of the mask features, along each side.
@@ -79,14 +78,15 @@ class GridAssigner:
         self.first_wins, self.published_order = first_wins, published_order
 
     @torch.no_grad()
-    def __call__(self, objects: Instances, canvas: tuple[int, int]) -> GridTargets:
+    def __call__(self, boxes: Tensor, masks: Tensor, canvas: tuple[int, int]) -> GridTargets:
         """Assign the objects of one image.
 
         Args:
-            objects: G objects with `gt_boxes` and `gt_masks`.
+            boxes: (G, 4) boxes of the objects, XYXY in pixels.
+            masks: (G, H, W) bool masks of the objects.
             canvas: height and width in pixels that the grids cover, padding included.
         """
-        cells, owners = self._claims(objects, canvas)
+        cells, owners = self._claims(boxes, masks, canvas)
         positive, rows = cells.unique(return_inverse=True)
         rule = "amin" if self.first_wins else "amax"
         labels = torch.zeros_like(positive)
@@ -98,9 +98,11 @@ class GridAssigner:
             rows = torch.arange(len(rows), device=rows.device)
         return GridTargets(positive, labels, cells, owners, rows)
 
-    def _claims(self, objects: Instances, canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _claims(
+        self, boxes: Tensor, masks: Tensor, canvas: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         """Return cells and objects of all claims, by level, object and cell."""
-        device = objects.gt_boxes.device
+        device = boxes.device
         grids = torch.tensor(self.grid_sizes, device=device, dtype=torch.float64)[:, None, None]
         extent = torch.tensor(canvas, device=device, dtype=torch.float64)
 
@@ -108,8 +110,8 @@ class GridAssigner:
             """(L, G, 2) row and column of (G, 2) positions."""
             return ((position / extent) / (1 / grids)).floor()
 
-        centers, found = mask_centers(objects.gt_masks.tensor)
-        sides = (objects.gt_boxes.tensor[:, 2:] - objects.gt_boxes.tensor[:, :2]).flip(1)
+        centers, found = mask_centers(masks)
+        sides = (boxes[:, 2:] - boxes[:, :2]).flip(1)
         margins = 0.5 * self.center_fraction * sides.double()
         center = cell(centers)
         first = torch.maximum(cell(centers - margins).clamp(min=0), center - 1)
@@ -139,12 +141,14 @@ def mask_centers(masks: Tensor) -> tuple[Tensor, Tensor]:
         (G, 2) float64 mean row and mean column of the pixels, and (G,) bool, which masks have any;
         the others have the center 0.
     """
-    areas = masks.sum((1, 2))
-    totals = []
-    for axis in (2, 1):
-        counts = masks.sum(axis).double()
-        totals.append(counts @ torch.arange(counts.shape[1], device=masks.device).double())
-    return torch.stack(totals, 1) / areas.clamp(min=1)[:, None], areas > 0
+    rows, columns = (torch.arange(n, device=masks.device).double() for n in masks.shape[1:])
+    totals = torch.zeros(len(masks), 3, dtype=torch.float64, device=masks.device)
+    for i, mask in enumerate(masks):  # one by one: a sum over all of them would copy them
+        pixels = mask.double()
+        in_rows, in_columns = pixels @ torch.ones_like(columns), torch.ones_like(rows) @ pixels
+        totals[i] = torch.stack([in_rows @ rows, in_columns @ columns, in_rows.sum()])
+    areas = totals[:, 2:]
+    return totals[:, :2] / areas.clamp(min=1), areas[:, 0] > 0
 
 
 def quarter_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -11,7 +11,7 @@ from brloss_d2.modeling.instance.masks import mask_boxes, paste_masks
 from brloss_d2.modeling.instance.matrix_nms import MatrixNMS, points_nms
 
 # Number of mask pixels, at the size of the features, that are computed at once.
-_MAX_PIXELS = 2**25
+_MAX_PIXELS = 2**23
 
 
 class GridPostprocessor:
@@ -57,7 +57,7 @@ class GridPostprocessor:
         """Detect objects in one image.
 
         Args:
-            scores: (K, G, G) class probabilities of each level.
+            scores: (K, G, G) class probabilities of each level, 0 where a neighbor suppresses them.
             kernels: (E, G, G) kernels of each level.
             mask_features: (E, H, W) mask features of the padded image.
             image_size: height and width of the image without padding, in pixels.
@@ -95,11 +95,11 @@ class GridPostprocessor:
         """Return `scores`, `pred_classes` and `kernels` (C, E) of the best cells and classes.
 
         Args:
-            scores: (K, G, G) class probabilities of each level.
+            scores: (K, G, G) class probabilities of each level, 0 where a neighbor suppresses them.
             kernels: (E, G, G) kernels of each level.
             mask_features: (E, H, W) mask features.
         """
-        by_cell = torch.cat([points_nms(x).flatten(1).T for x in scores])
+        by_cell = torch.cat([x.flatten(1).T for x in scores])
         cells, classes = (by_cell > self.score_thresh).nonzero(as_tuple=True)
         # The classes of a cell share its mask.
         distinct, index = cells.unique(return_inverse=True)
@@ -152,16 +152,21 @@ class GridPostprocessor:
             image_sizes: height and width of each image without padding, in pixels.
             output_sizes: height and width of each original image, in pixels.
         """
-        return [
-            self(
-                [predict_probs(x[i].float().movedim(0, -1)).movedim(-1, 0) for x in logits],
-                [x[i].float() for x in kernels],
-                mask_features[i].float(),
-                image_size=sizes[0],
-                output_size=sizes[1],
-            )
-            for i, sizes in enumerate(zip(image_sizes, output_sizes, strict=True))
-        ]
+        # (N, K, G, G) as rows of classes and back.
+        probs = [predict_probs(x.float().movedim(1, -1)).movedim(-1, 1) for x in logits]
+        scores = [points_nms(x) for x in probs]
+        # Pixels are counted with products of matrices, which have to be exact.
+        with torch.autocast(mask_features.device.type, enabled=False):
+            return [
+                self(
+                    [x[i] for x in scores],
+                    [x[i].float() for x in kernels],
+                    mask_features[i].float(),
+                    image_size=sizes[0],
+                    output_size=sizes[1],
+                )
+                for i, sizes in enumerate(zip(image_sizes, output_sizes, strict=True))
+            ]
 
 
 def masks_of(kernels: Tensor, mask_features: Tensor) -> Tensor:

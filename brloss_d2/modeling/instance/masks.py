@@ -1,12 +1,14 @@
-"""Masks of detections in full images: resizing in bounded memory, and their boxes."""
+"""Masks of full images: those of objects, and those of detections in bounded memory."""
 
 import torch
 import torch.nn.functional as F
-from detectron2.structures import Boxes
+from detectron2.structures import BitMasks, Boxes, Instances
 from torch import Tensor
 
+from brloss_d2.errors import InputError
+
 # Number of pixels that are resized at once.
-_MAX_PIXELS = 2**25
+_MAX_PIXELS = 2**24
 
 
 def paste_masks(
@@ -41,6 +43,23 @@ def paste_masks(
         part = F.interpolate(part, size=output_size, mode="bilinear")
         pasted[start : start + step] = part[0] > threshold
     return pasted
+
+
+def bitmaps(objects: Instances) -> Tensor:
+    """Return the (G, H, W) masks of the objects of a training image, bool.
+
+    Raises:
+        InputError: If there are objects without masks, or with masks of another kind.
+    """
+    if len(objects) == 0:  # which then has no `gt_masks`
+        return objects.gt_classes.new_zeros(0, *objects.image_size, dtype=torch.bool)
+    if not objects.has("gt_masks") or not isinstance(objects.gt_masks, BitMasks):
+        raise InputError(
+            "The detector trains on masks of pixels, but an image has none: use a dataset with "
+            "`segmentation`s, and a mapper with use_instance_mask=True and "
+            'instance_mask_format="bitmask".'
+        )
+    return objects.gt_masks.tensor
 
 
 def mask_boxes(masks: Tensor) -> Boxes:

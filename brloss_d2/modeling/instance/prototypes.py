@@ -101,7 +101,7 @@ def cells_inside(boxes: Tensor, map_size: Sequence[int], image_size: tuple[int, 
     return sides[0][:, :, None] & sides[1][:, None]
 
 
-def mask_targets(masks: Tensor, image_size: tuple[int, int], map_size: tuple[int, int]) -> Tensor:
+def mask_targets(masks: Tensor, image_size: Sequence[int], map_size: Sequence[int]) -> Tensor:
     """Resize masks to a map: a cell belongs to an object if more than half of it does.
 
     Args:
@@ -118,5 +118,5 @@ def mask_targets(masks: Tensor, image_size: tuple[int, int], map_size: tuple[int
     return torch.cat(resized)
 
 
-def _resize(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(masks[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+def _resize(masks: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(masks[:, None], tuple(size), mode="bilinear", align_corners=False)[:, 0]

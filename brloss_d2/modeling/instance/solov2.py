@@ -1,6 +1,7 @@
 """SOLOv2: masks from kernels that a grid of cells predicts."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -8,13 +9,13 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import Instances
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from brloss_d2.criteria import Criterion, MaskCriterion, MatchedMasks, MatchedPredictions
 from brloss_d2.errors import InputError
-from brloss_d2.losses import DiceLoss, dice_loss
+from brloss_d2.losses import DiceLoss, MaskLoss, dice_loss
 from brloss_d2.losses.base import check_types
 from brloss_d2.modeling.instance.grid_assigner import (
     MASK_STRIDE,
@@ -24,6 +25,7 @@ from brloss_d2.modeling.instance.grid_assigner import (
 )
 from brloss_d2.modeling.instance.grid_head import GridHead, GridOutputs, MaskFeatureHead
 from brloss_d2.modeling.instance.grid_postprocessing import GridPostprocessor
+from brloss_d2.modeling.instance.masks import bitmaps
 from brloss_d2.modeling.matching import log_metrics
 from brloss_d2.modeling.yaml import recipe_parts
 
@@ -107,6 +109,11 @@ class SOLOv2(DenseDetector):
             raise InputError(
                 "model.criterion has a quality branch to train, which SOLOv2 does not have."
             )
+        if mask_criterion.max_masks or mask_criterion.max_masks_per_image:
+            raise InputError(
+                "SOLOv2 trains on all masks, since its classes are ranked by them: set "
+                "model.mask_criterion.max_masks and max_masks_per_image to None."
+            )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -152,28 +159,22 @@ class SOLOv2(DenseDetector):
             gt_instances: objects of each image with `gt_boxes`, `gt_classes` and `gt_masks`.
         """
         height, width = outputs.mask_features.shape[-2:]
-        objects = [_with_masks(x) for x in gt_instances]
         canvas = (MASK_STRIDE * height, MASK_STRIDE * width)
-        targets = [self.assigner(x, canvas) for x in objects]
-        kernels = torch.cat([x.flatten(2) for x in outputs.grid.kernels], 2)
-        compared = [
-            self._compare(
-                kernels[i, :, t.mask_cells].T,
-                outputs.mask_features[i],
-                quarter_masks(x.gt_masks.tensor, (height, width)),
-                t.mask_objects,
-            )
-            for i, (x, t) in enumerate(zip(objects, targets, strict=True))
+        masks = [bitmaps(x) for x in gt_instances]
+        targets = [
+            self.assigner(x.gt_boxes.tensor, y, canvas)
+            for x, y in zip(gt_instances, masks, strict=True)
         ]
-        mask_losses, dice = (torch.cat(x) for x in zip(*compared, strict=True))
+        mask_losses, dice = self._compare(outputs, masks, targets)
         # Index of the positive cell of each mask in the batch.
         starts = accumulate([0, *(len(t.cells) for t in targets[:-1])])
         rows = torch.cat([t.mask_rows + start for t, start in zip(targets, starts, strict=True)])
-        output = self.criterion(self._match(outputs.grid.logits, objects, targets, rows, dice))
+        matched = self._match(outputs.grid.logits, gt_instances, targets, rows, dice)
+        output = self.criterion(matched)
         log_metrics("head", output)
         counts = [len(t.mask_cells) for t in targets]
         cls_total = output.cls_total.expand(len(counts))
-        masks = MatchedMasks(
+        matched_masks = MatchedMasks(
             logits=None,
             targets=None,
             weights=output.box_weights[rows],
@@ -181,41 +182,40 @@ class SOLOv2(DenseDetector):
             masks_per_image=counts,
             losses=mask_losses,
         )
-        mask_output = self.mask_criterion(masks)
+        mask_output = self.mask_criterion(matched_masks)
         log_metrics("mask_head", mask_output)
         return {**output.losses, **mask_output.losses}
 
     def _compare(
-        self, kernels: Tensor, mask_features: Tensor, gt_masks: Tensor, objects: Tensor
+        self, outputs: SOLOv2Outputs, masks: list[Tensor], targets: list[GridTargets]
     ) -> tuple[Tensor, Tensor]:
-        """Return (E,) losses and (E,) detached Dice coefficients of the masks of an image.
+        """Return (E,) losses and (E,) detached Dice coefficients of the masks of all images.
 
         Args:
-            kernels: (E, C) kernel of each mask.
-            mask_features: (C, H, W) mask features.
-            gt_masks: (G, H, W) bool masks of the objects.
-            objects: (E,) object of each mask.
+            outputs: outputs for N images.
+            masks: (G, H, W) bool masks of the objects of each image.
+            targets: targets of each image.
         """
-        mask_loss = self.mask_criterion.mask_loss
-
-        def compare(kernels: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
-            logits = (kernels @ mask_features.flatten(1)).view(-1, *mask_features.shape[1:])
-            losses = mask_loss(logits, gt_masks[objects])
-            if isinstance(mask_loss, DiceLoss):
-                return losses, 1 - losses.detach()
-            return losses, 1 - dice_loss(logits.detach(), gt_masks[objects], eps=_DICE_EPS)
-
-        if len(kernels) <= _MAX_MASKS_KEPT:
-            return compare(kernels, objects)
-        parts = zip(kernels.split(_MAX_MASKS_KEPT), objects.split(_MAX_MASKS_KEPT), strict=True)
-        found = [checkpoint(compare, *part, use_reentrant=False) for part in parts]
+        kernels = torch.cat([x.flatten(2) for x in outputs.grid.kernels], 2)
+        found = []
+        for own, features, gt_masks, target in zip(
+            kernels, outputs.mask_features, masks, targets, strict=True
+        ):
+            quarters = quarter_masks(gt_masks, tuple(features.shape[1:]))
+            compare = partial(compare_masks, features, quarters, self.mask_criterion.mask_loss)
+            pairs = own[:, target.mask_cells].T, target.mask_objects
+            parts = list(zip(*(x.split(_MAX_MASKS_KEPT) for x in pairs), strict=True))
+            if len(parts) == 1:
+                found.append(compare(*parts[0]))
+            else:
+                found += [checkpoint(compare, *part, use_reentrant=False) for part in parts]
         losses, dice = (torch.cat(x) for x in zip(*found, strict=True))
         return losses, dice
 
     def _match(
         self,
         logits: list[Tensor],
-        objects: list[Instances],
+        gt_instances: list[Instances],
         targets: list[GridTargets],
         rows: Tensor,
         dice: Tensor,
@@ -224,7 +224,7 @@ class SOLOv2(DenseDetector):
 
         Args:
             logits: (N, K, G, G) class logits of each level.
-            objects: objects of each image.
+            gt_instances: objects of each image.
             targets: targets of each image.
             rows: (E,) index of the positive cell of each mask in the batch.
             dice: (E,) Dice coefficients; a cell with several masks has their mean as its quality.
@@ -233,9 +233,11 @@ class SOLOv2(DenseDetector):
         num_cells = flat.shape[1]
         cells = torch.cat([t.cells for t in targets])
         foreground = torch.cat([t.cells + i * num_cells for i, t in enumerate(targets)])
-        owned = [x[t.owners] for x, t in zip(objects, targets, strict=True)]
+        owners = [t.owners for t in targets]
+        gt_classes = [x.gt_classes[o] for x, o in zip(gt_instances, owners, strict=True)]
+        gt_boxes = [x.gt_boxes.tensor[o] for x, o in zip(gt_instances, owners, strict=True)]
         labels = foreground.new_full((len(targets) * num_cells,), self.num_classes)
-        labels[foreground] = torch.cat([x.gt_classes for x in owned])
+        labels[foreground] = torch.cat(gt_classes)
         quality = dice.new_zeros(len(cells))
         quality.scatter_reduce_(0, rows, dice, "mean", include_self=False)
         ends = torch.tensor([x[0, 0].numel() for x in logits], device=cells.device).cumsum(0)
@@ -243,7 +245,7 @@ class SOLOv2(DenseDetector):
             logits=flat.flatten(0, 1),
             labels=labels,
             pred_boxes=None,
-            gt_boxes=torch.cat([x.gt_boxes.tensor for x in owned]),
+            gt_boxes=torch.cat(gt_boxes),
             num_classes=self.num_classes,
             foreground=foreground,
             rows_per_image=[num_cells] * len(targets),
@@ -252,17 +254,28 @@ class SOLOv2(DenseDetector):
         )
 
 
-def _with_masks(objects: Instances) -> Instances:
-    """Return the objects of an image with `gt_masks`, which an image without objects may lack."""
-    if len(objects) > 0 and not isinstance(objects.get_fields().get("gt_masks"), BitMasks):
-        raise InputError(
-            "SOLOv2 trains on masks as bitmaps, but the annotations of an image have none. Use a "
-            "dataset with `segmentation`s and a mapper with `use_instance_mask=True` and "
-            '`instance_mask_format="bitmask"`.'
-        )
-    if len(objects) == 0:
-        objects = Instances(objects.image_size, **objects.get_fields())
-        objects.gt_masks = BitMasks(
-            torch.zeros(0, *objects.image_size, device=objects.gt_classes.device)
-        )
-    return objects
+def compare_masks(
+    mask_features: Tensor,
+    gt_masks: Tensor,
+    mask_loss: MaskLoss,
+    kernels: Tensor,
+    objects: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Compare predicted masks of an image with those of its objects.
+
+    Args:
+        mask_features: (C, H, W) mask features.
+        gt_masks: (G, H, W) bool masks of the objects.
+        mask_loss: loss per mask.
+        kernels: (E, C) kernel of each predicted mask.
+        objects: (E,) object of each predicted mask.
+
+    Returns:
+        (E,) losses, and (E,) Dice coefficients, detached. A Dice loss gives both.
+    """
+    logits = (kernels @ mask_features.flatten(1)).view(-1, *mask_features.shape[1:])
+    targets = gt_masks[objects]
+    losses = mask_loss(logits, targets)
+    if isinstance(mask_loss, DiceLoss):
+        return losses, 1 - losses.detach()
+    return losses, 1 - dice_loss(logits.detach(), targets, eps=_DICE_EPS)

@@ -6,15 +6,14 @@ import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.dense_detector import permute_to_N_HWA_K
-from detectron2.structures import BitMasks, Boxes, ImageList, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from brloss_d2.criteria import CriterionOutput, MaskCriterion, MatchedMasks
-from brloss_d2.errors import InputError
 from brloss_d2.losses.base import check_types
 from brloss_d2.modeling.instance.coefficient_head import CoefficientOutputs
-from brloss_d2.modeling.instance.masks import paste_masks
+from brloss_d2.modeling.instance.masks import bitmaps, paste_masks
 from brloss_d2.modeling.instance.prototypes import PrototypeNet, mask_targets, prototype_masks
 from brloss_d2.modeling.instance.semantic_head import SemanticHead
 from brloss_d2.modeling.matching import log_metrics
@@ -165,7 +164,7 @@ class YOLACT(OneStageDetector):
         """
         map_height, map_width = prototypes.shape[-2:]
         gt_boxes = objects.gt_boxes.tensor
-        targets = mask_targets(_bitmaps(objects), image_size, (map_height, map_width))
+        targets = mask_targets(bitmaps(objects), image_size, (map_height, map_width))
 
         def compare(coefficients: Tensor, own: Tensor) -> Tensor:
             logits = prototype_masks(prototypes, coefficients, gt_boxes[own], image_size)
@@ -241,16 +240,3 @@ def at_original_size(
         pred_classes=found.pred_classes,
         pred_masks=masks,
     )
-
-
-def _bitmaps(objects: Instances) -> Tensor:
-    """Return the (G, H, W) masks of the objects of an image."""
-    if len(objects) == 0:
-        return torch.zeros(0, *objects.image_size, device=objects.gt_boxes.device)
-    if not objects.has("gt_masks") or not isinstance(objects.gt_masks, BitMasks):
-        raise InputError(
-            "YOLACT trains on masks of pixels, but an image has none: use a dataset with "
-            "`segmentation`s, and a mapper with use_instance_mask=True and "
-            'instance_mask_format="bitmask".'
-        )
-    return objects.gt_masks.tensor

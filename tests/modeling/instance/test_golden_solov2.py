@@ -44,11 +44,6 @@ def build(golden: Golden, prefix: str = "", loss: str = ""):
     return model
 
 
-def objects_of(golden: Golden, empty: tuple[int, ...] = ()) -> list[Instances]:
-    """Objects with masks of the size of the padded image, as stored."""
-    return ground_truth(golden, empty)
-
-
 def stored_outputs(golden: Golden) -> SOLOv2Outputs:
     maps = [
         [golden.tensor(f"head/{kind}{level}").requires_grad_() for level in LEVELS]
@@ -70,8 +65,8 @@ def golden(request) -> Golden:
 
 @pytest.mark.parametrize("image", [0, 1])
 def test_targets(golden, image):
-    model, objects = build_solov2(golden.name.partition("_")[2]), objects_of(golden)[image]
-    targets = model.assigner(objects, CANVAS)
+    model, objects = build_solov2(golden.name.partition("_")[2]), ground_truth(golden)[image]
+    targets = model.assigner(objects.gt_boxes.tensor, objects.gt_masks.tensor, CANVAS)
     starts = torch.tensor([0, *(g * g for g in GRIDS)]).cumsum(0)
     level, cell = golden.tensor(f"targets/cells{image}").T
     assert torch.equal(targets.mask_cells, starts[level] + cell)
@@ -85,14 +80,14 @@ def test_targets(golden, image):
 
 def test_quarter_masks(golden):
     targets = []
-    for i, objects in enumerate(objects_of(golden)):
+    for i, objects in enumerate(ground_truth(golden)):
         masks = golden.tensor(f"in/gt_masks{i}").bool()
         quarter = golden.tensor(f"targets/quarter_masks{i}").bool()
         assert torch.equal(quarter_masks(masks, quarter.shape[1:]), quarter)
         height, width = objects.image_size  # without the padding
         assert torch.equal(quarter_masks(masks[:, :height, :width], quarter.shape[1:]), quarter)
         assigner = build_solov2(golden.name.partition("_")[2]).assigner
-        owners = assigner(objects, CANVAS).mask_objects
+        owners = assigner(objects.gt_boxes.tensor, masks, CANVAS).mask_objects
         targets.append((quarter_masks(masks, QUARTER)[owners], owners))
     level = torch.cat([golden.tensor(f"targets/cells{i}")[:, 0] for i in range(2)])
     order = level.argsort(stable=True)  # the file has level before image
@@ -125,7 +120,7 @@ def assert_output_gradients(golden: Golden, outputs: SOLOv2Outputs, prefix: str 
 def test_losses_and_gradients(name, prefix, loss):
     golden = load(name)
     outputs = stored_outputs(golden)
-    losses = build(golden, prefix, loss).losses(outputs, objects_of(golden))
+    losses = build(golden, prefix, loss).losses(outputs, ground_truth(golden))
     assert_losses(golden, losses, prefix)
     sum(losses.values()).backward()
     assert_output_gradients(golden, outputs, prefix)
@@ -148,7 +143,7 @@ def test_whole_training_step(name, prefix, loss):
     expected = golden.tensor("mask_feat")
     torch.testing.assert_close(outputs.mask_features, expected, rtol=0, atol=1e-4)
     outputs.mask_features.retain_grad()
-    losses = model.losses(outputs, objects_of(golden))
+    losses = model.losses(outputs, ground_truth(golden))
     assert_losses(golden, losses, prefix)
     sum(losses.values()).backward()
     assert_output_gradients(golden, outputs, prefix)
@@ -166,7 +161,7 @@ def test_quality_and_weights(name, prefix, loss):
     model = build(golden, prefix, loss)
     seen = []
     model.criterion.register_forward_hook(lambda _, matched, output: seen.append((matched, output)))
-    model.losses(stored_outputs(golden), objects_of(golden))
+    model.losses(stored_outputs(golden), ground_truth(golden))
     [((matched,), output)] = seen
     targets = torch.zeros_like(matched.logits)
     targets[matched.foreground, matched.labels[matched.foreground]] = matched.quality
@@ -222,10 +217,10 @@ def test_suppression(golden):
         [golden.tensor(f"test0/{kind}{level}")[0] for level in LEVELS]
         for kind in ("cate", "kernel")
     )
-    scores = [x.sigmoid() for x in logits]
+    scores = [points_nms(x.sigmoid()) for x in logits]
     for level in LEVELS:
         expected = golden.tensor(f"test0/cate_scores{level}")[0].movedim(-1, 0)
-        torch.testing.assert_close(points_nms(scores[level]), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(scores[level], expected, rtol=0, atol=1e-6)
     features = golden.tensor("test0/mask_feat")[0]
     found = model.postprocessor.candidates(scores, kernels, features)
     assert torch.equal(found.pred_classes, golden.tensor("test0/nms_labels"))
@@ -244,7 +239,7 @@ def test_images_without_objects(golden, empty):
     """The published code crashes; here they train as background, all as zeros."""
     model = build(golden, "paired/")
     assert "IndexError" in golden.text("nogt_all/crash" if len(empty) == 2 else "nogt1/crash")
-    losses = model.losses(model.outputs(golden.tensor("in/img")), objects_of(golden, empty))
+    losses = model.losses(model.outputs(golden.tensor("in/img")), ground_truth(golden, empty))
     assert losses.keys() == {key[5:] for key in golden.keys("loss/loss_")}
     assert all(value.isfinite() for value in losses.values())
     assert losses["loss_mask"] == 0 if len(empty) == 2 else losses["loss_mask"] > 0
