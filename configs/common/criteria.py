@@ -84,11 +84,6 @@ def _dice(max_masks=200, images=_IMAGES_PER_POOL):
     )
 
 
-def _dice_of_yolact():
-    """Published without a limit, which bounds the memory where images have hundreds of objects."""
-    return _dice(max_masks=2000, images=_IMAGES_PER_POOL_500S)
-
-
 def _cross_entropy_of_yolact():
     return L(MaskCriterion)(
         mask_loss=L(MaskCrossEntropyLoss)(),
@@ -114,7 +109,7 @@ def _ranking(cls_loss):
             for site in ("rpn", "roi", "retinanet", "fovea")
         },
         yolact=dict(_self_balanced(cls_loss, _IMAGES_PER_POOL_500S), disjoint_is_negative=True),
-        yolact_mask=_dice_of_yolact(),
+        yolact_mask=_dice(max_masks=None, images=_IMAGES_PER_POOL_500S),
         **_solov2(
             L(RankingCriterion)(
                 cls_loss=cls_loss,
@@ -292,7 +287,7 @@ tal = _soft_targets(
 corr = _hard_targets(
     L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0), L(SigmoidFocalLoss)(alpha=0.4, gamma=1.5)
 )
-for _site in corr.keys() - {"solov2_mask"}:
+for _site in corr.keys() - {"solov2_mask", "yolact_mask"}:
     corr[_site].correlation = L(CorrelationLoss)(kind="concordance", weight=0.2)
 for _site in ("retinanet", "retinanet_500s"):  # as published, level by level
     corr[_site].correlation = L(CorrelationLoss)(kind="pearson", weight=0.1, per="level")
@@ -320,7 +315,7 @@ alrp = dict(
     retinanet_500s=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S),
     fovea_500s=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S),
     yolact=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S),
-    yolact_mask=_dice_of_yolact(),
+    yolact_mask=_dice(max_masks=None, images=_IMAGES_PER_POOL_500S),
     # As published, by mistake: half an epoch.
     retinanet_800s=_alrp(_POOLS_PER_EPOCH_500S),
 )

@@ -149,6 +149,26 @@ def test_pools_of_the_hundred_epochs() -> None:
     assert get_criterion("alrp", "retinanet_800s").images_per_pool == 4
 
 
+def test_yolact() -> None:
+    assert list_criteria("yolact") == list_criteria("yolact_mask") == list_criteria()
+    for name in list_criteria():
+        criterion, masks = build_criterion(name, "yolact"), build_criterion(name, "yolact_mask")
+        ranked = name in ("ap", "bap", "rs", "brs", "alrp")
+        dice = ("DiceLoss(eps=1e-05)", "SelfBalancer()", None)
+        entropy = ("MaskCrossEntropyLoss()", "ConstantBalancer(weight=6.125)", 100)
+        found = (repr(masks.mask_loss), repr(masks.balancer), masks.max_masks_per_image)
+        assert found == (dice if ranked else entropy)
+        if ranked:
+            assert criterion.images_per_pool == masks.images_per_pool == 8
+            assert name == "alrp" or criterion.disjoint_is_negative
+        if name in HARD_TARGETS and name != "ce":
+            assert repr(criterion.box_losses["loss_box_reg"]) == "SmoothL1Loss(beta=1.0)"
+            assert criterion.box_weight == {"loss_box_reg": 1.5}
+    assert repr(build_criterion("ce", "yolact")).startswith(
+        "HardNegativeCriterion(\n  box_weight=1.5, negative_ratio=3.0\n"
+    )
+
+
 def test_a_node_may_be_changed() -> None:
     node = get_criterion("brs", "roi")
     node.images_per_pool = 1

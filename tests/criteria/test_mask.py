@@ -103,6 +103,11 @@ def test_limit_holds_for_each_pool():
     assert dice(max_masks=10).sample(counts, CPU).sum() == 10
 
 
+def test_limit_holds_for_each_image():
+    kept = dice(max_masks_per_image=10, images_per_pool=2).sample((5, 30, 0, 12), CPU)
+    assert [part.sum() for part in kept.split((5, 30, 0, 12))] == [5, 10, 0, 10]
+
+
 def test_every_mask_has_the_same_chance():
     torch.manual_seed(0)
     criterion = dice(max_masks=2)
@@ -116,6 +121,8 @@ def test_every_mask_has_the_same_chance():
     ("options", "message"),
     [
         ({"max_masks": 0}, "max_masks must be a finite number >= 1, got 0"),
+        ({"max_masks_per_image": 0}, "max_masks_per_image must be a finite number >= 1, got 0"),
+        ({"max_masks": 9, "max_masks_per_image": 9}, "exclude each other"),
         ({"pool": "all"}, "pool must be one of"),
         ({"images_per_pool": 2, "pool": "global"}, "goes with pool='local'"),
     ],

@@ -13,15 +13,17 @@ COMMON = Path(__file__).parents[2] / "configs/common"
 CLASSES = 5
 
 
-def small_config(loss: str) -> DictConfig:
-    """Reduce the model node to a slim ResNet-18, 32 channels, 8 prototypes and 5 classes.
-
-    Args:
-        loss: name of the loss, as in `list_criteria("yolact")`.
-    """
+def full_config(loss: str) -> DictConfig:
+    """Return the model node with a loss, one of `list_criteria("yolact")`."""
     cfg = LazyConfig.load(str(COMMON / "models/yolact_fpn.py")).model
     (use_loss,) = LazyConfig.load(str(COMMON / "yolact_loss.py"), ("use_loss",))
     use_loss(cfg, loss)
+    return cfg
+
+
+def small_config(loss: str) -> DictConfig:
+    """Reduce `full_config` to a slim ResNet-18, 32 channels, 8 prototypes and 5 classes."""
+    cfg = full_config(loss)
     cfg.backbone.bottom_up = small_resnet(norm="BN")
     cfg.backbone.bottom_up.update(out_features=["res3", "res4", "res5"], freeze_at=0)
     cfg.backbone.out_channels = 32

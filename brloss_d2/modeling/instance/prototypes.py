@@ -14,7 +14,7 @@ from torch import Tensor, nn
 _PIXELS_AT_ONCE = 2**25
 # Logit outside of the box of a mask: probability and gradient are 0, cross-entropy with a 1 is 100.
 _OUTSIDE = -100.0
-# Number of cells that are kept around a box.
+# Number of cells by which a box is enlarged to each side, as published.
 _MARGIN = 1.0
 
 
@@ -75,7 +75,7 @@ def prototype_masks(
 
 
 def cells_inside(boxes: Tensor, map_size: Sequence[int], image_size: tuple[int, int]) -> Tensor:
-    """Tell the cells of a map in boxes, and up to one cell around, from those outside.
+    """Tell the cells that begin in a box, enlarged by one cell to each side, from all others.
 
     Args:
         boxes: (P, 4) boxes, XYXY in pixels.
@@ -101,7 +101,7 @@ def cells_inside(boxes: Tensor, map_size: Sequence[int], image_size: tuple[int, 
     return sides[0][:, :, None] & sides[1][:, None]
 
 
-def mask_targets(masks: Tensor, image_size: tuple[int, int], map_size: tuple[int, int]) -> Tensor:
+def mask_targets(masks: Tensor, image_size: Sequence[int], map_size: Sequence[int]) -> Tensor:
     """Resize masks to a map: a cell belongs to an object if more than half of it does.
 
     Args:
@@ -118,5 +118,5 @@ def mask_targets(masks: Tensor, image_size: tuple[int, int], map_size: tuple[int
     return torch.cat(resized)
 
 
-def _resize(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(masks[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+def _resize(masks: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(masks[:, None], tuple(size), mode="bilinear", align_corners=False)[:, 0]

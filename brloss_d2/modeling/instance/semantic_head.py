@@ -9,6 +9,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from brloss_d2.losses.base import check_numbers
+from brloss_d2.modeling.instance.masks import bitmaps
 from brloss_d2.modeling.instance.prototypes import mask_targets
 
 
@@ -69,10 +70,7 @@ class SemanticHead(nn.Module):
         self, objects: Instances, image_size: tuple[int, int], map_size: Sequence[int]
     ) -> Tensor:
         """Return the (K, h, w) targets of an image, 0 or 1."""
-        height, width = map_size
-        if len(objects) == 0:
-            return objects.gt_boxes.tensor.new_zeros(self.num_classes, height, width)
-        masks = mask_targets(objects.gt_masks.tensor, image_size, (height, width)).float()
+        masks = mask_targets(bitmaps(objects), image_size, map_size).float()
         classes = objects.gt_classes
         if self.published_shift:
             classes = (classes - 1) % self.num_classes

@@ -8,6 +8,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.dense_detector import permute_to_N_HWA_K
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from brloss_d2.criteria import CriterionOutput, MaskCriterion, MatchedMasks
 from brloss_d2.losses.base import check_types
@@ -17,6 +18,10 @@ from brloss_d2.modeling.instance.prototypes import PrototypeNet, mask_targets, p
 from brloss_d2.modeling.instance.semantic_head import SemanticHead
 from brloss_d2.modeling.matching import log_metrics
 from brloss_d2.modeling.one_stage import DenseMatch, OneStageDetector
+
+# Masks of an image whose intermediate results are kept for the backward pass. Those of more masks
+# are computed again.
+_MAX_MASKS_KEPT = 128
 
 
 @META_ARCH_REGISTRY.register()
@@ -29,6 +34,8 @@ class YOLACT(OneStageDetector):
         prototype_net: module from the finest features to prototypes.
         mask_criterion: loss of the masks, balanced against the classes.
         semantic_head: auxiliary segmentation in training; None is none, as with ranking losses.
+        masks_by_area: whether the loss of a mask is divided by the share of its box in the image,
+            as in the original YOLACT.
         detector: arguments of `OneStageDetector`: `anchor_generator` takes features and the size of
             the image, as `FittedAnchorGenerator` does, `head` is a `CoefficientHead` and
             `postprocessor` a `FastNMSPostprocessor`.
@@ -41,12 +48,13 @@ class YOLACT(OneStageDetector):
         prototype_net: PrototypeNet,
         mask_criterion: MaskCriterion,
         semantic_head: SemanticHead | None = None,
+        masks_by_area: bool = False,
         **detector: Any,
     ):
         super().__init__(**detector)
         check_types(mask_criterion=(mask_criterion, MaskCriterion))
         self.prototype_net, self.mask_criterion = prototype_net, mask_criterion
-        self.semantic_head = semantic_head
+        self.semantic_head, self.masks_by_area = semantic_head, masks_by_area
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Return losses in training, else instances at the size of the original images.
@@ -89,7 +97,7 @@ class YOLACT(OneStageDetector):
         prototypes = self.prototype_net(features[0])
         coefficients = self._rows(predictions).flatten(0, 1)
         masks = self.mask_criterion(
-            self.match_masks(prototypes, coefficients, match, output, gt_instances, image_size)
+            self._match_masks(prototypes, coefficients, match, output, gt_instances, image_size)
         )
         log_metrics("mask_head", masks)
         losses = {**output.losses, **masks.losses}
@@ -97,7 +105,7 @@ class YOLACT(OneStageDetector):
             losses |= self.semantic_head.losses(features[0], gt_instances, image_size)
         return losses
 
-    def match_masks(
+    def _match_masks(
         self,
         prototypes: Tensor,
         coefficients: Tensor,
@@ -106,35 +114,70 @@ class YOLACT(OneStageDetector):
         gt_instances: list[Instances],
         image_size: tuple[int, int],
     ) -> MatchedMasks:
-        """Compute the masks of the foreground anchors, next to those of their objects.
+        """Return the losses of the masks of the foreground anchors.
 
         Args:
             prototypes: (N, C, h, w) prototypes.
             coefficients: (N R, C) mask coefficients of the anchors of all images.
             match: objects of the anchors.
             output: result of the criterion of classes and boxes.
-            gt_instances: objects of each image, with `gt_boxes` and `gt_masks`.
+            gt_instances: objects of each image.
             image_size: height and width of the batch in pixels.
         """
         matched, assigned = match.matched, match.assigned.flatten()
         kept = self.mask_criterion.sample(matched.positives_per_image.tolist(), assigned.device)
-        images, (height, width) = matched.images[kept], prototypes.shape[-2:]
+        images = matched.images[kept]
         counts = images.bincount(minlength=len(gt_instances)).tolist()
-        logits, targets = [], []
-        for maps, rows, objects in zip(
-            prototypes, matched.foreground[kept].split(counts), gt_instances, strict=True
-        ):
-            boxes = objects.gt_boxes.tensor[assigned[rows]]
-            logits.append(prototype_masks(maps, coefficients[rows], boxes, image_size))
-            masks = mask_targets(bitmaps(objects), image_size, (height, width))
-            targets.append(masks[assigned[rows]])
+        foreground = matched.foreground[kept].split(counts)
+        losses = [
+            self.mask_losses(maps, coefficients[rows], objects, assigned[rows], image_size)
+            for maps, rows, objects in zip(prototypes, foreground, gt_instances, strict=True)
+        ]
         return MatchedMasks(
-            torch.cat(logits),
-            torch.cat(targets),
+            logits=None,
+            targets=None,
             weights=output.box_weights[kept],
             cls_total=output.cls_total.expand(len(gt_instances))[images],
             masks_per_image=counts,
+            losses=torch.cat(losses),
         )
+
+    def mask_losses(
+        self,
+        prototypes: Tensor,
+        coefficients: Tensor,
+        objects: Instances,
+        own: Tensor,
+        image_size: tuple[int, int],
+    ) -> Tensor:
+        """Compare the masks of an image, cropped to the boxes of their objects, with these.
+
+        Args:
+            prototypes: (C, h, w) prototypes.
+            coefficients: (P, C) coefficients of each mask.
+            objects: objects of the image, with `gt_boxes` and `gt_masks`.
+            own: (P,) object of each mask.
+            image_size: height and width of the batch in pixels.
+
+        Returns:
+            (P,) losses.
+        """
+        map_height, map_width = prototypes.shape[-2:]
+        gt_boxes = objects.gt_boxes.tensor
+        targets = mask_targets(bitmaps(objects), image_size, (map_height, map_width))
+
+        def compare(coefficients: Tensor, own: Tensor) -> Tensor:
+            logits = prototype_masks(prototypes, coefficients, gt_boxes[own], image_size)
+            losses = self.mask_criterion.mask_loss(logits, targets[own])
+            if not self.masks_by_area:
+                return losses
+            sides = (gt_boxes[own, 2:] - gt_boxes[own, :2]).clamp(min=1)
+            return losses * image_size[0] * image_size[1] / sides.prod(1)
+
+        if len(own) <= _MAX_MASKS_KEPT:
+            return compare(coefficients, own)
+        parts = zip(coefficients.split(_MAX_MASKS_KEPT), own.split(_MAX_MASKS_KEPT), strict=True)
+        return torch.cat([checkpoint(compare, *part, use_reentrant=False) for part in parts])
 
     def forward_inference(  # type: ignore[override]
         self,

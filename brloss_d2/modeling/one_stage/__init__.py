@@ -10,7 +10,6 @@ from brloss_d2.modeling.one_stage.assigners import (
 )
 from brloss_d2.modeling.one_stage.box_coding import DeltaTransform, LogDistanceTransform
 from brloss_d2.modeling.one_stage.detector import OneStageDetector
-from brloss_d2.modeling.one_stage.fast_nms import FastNMSPostprocessor, fast_nms
 from brloss_d2.modeling.one_stage.head import Scale, TowerHead
 from brloss_d2.modeling.one_stage.matching import DenseMatch, DenseMatcher
 from brloss_d2.modeling.one_stage.postprocessing import (
@@ -19,6 +18,7 @@ from brloss_d2.modeling.one_stage.postprocessing import (
     TopAnchors,
     TopPairs,
 )
+from brloss_d2.modeling.one_stage.suppression import FastNMSPostprocessor, fast_nms
 from brloss_d2.modeling.one_stage.warmup import WarmupAssigner, WarmupCriterion
 
 __all__ = [

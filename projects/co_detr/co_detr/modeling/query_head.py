@@ -137,7 +137,7 @@ class CoDeformableHead(nn.Module):
         """
         dim = self.decoder.dim
         position = self.pos_trans_norm(self.pos_trans(sine_box(references, dim // 2)))
-        content = self.content.weight[: references.shape[1]].expand(len(references), -1, -1)
+        content = self.content.weight[: references.shape[1]].expand(references.shape[0], -1, -1)
         return Queries(content, position[..., :dim], references)
 
     def decode(
