@@ -36,7 +36,7 @@ from comparison.notes import notes
 from comparison.plot import plot
 from comparison.recipe import DETECTORS, losses_of, slim_recipe, with_loss
 from comparison.report import Study, summary_table, write_csv, write_markdown
-from comparison.runs import Run, command, execute, outcome, threads
+from comparison.runs import Run, command, execute, main_metric, outcome, threads
 from support.machine import ROOT, commit, describe, versions
 
 DEFAULT_LOSSES = ("ce", "focal", "qfl", "vfl", "mal", "rs", "brs")
@@ -106,7 +106,7 @@ class Comparison:
         for number, (run, failure, seconds) in enumerate(ended, start=1):
             if failure:
                 failures[run.name] = failure
-            gist = failure or f"AP {outcome(run).metrics['AP']:.1f}"
+            gist = failure or _gist(outcome(run).metrics)
             passed = f"{number}/{len(todo)}, {(time.perf_counter() - start) / 60:.1f} min"
             print(f"[{passed}] {run.name}: {gist} ({seconds:.0f} s)", flush=True)
             self._report(failures)
@@ -163,6 +163,11 @@ class Comparison:
         plot(study, self.output / "plot.png")
         write_markdown(study, self.output / "table.md", "plot.png")
         return study
+
+
+def _gist(metrics: dict[str, float]) -> str:
+    name = main_metric(metrics)
+    return f"{name} {metrics[name]:.1f}"
 
 
 def choose_losses(text: str | None, path: Path) -> list[str]:

@@ -23,7 +23,6 @@ from torch import nn
 from brloss_d2.criteria import Criterion, MatchedPredictions
 from brloss_d2.engine import main as train
 from brloss_d2.engine import run
-from brloss_d2.losses import paired_box_iou
 from support.problems import RECORDED, STAGES
 
 CONFIG = "configs/quick/faster_rcnn_R_18_FPN_brs_300it.py"
@@ -77,7 +76,7 @@ def add_scores(parts: dict[str, list], matched: MatchedPredictions) -> None:
     labels, logits = matched.binary_labels(), matched.logits.float()
     parts["negatives"].append(logits[labels == 0].cpu().numpy())
     parts["positives"].append(logits[labels == 1].cpu().numpy())
-    parts["quality"].append(paired_box_iou(matched.pred_boxes, matched.gt_boxes).cpu().numpy())
+    parts["quality"].append(matched.localization_quality().cpu().numpy())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

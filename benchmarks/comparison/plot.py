@@ -1,4 +1,4 @@
-"""Picture of a comparison: AP of each loss with each seed, and AP during training."""
+"""Picture of a comparison: AP of each loss with each seed, and during training."""
 
 import statistics
 from pathlib import Path
@@ -28,13 +28,13 @@ def plot(study: Study, path: Path) -> None:
     axes = figure.subplots(1, 2 if with_curves else 1, squeeze=False)[0]
     _draw_results(axes[0], study)
     if with_curves:
-        _draw_curves(axes[1], curves)
+        _draw_curves(axes[1], curves, study.main)
     figure.suptitle(study.title, fontsize=11)
     figure.savefig(path)
 
 
 def mean_curve(study: Study, loss: str) -> dict[int, float]:
-    """Return the mean AP by iteration, at iterations at which all runs were evaluated."""
+    """Return the mean main metric by iteration, at iterations at which all runs were evaluated."""
     curves = [outcome.curve for run, outcome in study.outcomes.items() if run.loss == loss]
     shared = set.intersection(*(set(curve) for curve in curves)) if curves else set()
     return {i: statistics.fmean(curve[i] for curve in curves) for i in sorted(shared)}
@@ -42,7 +42,7 @@ def mean_curve(study: Study, loss: str) -> dict[int, float]:
 
 def _draw_results(ax: Axes, study: Study) -> None:
     for number, loss in enumerate(study.losses):
-        values = list(study.values(loss, "AP").values())
+        values = list(study.values(loss, study.main).values())
         found = mean_and_spread(values)
         if found is None:
             continue
@@ -62,11 +62,11 @@ def _draw_results(ax: Axes, study: Study) -> None:
     ax.set_xlim(-0.6, len(study.losses) - 0.4)
     ax.margins(y=0.12)
     ax.grid(axis="y", alpha=0.3)
-    ax.set_ylabel("AP")
+    ax.set_ylabel(study.main)
     ax.set_title("filled: mean ± standard deviation; open: each seed", fontsize=9)
 
 
-def _draw_curves(ax: Axes, curves: dict[str, dict[int, float]]) -> None:
+def _draw_curves(ax: Axes, curves: dict[str, dict[int, float]], metric: str) -> None:
     for number, curve in enumerate(curves.values()):
         color, marker = _style(number)
         ax.plot(list(curve), list(curve.values()), marker=marker, color=color, markersize=5)
@@ -75,7 +75,7 @@ def _draw_curves(ax: Axes, curves: dict[str, dict[int, float]]) -> None:
         ax.set_xticks(evaluated)
     ax.grid(alpha=0.3)
     ax.set_xlabel("iterations trained")
-    ax.set_ylabel("AP, mean over the seeds")
+    ax.set_ylabel(f"{metric}, mean over the seeds")
     ax.set_title("on the way", fontsize=9)
     _label_ends(ax, curves, evaluated[-1])
 

@@ -13,7 +13,9 @@ from brloss_d2.model_zoo import config_file, list_configs, list_criteria, set_lo
 from brloss_d2.model_zoo.losses import losses_of as losses_of_model
 from comparison.notes import plain, walk
 
-DETECTORS = ("atss", "paa", "retinanet", "fovea", "faster_rcnn", "co_deformable_detr")
+DETECTORS = (
+    *("atss", "paa", "retinanet", "fovea", "faster_rcnn", "mask_rcnn", "co_deformable_detr"),
+)
 ONE_STAGE_LOSSES = list_criteria("atss")
 RCNN_LOSSES = list_criteria("roi")
 _RCNN_SCORE_THRESH = 0.05

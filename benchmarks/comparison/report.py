@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from comparison.runs import Outcome, Run
+from comparison.runs import Outcome, Run, main_metric
 
-METRICS = ("AP", "AP50", "AP75", "oLRP")
+METRICS = ("AP", "AP50", "AP75", "oLRP", "mask AP", "mask AP50", "mask AP75", "mask oLRP")
 SECONDS = "train seconds"
 READING = """\
 `±` is the sample standard deviation over the seeds: how far single runs scatter, not how well the
@@ -18,9 +18,9 @@ mean is known. The difference is taken seed by seed, since runs of one seed shar
 weights and their data, and then averaged. A handful of seeds shows no significance: a difference
 within the spread may be chance, and one beyond it holds for this data, detector, budget and these
 learning rates. Losses learn at different speeds and like different rates: before choosing one by
-a small difference, train longer, and try rates with `--lr LOSS=RATE`. AP is COCO's, in percent; for
-oLRP, if it is reported, lower is better. The seconds are those of training alone, without start
-and evaluation."""
+a small difference, train longer, and try rates with `--lr LOSS=RATE`. AP is COCO's, in percent, of
+boxes, and of masks if the detector has them; for oLRP, if it is reported, lower is better. The
+seconds are those of training alone, without start and evaluation."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Study:
         found = [outcome.metrics for outcome in self.outcomes.values()]
         return [name for name in METRICS if all(name in metrics for metrics in found)]
 
+    @property
+    def main(self) -> str:
+        """Name of the metric by which losses are compared."""
+        return main_metric(self.metrics)
+
     def values(self, loss: str, metric: str) -> dict[int, float]:
         """Return a metric, or `SECONDS`, by seed."""
         return {
@@ -60,8 +65,8 @@ class Study:
         }
 
     def differences(self, loss: str) -> dict[int, float]:
-        """Return AP minus AP of the first loss, by seed, for seeds that both have."""
-        first, own = self.values(self.losses[0], "AP"), self.values(loss, "AP")
+        """Return the main metric minus that of the first loss, for seeds that both have."""
+        first, own = (self.values(name, self.main) for name in (self.losses[0], loss))
         return {seed: own[seed] - first[seed] for seed in own if seed in first}
 
 
@@ -76,10 +81,10 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None] | Non
 def summary_table(study: Study) -> str:
     """Tabulate mean and spread of each loss, in Markdown."""
     metrics = study.metrics
-    headers = ["loss", "seeds", *metrics, f"AP − {study.losses[0]}, paired", SECONDS]
+    headers = ["loss", "seeds", *metrics, f"{study.main} − {study.losses[0]}, paired", SECONDS]
     rows = []
     for number, loss in enumerate(study.losses):
-        count = len(study.values(loss, "AP"))
+        count = len(study.values(loss, study.main))
         seeds = str(count) if count == study.planned else f"{count} of {study.planned}"
         cells = [_cell(study.values(loss, metric).values()) for metric in metrics]
         difference = _cell(study.differences(loss).values(), sign="+") if number else ""
@@ -100,12 +105,12 @@ def _cell(values: Iterable[float], *, digits: int = 1, sign: str = "") -> str:
 def write_markdown(study: Study, path: Path, picture: str) -> None:
     """Write the report in Markdown, with a link to the picture."""
     seeds = sorted({run.seed for run in study.outcomes})
-    values = {loss: study.values(loss, "AP") for loss in study.losses}
+    values = {loss: study.values(loss, study.main) for loss in study.losses}
     rows = [
         [loss, *(f"{own[seed]:.1f}" if seed in own else "–" for seed in seeds)]
         for loss, own in values.items()
     ]
-    headers = ["AP", *(f"seed {seed}" for seed in seeds)]
+    headers = [study.main, *(f"seed {seed}" for seed in seeds)]
     runs_table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
     failed = [f"{name}: {reason}" for name, reason in study.failures.items()]
     setting, failures, notes = (
@@ -114,7 +119,11 @@ def write_markdown(study: Study, path: Path, picture: str) -> None:
     parts = [f"# {study.title}", setting, summary_table(study)]
     if failed:
         parts += ["Runs that failed and are in no mean:", failures]
-    parts += [f"![AP of each loss, and on the way]({picture})", "## Every run", runs_table]
+    parts += [
+        f"![{study.main} of each loss, and on the way]({picture})",
+        "## Every run",
+        runs_table,
+    ]
     parts += ["## What differs between the losses", notes, "## How to read it", READING]
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -122,7 +131,7 @@ def write_markdown(study: Study, path: Path, picture: str) -> None:
 def write_csv(study: Study, path: Path) -> None:
     """Write a row for each run, and for mean and standard deviation of each loss."""
     metrics = [*study.metrics, SECONDS]
-    difference = f"AP minus {study.losses[0]}"
+    difference = f"{study.main} minus {study.losses[0]}"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["loss", "seed", *metrics, difference])

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -17,6 +17,8 @@ from brloss_d2.errors import InputError
 
 # Metrics of a detector that finds nothing; detectron2 reports NaN.
 _NOTHING_FOUND = {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, "oLRP": 100.0}
+# Of the names of metrics, by what is evaluated.
+_PREFIXES = {"bbox": "", "segm": "mask "}
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,17 @@ class Outcome:
     Attributes:
         metrics: metrics of the last evaluation, in percent.
         seconds: seconds of all iterations together, without start and evaluation.
-        curve: AP by number of iterations, for each evaluation.
+        curve: `main_metric` by number of iterations, for each evaluation.
     """
 
     metrics: dict[str, float]
     seconds: float
     curve: dict[int, float] = field(default_factory=dict)
+
+
+def main_metric(names: Collection[str]) -> str:
+    """Return the metric by which losses are compared: that of masks, if there are any."""
+    return "mask AP" if "mask AP" in names else "AP"
 
 
 def command(run: Run, python: str = "python") -> list[str]:
@@ -180,17 +187,21 @@ def outcome(run: Run) -> Outcome:
     if not evaluations:
         raise InputError(f"{path} has no evaluation of boxes: remove the folder to train again.")
     iterations = max(line["iteration"] for line in lines)
-    curve = {min(e["iteration"] + 1, iterations): _metrics(e)["AP"] for e in evaluations}
+    curve = {}
+    for line in evaluations:
+        found = _metrics(line)
+        curve[min(line["iteration"] + 1, iterations)] = found[main_metric(found)]
     # Each time is the median of the last 20 iterations; the first three of a run are not timed.
     seconds = sum(times) / len(times) * iterations if times else math.nan
     return Outcome(_metrics(evaluations[-1]), seconds, curve)
 
 
 def _metrics(line: dict[str, float]) -> dict[str, float]:
-    """Select the metrics of boxes over all classes, with numbers for NaN."""
-    found = {k.removeprefix("bbox/"): v for k, v in line.items() if k.startswith("bbox/")}
-    return {
-        k: _NOTHING_FOUND.get(k, v) if math.isnan(v) else v
-        for k, v in found.items()
-        if "-" not in k
-    }
+    """Select the metrics of boxes and masks over all classes, with numbers for NaN."""
+    found = {}
+    for key, value in line.items():
+        task, _, name = key.partition("/")
+        if task in _PREFIXES and "-" not in name:
+            value = _NOTHING_FOUND.get(name, value) if math.isnan(value) else value
+            found[_PREFIXES[task] + name] = value
+    return found

@@ -26,6 +26,9 @@ _BLOCK = re.compile(r"backbone\.(layer|(?:bottom_up\.)?res)(\d)\.(\d+)\.(.+)")
 _BOTTOM_UP = "backbone.bottom_up"
 # Centerness of ATSS, IoU of PAA; detectors with a ranking loss have none.
 _QUALITY = ("bbox_head.atss_centerness", "head.quality")
+_GRID_TOWER = re.compile(r"(?:bbox_head\.cate_convs|head\.cls_tower)\.(\d+)\.")
+# In training only, with cross-entropy.
+_SEMANTIC = ("segm_head.segm_conv", "semantic_head.predictor")
 _UPSAMPLE = ("neck.upsample_modules", "backbone.fpn_upsample")
 
 
@@ -197,6 +200,43 @@ def _one_stage(state: list[str], published: str) -> Iterator[Pair]:
             yield from module(*_QUALITY)
 
 
+def _yolact(state: list[str]) -> Iterator[Pair]:
+    yield from _backbone_and_fpn(state, 3)
+    yield from module("neck.fpn_convs.3.conv", "backbone.top_block.p6")
+    yield from module("neck.fpn_convs.4.conv", "backbone.top_block.p7")
+    yield from module("bbox_head.head_convs.0.conv", "head.tower.0")
+    yield from module("bbox_head.conv_cls", "head.cls_logits")
+    yield from module("bbox_head.conv_reg", "head.bbox_pred")
+    yield from module("bbox_head.conv_coeff", "head.mask_coefficients")
+    # The layers without weights are counted, too.
+    for i, layer in enumerate((0, 2, 4, 8)):
+        yield from module(f"mask_head.protonet.{layer}", f"prototype_net.convs.{i}")
+    yield from module("mask_head.protonet.10", "prototype_net.predictor")
+    if any(name.startswith(_SEMANTIC) for name in state):
+        yield from module(*_SEMANTIC)
+
+
+def _solov2(state: list[str]) -> Iterator[Pair]:
+    yield from _backbone_and_fpn(state, 2)
+    depths = [int(match[1]) + 1 for match in map(_GRID_TOWER.match, state) if match is not None]
+    for branch, tower in (("cate_convs", "cls_tower"), ("kernel_convs", "kernel_tower")):
+        for i in range(max(depths, default=4)):
+            yield from _normalized(f"bbox_head.{branch}.{i}", f"head.{tower}.{i}")
+    yield from module("bbox_head.solo_cate", "head.cls_logits")
+    yield from module("bbox_head.solo_kernel", "head.kernel_pred")
+    for level in range(4):
+        for i in range(max(level, 1)):
+            published = f"mask_feat_head.convs_all_levels.{level}.conv{i}"
+            yield from _normalized(published, f"mask_head.levels.{level}.{i}")
+    yield from _normalized("mask_feat_head.conv_pred.0", "mask_head.output")
+
+
+def _normalized(published: str, ours: str) -> Iterator[Pair]:
+    """Yield the names of a convolution with group normalization."""
+    yield from module(f"{published}.conv", ours, WEIGHT)
+    yield from module(f"{published}.gn", f"{ours}.norm")
+
+
 _BUILT_IN = (
     Architecture("resnet", resnet, title="ResNet"),
     Architecture(
@@ -226,6 +266,18 @@ _BUILT_IN = (
         partial(_one_stage, published="atss"),
         ("bbox_head.atss_cls.weight", "head.scales.0.scale"),
         title="ATSS or PAA",
+    ),
+    Architecture(
+        "yolact",
+        _yolact,
+        ("mask_head.protonet.0.weight", "prototype_net.predictor.weight"),
+        title="YOLACT",
+    ),
+    Architecture(
+        "solov2",
+        _solov2,
+        ("bbox_head.solo_cate.weight", "head.kernel_pred.weight"),
+        title="SOLOv2",
     ),
 )
 for _architecture in _BUILT_IN:

@@ -1,6 +1,7 @@
 """Criteria: from matched predictions to the losses of a head. Needs torch alone."""
 
 from brloss_d2.criteria.alrp import ALRPCriterion
+from brloss_d2.criteria.hard_negatives import HardNegativeCriterion
 from brloss_d2.criteria.mask import MaskCriterion, MatchedMasks
 from brloss_d2.criteria.matched import Criterion, CriterionOutput, MatchedPredictions
 from brloss_d2.criteria.pooling import PooledCriterion
@@ -20,6 +21,7 @@ __all__ = [
     "Centerness",
     "Criterion",
     "CriterionOutput",
+    "HardNegativeCriterion",
     "MaskCriterion",
     "MatchedMasks",
     "MatchedPredictions",

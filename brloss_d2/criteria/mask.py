@@ -1,7 +1,7 @@
 """Criterion of the mask branch, balanced against the classification of the box head."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,15 +19,17 @@ class MatchedMasks:
     """P predicted masks of a mask head with their targets, image by image.
 
     Attributes:
-        logits: (P, S, S) logits of each mask for its own class.
-        targets: (P, S, S) bool, or float in [0, 1].
+        logits: (P, S, S) logits of each mask for its own class; None if there are `losses`.
+        targets: (P, S, S) bool, or float in [0, 1]; None if there are `losses`.
         weights: (P,) detached weight of each mask in the mean, `CriterionOutput.box_weights`.
         cls_total: (P,) detached sum of the classification terms of the ranking pool of the mask's
             region, `CriterionOutput.cls_total`.
         masks_per_image: number of masks of each image, in order.
+        losses: (P,) `MaskCriterion.mask_loss` of each mask, from a head that has computed it, such
+            as one that ranks by it; None lets the criterion compute it.
 
     Raises:
-        ValueError: If the lengths differ.
+        ValueError: If the lengths differ, or there are neither logits and targets nor losses.
 
     Example:
         >>> logits, ones = torch.zeros(3, 28, 28), torch.ones(3)
@@ -36,20 +38,27 @@ class MatchedMasks:
         [2, 1]
     """
 
-    logits: Tensor
-    targets: Tensor
+    logits: Tensor | None
+    targets: Tensor | None
     weights: Tensor
     cls_total: Tensor
     masks_per_image: Sequence[int]
+    losses: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the number of masks."""
-        lengths = {len(x) for x in (self.logits, self.targets, self.weights, self.cls_total)}
+        if self.losses is None and (self.logits is None or self.targets is None):
+            raise ValueError("masks need logits and targets, or losses")
+        lengths = {len(x) for x in self._tensors().values()}
         if lengths != {sum(self.masks_per_image)}:
             raise ValueError(
-                f"logits, targets, weights and cls_total must have one entry for each of the "
+                f"{', '.join(self._tensors())} must have one entry for each of the "
                 f"{sum(self.masks_per_image)} masks, got {sorted(lengths)}"
             )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        names = ("logits", "targets", "weights", "cls_total", "losses")
+        return {name: x for name in names if (x := getattr(self, name)) is not None}
 
     @property
     def num_images(self) -> int:
@@ -60,9 +69,12 @@ class MatchedMasks:
         """Split into pools of consecutive images, without copies; the last pool may be smaller."""
         size, counts = images_per_pool, self.masks_per_image
         pools = [counts[i : i + size] for i in range(0, len(counts), size)]
-        tensors = (self.logits, self.targets, self.weights, self.cls_total)
-        parts = zip(*(x.split([sum(p) for p in pools]) for x in tensors), pools, strict=True)
-        return [MatchedMasks(*part) for part in parts]
+        tensors = self._tensors()
+        parts = zip(*(x.split([sum(p) for p in pools]) for x in tensors.values()), strict=True)
+        return [
+            replace(self, masks_per_image=pool, **dict(zip(tensors, part, strict=True)))
+            for pool, part in zip(pools, parts, strict=True)
+        ]
 
 
 class MaskCriterion(PooledCriterion):
@@ -77,10 +89,11 @@ class MaskCriterion(PooledCriterion):
         balancer: module that weights the mean against the classification terms of the box head.
         max_masks: largest number of masks of a pool that are trained on, chosen at random (with
             `pool="global"`, of each process); None is no limit.
+        max_masks_per_image: the same limit for each image, instead of `max_masks`.
         pools: `images_per_pool` and `pool`, see `PooledCriterion`; best those of the box head.
 
     Raises:
-        ValueError: If `max_masks` is below 1, or an argument is of another kind.
+        ValueError: If a limit is below 1, there are two, or an argument is of another kind.
 
     Example:
         >>> from brloss_d2.losses import DiceLoss, SelfBalancer
@@ -94,14 +107,19 @@ class MaskCriterion(PooledCriterion):
         balancer: Balancer,
         *,
         max_masks: int | None = None,
+        max_masks_per_image: int | None = None,
         **pools: Any,
     ):
         super().__init__(**pools)
         check_types(mask_loss=(mask_loss, MaskLoss), balancer=(balancer, Balancer))
-        if max_masks is not None:
-            check_types(max_masks=(max_masks, int))
-            check_numbers(">= 1", max_masks=max_masks)
-        self.mask_loss, self.balancer, self.max_masks = mask_loss, balancer, max_masks
+        limits = {"max_masks": max_masks, "max_masks_per_image": max_masks_per_image}
+        given = {name: limit for name, limit in limits.items() if limit is not None}
+        check_types(**{name: (limit, int) for name, limit in given.items()})
+        check_numbers(">= 1", **given)
+        if len(given) > 1:
+            raise ValueError(f"max_masks and max_masks_per_image exclude each other, got {given}")
+        self.mask_loss, self.balancer = mask_loss, balancer
+        self.max_masks, self.max_masks_per_image = max_masks, max_masks_per_image
 
     def sample(self, masks_per_image: Sequence[int], device: torch.device) -> Tensor:
         """Choose the masks to train on, before any of them is computed.
@@ -115,20 +133,25 @@ class MaskCriterion(PooledCriterion):
         """
         counts, size = masks_per_image, self.images_per_pool or len(masks_per_image)
         kept = torch.ones(sum(counts), dtype=torch.bool, device=device)
-        if self.max_masks is None:
+        limit = self.max_masks_per_image or self.max_masks
+        if limit is None:
             return kept
+        if self.max_masks_per_image:
+            size = 1
         sizes = [sum(counts[i : i + size]) for i in range(0, len(counts), size)]
         pools = torch.arange(len(sizes), device=device)
         pools = pools.repeat_interleave(torch.tensor(sizes, device=device), output_size=len(kept))
         order = torch.randperm(len(kept), device=device)
         order = order[pools[order].argsort(stable=True)]  # by pool, random within
         place = torch.arange(len(kept), device=device) - torch.searchsorted(pools, pools)
-        kept[order] = place < self.max_masks
+        kept[order] = place < limit
         return kept
 
     def pool_losses(self, matched: MatchedMasks, group: PoolGroup) -> CriterionOutput:
         """Compute the mask loss of one pool."""
-        losses = self.mask_loss(matched.logits, matched.targets)
+        losses = matched.losses
+        if losses is None:
+            losses = self.mask_loss(matched.logits, matched.targets)
         mean = weighted_mean(losses, matched.weights, group)
         # All masks of a pool carry its total; without masks none is needed.
         cls_total = matched.cls_total[:1].sum()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brloss_d2.losses import BoxLoss
+from brloss_d2.losses import BoxLoss, paired_box_iou
 from brloss_d2.losses.base import (
     ConfiguredModule,
     at_least_float32,
@@ -18,7 +18,7 @@ from brloss_d2.losses.base import (
 )
 
 # Optional attributes with an entry per foreground row.
-_PER_POSITIVE = ("pred_deltas", "gt_deltas", "references", "quality_logits", "levels")
+_PER_POSITIVE = ("pred_deltas", "gt_deltas", "references", "quality_logits", "levels", "quality")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class MatchedPredictions:
             that ask for one (`Criterion.num_logits`).
         labels: (R,) integers: 0..K-1 foreground class, K background, -1 ignored.
         pred_boxes: (P, 4) decoded boxes of the foreground rows, XYXY in absolute pixels,
-            differentiable, in row order.
+            differentiable, in row order; None if the head predicts no boxes.
         gt_boxes: (P, 4) ground-truth boxes of the foreground rows, XYXY in absolute pixels.
         num_classes: K.
         foreground: (P,) int64 foreground rows, ascending; trusted, as are the labels then. If
@@ -43,6 +43,8 @@ class MatchedPredictions:
         references: (P, 4) anchors of the foreground rows, XYXY in absolute pixels.
         quality_logits: (P,) logits of a branch that predicts the quality of the boxes.
         levels: (P,) int64 pyramid level of each foreground row, 0 the finest.
+        quality: (P,) quality in [0, 1] of each foreground row, detached, such as the Dice
+            coefficient of its mask; None is the IoU of its boxes.
 
     Raises:
         ValueError: If shapes, types or labels do not fit.
@@ -57,7 +59,7 @@ class MatchedPredictions:
 
     logits: Tensor
     labels: Tensor
-    pred_boxes: Tensor
+    pred_boxes: Tensor | None
     gt_boxes: Tensor
     num_classes: int
     foreground: Tensor = None  # type: ignore[assignment]
@@ -67,21 +69,16 @@ class MatchedPredictions:
     references: Tensor | None = None
     quality_logits: Tensor | None = None
     levels: Tensor | None = None
+    quality: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the arguments and find the foreground."""
         check_types(num_classes=(self.num_classes, int))
-        optional = ("foreground", *_PER_POSITIVE)
+        optional = ("foreground", "pred_boxes", *_PER_POSITIVE)
         given = {name: x for name in optional if (x := getattr(self, name)) is not None}
-        check_tensors(
-            logits=self.logits,
-            labels=self.labels,
-            pred_boxes=self.pred_boxes,
-            gt_boxes=self.gt_boxes,
-            **given,
-        )
+        check_tensors(logits=self.logits, labels=self.labels, gt_boxes=self.gt_boxes, **given)
         lengths = {name: len(x) for name, x in given.items() if len(x) != len(self.gt_boxes)}
-        if lengths.keys() - {"foreground"}:
+        if lengths.keys() - {"foreground", "pred_boxes"}:
             raise ValueError(
                 f"expected one entry for each of the {len(self.gt_boxes)} boxes, got {lengths}"
             )
@@ -95,10 +92,11 @@ class MatchedPredictions:
                 f"labels must be ({len(self.logits)},), one integer for each row of logits, got "
                 f"{self.labels.dtype} {tuple(self.labels.shape)}"
             )
-        if self.pred_boxes.shape != self.gt_boxes.shape or self.pred_boxes.shape[1:] != (4,):
+        boxes = self.gt_boxes if self.pred_boxes is None else self.pred_boxes
+        if boxes.shape != self.gt_boxes.shape or boxes.shape[1:] != (4,):
             raise ValueError(
                 "pred_boxes and gt_boxes must both be (P, 4), got "
-                f"{tuple(self.pred_boxes.shape)} and {tuple(self.gt_boxes.shape)}"
+                f"{tuple(boxes.shape)} and {tuple(self.gt_boxes.shape)}"
             )
         counts = self.rows_per_image
         if counts is not None and (sum(counts) != len(self.labels) or min(counts, default=0) < 0):
@@ -199,7 +197,8 @@ class MatchedPredictions:
         if self.rows_per_image is None:
             raise ValueError("pools of images need rows_per_image, the number of rows per image")
         counts = self.positives_per_image.tolist()
-        given = {n: getattr(self, n) for n in _PER_POSITIVE if getattr(self, n) is not None}
+        optional = ("pred_boxes", *_PER_POSITIVE)
+        given = {name: x for name in optional if (x := getattr(self, name)) is not None}
         parts, row, positive = [], 0, 0
         for first in range(0, self.num_images, images_per_pool):
             rows_per_image = self.rows_per_image[first : first + images_per_pool]
@@ -210,7 +209,6 @@ class MatchedPredictions:
                     self,
                     logits=self.logits[rows],
                     labels=self.labels[rows],
-                    pred_boxes=self.pred_boxes[kept],
                     gt_boxes=self.gt_boxes[kept],
                     foreground=self.foreground[kept] - row,
                     rows_per_image=rows_per_image,
@@ -220,9 +218,24 @@ class MatchedPredictions:
             row, positive = rows.stop, kept.stop
         return parts
 
+    @torch.no_grad()
+    def localization_quality(self) -> Tensor:
+        """(P,) `quality` of each foreground row, or the IoU of its boxes.
+
+        Raises:
+            ValueError: If there is neither.
+        """
+        if self.quality is not None:
+            return self.quality
+        if self.pred_boxes is None:
+            raise ValueError("predictions without boxes need `quality`")
+        return paired_box_iou(self.pred_boxes, self.gt_boxes)
+
     def box_losses(self, box_loss: nn.Module) -> Tensor:
         """(P,) loss of every foreground row by a `BoxLoss`, of its boxes or its deltas."""
         if not box_loss.on_deltas:
+            if self.pred_boxes is None:
+                raise ValueError(f"{type(box_loss).__name__} needs pred_boxes")
             return box_loss(self.pred_boxes, self.gt_boxes)
         if self.pred_deltas is None or self.gt_deltas is None:
             raise ValueError(f"{type(box_loss).__name__} needs pred_deltas and gt_deltas")
@@ -282,7 +295,7 @@ class Criterion(ConfiguredModule, ABC):
         """Compute the losses of `MatchedPredictions` (or, in the mask branch, `MatchedMasks`)."""
 
 
-# One box loss, or several under the names of their terms.
+# One box loss, or several under the names of their terms; none for a head without boxes.
 BoxLosses = BoxLoss | Mapping[str, BoxLoss]
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.criteria.matched import MatchedPredictions
-from brloss_d2.losses import CorrelationLoss, paired_box_iou
+from brloss_d2.losses import CorrelationLoss
 from brloss_d2.losses.base import ConfiguredModule, check_numbers, check_types
 
 
@@ -56,15 +56,16 @@ class Centerness(PositiveQuality):
 class PredictedIoU(PositiveQuality):
     """IoU of the predicted box with its ground truth (Kim & Lee, ECCV 2020).
 
+    Of a head that hands in another quality, such as that of masks, it is that quality.
+
     Example:
         >>> PredictedIoU()
         PredictedIoU()
     """
 
-    @torch.no_grad()
     def forward(self, matched: MatchedPredictions) -> Tensor:
         """Return (P,) IoU in [0, 1]."""
-        return paired_box_iou(matched.pred_boxes, matched.gt_boxes)
+        return matched.localization_quality()
 
 
 def correlation_loss(loss: CorrelationLoss, matched: MatchedPredictions) -> Tensor:

@@ -14,7 +14,7 @@ from brloss_d2.criteria.matched import (
 )
 from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
 from brloss_d2.criteria.quality import correlation_loss
-from brloss_d2.losses import ALRPLoss, Balancer, CorrelationLoss, RankingLoss, paired_box_iou
+from brloss_d2.losses import ALRPLoss, Balancer, CorrelationLoss, RankingLoss
 from brloss_d2.losses.base import check_numbers, check_types
 from brloss_d2.ops import PoolGroup
 
@@ -23,17 +23,18 @@ class RankingCriterion(PooledCriterion):
     """Ranking loss of all rows and classes of a pool, and box losses weighted by score.
 
     Oksuz et al., ICCV 2021 (RS) and Yavuz et al., ECCV 2024 (BRS). Every pair of a row and a class
-    is one decision of the pool; the quality of a positive is the IoU of its predicted box with its
-    ground truth. Nothing is sampled.
+    is one decision of the pool; the quality of a positive is that of `MatchedPredictions`, the IoU
+    of its predicted box with its ground truth unless the head says otherwise. Nothing is sampled.
 
     Args:
         cls_loss: ranking loss.
-        box_loss: loss per positive, or several by name: `{"loss_l1": ..., "loss_giou": ...}`.
+        box_loss: loss per positive, or several by name: `{"loss_l1": ..., "loss_giou": ...}`;
+            `{}` for a head without boxes.
         balancer: module that weights each box loss against the ranking terms.
         score_weighted: whether box losses are averaged with the highest class score of their row as
             weight, else with equal weights.
-        disjoint_is_negative: whether a foreground row whose box does not touch its object (IoU 0)
-            is ranked among the negatives, as published; else it is a positive of quality 0.
+        disjoint_is_negative: whether a foreground row of quality 0, whose box does not touch its
+            object, is ranked among the negatives, as published; else it is a positive of quality 0.
         correlation: auxiliary term over all positives of this process in the pool, `loss_corr`;
             nothing is balanced against it.
         cls_weights: weights of the terms of `cls_loss` by name; the default is 1.
@@ -89,7 +90,7 @@ class RankingCriterion(PooledCriterion):
     def pool_losses(self, matched: MatchedPredictions, group: PoolGroup) -> CriterionOutput:
         """Compute ranking terms and box losses of one pool."""
         labels, positives = matched.binary_labels().flatten(), matched.positives
-        quality = paired_box_iou(matched.pred_boxes.detach(), matched.gt_boxes)
+        quality = matched.localization_quality()
         if self.disjoint_is_negative:
             meets = quality > 0
             labels[positives] = meets.to(labels.dtype)
@@ -101,7 +102,7 @@ class RankingCriterion(PooledCriterion):
             raise ValueError(f"cls_weights names {list(self.cls_weights)}, terms are {list(terms)}")
         losses = {name: self.cls_weights.get(name, 1.0) * x for name, x in terms.items()}
         cls_total = torch.stack(list(losses.values())).sum().detach()
-        weights = matched.pred_boxes.new_ones(len(matched.pred_boxes))
+        weights = matched.gt_boxes.new_ones(len(matched.gt_boxes))
         if self.score_weighted:
             weights = matched.logits.detach()[matched.foreground].float().sigmoid().amax(1)
         num_positives = group.total(len(weights), weights.device)

@@ -29,6 +29,7 @@ _NORMALIZERS = (
     "positives_per_image",
     "positives_or_images",
     "positives_and_images",
+    "positives_plus_one",
     "targets",
 )
 
@@ -73,7 +74,7 @@ class SoftmaxCriterion(Criterion):
         count = (matched.labels >= 0).sum().clamp(min=1)
         box_loss = self.box_weight * matched.box_losses(self.box_loss).sum() / count
         losses = {"loss_cls": cls_sum / count, "loss_box_reg": box_loss}
-        return _output(losses, torch.ones_like(matched.pred_boxes[:, 0]).detach())
+        return _output(losses, torch.ones_like(matched.gt_boxes[:, 0]))
 
 
 class SigmoidCriterion(Criterion):
@@ -85,12 +86,13 @@ class SigmoidCriterion(Criterion):
 
     Args:
         cls_loss: loss per row and class, or DR Loss.
-        box_loss: loss per positive, or several by name: `{"loss_l1": ..., "loss_giou": ...}`.
+        box_loss: loss per positive, or several by name: `{"loss_l1": ..., "loss_giou": ...}`;
+            `{}` for a head without boxes.
         box_weight: factor of the box loss; a dictionary of factors if there are several.
         normalizer: divisor of the classification loss: the number of "rows" that are not ignored,
             of "positives", "positives_per_image" (at least one counted per image),
-            "positives_or_images" (the larger number) or "positives_and_images" (the sum), at least
-            1; or the sum of the "targets" of the positives.
+            "positives_or_images" (the larger number), "positives_and_images" (the sum) or
+            "positives_plus_one", at least 1; or the sum of the "targets" of the positives.
         box_normalizer: divisor of box loss and quality branch; None is `normalizer`.
         box_weighting: weight of each positive in the box loss, which is then divided by the sum of
             these weights, or by 1 if that is less; by the targets if `box_normalizer` says so.
@@ -143,7 +145,7 @@ class SigmoidCriterion(Criterion):
                 raise ValueError(f"normalizer must be one of {_NORMALIZERS}, got {kind!r}")
         self.cls_loss, self.box_losses = cls_loss, named_box_losses(box_loss)
         if not isinstance(box_weight, Mapping):
-            box_weight = {"loss_box_reg": box_weight}
+            box_weight = {"loss_box_reg": box_weight} if self.box_losses else {}
         self.box_weight = dict(box_weight)
         check_numbers(">= 0", **self.box_weight)
         if self.box_weight.keys() != self.box_losses.keys():
@@ -159,7 +161,7 @@ class SigmoidCriterion(Criterion):
     def forward(self, matched: MatchedPredictions) -> CriterionOutput:
         """Compute `loss_cls`, the box losses and, if there are such parts, the other losses."""
         if self.box_weighting is None:
-            weights = torch.ones_like(matched.pred_boxes[:, 0]).detach()
+            weights = torch.ones_like(matched.gt_boxes[:, 0])
         else:
             weights = self.box_weighting(matched)
         targets, kinds = self._targets(matched), (self.normalizer, self.box_normalizer)
@@ -208,6 +210,8 @@ class SigmoidCriterion(Criterion):
                 return positives.clamp(min=matched.num_images)
             case "positives_and_images":
                 return positives + matched.num_images
+            case "positives_plus_one":
+                return positives + 1
             case _:
                 return targets.sum()
 

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from brloss_d2.criteria.matched import MatchedPredictions
 from brloss_d2.criteria.quality import PositiveQuality
-from brloss_d2.losses import paired_box_iou
 from brloss_d2.losses.base import check_numbers
 
 _EPS = 1e-8
@@ -43,7 +42,7 @@ class ScoreAndIoU(PositiveQuality):
     @torch.no_grad()
     def forward(self, matched: MatchedPredictions) -> Tensor:
         """Return (P,) targets in [0, 1]."""
-        iou = paired_box_iou(matched.pred_boxes, matched.gt_boxes)
+        iou = matched.localization_quality()
         target = matched.positive_scores**self.alpha * iou ** (1 - self.alpha)
         target = target.clamp(min=self.floor)
         if self.tau is None:
@@ -83,7 +82,7 @@ class RelativeIoU(PositiveQuality):
     @torch.no_grad()
     def forward(self, matched: MatchedPredictions) -> Tensor:
         """Return (P,) targets in (0, 1]."""
-        quality = paired_box_iou(matched.pred_boxes, matched.gt_boxes) ** self.power
+        quality = matched.localization_quality() ** self.power
         best = _largest(quality, matched.images, matched.num_images)
         target = quality * (1 / (best + _EPS)).clamp(min=1)
         return target.clamp(min=torch.finfo(torch.float32).tiny, max=1)
@@ -118,7 +117,7 @@ class TaskAlignment(PositiveQuality):
     @torch.no_grad()
     def forward(self, matched: MatchedPredictions) -> Tensor:
         """Return (P,) targets in [0, 1]."""
-        iou = paired_box_iou(matched.pred_boxes, matched.gt_boxes)
+        iou = matched.localization_quality()
         metric, objects = matched.positive_scores**self.alpha * iou**self.beta, matched.objects
         count = len(iou)
         best_metric, best_iou = (_largest(x, objects, count) for x in (metric, iou))

@@ -7,7 +7,12 @@ from brloss_d2.data.augmentation import (
     PhotometricDistortion,
 )
 from brloss_d2.data.catalog import check_registered_dataset
-from brloss_d2.data.categories import CATEGORIES_FILE, read_categories, write_categories
+from brloss_d2.data.categories import (
+    CATEGORIES_FILE,
+    in_order,
+    read_categories,
+    write_categories,
+)
 from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
 from brloss_d2.data.coco_file import CocoFile, read_coco
@@ -40,6 +45,7 @@ __all__ = [
     "check_coco_json",
     "check_custom_images",
     "check_registered_dataset",
+    "in_order",
     "load_coco_dataset",
     "note_limits",
     "read_categories",

@@ -1,4 +1,4 @@
-"""The strong augmentation of SSD, with which aLRP Loss was trained for 100 epochs."""
+"""The strong augmentation of SSD, with which aLRP Loss and YOLACT were trained."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -109,23 +109,28 @@ class BoxAwareMapper(DetectionMapper):
     """`DetectionMapper` whose augmentations may read the boxes of the image.
 
     Args:
+        min_side: side in pixels of the image file that both sides of an object have to exceed;
+            smaller objects count as background.
         **mapper: arguments of detectron2's `DatasetMapper`.
     """
 
     augmentations: Any
 
-    def __init__(self, **mapper: Any):
+    def __init__(self, *, min_side: float = 0.0, **mapper: Any):
         super().__init__(**mapper)
         self.augmentations = _WithBoxes(self.augmentations)
+        self.min_side = min_side
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Map one dict; see `DetectionMapper`."""
-        boxes = [
-            BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS)
-            for a in dataset_dict.get("annotations", ())
-            if not a.get("iscrowd", 0)
-        ]
-        self.augmentations.boxes = np.asarray(boxes, dtype=float).reshape(-1, 4)
+        objects = [a for a in dataset_dict.get("annotations", ()) if not a.get("iscrowd", 0)]
+        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in objects]
+        corners = np.asarray(boxes, dtype=float).reshape(-1, 4)
+        large = (corners[:, 2:] - corners[:, :2] > self.min_side).all(axis=1)
+        self.augmentations.boxes = corners[large]
+        if "annotations" in dataset_dict:
+            kept = [a for a, is_large in zip(objects, large, strict=True) if is_large]
+            dataset_dict = {**dataset_dict, "annotations": kept}
         return super().__call__(dataset_dict)
 
 

@@ -11,6 +11,11 @@ from brloss_d2.utils.files import write_text
 CATEGORIES_FILE = "categories.json"
 
 
+def in_order(categories: Mapping[int, str]) -> list[str]:
+    """Return the names of categories by label: labels follow the ids."""
+    return [categories[id_] for id_ in sorted(categories)]
+
+
 def write_categories(folder: str, categories: Mapping[int, str]) -> None:
     """Write `categories.json`, so that weights can be used without their dataset.
 

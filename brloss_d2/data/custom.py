@@ -17,7 +17,7 @@ from brloss_d2.data.checks import CocoSummary, check_coco_json
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
 from brloss_d2.data.coco_file import DROPPED, only_files, read_json
 from brloss_d2.errors import InputError
-from brloss_d2.utils.config_nodes import walk_nodes
+from brloss_d2.utils.config_nodes import learns_masks, walk_nodes
 from brloss_d2.utils.files import write_text
 from brloss_d2.utils.suggest import did_you_mean
 from brloss_d2.utils.text import counted, first_few, printable
@@ -216,7 +216,7 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
         InputError: a file is missing or malformed, train and val differ in their categories, or
             the config learns masks and the files have none.
     """
-    masks = bool((cfg.dataloader.train.get("mapper") or {}).get("use_instance_mask"))
+    masks = learns_masks(cfg)
     if data.val_fraction is None:
         train = _check_split(data.train, data.train_images, "data.train", masks=masks)
         val = _check_split(data.val, data.val_images, "data.val", masks=masks)

@@ -5,13 +5,14 @@ from brloss_d2.engine.config.load import load_config
 from brloss_d2.engine.config.overrides import apply_overrides
 from brloss_d2.engine.config.test_augmentation import with_test_augmentation
 from brloss_d2.engine.launch import in_agreement, run
-from brloss_d2.engine.optimizer import params_by_name
+from brloss_d2.engine.optimizer import StepCosineParamScheduler, params_by_name
 from brloss_d2.engine.prepare import choose_device
 from brloss_d2.engine.train import main
 from brloss_d2.engine.trainer import NonFiniteLossError, Trainer
 
 __all__ = [
     "NonFiniteLossError",
+    "StepCosineParamScheduler",
     "Trainer",
     "apply_overrides",
     "choose_device",

@@ -2,12 +2,12 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig
 
-from brloss_d2.data import CATEGORIES_FILE, CustomDataSummary, read_categories
+from brloss_d2.data import CATEGORIES_FILE, CustomDataSummary, in_order, read_categories
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import dataset_of, names_of
 from brloss_d2.utils.text import first_few
@@ -33,11 +33,6 @@ def read_dataset_categories(
         if json_file := dataset_of(cfg, split).get("json_file"):
             return read_categories(json_file)
     return None
-
-
-def in_order(categories: Mapping[int, str]) -> list[str]:
-    """Return the names of categories by label: labels follow the ids."""
-    return [categories[id_] for id_ in sorted(categories)]
 
 
 def registered_classes(cfg: DictConfig) -> Sequence[str]:

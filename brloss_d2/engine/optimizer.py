@@ -1,9 +1,10 @@
-"""Learning rates by the names of parameters."""
+"""Learning rates: by the names of parameters, and over the training."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from detectron2.solver.build import get_default_optimizer_params
+from fvcore.common.param_scheduler import CosineParamScheduler
 from torch import nn
 
 from brloss_d2.errors import InputError
@@ -60,3 +61,23 @@ def params_by_name(
         lr_factor_func=lambda name: next((factors[x] for x in ordered if x in name), 1.0),
         overrides=options,
     )
+
+
+class StepCosineParamScheduler(CosineParamScheduler):
+    """Cosine decay from 1 to 0 that is constant within each of a number of equal steps.
+
+    With a step per epoch, the factor of epoch e of E is (1 + cos(pi e / E)) / 2, as in mmdetection
+    with `by_epoch=True`.
+
+    Args:
+        num_steps: number of steps, >= 1.
+    """
+
+    def __init__(self, num_steps: int):
+        super().__init__(start_value=1.0, end_value=0.0)
+        self.num_steps = num_steps
+
+    def __call__(self, where: float) -> float:
+        """Return the factor of the learning rate at a fraction of the training, 0..1."""
+        step = int((where + self.WHERE_EPSILON) * self.num_steps)
+        return float(super().__call__(step / self.num_steps))

@@ -19,12 +19,12 @@ from brloss_d2.data import (
     CustomDataSummary,
     check_custom_images,
     check_registered_dataset,
+    in_order,
     note_limits,
 )
 from brloss_d2.data.custom import refuse_missing_dataset
 from brloss_d2.engine.classes import (
     check_classes,
-    in_order,
     read_dataset_categories,
     registered_classes,
 )
@@ -38,7 +38,7 @@ from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator, LVISEvaluat
 from brloss_d2.evaluation.lrp import LRP_METRICS
 from brloss_d2.evaluation.lvis import LVIS_METRICS
 from brloss_d2.evaluation.protocols import AP_METRICS
-from brloss_d2.utils.config_nodes import key_of, names_of, target_of
+from brloss_d2.utils.config_nodes import key_of, learns_masks, names_of, target_of
 from brloss_d2.utils.suggest import did_you_mean
 
 _TASKS = ("bbox", "segm", "keypoints")
@@ -229,7 +229,7 @@ def _check_metrics(
         )
     mapper = OmegaConf.select(cfg, "dataloader.train.mapper")
     is_known = inspect.isclass(target_of(mapper)) and issubclass(target_of(mapper), DatasetMapper)
-    if names and is_known and not mapper.get("use_instance_mask"):
+    if names and is_known and not learns_masks(cfg):
         if evaluator.get("tasks") and "segm" in tasks:
             raise InputError(
                 f"dataloader.evaluator.tasks is {tasks}, but this config learns no masks: take one "

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from brloss_d2.model_zoo.configs import config_file, config_files
 from brloss_d2.model_zoo.entries import NUMBERS, cell, published
 from brloss_d2.model_zoo.hyperparameters import hyperparameters
-from brloss_d2.utils.config_nodes import walk_nodes
+from brloss_d2.utils.config_nodes import learns_masks, walk_nodes
 from brloss_d2.utils.text import counted
 
 _WIDTH = 80  # columns of a terminal
@@ -210,7 +210,8 @@ def _training(cfg: DictConfig, epochs: int | None) -> tuple[str, str]:
             drops += f" (after epoch{'s' * (len(after) > 1)} {', '.join(after)})"
         second.append(f"lr x {schedule.factor:g} at {drops}")
     else:
-        second.append("cosine decay of the lr")
+        steps = cfg.lr_multiplier.get("scheduler", {}).get("num_steps")
+        second.append("cosine decay of the lr" + (f" in {steps} steps" if steps else ""))
     if schedule.warmup_iterations:
         second.append(
             f"linear warm-up from x {schedule.warmup_factor:g} in {schedule.warmup_iterations} "
@@ -225,7 +226,7 @@ def _data(cfg: DictConfig) -> Iterator[str]:
     loader = cfg.dataloader
     train, test = loader.train, loader.test
     yield f"{_text(train.dataset.names)} for training, {_text(test.dataset.names)} for testing"
-    masks = ", with masks" if train.mapper.get("use_instance_mask") else ""
+    masks = ", with masks" if learns_masks(cfg) else ""
     yield f"  training: {_text(train.mapper.augmentations)}{masks}"
     if "sampler" in train:
         yield f"  sampler: {_name(train.sampler)} by {_name(train.sampler.repeat_factors)}"

@@ -28,6 +28,7 @@ class MaxIoUMatcher(Matcher):
         thresholds: IoU bounds between the levels, ascending.
         labels: label of each level, 0 negative, 1 positive, -1 ignored; one more than thresholds.
         min_low_quality_iou: floor in (0, 1]; None switches low-quality matches off.
+        single_best: whether a box claims only the first of several anchors of its best IoU.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class MaxIoUMatcher(Matcher):
         labels: Sequence[int],
         *,
         min_low_quality_iou: float | None = None,
+        single_best: bool = False,
     ):
         super().__init__(list(thresholds), list(labels), allow_low_quality_matches=False)
-        self.min_low_quality_iou = min_low_quality_iou
+        self.min_low_quality_iou, self.single_best = min_low_quality_iou, single_best
 
     def __call__(self, match_quality_matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Match N anchors.
@@ -54,6 +56,8 @@ class MaxIoUMatcher(Matcher):
             return matches, labels
         best = match_quality_matrix.amax(1, keepdim=True)
         claims = (match_quality_matrix == best) & (best >= self.min_low_quality_iou)
+        if self.single_best:
+            claims &= claims.cumsum(1) == 1
         boxes, anchors = claims.nonzero(as_tuple=True)
         matches.scatter_reduce_(0, anchors, boxes, "amax", include_self=False)
         labels[anchors] = 1

@@ -28,7 +28,7 @@ from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import get_config, get_criterion, list_configs, list_criteria
 from brloss_d2.model_zoo.card import schedule_of
 from brloss_d2.model_zoo.configs import config_files
-from brloss_d2.utils.config_nodes import walk_nodes
+from brloss_d2.utils.config_nodes import learns_masks, walk_nodes
 from brloss_d2.utils.text import first_few
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def _use_recipe(cfg: CfgNode) -> None:
     values |= {
         "MODEL.META_ARCHITECTURE": "build_recipe_model",
         "MODEL.WEIGHTS": recipe.train.init_checkpoint,
-        "MODEL.MASK_ON": mapper.get("use_instance_mask", False),
+        "MODEL.MASK_ON": learns_masks(recipe),
         "INPUT.MASK_FORMAT": mapper.get("instance_mask_format", "polygon"),
         "INPUT.FORMAT": recipe.model.input_format,
         **_image_sizes(recipe),
@@ -147,6 +147,9 @@ def _use_recipe(cfg: CfgNode) -> None:
             "SOLVER.WEIGHT_DECAY": recipe.optimizer.weight_decay,
             "SOLVER.WEIGHT_DECAY_NORM": recipe.optimizer.weight_decay,
             "SOLVER.MAX_ITER": schedule.iterations,
+            "SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR"
+            if schedule.milestones
+            else "WarmupCosineLR",
             "SOLVER.STEPS": schedule.milestones,
             "SOLVER.GAMMA": schedule.factor,
             "SOLVER.WARMUP_ITERS": schedule.warmup_iterations,
@@ -158,6 +161,8 @@ def _use_recipe(cfg: CfgNode) -> None:
         f"its optimizer {schedule.optimizer}": schedule.optimizer != "SGD",
         "its augmentations": "INPUT.MAX_SIZE_TRAIN" not in values,
         "its sampler": "sampler" in recipe.dataloader.train,
+        # detectron2 clips each parameter alone.
+        "its clipping of gradients": schedule.optimizer == "SGD" and recipe.train.clip_grad_norm,
     }
     if any(left.values()):
         logger.warning(

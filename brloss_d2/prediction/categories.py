@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig
 
-from brloss_d2.data import CATEGORIES_FILE, read_categories
+from brloss_d2.data import CATEGORIES_FILE, in_order, read_categories
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import dataset_of, names_of, walk_nodes
 
@@ -30,8 +30,7 @@ class Categories:
     @classmethod
     def of(cls, by_id: Mapping[int, str]) -> "Categories":
         """Build them from id -> name; labels are in the order of the ids, as in training."""
-        ids = sorted(by_id)
-        return cls(tuple(by_id[i] for i in ids), tuple(ids))
+        return cls(tuple(in_order(by_id)), tuple(sorted(by_id)))
 
     @classmethod
     def unnamed(cls, count: int) -> "Categories":

@@ -4,7 +4,8 @@ import copy
 import json
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +38,9 @@ def export_torchscript(predictor: Predictor, image: np.ndarray, path: str) -> li
 
     Its input is an image of any size as the network takes it: (3, H, W) uint8, resized, in the
     order of colors of the config; see `Predictor.resized`. Its outputs are those of `detections`
-    whose scores reach the threshold of the predictor. Its weights are frozen. Its extra file
+    whose scores reach the threshold of the predictor. A detector with a fixed number of detections
+    (one that has `detect_batch`) takes images (N, 3, H, W) instead, any number of the size of the
+    sample, and gives outputs (N, D, ...) of every score. The weights are frozen. The extra file
     `detector.json` holds what `describe` returns.
 
     Args:
@@ -51,14 +54,13 @@ def export_torchscript(predictor: Predictor, image: np.ndarray, path: str) -> li
             from the detector on the same image at other sizes.
     """
     check_folder_of(path)
-    adapter, example = _adapter(predictor, image)
-    traced = torch.jit.trace(adapter, (example,), check_trace=False)
-    _compare(predictor, example, lambda x: adapter.outputs_schema(traced(x)))
-    names: list[str] = adapter.outputs_schema.keys
-    about = json.dumps(describe(predictor, names), ensure_ascii=False)
+    graph = _graph(predictor, image)
+    traced = torch.jit.trace(graph.module, (graph.example,), check_trace=False)
+    graph.compare(lambda x: dict(zip(graph.names, traced(x), strict=True)))
+    about = json.dumps(graph.about, ensure_ascii=False)
     with replacing(path) as temporary, open(temporary, "wb") as file:
         torch.jit.save(traced, file, _extra_files={METADATA: about})
-    return names
+    return graph.names
 
 
 @silenced(())  # the result is compared with the detector anyway
@@ -72,22 +74,18 @@ def export_onnx(predictor: Predictor, image: np.ndarray, path: str) -> list[str]
         InputError: as for TorchScript, or the package is missing.
     """
     check_folder_of(path)
-    adapter, example = _adapter(predictor, image)
-    adapter(example)
-    names = adapter.outputs_schema.keys
+    graph = _graph(predictor, image)
+    names = graph.names
     with replacing(path) as temporary:
         try:
             torch.onnx.export(
-                adapter,
-                (example,),
+                graph.module,
+                (graph.example,),
                 temporary,
                 opset_version=_OPSET,
                 input_names=["image"],
                 output_names=names,
-                dynamic_axes={
-                    "image": {1: "height", 2: "width"},
-                    **{name: {0: "count"} for name in names},
-                },
+                dynamic_axes=graph.dynamic_axes,
                 # The exporter for traces: the newer one refuses sizes that depend on the data.
                 dynamo=False,
             )
@@ -100,12 +98,12 @@ def export_onnx(predictor: Predictor, image: np.ndarray, path: str) -> list[str]
         import onnx  # which the exporter has just used
 
         model = onnx.load(temporary)
-        about = json.dumps(describe(predictor, names), ensure_ascii=False)
+        about = json.dumps(graph.about, ensure_ascii=False)
         onnx.helper.set_model_props(model, {METADATA: about})
         onnx.save(model, temporary)
         run = _onnx_runner(temporary, names)
         if run is not None:
-            _compare(predictor, example, run)
+            graph.compare(run)
     return names
 
 
@@ -120,7 +118,7 @@ def describe(predictor: Predictor, outputs: Sequence[str]) -> dict[str, Any]:
         `class_names` and `category_ids` of the labels 0..K-1; `score_threshold`, the lowest score
         that is kept in addition to thresholds of the model; `outputs`; and how to prepare an image:
         `image_format`, the order of its colors, and `short_side` and `max_side` in pixels, None
-        if the config resizes in another way.
+        if the config resizes in another way. A file for batches also has `height` and `width`.
     """
     resizing = [
         augmentation
@@ -167,9 +165,50 @@ def detections(model: nn.Module, image: Tensor) -> Outputs:
     return outputs
 
 
-def _adapter(predictor: Predictor, image: np.ndarray) -> tuple[TracingAdapter, Tensor]:
+class _Graph(NamedTuple):
+    """A detector as a function of one tensor.
+
+    Attributes:
+        module: that function, a copy of the detector.
+        example: tensor to trace it with.
+        names: names of its outputs, in order.
+        dynamic_axes: axes that may vary, as `torch.onnx.export` takes them.
+        about: content of `detector.json`.
+        compare: function that raises `InputError` if an exported graph differs from the detector.
+    """
+
+    module: nn.Module
+    example: Tensor
+    names: list[str]
+    dynamic_axes: dict[str, dict[int, str]]
+    about: dict[str, Any]
+    compare: Callable[[Callable[[Tensor], Outputs]], None]
+
+
+class _OfBatches(nn.Module):
+    """Outputs of a detector of batches in the order of their names."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        found = self.model.detect_batch(images)  # type: ignore[operator]
+        return tuple(found[name] for name in sorted(found))
+
+
+def _graph(predictor: Predictor, image: np.ndarray) -> _Graph:
     """Return the detector as a function of one tensor, and such a tensor."""
     example = predictor.resized(image).to(next(predictor.model.parameters()).device)
+    # The file shares no weights with the predictor, so that they can be frozen.
+    model = copy.deepcopy(predictor.model).requires_grad_(False)
+    if hasattr(model, "detect_batch"):
+        names = ["boxes", "labels", "scores"]
+        axes = {name: {0: "batch"} for name in ("image", *names)}
+        height, width = example.shape[1:]
+        about = {**describe(predictor, names), "height": height, "width": width}
+        compare = partial(_compare_batches, predictor, example)
+        return _Graph(_OfBatches(model), example[None], names, axes, about, compare)
     with torch.no_grad():
         found = len(detections(predictor.model, example)["boxes"])
     if not found:
@@ -182,10 +221,12 @@ def _adapter(predictor: Predictor, image: np.ndarray) -> tuple[TracingAdapter, T
     def inference(model: nn.Module, image: Tensor) -> Outputs:
         return _from_score(threshold, detections(model, image))
 
-    # The file shares no weights with the predictor, so that they can be frozen.
-    model = copy.deepcopy(predictor.model).requires_grad_(False)
-    adapter = TracingAdapter(model, example, patch_builtin_len([_COUNTING])(inference))
-    return adapter.eval(), example
+    adapter = TracingAdapter(model, example, patch_builtin_len([_COUNTING])(inference)).eval()
+    adapter(example)
+    names = adapter.outputs_schema.keys
+    axes = {"image": {1: "height", 2: "width"}, **{name: {0: "count"} for name in names}}
+    about, compare = describe(predictor, names), partial(_compare, predictor, example)
+    return _Graph(adapter, example, names, axes, about, compare)
 
 
 def _from_score(threshold: float, outputs: Outputs) -> Outputs:
@@ -227,6 +268,22 @@ def _compare(predictor: Predictor, example: Tensor, exported: Callable[[Tensor],
             raise InputError(
                 f"The exported graph differs from the detector on an image of {image.shape[2]} x "
                 f"{image.shape[1]} pixels: {problem}. This detector cannot be exported."
+            )
+
+
+def _compare_batches(
+    predictor: Predictor, example: Tensor, exported: Callable[[Tensor], Outputs]
+) -> None:
+    """Compare detector and exported graph on several images of the size of the example."""
+    images = torch.stack([example, example.flip(2), example.flip(1)])
+    found = exported(images)
+    for i, image in enumerate(images):
+        with torch.no_grad():
+            expected = detections(predictor.model, image)
+        if problem := _difference(expected, {name: tensor[i] for name, tensor in found.items()}):
+            raise InputError(
+                f"The exported graph differs from the detector on image {i} of a batch: {problem}. "
+                "This detector cannot be exported."
             )
 
 

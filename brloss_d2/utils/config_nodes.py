@@ -60,6 +60,11 @@ def names_of(dataset: DictConfig) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
+def learns_masks(cfg: DictConfig) -> bool:
+    """Return whether the training of a config reads the masks of objects."""
+    return bool(OmegaConf.select(cfg, "dataloader.train.mapper.use_instance_mask"))
+
+
 def target_of(node: Any) -> Any:
     """Return the class or function that a node calls; None if the node calls nothing.
 

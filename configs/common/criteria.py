@@ -7,6 +7,8 @@ them. The sites are
 * `atss`, `paa`, `retinanet`, `fovea`: one-stage detectors, 16 images per iteration;
 * `rpn_500s`, `roi_500s`, `retinanet_500s`, `fovea_500s`: the same at 512 x 512 pixels, 32 images
   per iteration;
+* `yolact`, `yolact_mask`: YOLACT, 32 images per iteration;
+* `solov2`, `solov2_mask`: the classes and the masks of SOLOv2, 32 images per iteration;
 * `retinanet_800s`: aLRP Loss at 800 x 800 pixels, 16 images per iteration.
 
 A new ranking loss is one line below, `NAME = _ranking(L(MyLoss)(...))`.
@@ -17,6 +19,7 @@ from detectron2.config import LazyCall as L
 from brloss_d2.criteria import (
     ALRPCriterion,
     Centerness,
+    HardNegativeCriterion,
     MaskCriterion,
     PredictedIoU,
     QualityBranch,
@@ -59,6 +62,8 @@ _IMAGES_PER_POOL_500S = 8
 # Ranking pools per epoch of COCO: 16 images in pools of 4 on 4 GPUs, 32 in pools of 8.
 _POOLS_PER_EPOCH = 7330
 _POOLS_PER_EPOCH_500S = 3665
+# 8 images on each of 4 GPUs, for the light SOLOv2.
+_IMAGES_PER_POOL_SOLOV2 = 8
 
 
 def _self_balanced(cls_loss, images=_IMAGES_PER_POOL):
@@ -70,13 +75,27 @@ def _self_balanced(cls_loss, images=_IMAGES_PER_POOL):
     )
 
 
-def _dice():
+def _dice(max_masks=200, images=_IMAGES_PER_POOL):
     return L(MaskCriterion)(
         mask_loss=L(DiceLoss)(eps=1e-5),
         balancer=L(SelfBalancer)(),
-        max_masks=200,
-        images_per_pool=_IMAGES_PER_POOL,
+        max_masks=max_masks,
+        images_per_pool=images,
     )
+
+
+def _cross_entropy_of_yolact():
+    return L(MaskCriterion)(
+        mask_loss=L(MaskCrossEntropyLoss)(),
+        balancer=L(ConstantBalancer)(weight=6.125),
+        max_masks_per_image=100,
+    )
+
+
+def _solov2(criterion, mask_balancer, **pools):
+    """Classes ranked or compared by the Dice coefficients of the masks, and these themselves."""
+    masks = L(MaskCriterion)(mask_loss=L(DiceLoss)(eps=0.002), balancer=mask_balancer, **pools)
+    return dict(solov2=criterion, solov2_mask=masks)
 
 
 def _ranking(cls_loss):
@@ -89,6 +108,18 @@ def _ranking(cls_loss):
             f"{site}_500s": _self_balanced(cls_loss, _IMAGES_PER_POOL_500S)
             for site in ("rpn", "roi", "retinanet", "fovea")
         },
+        yolact=dict(_self_balanced(cls_loss, _IMAGES_PER_POOL_500S), disjoint_is_negative=True),
+        yolact_mask=_dice(max_masks=None, images=_IMAGES_PER_POOL_500S),
+        **_solov2(
+            L(RankingCriterion)(
+                cls_loss=cls_loss,
+                box_loss={},
+                balancer=L(SelfBalancer)(),
+                images_per_pool=_IMAGES_PER_POOL_SOLOV2,
+            ),
+            L(SelfBalancer)(),
+            images_per_pool=_IMAGES_PER_POOL_SOLOV2,
+        ),
     )
 
 
@@ -135,7 +166,7 @@ def _alrp(pools_per_epoch=_POOLS_PER_EPOCH, images=_IMAGES_PER_POOL, **options):
 
 def _soft_targets(cls_loss, box_weight, box_weighting, **options):
     """All one-stage detectors train alike with quality-aware scores."""
-    return {
+    sites = {
         site: L(SigmoidCriterion)(
             cls_loss=cls_loss,
             box_loss=L(GIoULoss)(),
@@ -144,8 +175,20 @@ def _soft_targets(cls_loss, box_weight, box_weighting, **options):
             sync_normalizer=True,
             **options,
         )
-        for site in ("atss", "paa", "retinanet", "fovea", "retinanet_500s", "fovea_500s")
+        for site in ("atss", "paa", "retinanet", "fovea", "retinanet_500s", "fovea_500s", "yolact")
     }
+    masks = L(SigmoidCriterion)(
+        cls_loss=cls_loss,
+        box_loss={},
+        box_weighting=L(box_weighting)(),
+        sync_normalizer=True,
+        **options,
+    )
+    return dict(
+        sites,
+        yolact_mask=_cross_entropy_of_yolact(),
+        **_solov2(masks, L(ConstantBalancer)(weight=3.0)),
+    )
 
 
 def _hard_targets(cls_loss, fovea_cls_loss):
@@ -182,6 +225,17 @@ def _hard_targets(cls_loss, fovea_cls_loss):
         fovea=fovea,
         retinanet_500s=retinanet,
         fovea_500s=fovea,
+        yolact=L(SigmoidCriterion)(
+            cls_loss=cls_loss,
+            box_loss=L(SmoothL1Loss)(beta=1.0),
+            box_weight=1.5,
+            normalizer="positives_per_image",
+        ),
+        yolact_mask=_cross_entropy_of_yolact(),
+        **_solov2(
+            L(SigmoidCriterion)(cls_loss=cls_loss, box_loss={}, normalizer="positives_plus_one"),
+            L(ConstantBalancer)(weight=3.0),
+        ),
     )
 
 
@@ -196,6 +250,8 @@ ce = dict(
     ),
 )
 ce.update(rpn_500s=ce["rpn"], roi_500s=ce["roi"])
+# As published: with a background class and hard negatives.
+ce.update(yolact=L(HardNegativeCriterion)(box_loss=L(SmoothL1Loss)(beta=1.0), box_weight=1.5))
 focal = _hard_targets(
     L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0), L(SigmoidFocalLoss)(alpha=0.4, gamma=1.5)
 )
@@ -231,8 +287,8 @@ tal = _soft_targets(
 corr = _hard_targets(
     L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0), L(SigmoidFocalLoss)(alpha=0.4, gamma=1.5)
 )
-for _criterion in corr.values():
-    _criterion.correlation = L(CorrelationLoss)(kind="concordance", weight=0.2)
+for _site in corr.keys() - {"solov2_mask", "yolact_mask"}:
+    corr[_site].correlation = L(CorrelationLoss)(kind="concordance", weight=0.2)
 for _site in ("retinanet", "retinanet_500s"):  # as published, level by level
     corr[_site].correlation = L(CorrelationLoss)(kind="pearson", weight=0.1, per="level")
 # The RetinaNet is that of the published DR Loss, smooth L1 divided by four coordinates; the others
@@ -258,6 +314,8 @@ alrp = dict(
     roi_500s=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S, error_scale=1.0),
     retinanet_500s=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S),
     fovea_500s=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S),
+    yolact=_alrp(_POOLS_PER_EPOCH_500S, _IMAGES_PER_POOL_500S),
+    yolact_mask=_dice(max_masks=None, images=_IMAGES_PER_POOL_500S),
     # As published, by mistake: half an epoch.
     retinanet_800s=_alrp(_POOLS_PER_EPOCH_500S),
 )

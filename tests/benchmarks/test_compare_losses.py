@@ -84,6 +84,7 @@ def test_every_detector_can_be_built_with_its_losses(detector, loss):
     }  # a branch predicts quality, or units differ
     by_design = {
         "faster_rcnn": {"ce"},
+        "mask_rcnn": {"ce"},
         "atss": hard_targets,
         "paa": hard_targets,
         "retinanet": hard_targets,
@@ -228,6 +229,24 @@ def test_outcome_of_a_run(tmp_path):
     assert found.metrics == {"AP": 7.0, "AP50": 20.0}
     assert found.curve == {20: 0.0, 40: 7.0}  # nothing found is 0, not missing
     assert found.seconds == 40.0
+
+
+def test_losses_of_a_detector_with_masks_are_compared_by_masks(tmp_path):
+    line = {"iteration": 39, "bbox/AP": 70.0, "bbox/AP50": 90.0, "segm/AP-cat": 3.0}
+    lines = [{**line, "iteration": 19, "segm/AP": float("nan")}, {**line, "segm/AP": 8.0}]
+    runs = []
+    for loss, gain in (("ce", 0.0), ("rs", 2.0)):
+        run = Run(loss, 1, tmp_path, tmp_path / loss, ())
+        run.output.mkdir()
+        text = [json.dumps({**x, "segm/AP": x["segm/AP"] + gain}) for x in lines]
+        (run.output / "metrics.json").write_text("\n".join(text))
+        runs.append(run)
+    outcomes = {run: outcome(run) for run in runs}
+    assert outcomes[runs[0]].metrics == {"AP": 70.0, "AP50": 90.0, "mask AP": 8.0}
+    assert outcomes[runs[1]].curve == {20: 0.0, 39: 10.0}
+    found = Study("A title", ["ce", "rs"], outcomes, {}, 1, [], [])
+    assert found.differences("rs") == {1: 2.0}
+    assert "| mask AP − ce, paired " in summary_table(found)
 
 
 def test_labels_keep_their_distance_and_order():

@@ -27,6 +27,8 @@ PUBLISHED = {
     "paa": ("paa_brs", "paa_rs", "paa_ap", "paa_bap", "paa_focal"),
     "retinanet": ("retinanet_alrp", "retinanet_alrp_atss", "retinanet_ap"),
     "fovea": ("foveabox_alrp",),
+    "yolact": ("yolact_rs", "yolact_baseline"),
+    "solov2": ("solov2_rs", "solov2_focal"),
     "co_deformable_detr": ("co_deformable_detr", "brs_detr", "brs_detr_equal_sizes"),
 }
 GOLDEN = [(name, a) for a, names in PUBLISHED.items() for name in available(*names)]

@@ -1,7 +1,9 @@
 """The criteria of configs/common/criteria.py: names, sites, and what the papers say of each."""
 
 import pytest
+import torch
 
+from brloss_d2.criteria import MatchedPredictions
 from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import get_criterion, list_criteria
 from tests.helpers.criteria import ONE_STAGE, RCNN_CRITERIA, build_criterion
@@ -107,6 +109,31 @@ def test_content(name: str, site: str) -> None:
         assert criterion.images_per_pool == 4
 
 
+@pytest.mark.parametrize("name", sorted({*CLS_LOSSES} - {"alrp"}))
+def test_content_of_solov2(name: str) -> None:
+    """Dice loss self-balanced with ranking losses, three times as much with all others."""
+    assert "alrp" not in list_criteria("solov2")
+    classes, masks = (build_criterion(name, site) for site in ("solov2", "solov2_mask"))
+    assert len(classes.box_losses) == 0
+    assert repr(masks.mask_loss) == "DiceLoss(eps=0.002)"
+    if name in ("ap", "bap", "rs", "brs"):
+        assert repr(classes.cls_loss) == CLS_LOSSES[name]
+        assert repr(masks.balancer) == "SelfBalancer()"
+        assert classes.images_per_pool == masks.images_per_pool == 8
+    else:
+        assert repr(masks.balancer) == "ConstantBalancer(weight=3.0)"
+        assert (classes.normalizer == "positives_plus_one") == (name in HARD_TARGETS)
+
+
+def test_focal_loss_of_solov2() -> None:
+    """Three cells, two of them positive: the sum over all classes by 2 + 1."""
+    logits = torch.tensor([[1.25, -0.25], [0.5, -2.0], [-1.0, 0.75]])
+    labels, boxes = torch.tensor([0, 2, 1]), torch.zeros(2, 4)
+    matched = MatchedPredictions(logits, labels, None, boxes, num_classes=2)
+    loss = build_criterion("focal", "solov2")(matched).losses["loss_cls"]
+    assert loss.item() == pytest.approx(0.132428, abs=5e-7)
+
+
 def test_pools_of_the_hundred_epochs() -> None:
     for name in ("ap", "bap", "rs", "brs", "alrp"):
         for site in ("rpn", "roi", "retinanet", "fovea"):
@@ -120,6 +147,26 @@ def test_pools_of_the_hundred_epochs() -> None:
     for site in ("rpn_500s", "roi_500s", "retinanet_500s", "fovea_500s", "retinanet_800s"):
         assert get_criterion("alrp", site).balancer.pools_per_epoch == 3665
     assert get_criterion("alrp", "retinanet_800s").images_per_pool == 4
+
+
+def test_yolact() -> None:
+    assert list_criteria("yolact") == list_criteria("yolact_mask") == list_criteria()
+    for name in list_criteria():
+        criterion, masks = build_criterion(name, "yolact"), build_criterion(name, "yolact_mask")
+        ranked = name in ("ap", "bap", "rs", "brs", "alrp")
+        dice = ("DiceLoss(eps=1e-05)", "SelfBalancer()", None)
+        entropy = ("MaskCrossEntropyLoss()", "ConstantBalancer(weight=6.125)", 100)
+        found = (repr(masks.mask_loss), repr(masks.balancer), masks.max_masks_per_image)
+        assert found == (dice if ranked else entropy)
+        if ranked:
+            assert criterion.images_per_pool == masks.images_per_pool == 8
+            assert name == "alrp" or criterion.disjoint_is_negative
+        if name in HARD_TARGETS and name != "ce":
+            assert repr(criterion.box_losses["loss_box_reg"]) == "SmoothL1Loss(beta=1.0)"
+            assert criterion.box_weight == {"loss_box_reg": 1.5}
+    assert repr(build_criterion("ce", "yolact")).startswith(
+        "HardNegativeCriterion(\n  box_weight=1.5, negative_ratio=3.0\n"
+    )
 
 
 def test_a_node_may_be_changed() -> None:

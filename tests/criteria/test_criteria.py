@@ -119,23 +119,20 @@ def test_unknown_name():
         build_criterion("lovasz", "roi", pools_per_epoch=1)
 
 
-def hand_batch(monkeypatch) -> MatchedPredictions:
+def hand_batch() -> MatchedPredictions:
     boxes = torch.zeros(3, 4, requires_grad=True)
-    monkeypatch.setattr(
-        "brloss_d2.criteria.ranking.paired_box_iou", lambda a, b: torch.tensor(QUALITY)
-    )
-    return MatchedPredictions(
-        torch.tensor(LOGITS, requires_grad=True), torch.tensor(LABELS), boxes, boxes, CLASSES
-    )
+    logits = torch.tensor(LOGITS, requires_grad=True)
+    quality = torch.tensor(QUALITY)
+    return MatchedPredictions(logits, torch.tensor(LABELS), boxes, boxes, CLASSES, quality=quality)
 
 
 @pytest.mark.parametrize(
     ("name", "rank", "balance"), [("rs", 0.662714, 3.792824), ("brs", 0.649995, 3.721344)]
 )
-def test_box_head_done_with_the_published_functions(name, rank, balance, monkeypatch):
+def test_box_head_done_with_the_published_functions(name, rank, balance):
     criterion = build_criterion(name, "roi", pools_per_epoch=1)
     criterion.box_losses["loss_box_reg"] = StoredBoxLoss()
-    output = criterion(hand_batch(monkeypatch))
+    output = criterion(hand_batch())
     torch.testing.assert_close(output.losses["loss_rank"].item(), rank, rtol=0, atol=1e-6)
     torch.testing.assert_close(output.losses["loss_sort"].item(), 0.012150, rtol=0, atol=1e-6)
     torch.testing.assert_close(output.box_weights, torch.tensor(WEIGHTS), rtol=0, atol=1e-6)

@@ -69,6 +69,20 @@ def test_pools_are_balanced_one_by_one():
     torch.testing.assert_close(together.logits.grad, parts)
 
 
+def test_losses_that_the_head_has_computed():
+    """Take the place of logits and targets, in pools, too."""
+    whole = replace(masks(), cls_total=torch.tensor([0.5, 0.5, 0.9]))
+    given = replace(whole, logits=None, targets=None, losses=DiceLoss()(LOGITS, TARGETS))
+    for criterion in (dice(), dice(images_per_pool=1)):
+        expected, output = criterion(whole), criterion(given)
+        torch.testing.assert_close(output.losses, expected.losses)
+        assert output.metrics == expected.metrics
+    with pytest.raises(ValueError, match="masks need logits and targets, or losses"):
+        replace(given, losses=None)
+    with pytest.raises(ValueError, match="weights, cls_total, losses must have one entry"):
+        replace(given, losses=torch.ones(2))
+
+
 @pytest.mark.parametrize("name", RCNN_CRITERIA)
 @pytest.mark.parametrize("rows", [slice(0, 0), slice(2, 3)])
 def test_images_without_masks(name, rows):
@@ -89,6 +103,11 @@ def test_limit_holds_for_each_pool():
     assert dice(max_masks=10).sample(counts, CPU).sum() == 10
 
 
+def test_limit_holds_for_each_image():
+    kept = dice(max_masks_per_image=10, images_per_pool=2).sample((5, 30, 0, 12), CPU)
+    assert [part.sum() for part in kept.split((5, 30, 0, 12))] == [5, 10, 0, 10]
+
+
 def test_every_mask_has_the_same_chance():
     torch.manual_seed(0)
     criterion = dice(max_masks=2)
@@ -102,6 +121,8 @@ def test_every_mask_has_the_same_chance():
     ("options", "message"),
     [
         ({"max_masks": 0}, "max_masks must be a finite number >= 1, got 0"),
+        ({"max_masks_per_image": 0}, "max_masks_per_image must be a finite number >= 1, got 0"),
+        ({"max_masks": 9, "max_masks_per_image": 9}, "exclude each other"),
         ({"pool": "all"}, "pool must be one of"),
         ({"images_per_pool": 2, "pool": "global"}, "goes with pool='local'"),
     ],

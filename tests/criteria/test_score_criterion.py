@@ -49,6 +49,7 @@ def batch(labels=LABELS, rows=ROWS) -> MatchedPredictions:
         ("positives_per_image", 4),
         ("positives_or_images", 3),
         ("positives_and_images", 6),
+        ("positives_plus_one", 4),
     ],
 )
 def test_divisors(normalizer, count):

@@ -1,6 +1,7 @@
-"""The strong augmentation: images and boxes move together."""
+"""The strong augmentation: images, boxes and masks move together."""
 
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.data import transforms as T
@@ -140,3 +141,76 @@ def test_mapper_without_objects(tmp_path):
         assert len(out["instances"]) == 0
         assert out["instances"].gt_boxes.tensor.shape == (0, 4)
         assert out["image"].dtype == torch.uint8
+
+
+def polygon(box: list[int]) -> list[list[float]]:
+    """An L of the height and width of a box: its upper right quarter is missing."""
+    x0, y0, x1, y1 = box
+    x, y = (x0 + x1) // 2, (y0 + y1) // 2
+    return [[x0, y0, x, y0, x, y, x1, y, x1, y1, x0, y1]]
+
+
+def rle(box: list[int]) -> dict:
+    return mask_util.merge(mask_util.frPyObjects(polygon(box), HEIGHT, WIDTH))
+
+
+def record_with_masks(tmp_path, segmentation) -> dict:
+    """Each object has a color of its own, its number in the red channel, on black."""
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    out = record(tmp_path)
+    for i, box in enumerate(BOXES):
+        image[mask_util.decode(rle(box)) > 0] = (100 * (i + 1), 0, 0)
+        out["annotations"][i]["segmentation"] = segmentation(box)
+    Image.fromarray(image).save(out["file_name"])
+    return out
+
+
+def mapper_of_masks(*augmentations: T.Augmentation, min_side: float = 0) -> BoxAwareMapper:
+    return BoxAwareMapper(
+        is_train=True,
+        augmentations=list(augmentations),
+        image_format="RGB",
+        use_instance_mask=True,
+        instance_mask_format="bitmask",
+        min_side=min_side,
+    )
+
+
+@pytest.mark.parametrize("segmentation", [polygon, rle])
+def test_masks_lie_on_their_objects(tmp_path, segmentation):
+    """Pixel by pixel; an object that is cut off is gone with its mask, the others keep theirs."""
+    read = mapper_of_masks(
+        Expand(max_ratio=2.0, fill=(0, 0, 0)), MinIoUCrop(), T.RandomFlip(horizontal=True)
+    )
+    given, counts = record_with_masks(tmp_path, segmentation), []
+    for _ in range(60):
+        out = read(given)
+        instances = out["instances"]
+        counts.append(len(instances))
+        assert len(instances.gt_masks) == len(instances)
+        for mask, label in zip(instances.gt_masks.tensor, instances.gt_classes, strict=True):
+            assert torch.equal(mask, out["image"][0] == 100 * (label + 1))
+    assert set(counts) == {1, 2}
+
+
+@pytest.mark.parametrize("segmentation", [polygon, rle])
+def test_masks_of_a_resized_image(tmp_path, segmentation):
+    """Whatever the two factors, every pixel becomes as many."""
+    given = record_with_masks(tmp_path, segmentation)
+    instances = mapper_of_masks(T.Resize((2 * HEIGHT, 3 * WIDTH)))(given)["instances"]
+    for box, mask in zip(BOXES, instances.gt_masks.tensor, strict=True):
+        expected = np.kron(mask_util.decode(rle(box)), np.ones((2, 3), int))
+        assert (mask.numpy() == expected).all()
+
+
+def test_small_objects_are_background(tmp_path):
+    """Both sides have to exceed `min_side` in the image file, whatever size it gets."""
+    boxes = [[10, 20, 14, 45], [50, 5, 75, 10], [30, 40, 60, 44]]
+    given = record_with_masks(tmp_path, polygon)
+    given["annotations"] = record(tmp_path, boxes)["annotations"]
+    for annotation in given["annotations"]:
+        annotation["segmentation"] = polygon(annotation["bbox"])
+    out = mapper_of_masks(T.Resize((300, 400)), min_side=4)(given)["instances"]
+    assert out.gt_classes.tolist() == [1]
+    assert out.gt_boxes.tensor.tolist() == [[250.0, 25.0, 375.0, 50.0]]
+    assert len(given["annotations"]) == 4  # the record of the dataset stays as it is

@@ -55,6 +55,8 @@ def refusal(capsys: pytest.CaptureFixture, train_net: TrainNet, *args: str, **mo
     [
         ("train.accumulate=0", "train.accumulate"),
         ("train.ema.decay=1.0", "less than 1"),
+        ("train.ema.decay=nan", "at least 0"),
+        ("train.clip_grad_norm=nan", "at least 0"),
         ("train.best_mode=most", "max or min"),
         ("train.seed=99999999999999999999", "at most 2147483647"),
         ("train.output_dir=a\tb", "without tabs"),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.structures import Boxes, pairwise_iou
 
 from brloss_d2.modeling import MaxIoUMatcher
 from brloss_d2.modeling.matching import inside_padded_image
@@ -21,6 +22,21 @@ def test_low_quality_matches_have_a_floor_and_move():
     matches, labels = matcher(IOU)
     assert labels.tolist() == [1, 1, 1, 0, 0]
     assert matches.tolist()[:3] == [0, 2, 1]
+
+
+def test_only_the_first_of_the_best_anchors_is_claimed():
+    """Published assignments of YOLACT; an object that no anchor overlaps changes nothing."""
+    anchors = [(0, 0, 10, 10), (0, 0, 10, 12), (2, 0, 12, 10), (40, 40, 60, 60)]
+    anchors += [(42, 42, 62, 62), (100, 100, 110, 110), (0, 0, 4, 4)]
+    objects = [(0, 0, 10, 10), (1, 0, 11, 10), (44, 44, 50, 50), (200, 200, 210, 210)]
+    iou = pairwise_iou(Boxes(torch.tensor(objects)), Boxes(torch.tensor(anchors)))
+    matcher = MaxIoUMatcher([0.4, 0.5], [0, -1, 1], min_low_quality_iou=1e-6, single_best=True)
+    for given in (iou[:3], iou):
+        matches, labels = matcher(given)
+        assert labels.tolist() == [1, 1, 1, 1, 0, 0, 0]
+        assert matches[:4].tolist() == [1, 0, 1, 2]
+    matcher.single_best = False
+    assert matcher(iou)[1].tolist() == [1, 1, 1, 1, 1, 0, 0]
 
 
 def test_low_quality_matches_can_be_off():

@@ -162,7 +162,7 @@ def check_train_values(train: DictConfig) -> None:
         if not (is_number if isinstance(default, float) else type(value) is type(default)):
             expected = type(default).__name__
             raise InputError(f"train.{path} is {value!r}: expected a value of type {expected}.")
-        if is_number and value < least:
+        if is_number and not value >= least:  # NaN is refused too
             raise InputError(f"train.{path} is {value}: expected at least {least}.")
         if is_number and value > most:
             raise InputError(f"train.{path} is {value}: expected at most {most}.")

@@ -19,7 +19,14 @@ from torch import nn
 
 from brloss_d2.engine.randomness import preserved_rng
 from brloss_d2.errors import InputError
-from brloss_d2.utils.config_nodes import key_of, located, target_of, walk, walk_nodes
+from brloss_d2.utils.config_nodes import (
+    key_of,
+    learns_masks,
+    located,
+    target_of,
+    walk,
+    walk_nodes,
+)
 from brloss_d2.utils.suggest import did_you_mean
 from brloss_d2.utils.terminal import silenced
 
@@ -42,7 +49,7 @@ _RULES = (
         "short_edge_length max_size conv_dims fc_dims in_channels out_channels "
         "num_anchors num_classes num_groups num_queries channels output_size topk max_detections "
         "test_topk_per_image max_dets_per_image pre_nms_topk post_nms_topk batch_size_per_image "
-        "images_per_pool pools_per_epoch max_masks",
+        "images_per_pool pools_per_epoch max_masks num_steps",
     ),
     _Rule(
         "an integer, at least 0",
@@ -65,7 +72,7 @@ _RULES = (
     _Rule(
         "a number, at least 0",
         lambda x: x >= 0,
-        "loss_weight box_weight weight weight_decay weight_decay_norm momentum beta gamma",
+        "loss_weight box_weight weight weight_decay weight_decay_norm momentum beta gamma min_side",
     ),
 )
 _RULE_OF = {key: rule for rule in _RULES for key in rule.keys.split()}
@@ -180,7 +187,7 @@ def _try(model: nn.Module, cfg: DictConfig, overrides: Sequence[str]) -> None:
     target = Instances((_SIDE, _SIDE))
     target.gt_boxes = Boxes(torch.tensor([[8.0, 8.0, 72.0, 56.0]]))
     target.gt_classes = torch.zeros(1, dtype=torch.int64)
-    if cfg.dataloader.train.mapper.get("use_instance_mask"):
+    if learns_masks(cfg):
         target.gt_masks = BitMasks(torch.ones(1, _SIDE, _SIDE, dtype=torch.bool))
     image = torch.randint(0, 256, (3, _SIDE, _SIDE), dtype=torch.uint8)
     batch = [{"image": image, "height": _SIDE, "width": _SIDE, "instances": target}]

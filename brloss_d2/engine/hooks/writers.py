@@ -1,12 +1,15 @@
 """Writers of metrics: the terminal, metrics.json, TensorBoard, Weights & Biases."""
 
+import copy
 import importlib.util
 import json
 import logging
 import os
 import resource
 import sys
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +21,7 @@ from detectron2.utils.events import (
     TensorboardXWriter,
     get_event_storage,
 )
+from fvcore.common.history_buffer import HistoryBuffer
 from omegaconf import DictConfig, OmegaConf
 
 from brloss_d2.engine.logs import progress_bar
@@ -68,16 +72,27 @@ class MetricsFile(EventWriter):
 
 
 class MetricPrinter(CommonMetricPrinter):
-    """detectron2's line of losses and times, and a second line with the metrics of criteria."""
+    """detectron2's line of losses and times, and a second line with the metrics of criteria.
+
+    Args:
+        max_iter: number of iterations of the training.
+        kind_of_loss: function from the name of a loss to the kind under which it is added up in
+            the line, for models with dozens of losses; None shows each of them.
+    """
 
     _printed = -1
+
+    def __init__(self, max_iter: int, kind_of_loss: Callable[[str], str] | None = None):
+        super().__init__(max_iter)
+        self._kind_of_loss = kind_of_loss
 
     def write(self) -> None:
         storage = get_event_storage()
         if storage.iter in (self._max_iter, self._printed):  # training has ended
             return
         self._printed = storage.iter
-        super().write()
+        with _by_kind(storage, self._kind_of_loss) if self._kind_of_loss else nullcontext():
+            super().write()
         latest, values = storage.latest(), storage.latest_with_smoothing_hint()
         recent = [name for name, (_, at) in latest.items() if storage.iter - at < _HISTORY]
         shown = [f"{n}: {values[n][0]:.4g}" for n in recent if n.endswith(_OF_CRITERIA)]
@@ -203,7 +218,9 @@ class PeriodicWriter(hooks.PeriodicWriter):
         start, train = self.trainer.start_iter, self.cfg.train
         path = os.path.join(train.output_dir, "metrics.json")
         self._metrics_file = MetricsFile(path, resume=start > 0, state=self._loaded)
-        self._writers = [MetricPrinter(train.max_iter)]
+        model = getattr(self.trainer.model, "module", self.trainer.model)  # within DDP
+        kind_of_loss = getattr(model, "kind_of_loss", None)
+        self._writers = [MetricPrinter(train.max_iter, kind_of_loss)]
         if importlib.util.find_spec("tensorboard"):
             # Hides what a run had written after its last checkpoint.
             self._writers.append(TensorboardXWriter(train.output_dir, purge_step=start or None))
@@ -237,6 +254,25 @@ def import_wandb() -> Any:
     except ImportError as error:
         raise InputError("train.wandb needs the package: pip install wandb") from error
     return wandb
+
+
+def _by_kind(storage: EventStorage, kind_of_loss: Callable[[str], str]) -> EventStorage:
+    """Return a view of a storage whose recent losses, but the total, are summed by kind."""
+    histories: dict[str, HistoryBuffer] = defaultdict(HistoryBuffer)
+    sums: dict[str, dict[int, float]] = {}
+    for name, history in storage.histories().items():
+        if "loss" not in name or name == "total_loss":
+            histories[name] = history
+            continue
+        kind = sums.setdefault(f"{kind_of_loss(name)}_loss", {})
+        for value, iteration in history.values()[-_HISTORY:]:
+            kind[iteration] = kind.get(iteration, 0.0) + value
+    for name, values in sums.items():
+        for iteration, value in values.items():
+            histories[name].update(value, iteration)
+    view = copy.copy(storage)
+    view._history = histories
+    return view
 
 
 def _lines_after(last: int) -> list[dict[str, Any]]:

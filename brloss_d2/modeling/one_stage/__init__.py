@@ -1,6 +1,6 @@
 """One-stage detectors: RetinaNet, ATSS, PAA and FoveaBox are configurations of one class."""
 
-from brloss_d2.modeling.one_stage.anchors import RatioMajorAnchorGenerator
+from brloss_d2.modeling.one_stage.anchors import FittedAnchorGenerator, RatioMajorAnchorGenerator
 from brloss_d2.modeling.one_stage.assigners import (
     ATSSAssigner,
     FoveaAssigner,
@@ -18,6 +18,7 @@ from brloss_d2.modeling.one_stage.postprocessing import (
     TopAnchors,
     TopPairs,
 )
+from brloss_d2.modeling.one_stage.suppression import FastNMSPostprocessor, fast_nms
 from brloss_d2.modeling.one_stage.warmup import WarmupAssigner, WarmupCriterion
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "DenseMatch",
     "DenseMatcher",
     "DensePostprocessor",
+    "FastNMSPostprocessor",
+    "FittedAnchorGenerator",
     "FoveaAssigner",
     "LogDistanceTransform",
     "MaxIoUAssigner",
@@ -40,4 +43,5 @@ __all__ = [
     "TowerHead",
     "WarmupAssigner",
     "WarmupCriterion",
+    "fast_nms",
 ]

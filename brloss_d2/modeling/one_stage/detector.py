@@ -17,7 +17,7 @@ from brloss_d2.modeling.one_stage.assigners import Assigner
 from brloss_d2.modeling.one_stage.box_coding import DeltaTransform, LogDistanceTransform
 from brloss_d2.modeling.one_stage.head import DenseOutputs
 from brloss_d2.modeling.one_stage.matching import DenseMatcher
-from brloss_d2.modeling.one_stage.postprocessing import DensePostprocessor
+from brloss_d2.modeling.one_stage.postprocessing import Postprocessor
 from brloss_d2.modeling.yaml import recipe_parts
 
 
@@ -58,7 +58,7 @@ class OneStageDetector(DenseDetector):
         box_transform: DeltaTransform | LogDistanceTransform,
         assigner: Assigner,
         criterion: Criterion,
-        postprocessor: DensePostprocessor,
+        postprocessor: Postprocessor,
         num_classes: int,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
@@ -68,19 +68,27 @@ class OneStageDetector(DenseDetector):
         check_types(
             criterion=(criterion, Criterion),
             assigner=(assigner, Assigner),
-            postprocessor=(postprocessor, DensePostprocessor),
+            postprocessor=(postprocessor, Postprocessor),
         )
         super().__init__(backbone, head, pixel_mean=pixel_mean, pixel_std=pixel_std)
         self.anchor_generator, self.postprocessor = anchor_generator, postprocessor
         self.matcher = DenseMatcher(
-            assigner, box_transform, num_classes=num_classes, padding_divisor=padding_divisor
+            assigner,
+            box_transform,
+            num_classes=num_classes,
+            padding_divisor=padding_divisor,
+            num_logits=criterion.num_logits(num_classes),
         )
         self.criterion, self.num_classes = criterion, num_classes
         self.input_format = input_format
-        if criterion.num_logits(num_classes) != num_classes:
+        has_background = getattr(head, "has_background", False)
+        if has_background != (criterion.num_logits(num_classes) > num_classes):
             raise InputError(
-                f"{type(criterion).__name__} needs a background class, which one-stage heads do "
-                "not have: choose a criterion of sigmoids or a ranking loss."
+                f"{type(criterion).__name__} "
+                + ("has no" if has_background else "needs a")
+                + f" background class, but model.head.has_background is {has_background}: choose "
+                "a criterion of sigmoids or a ranking loss for heads without one, softmax for "
+                "heads with one."
             )
         has_quality = getattr(head, "has_quality", False)
         if has_quality != (getattr(criterion, "quality", None) is not None):

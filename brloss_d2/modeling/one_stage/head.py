@@ -65,18 +65,18 @@ class TowerHead(nn.Module):
     ):
         super().__init__()
         self.num_classes, self.has_quality = num_classes, has_quality
-        self.cls_tower = _tower(in_channels, conv_dims, norm)
-        self.box_tower = _tower(in_channels, conv_dims, norm)
+        self.cls_tower = conv_tower(in_channels, conv_dims, norm)
+        self.box_tower = conv_tower(in_channels, conv_dims, norm)
         width = ([in_channels, *conv_dims])[-1]
         self.cls_logits = Conv2d(width, num_anchors * num_classes, 3, padding=1)
         self.bbox_pred = Conv2d(width, num_anchors * 4, 3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in range(num_scaled_levels))
-        self.apply(_initialize)
+        self.apply(init_conv)
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
         if has_quality:
             # Last, so that a seed gives all other parameters the values they have without it.
             self.quality = Conv2d(width, num_anchors, 3, padding=1)
-            _initialize(self.quality)
+            init_conv(self.quality)
 
     def forward(self, features: list[Tensor]) -> DenseOutputs:
         """Predict from feature maps (N, C, H, W), one per level."""
@@ -91,14 +91,22 @@ class TowerHead(nn.Module):
         return DenseOutputs(logits, deltas, quality if self.has_quality else None)
 
 
-def _initialize(module: nn.Module) -> None:
+def init_conv(module: nn.Module) -> None:
+    """Draw the weights of a convolution from N(0, 0.01) and set its bias to 0."""
     if isinstance(module, Conv2d):
         nn.init.normal_(module.weight, std=0.01)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
-def _tower(in_channels: int, conv_dims: tuple[int, ...], norm: str) -> nn.Sequential:
+def conv_tower(in_channels: int, conv_dims: tuple[int, ...], norm: str) -> nn.Sequential:
+    """Build 3x3 convolutions with ReLU; with normalization they have no bias.
+
+    Args:
+        in_channels: number of channels of the input.
+        conv_dims: number of channels of each convolution.
+        norm: normalization, a name that detectron2's `get_norm` knows; "" is none.
+    """
     layers = []
     for out_channels in conv_dims:
         options = dict(bias=not norm, norm=get_norm(norm, out_channels), activation=nn.ReLU())

@@ -42,6 +42,7 @@ class DenseMatcher:
         num_classes: number of foreground classes, K.
         padding_divisor: number of pixels to whose multiples an image itself is padded; anchors
             beyond are ignored. None takes the padding of the batch for background.
+        num_logits: number of class outputs per anchor; None is K, without a background class.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class DenseMatcher:
         *,
         num_classes: int,
         padding_divisor: int | None,
+        num_logits: int | None = None,
     ):
         self.assigner, self.box_transform = assigner, box_transform
+        self.num_logits = num_logits or num_classes
         self.num_classes, self.padding_divisor = num_classes, padding_divisor
 
     def __call__(
@@ -103,10 +106,10 @@ class DenseMatcher:
         return DenseMatch(matched, assigned)
 
     def rows(self, outputs: DenseOutputs) -> DenseOutputs:
-        """Permute the outputs to (N, R_l, K), (N, R_l, 4) and (N, R_l, 1), per level."""
+        """Permute to (N, R_l, `num_logits`), (N, R_l, 4) and (N, R_l, 1), per level."""
         logits, deltas, quality = outputs
         return DenseOutputs(
-            [permute_to_N_HWA_K(x, self.num_classes) for x in logits],
+            [permute_to_N_HWA_K(x, self.num_logits) for x in logits],
             [permute_to_N_HWA_K(x, 4) for x in deltas],
             quality and [permute_to_N_HWA_K(x, 1) for x in quality],
         )

@@ -4,6 +4,7 @@
 candidates of a level, C pairs of an anchor and a class.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -109,29 +110,10 @@ class ScoreVoting:
         return detections
 
 
-class DensePostprocessor:
-    """Select candidates on each level, suppress non-maxima by class, possibly vote by score.
+class Postprocessor(ABC):
+    """Base class: turns the outputs of a one-stage head into detections."""
 
-    Args:
-        select: rule for the candidates of a level, `TopAnchors` or `TopPairs`.
-        nms_thresh: IoU above which the lower of two boxes of a class is dropped.
-        max_detections: largest number of detections per image.
-        voting: refinement of the kept boxes; None keeps them as they are.
-        border: number of pixels by which boxes are clipped inside the right and lower image border.
-    """
-
-    def __init__(
-        self,
-        select: Selection,
-        *,
-        nms_thresh: float = 0.6,
-        max_detections: int = 100,
-        voting: ScoreVoting | None = None,
-        border: float = 0.0,
-    ):
-        self.select, self.nms_thresh, self.max_detections = select, nms_thresh, max_detections
-        self.voting, self.border = voting, border
-
+    @abstractmethod
     def __call__(
         self,
         anchors: list[Boxes],
@@ -155,20 +137,6 @@ class DensePostprocessor:
         Returns:
             `pred_boxes`, `scores` and `pred_classes`, by descending score.
         """
-        parts = []
-        for level, level_anchors in enumerate(anchors):
-            rows, classes, scores = self.select(
-                probs[level], None if quality is None else quality[level]
-            )
-            boxes = decode(deltas[level][rows], level_anchors.tensor[rows])
-            parts.append((boxes, scores, classes))
-        boxes, scores, classes = (torch.cat(part) for part in zip(*parts, strict=True))
-        clipped = Boxes(boxes)
-        clipped.clip((image_size[0] - self.border, image_size[1] - self.border))
-        candidates = Instances(image_size, pred_boxes=clipped, scores=scores, pred_classes=classes)
-        keep = batched_nms(clipped.tensor, scores, classes, self.nms_thresh)
-        kept = candidates[keep[: self.max_detections]]
-        return kept if self.voting is None else self.voting(kept, candidates)
 
     def detect(
         self,
@@ -201,3 +169,53 @@ class DensePostprocessor:
             )
             for i, size in enumerate(image_sizes)
         ]
+
+
+class DensePostprocessor(Postprocessor):
+    """Select candidates on each level, suppress non-maxima by class, possibly vote by score.
+
+    Args:
+        select: rule for the candidates of a level, `TopAnchors` or `TopPairs`.
+        nms_thresh: IoU above which the lower of two boxes of a class is dropped.
+        max_detections: largest number of detections per image.
+        voting: refinement of the kept boxes; None keeps them as they are.
+        border: number of pixels by which boxes are clipped inside the right and lower image border.
+    """
+
+    def __init__(
+        self,
+        select: Selection,
+        *,
+        nms_thresh: float = 0.6,
+        max_detections: int = 100,
+        voting: ScoreVoting | None = None,
+        border: float = 0.0,
+    ):
+        self.select, self.nms_thresh, self.max_detections = select, nms_thresh, max_detections
+        self.voting, self.border = voting, border
+
+    def __call__(
+        self,
+        anchors: list[Boxes],
+        probs: list[Tensor],
+        deltas: list[Tensor],
+        quality: list[Tensor] | None,
+        *,
+        decode: Callable[[Tensor, Tensor], Tensor],
+        image_size: tuple[int, int],
+    ) -> Instances:
+        """Detect objects in one image; see `Postprocessor`."""
+        parts = []
+        for level, level_anchors in enumerate(anchors):
+            rows, classes, scores = self.select(
+                probs[level], None if quality is None else quality[level]
+            )
+            boxes = decode(deltas[level][rows], level_anchors.tensor[rows])
+            parts.append((boxes, scores, classes))
+        boxes, scores, classes = (torch.cat(part) for part in zip(*parts, strict=True))
+        clipped = Boxes(boxes)
+        clipped.clip((image_size[0] - self.border, image_size[1] - self.border))
+        candidates = Instances(image_size, pred_boxes=clipped, scores=scores, pred_classes=classes)
+        keep = batched_nms(clipped.tensor, scores, classes, self.nms_thresh)
+        kept = candidates[keep[: self.max_detections]]
+        return kept if self.voting is None else self.voting(kept, candidates)

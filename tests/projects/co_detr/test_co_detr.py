@@ -12,6 +12,7 @@ from torch import nn
 from brloss_d2.criteria import SoftmaxCriterion
 from brloss_d2.errors import InputError
 from brloss_d2.losses import GIoULoss
+from brloss_d2.projects.co_detr.modeling.co_detr import CoDETR
 from brloss_d2.projects.co_detr.modeling.query_head import QueryPredictions
 from brloss_d2.projects.co_detr.modeling.query_losses import QueryLosses
 from brloss_d2.projects.co_detr.modeling.swin import Swin
@@ -208,3 +209,21 @@ def test_unbalanced_values_are_logged():
     for site in ("decoder", "proposals", "roi_queries", "dense_queries"):
         assert latest[f"{site}/l1_unbalanced"][0] > 0
         assert latest[f"{site}/num_positives"][0] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("loss_rank_layer5", "class"),
+        ("loss_cls_proposals", "class"),
+        ("loss_giou_layer0", "box"),
+        ("loss_l1_proposals", "box"),
+        ("loss_rank", "auxiliary"),
+        ("loss_rpn_box_reg", "auxiliary"),
+        ("loss_l1_dense_layer1", "auxiliary"),
+        ("loss_rank_roi_layer0", "auxiliary"),
+        ("loss_giou_denoising_layer2", "denoising"),
+    ],
+)
+def test_kinds_of_losses(name: str, kind: str) -> None:
+    assert CoDETR.kind_of_loss(name) == kind

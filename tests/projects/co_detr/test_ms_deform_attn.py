@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.library import opcheck
 
-from brloss_d2.projects.co_detr.layers import ms_deform_torch
+from brloss_d2.projects.co_detr.layers import ms_deform_gather, ms_deform_torch
 from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.layers.ms_deform_attn import (
     MSDeformAttn,
@@ -36,6 +36,12 @@ def geometry() -> FeatureGeometry:
 def test_the_definition():
     problem = random_problem()
     torch.testing.assert_close(sample(problem), by_loops(problem), rtol=0, atol=1e-12)
+
+
+def test_the_form_for_graphs():
+    problem = random_problem()
+    found = ms_deform_gather.sample(*problem)
+    torch.testing.assert_close(found, by_loops(problem), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("points_at_once", [1, 80, 1 << 20])

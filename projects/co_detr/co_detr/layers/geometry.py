@@ -51,7 +51,7 @@ class FeatureGeometry:
         """
         device = features[0].device
         sizes = torch.tensor([list(size) for size in image_sizes], device=device)
-        shapes = tuple((x.shape[2], x.shape[3]) for x in features)
+        shapes = tuple((int(x.shape[2]), int(x.shape[3])) for x in features)  # in a trace too
         pixels = [
             (torch.arange(n, device=device) >= sizes[:, axis, None]).float()
             for axis, n in enumerate(batch_size_hw)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from brloss_d2.ops.triton.launch import check_triton, has_triton
-from brloss_d2.projects.co_detr.layers import ms_deform_torch
+from brloss_d2.projects.co_detr.layers import ms_deform_gather, ms_deform_torch
 from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry, Shapes
 
 Backend = Literal["auto", "torch", "triton"]
@@ -154,7 +154,9 @@ def ms_deform_sample(
             f"{tuple(weights.shape)} and {tuple(locations.shape)}"
         )
     dtype = torch.promote_types(value.dtype, torch.float32)
-    tensors = (x.to(dtype).contiguous() for x in (value, locations, weights))
+    tensors = [x.to(dtype).contiguous() for x in (value, locations, weights)]
+    if torch.jit.is_tracing():  # a graph for other programs, which have no such operator
+        return ms_deform_gather.sample(tensors[0], shapes, *tensors[1:]).to(value.dtype)
     flat = [size for shape in shapes for size in shape]
     return _sample(*tensors, flat, backend).to(value.dtype)
 

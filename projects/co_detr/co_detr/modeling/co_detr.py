@@ -1,5 +1,6 @@
 """Co-Deformable-DETR and Co-DINO; with ranking criteria the first is BRS-DETR."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -130,6 +131,15 @@ class CoDETR(nn.Module):
             for instances, x in zip(detections, batched_inputs, strict=True)
         ]
 
+    @staticmethod
+    def kind_of_loss(name: str) -> str:
+        """Return the kind of a loss, under which the line of the log adds up dozens of them."""
+        if "denoising" in name:
+            return "denoising"
+        if not name.endswith("_proposals") and not re.fullmatch(r"loss_[^_]+_layer\d+", name):
+            return "auxiliary"  # of an auxiliary head, or of the queries made of its boxes
+        return "box" if name.startswith(("loss_l1", "loss_giou")) else "class"
+
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalize images and pad them: to the canvas, or else to the largest of the batch."""
         images = [x["image"].to(self.device) for x in batched_inputs]
@@ -137,6 +147,27 @@ class CoDETR(nn.Module):
             images = [pad_to_canvas(image, self.canvas_size) for image in images]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         return ImageList.from_tensors(images)
+
+    def detect_batch(self, images: Tensor) -> dict[str, Tensor]:
+        """Detect objects in images of one size: what an exported detector computes.
+
+        Args:
+            images: (N, 3, H, W) images as the network takes them.
+
+        Returns:
+            The D best detections per image, best first: `boxes` (N, D, 4), XYXY in pixels; `labels`
+            (N, D), 0..K-1; `scores` (N, D).
+        """
+        size = int(images.shape[2]), int(images.shape[3])
+        mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
+        features = self.neck(self.backbone((images - mean) / std))
+        geometry = FeatureGeometry.build(features, [size], size)  # that of every image
+        memory = self.query_head.encoder(features, geometry)
+        queries = self.query_head.propose(memory, geometry).queries
+        predictions = self.query_head.decode(queries, memory, geometry)
+        boxes, scores, labels = self._best_pairs(predictions, [size])
+        limits = boxes.new_tensor([*size[::-1]] * 2)
+        return {"boxes": boxes.clamp(min=0).minimum(limits), "labels": labels, "scores": scores}
 
     def inference(
         self, predictions: QueryPredictions, image_sizes: list[tuple[int, int]]
@@ -151,19 +182,14 @@ class CoDETR(nn.Module):
             Detections per image by descending score, with boxes in pixels of the network's input:
             `max_detections`, or as many as there are queries if they will be suppressed.
         """
-        probs, boxes = predictions.logits[-1].float().sigmoid(), predictions.boxes[-1].float()
-        boxes = box_convert(boxes, "cxcywh", "xyxy") * image_scales(image_sizes, boxes)[:, None]
-        num_queries, num_classes = probs.shape[1:]
-        most = self.max_detections if self.suppression is None else num_queries
-        count = min(most, probs[0].numel())
-        scores, index = probs.flatten(1).topk(count)
         detections = []
-        for i, size in enumerate(image_sizes):
-            pred_boxes = Boxes(boxes[i, index[i].div(num_classes, rounding_mode="floor")])
+        for size, boxes, scores, classes in zip(
+            image_sizes, *self._best_pairs(predictions, image_sizes), strict=True
+        ):
+            pred_boxes = Boxes(boxes)
             pred_boxes.clip(size)
-            classes = index[i] % num_classes
             detections.append(
-                Instances(size, pred_boxes=pred_boxes, scores=scores[i], pred_classes=classes)
+                Instances(size, pred_boxes=pred_boxes, scores=scores, pred_classes=classes)
             )
         return detections
 
@@ -204,6 +230,19 @@ class CoDETR(nn.Module):
             **self.query_losses.decoder_losses(predictions, objects),
             **self.query_losses.denoising_losses(denoised, noisy, objects),
         }
+
+    def _best_pairs(
+        self, predictions: QueryPredictions, image_sizes: list[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return boxes (N, D, 4), not clipped, scores and labels (N, D) of the last layer."""
+        probs, boxes = predictions.logits[-1].float().sigmoid(), predictions.boxes[-1].float()
+        boxes = box_convert(boxes, "cxcywh", "xyxy") * image_scales(image_sizes, boxes)[:, None]
+        num_queries, num_classes = probs.shape[1:]
+        most = self.max_detections if self.suppression is None else num_queries
+        count = min(most, num_queries * num_classes)
+        scores, index = probs.flatten(1).topk(count)
+        rows = index.div(num_classes, rounding_mode="floor")
+        return boxes.gather(1, rows[..., None].expand(-1, -1, 4)), scores, index % num_classes
 
     def _auxiliary_losses(
         self,

@@ -174,7 +174,7 @@ class QueryHead(nn.Module, ABC):
         return [*maps, self.downsample(maps[-1])]
 
     def _learned_content(self, references: Tensor) -> Tensor:
-        return self.content.weight[: references.shape[1]].expand(len(references), -1, -1)
+        return self.content.weight[: references.shape[1]].expand(references.shape[0], -1, -1)
 
 
 class CoDeformableHead(QueryHead):
