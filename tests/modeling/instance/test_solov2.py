@@ -131,6 +131,18 @@ def test_many_masks_are_computed_in_parts(monkeypatch):
     torch.testing.assert_close(gradients, others, rtol=1e-4, atol=1e-6)
 
 
+def test_every_mask_is_compared_once():
+    """For the quality of its cell and for its loss together."""
+    model, compared = build_solov2("rs"), []
+    model.mask_criterion.mask_loss.register_forward_hook(
+        lambda _, inputs, output: compared.append(len(output))
+    )
+    inputs = batch(SOME(), without_masks(), SOME()[1:])
+    model(inputs)
+    assert len(compared) == 3
+    assert compared[0] > compared[2] > compared[1] == 0
+
+
 def test_other_mask_losses_rank_by_dice():
     """The quality is the Dice coefficient whatever the masks are trained with."""
     model, seen = build_solov2("rs"), []
