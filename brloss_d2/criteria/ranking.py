@@ -94,7 +94,8 @@ class RankingCriterion(PooledCriterion):
         if self.disjoint_is_negative:
             meets = quality > 0
             labels[positives] = meets.to(labels.dtype)
-            positives, quality = positives[meets], quality[meets]
+            rows = meets.nonzero().squeeze(1)
+            positives, quality = positives[rows], quality[rows]
         terms = self.cls_loss(
             matched.logits.flatten(), labels, quality, positives=positives, group=group
         )

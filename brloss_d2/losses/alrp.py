@@ -85,7 +85,7 @@ def alrp_loss(
     # positives at or below it.
     at_or_below = count_reached(pool.logits, pool.logits)
     weights = prefix_sums(1 / rank).index_select(0, at_or_below) / len(pool)
-    mine = weights[pool.mine].to(localization_error.dtype) * pool.group.size
+    mine = pool.spread(weights).to(localization_error.dtype) * pool.group.size
     box_loss = with_value((localization_error * mine).sum(), (error * weights).sum() + pool.poison)
     return {"loss_rank": rank_loss, "loss_box": box_loss}
 

@@ -1,6 +1,5 @@
 """AP Loss and its bucketed form."""
 
-import torch
 from torch import Tensor
 
 from brloss_d2.losses.base import (
@@ -21,23 +20,26 @@ from brloss_d2.ops import (
 )
 
 
-def precision_term(pool: RankingPool, negatives: Negatives, *, interpolated: bool = False) -> Term:
+def precision_term(
+    pool: RankingPool, negatives: Negatives, rank: Tensor, *, interpolated: bool = False
+) -> Term:
     """Return the mean of FP(i) / rank(i) over the positives with its identity update.
 
     Args:
         pool: ranking problem with at least one positive.
         negatives: negatives of the pool.
+        rank: (P,) `pool.rank_among_positives`.
         interpolated: whether a positive counts itself as 1 instead of H(0) = 1/2 and takes the
             smallest error of the positives that do not rank above it, as in AP Loss; else the
             ranking term of RS, BRS and BAP.
     """
-    fp, positives = negatives.false_positives, pool.rank_among_positives
+    fp = negatives.false_positives
     if interpolated and pool.delta > 0:
-        positives = positives + 0.5
-    error = fp / (positives + fp)
+        rank = rank + 0.5
+    error = fp / (rank + fp)
     if interpolated:
         error = error.cummin(0).values
-    share = torch.where(fp > 0, error / fp, 0.0)
+    share = (error / fp).masked_fill_(fp <= 0, 0.0)
     return ranking_term(pool, negatives, error.mean(), error, share)
 
 
@@ -82,7 +84,8 @@ def ap_loss(
     logits, pool = ranking_pool(logits, labels, quality, delta, positives, group)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}
-    term = precision_term(pool, exact_negatives(pool), interpolated=True)
+    rank = pool.rank_among_positives
+    term = precision_term(pool, exact_negatives(pool), rank, interpolated=True)
     return {"loss_rank": attach(logits, term)[0]}
 
 
@@ -128,7 +131,7 @@ def bucketed_ap_loss(
     logits, pool = ranking_pool(logits, labels, quality, delta, positives, group)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}
-    term = precision_term(pool, bucketed_negatives(pool))
+    term = precision_term(pool, bucketed_negatives(pool), pool.rank_among_positives)
     return {"loss_rank": attach(logits, term)[0]}
 
 

@@ -1,5 +1,7 @@
 """Rank & Sort Loss and its bucketed form."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,13 +23,14 @@ from brloss_d2.ops import (
     exact_negatives,
     prefix_ramp_sum,
 )
+from brloss_d2.ops.pairs import PairSums
 from brloss_d2.ops.search import count_below
 
 # Below this mass of worse positives the published sorting error is 0.
 SORT_MIN_MASS = 1e-10
 
 
-def sorting_term(pool: RankingPool, quality: Tensor) -> Term:
+def sorting_term(pool: RankingPool, quality: Tensor, weights: Tensor, everyone: Tensor) -> Term:
     """Return the sorting error of the positives with its identity update.
 
     Oksuz et al., ICCV 2021, eq. 8-9: the current minus the target sorting error, where in the
@@ -35,38 +38,55 @@ def sorting_term(pool: RankingPool, quality: Tensor) -> Term:
 
     Args:
         pool: ranking problem with at least one positive.
-        quality: (p,) quality of the positives of this process, in the order of the labels.
+        quality: (P,) quality of the positives in score order.
+        weights: (2, P) ones, and `1 - quality`.
+        everyone: (2, P) `pool.own_sum(weights)`.
     """
-    quality = pool.collect(quality)
-    ranked, ascending = quality.sort()
-    # Sums over the worse positives (lower quality) are prefix sums in the order of quality. Those
-    # over the others are taken by difference: they hold the positive itself and never vanish.
-    weights = torch.stack([torch.ones_like(quality), 1 - quality])
-    worse = prefix_ramp_sum(
-        pool.logits,
-        count_below(quality, ranked),
-        pool.logits[ascending],
-        weights.index_select(1, ascending),
-        pool.delta,
-    )
-    everyone = torch.stack([pool.rank_among_positives, pool.own_sum(weights[1])])
+    of_worse, from_better = _sums_by_quality(pool, quality)
+    # Sums over the others are taken by difference: they hold the positive itself and never vanish.
+    worse = of_worse(weights)
     others = everyone - worse
     error = (everyone[1] / everyone[0] - others[1] / others[0]).clamp(min=0)
-    error = torch.where(worse[0] > SORT_MIN_MASS, error, 0.0)
-    share = torch.where(worse[0] > SORT_MIN_MASS, error / worse[0], 0.0)
-    # Positive k receives `share[i] H(s_k - s_i)` of each better positive i: the mirrored sum, with
-    # the positives from the best to the worst.
-    descending = ascending.flip(0)
-    received = prefix_ramp_sum(
-        -pool.logits,
-        count_below(-quality, -ranked.flip(0)),
-        -pool.logits[descending],
-        share[descending],
-        pool.delta,
-    )
-    gradient = (received - error) * pool.scale + pool.poison
+    none = worse[0] <= SORT_MIN_MASS
+    error = error.masked_fill_(none, 0.0)
+    share = (error / worse[0]).masked_fill_(none, 0.0)
+    # Positive k receives `share[i] H(s_k - s_i)` of each better positive i.
+    gradient = (from_better(share) - error) * pool.scale + pool.poison
     own = gradient[pool.mine].to(pool.decisions.dtype)
     return Term(error.mean() + pool.poison, own, pool.index)
+
+
+def _sums_by_quality(
+    pool: RankingPool, quality: Tensor
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """Return the ramp sums of each positive over those of another quality.
+
+    Args:
+        pool: ranking problem with at least one positive.
+        quality: (P,) quality in score order.
+
+    Returns:
+        Functions from weights (K, P) and (P,): `sum_k weights[..., k] H(s_k - s_i)` over the
+        positives k that are worse than i, and `sum_i weights[i] H(s_k - s_i)` over the positives
+        i that are better than k.
+    """
+    if isinstance(pool.own_sums, PairSums):
+        sums = pool.own_sums.where(quality[:, None] < quality)
+        return sums.of_values, sums.of_thresholds
+    # In the order of quality these are prefix sums, the second mirrored and from best to worst.
+    ranked, ascending = quality.sort()
+    descending = ascending.flip(0)
+
+    def of_worse(weights: Tensor) -> Tensor:
+        prefix, values = count_below(quality, ranked), pool.logits[ascending]
+        ordered = weights.index_select(1, ascending)
+        return prefix_ramp_sum(pool.logits, prefix, values, ordered, pool.delta)
+
+    def from_better(weights: Tensor) -> Tensor:
+        prefix, values = count_below(-quality, -ranked.flip(0)), -pool.logits[descending]
+        return prefix_ramp_sum(-pool.logits, prefix, values, weights[descending], pool.delta)
+
+    return of_worse, from_better
 
 
 def rank_sort_loss(
@@ -167,7 +187,13 @@ def _rank_and_sort(
     if negatives is None:
         terms = no_positives(pool), no_positives(pool)
     else:
-        terms = precision_term(pool, negatives), sorting_term(pool, quality)
+        ranked = pool.collect(quality)
+        weights = torch.stack([torch.ones_like(ranked), 1 - ranked])
+        everyone = pool.own_sum(weights)
+        terms = (
+            precision_term(pool, negatives, everyone[0]),
+            sorting_term(pool, ranked, weights, everyone),
+        )
     rank, sort = attach(logits, *terms)
     return {"loss_rank": rank, "loss_sort": sort}
 

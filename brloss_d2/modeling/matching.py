@@ -51,17 +51,22 @@ class MaxIoUMatcher(Matcher):
         Returns:
             `(matches, labels)`: (N,) int64 index of the ground-truth box, and (N,) int8 label.
         """
-        matches, labels = super().__call__(match_quality_matrix)
-        if self.min_low_quality_iou is None or match_quality_matrix.numel() == 0:
+        if match_quality_matrix.numel() == 0:
+            return super().__call__(match_quality_matrix)
+        # As detectron2 does it, but without a wait for the device.
+        iou, matches = match_quality_matrix.max(0)
+        labels = torch.full_like(matches, self.labels[0], dtype=torch.int8)
+        for threshold, label in zip(self.thresholds[1:-1], self.labels[1:], strict=True):
+            labels.masked_fill_(iou >= threshold, label)
+        if self.min_low_quality_iou is None:
             return matches, labels
         best = match_quality_matrix.amax(1, keepdim=True)
         claims = (match_quality_matrix == best) & (best >= self.min_low_quality_iou)
         if self.single_best:
             claims &= claims.cumsum(1) == 1
-        boxes, anchors = claims.nonzero(as_tuple=True)
-        matches.scatter_reduce_(0, anchors, boxes, "amax", include_self=False)
-        labels[anchors] = 1
-        return matches, labels
+        boxes = torch.arange(len(claims), dtype=torch.int32, device=claims.device)
+        last = boxes[:, None].where(claims, -1).amax(0)
+        return torch.where(last >= 0, last, matches), labels.masked_fill_(last >= 0, 1)
 
 
 def inside_padded_image(centers: Tensor, image_size: tuple[int, int], divisor: int) -> Tensor:

@@ -14,12 +14,13 @@ once per device.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from brloss_d2.ops import cells, dense, ramp
+from brloss_d2.ops import cells, dense, pairs, ramp
+from brloss_d2.ops.pairs import PairSums
 from brloss_d2.ops.triton.launch import check_triton, has_triton
 
 Backend = Literal["auto", "torch", "triton", "reference"]
@@ -90,7 +91,9 @@ def accumulate(
         from brloss_d2.ops.triton import cells as kernels
 
         return kernels.accumulate(logits, labels, lowest, center, left)
-    form = dense.accumulate if backend == "reference" else cells.accumulate
+    if backend == "reference":
+        return dense.accumulate(logits, labels, lowest, center, left)
+    form = cells.accumulate if logits.device.type == "cpu" else cells.accumulate_without_sync
     return form(logits, labels, lowest, center, left)
 
 
@@ -105,6 +108,30 @@ def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) 
     return form(thresholds, values, weights, delta)
 
 
+class RampSums(NamedTuple):
+    """Sums of `H(v_j - t_i)` over the thresholds t or the values v; see `pairs.PairSums`."""
+
+    thresholds: Tensor
+    values: Tensor
+    delta: float
+
+    def of_values(self, weights: Tensor) -> Tensor:
+        """Compute `sum_j weights[..., j] H(v_j - t_i)` from (..., V) weights: (..., T)."""
+        return ramp_sum(self.thresholds, self.values, weights, self.delta)
+
+    def of_thresholds(self, weights: Tensor) -> Tensor:
+        """Compute `sum_i weights[i] H(v_j - t_i)` from (T,) weights: (V,)."""
+        # H(v - t) = H((-t) - (-v)): the mirrored sum.
+        return ramp_sum(-self.values, -self.thresholds, weights, self.delta)
+
+
+def ramp_sums(thresholds: Tensor, values: Tensor, delta: float) -> RampSums | PairSums:
+    """Return the sums between (T,) thresholds and (V,) values, float64."""
+    if chosen_backend(values.device) == "torch" and pairs.fits(thresholds, values):
+        return PairSums.between(thresholds, values, delta)
+    return RampSums(thresholds, values, delta)
+
+
 def prefix_ramp_sum(
     thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
 ) -> Tensor:
@@ -116,7 +143,7 @@ def prefix_ramp_sum(
         return kernels.prefix_ramp_sum(thresholds, prefix, values, weights, delta)
     if backend == "reference":
         return dense.prefix_ramp_sum(thresholds, prefix, values, weights, delta)
-    limit = _TILED_UP_TO.get(values.device.type, _TILED_UP_TO["cpu"])
+    limit = _TILED_UP_TO[ramp.device_kind(values)]
     tiled = backend == "torch" and len(values) <= limit
     form = ramp.prefix_ramp_sum_tiled if tiled else ramp.prefix_ramp_sum_wavelet
     return form(thresholds, prefix, values, weights, delta)

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.ops.cells import Cells
-from brloss_d2.ops.dispatch import accumulate, ramp_sum
+from brloss_d2.ops.dispatch import RampSums, accumulate, ramp_sums
+from brloss_d2.ops.pairs import PairSums
 from brloss_d2.ops.pool_group import PoolGroup
 from brloss_d2.ops.ramp import prefix_sums, running_sums, window_sum
 
@@ -36,8 +38,9 @@ class RankingPool:
     Attributes:
         decisions: (M,) `logits` without gradient.
         labels, delta, group: the arguments.
-        index: (p,) positions of the positives of this process among its decisions, ascending.
-        mine: (p,) positions of these in score order.
+        index: (p,) positions of the positives of this process among its decisions, in the order
+            of `mine`.
+        mine: (p,) their places in score order; a slice of all if this process is alone.
         logits: (P,) float64 logits of all positives in score order, minus `center`.
         center: (1,) lowest logit of a positive, or 0 if `delta` is 0: then only comparisons
             count, which centering could round.
@@ -62,14 +65,19 @@ class RankingPool:
         local = self.decisions.index_select(0, self.index)
         gathered, mine = self.group.gather(local[:, None])
         ranked, self._order = gathered.squeeze(1).sort()
-        place = torch.empty_like(self._order)
-        place[self._order] = torch.arange(len(ranked), device=ranked.device)
-        self.mine = place[mine]
-        total = self.group.sum(self.decisions.sum(dtype=torch.float64))
-        self.poison = (total * 0).abs()
+        self.mine: Tensor | slice = slice(None)
+        if self.group.group is None:
+            self.index = self.index[self._order]
+        else:
+            place = torch.empty_like(self._order)
+            place[self._order] = torch.arange(len(ranked), device=ranked.device)
+            self.mine = place[mine]
+        self.poison = self.group.sum(self.decisions.sum(dtype=torch.float64)) * 0
         self.lowest = ranked[:1]
         self.center = self.lowest if delta > 0 else ranked.new_zeros(1)
-        self.logits = ranked.double() - self.center.double()
+        self.logits = ranked.double()
+        if delta > 0:
+            self.logits = self.logits - self.logits[:1]
         self.scale = self.group.size / max(1, len(ranked))
 
     def __len__(self) -> int:
@@ -80,14 +88,25 @@ class RankingPool:
         """Gather one number per positive of each process, (p,), in score order: (P,) float64."""
         return self.group.gather(values.detach().double()[:, None])[0].squeeze(1)[self._order]
 
-    @cached_property
+    def spread(self, values: Tensor) -> Tensor:
+        """Bring (P,) values in score order into the order of `collect`, (p,), the inverse of it."""
+        if self.group.group is None:
+            return torch.empty_like(values).index_copy_(0, self._order, values)
+        return values[self.mine]
+
+    @property
     def rank_among_positives(self) -> Tensor:
         """`sum_k H(s_k - s_i)` over the positives, k = i included: (P,) float64."""
         return self.own_sum(self.logits.new_ones(len(self)))
 
+    @cached_property
+    def own_sums(self) -> RampSums | PairSums:
+        """The sums between the positives."""
+        return ramp_sums(self.logits, self.logits, self.delta)
+
     def own_sum(self, weights: Tensor) -> Tensor:
         """`sum_k weights[..., k] * H(s_k - s_i)` over the positives, k = i included: (..., P)."""
-        return ramp_sum(self.logits, self.logits, weights, self.delta)
+        return self.own_sums.of_values(weights)
 
 
 @dataclass(frozen=True)
@@ -120,7 +139,8 @@ def exact_negatives(pool: RankingPool) -> Negatives:
     low, high = cell_of[:size], cell_of[-size:]
     left, cells = _cells(pool, edges)
 
-    mass, moment = (prefix_sums(x) for x in (cells.count, cells.offset_sum + cells.count * left))
+    moments = torch.addcmul(cells.offset_sum, cells.count, left)
+    mass, moment = prefix_sums(torch.stack([cells.count, moments]))
     false_positives = window_sum(
         mass[-1] - mass[high],
         mass[high] - mass[low],
@@ -159,11 +179,12 @@ def bucketed_negatives(pool: RankingPool) -> Negatives:
     # continuous, and no mean is compared with a bucket's edge again.
     mean = left + cells.offset_sum / cells.count.clamp(min=1)
 
-    def gradient(weights: Tensor) -> Tensor:
-        # H(m - s_i) = H((-s_i) - (-m)): the mirrored sum.
-        return cells.write(ramp_sum(-mean, -pool.logits, weights + pool.poison, pool.delta), None)
+    sums = ramp_sums(pool.logits, mean, pool.delta)
 
-    return Negatives(ramp_sum(pool.logits, mean, cells.count, pool.delta).clamp(min=0), gradient)
+    def gradient(weights: Tensor) -> Tensor:
+        return cells.write(sums.of_thresholds(weights + pool.poison), None)
+
+    return Negatives(sums.of_values(cells.count).clamp(min=0), gradient)
 
 
 def _cells(pool: RankingPool, edges: Tensor) -> tuple[Tensor, Cells]:
@@ -178,8 +199,10 @@ def _cells(pool: RankingPool, edges: Tensor) -> tuple[Tensor, Cells]:
         `(left, cells)`: (E + 1,) float64 left edges, and the cells.
     """
     # The lowest cell starts where ramps do: negatives below reach none.
-    left = torch.cat([edges.new_zeros(1) - pool.delta, edges])
+    left = F.pad(edges, (1, 0), value=-pool.delta)
     lowest = pool.lowest - pool.delta
     cells = accumulate(pool.decisions, pool.labels, lowest, pool.center, left)
-    count, offset_sum = pool.group.sum(torch.stack([cells.count, cells.offset_sum]))
-    return left.double(), replace(cells, count=count, offset_sum=offset_sum)
+    if pool.group.group is not None:
+        count, offset_sum = pool.group.sum(torch.stack([cells.count, cells.offset_sum]))
+        cells = replace(cells, count=count, offset_sum=offset_sum)
+    return left.double(), cells

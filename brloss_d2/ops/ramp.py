@@ -21,30 +21,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.ops import dense
+from brloss_d2.ops.pairs import pair_ramp
 from brloss_d2.ops.search import count_below
 
-# Pairs evaluated at once by the tiled form. On CPUs a tile of float64 stays in the cache.
-_TILE_PAIRS = {"cpu": 1 << 15, "cuda": 1 << 21}
+# Pairs evaluated at once. On CPUs a tile of float64 stays in the cache; on GPUs it takes 64 MiB.
+_TILE_PAIRS = {"cpu": 1 << 15, "cuda": 1 << 23}
 # Positions in a leaf of the wavelet tree, as a power of 2: fewer levels against more pairs.
 _LEAF_BITS = 4
 
 
+def device_kind(x: Tensor) -> str:
+    """Return "cpu", or "cuda" for any accelerator: the key of what is measured for each."""
+    return "cpu" if x.device.type == "cpu" else "cuda"
+
+
 def running_sums(x: Tensor) -> Tensor:
-    """Inclusive prefix sums along the last axis; the same bits for the same input."""
-    return x.cumsum(-1) if x.device.type == "cpu" else _blocked_cumsum(x)
+    """Inclusive prefix sums along the last axis; the same bits for the same input.
 
-
-def _blocked_cumsum(x: Tensor) -> Tensor:
-    """Compute `cumsum` over a square of the values, row by row: a fixed order on GPUs too.
-
-    On a GPU torch scans one long row in blocks that are added as they finish: last digits vary.
+    On a GPU torch scans a single row in blocks that are added as they finish, so that last digits
+    vary, but each of several rows in a fixed order: a single one gets a second.
     """
-    size = x.shape[-1]
-    width = math.isqrt(max(size - 1, 0)) + 1
-    rows = F.pad(x, (0, width * width - size)).unflatten(-1, (width, width)).cumsum(-1)
-    totals = rows[..., -1].unsqueeze(-2).expand(*rows.shape)
-    before = totals.tril(-1).sum(-1, keepdim=True)
-    return (rows + before).flatten(-2)[..., :size]
+    if x.device.type == "cpu" or x.numel() > x.shape[-1]:
+        return x.cumsum(-1)
+    return F.pad(x.reshape(1, x.numel()), (0, 0, 0, 1)).cumsum(-1)[0].view_as(x)
 
 
 def prefix_sums(x: Tensor) -> Tensor:
@@ -105,9 +104,14 @@ def prefix_ramp_sum_tiled(
 
     Time O(T V), memory O(T + V), few operations.
     """
-    rows = max(1, _TILE_PAIRS.get(values.device.type, _TILE_PAIRS["cpu"]) // max(1, len(values)))
+    rows = max(1, _TILE_PAIRS[device_kind(values)] // max(1, len(values)))
     tiles = zip(thresholds.split(rows), prefix.split(rows), strict=True)
-    return torch.cat([dense.prefix_ramp_sum(t, n, values, weights, delta) for t, n in tiles], -1)
+    if values.device.type == "cpu":
+        parts = [dense.prefix_ramp_sum(t, n, values, weights, delta) for t, n in tiles]
+    else:
+        number = torch.arange(len(values), device=values.device)[:, None]
+        parts = [weights @ pair_ramp(values[:, None] - t, delta).mul_(number < n) for t, n in tiles]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
 def prefix_ramp_sum_wavelet(
@@ -152,7 +156,7 @@ def _sums_in_leaves(
     table = F.pad(table, (0, number * leaf - len(values))).unflatten(1, (number, leaf))
     table = table.transpose(0, 1).flatten(1).contiguous()
     place = torch.arange(leaf, device=values.device)
-    size = max(1, _TILE_PAIRS.get(values.device.type, _TILE_PAIRS["cpu"]) // leaf)
+    size = max(1, _TILE_PAIRS[device_kind(values)] // leaf)
     sums = []
     for t, n in zip(thresholds.split(size), prefix.split(size), strict=True):
         row = table.index_select(0, n >> _LEAF_BITS).unflatten(1, (-1, leaf))

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from brloss_d2.ops import dense, prefix_ramp_sum, ramp, ramp_sum
+from brloss_d2.ops.pairs import PairSums
+from support.pretend_device import DEVICE, pretend_device
 
 
 def problem(values: int, thresholds: int, *, ties: bool, seed: int = 0):
@@ -46,18 +48,24 @@ def test_ramp_sum(delta):
     torch.testing.assert_close(ramp_sum(t, v, weights, delta), expected, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("shape", [(0,), (1,), (2,), (9,), (10,), (1000,), (2, 37), (2, 3, 5)])
-def test_blocked_cumsum(shape):
+@pytest.mark.parametrize("shape", [(0,), (1,), (1000,), (1, 9), (2, 37), (2, 3, 5)])
+def test_running_sums_on_a_device(shape):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    torch.testing.assert_close(ramp._blocked_cumsum(x), x.cumsum(-1), rtol=0, atol=1e-12)
+    with pretend_device() as device:
+        found = ramp.running_sums(x.to(DEVICE)).to("cpu")
+    assert torch.equal(found, x.cumsum(-1))
+    assert device.launches["cumsum"] == 1
 
 
-def test_blocked_cumsum_of_integers_is_exact():
-    x = torch.arange(12_345)
-    assert torch.equal(ramp._blocked_cumsum(x), x.cumsum(-1))
-
-
-def test_a_gap_in_the_values_reaches_nothing_before_it():
-    x = torch.ones(50)
-    x[20] = torch.nan
-    assert torch.equal(ramp._blocked_cumsum(x).isnan(), x.cumsum(-1).isnan())
+@pytest.mark.parametrize("delta", [0.0, 0.5])
+def test_sums_from_a_table_of_pairs(delta):
+    t, _, v, weights = problem(90, 80, ties=True)
+    sums = PairSums.between(t, v, delta)
+    expected = dense.ramp_sum(t, v, weights, delta)
+    torch.testing.assert_close(sums.of_values(weights), expected, rtol=0, atol=1e-11)
+    own = torch.linspace(-1, 1, len(t), dtype=t.dtype)
+    expected = dense.ramp_sum(-v, -t, own, delta)
+    torch.testing.assert_close(sums.of_thresholds(own), expected, rtol=0, atol=1e-11)
+    half = sums.where(torch.arange(len(v))[:, None] < len(v) // 2)
+    expected = dense.ramp_sum(t, v[: len(v) // 2], weights[..., : len(v) // 2], delta)
+    torch.testing.assert_close(half.of_values(weights), expected, rtol=0, atol=1e-11)

@@ -56,13 +56,15 @@ class ATSSAssigner(Assigner):
         candidates = self._candidates(anchors, boxes)
         count, width = candidates.shape
         rows = candidates.flatten()
-        owners = torch.arange(count, device=rows.device).repeat_interleave(width)
+        owners = torch.arange(count, device=rows.device).repeat_interleave(
+            width, output_size=len(rows)
+        )
         iou = paired_box_iou(anchors.boxes[rows], boxes[owners])
         threshold = _threshold(iou.view(count, width))
         depth = depth_inside(anchors.centers[rows], boxes[owners])
         positive = (iou >= threshold[owners]) & (depth > self.min_inside)
-        rows, owners, iou = rows[positive], owners[positive], iou[positive]
-        return largest_iou_wins(anchors, rows, owners, iou)
+        # No selection of the positives, whose number a GPU would have to tell.
+        return largest_iou_wins(anchors, rows, owners, iou.where(positive, -1))
 
     def _candidates(self, anchors: LevelAnchors, boxes: Tensor) -> Tensor:
         """(G, C) rows of the candidates of each object."""

@@ -128,15 +128,15 @@ def largest_iou_wins(anchors: LevelAnchors, rows: Tensor, owners: Tensor, iou: T
         anchors: R anchors.
         rows: (C,) rows of the claimed anchors.
         owners: (C,) objects that claim them.
-        iou: (C,) IoU of object and anchor, or of object and prediction, >= 0.
+        iou: (C,) IoU of object and anchor, or of object and prediction, >= 0; -1 is no claim.
 
     Returns:
         (R,) int64: index of an object or `BACKGROUND`.
     """
     assigned = background(anchors)
     best = iou.new_full(assigned.shape, -1.0).scatter_reduce_(0, rows, iou, "amax")
-    wins = iou == best[rows]
+    wins = (iou == best[rows]) & (iou >= 0)
     none = torch.iinfo(torch.int64).max
     first = torch.full_like(assigned, none)
-    first.scatter_reduce_(0, rows[wins], owners[wins], "amin")
+    first.scatter_reduce_(0, rows, owners.where(wins, none), "amin")
     return torch.where(first < none, first, assigned)

@@ -1,0 +1,200 @@
+"""A pretend accelerator: real numbers on a device that is no CPU, and a count of what it costs.
+
+Tensors on it keep their data in a CPU tensor and report the device "pretend", a backend that
+torch's own interface for backends in Python registers. Operators that mix them with CPU tensors
+raise as on a GPU. Counted are
+
+* launches: operators, except views and allocations. Inside of torch one may be several kernels;
+* syncs: operators that make the host wait for the device, with the line that called them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch._library.custom_ops import OPDEFS
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+_setup_privateuseone_for_python_backend("pretend")
+DEVICE = torch.device("pretend", 0)
+aten = torch.ops.aten
+# Operators whose result, or the size of it, the host has to know.
+_SYNCS = {
+    *("_local_scalar_dense", "_unique2", "bincount", "equal", "is_nonzero", "masked_select", "nms"),
+    *("nonzero", "unique_consecutive", "unique_dim"),
+}
+_AUTOGRAD = torch._C.DispatchKey.AutogradFunctionality
+_ALLOCATIONS = ("empty", "new_empty")
+_MASKED = {"index", "index_put", "index_put_", "_index_put_impl_"}
+_COPIES = {"_to_copy", "copy_"}
+_FILES = ("brloss_d2/", "projects/", "detectron2/")
+
+
+class PretendTensor(torch.Tensor):
+    """A tensor on the pretend device.
+
+    Args:
+        values: CPU tensor with its data.
+    """
+
+    data_on_cpu: torch.Tensor
+
+    @staticmethod
+    def __new__(cls: type[PretendTensor], values: torch.Tensor) -> PretendTensor:
+        tensor = torch.Tensor._make_wrapper_subclass(
+            cls,
+            values.size(),
+            strides=values.stride(),
+            storage_offset=values.storage_offset(),
+            dtype=values.dtype,
+            device=DEVICE,
+        )
+        tensor.data_on_cpu = values
+        return tensor
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"PretendTensor({self.data_on_cpu!r})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:  # type: ignore[override]
+        raise RuntimeError(f"{func} of a pretend tensor outside of `pretend_device()`")
+
+
+class PretendDevice(TorchDispatchMode):
+    """Counts of what was run while it was active.
+
+    Attributes:
+        launches: number of launches by operator.
+        syncs: number of waits by operator and line of code.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches: Counter[str] = Counter()
+        self.syncs: Counter[tuple[str, str]] = Counter()
+
+    def reset(self) -> None:
+        """Start to count anew."""
+        self.launches.clear()
+        self.syncs.clear()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.split("::")[1]
+        tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
+        here = [x for x in tensors if isinstance(x, PretendTensor)]
+        if not tensors and "device" not in kwargs:
+            return func(*args, **kwargs)
+        if here and func._schema.name in OPDEFS:
+            # An operator in Python: its parts count. Composite ones are taken apart above autograd.
+            above = torch._C._SetExcludeDispatchKeyGuard(_AUTOGRAD, False)
+            with self, _FromData(), above, torch.no_grad():
+                return OPDEFS[func._schema.name]._init_fn(*args, **kwargs)
+        self._check_devices(name, args, here, tensors)
+        target = kwargs.get("device")
+        if target is not None:
+            kwargs = {**kwargs, "device": torch.device("cpu")}
+            on_device = torch.device(target).type == DEVICE.type
+        else:
+            on_device = isinstance(args[0], PretendTensor) if name == "copy_" else bool(here)
+        self._count(func, name, args, kwargs, here, on_device)
+        plain_args, plain_kwargs = tree_map_only(
+            PretendTensor, lambda x: x.data_on_cpu, (args, kwargs)
+        )
+        result = func(*plain_args, **plain_kwargs)
+        if name.endswith("_") and not name.endswith("__"):
+            return args[0]
+        if "out" in kwargs:
+            return kwargs["out"]
+        if not on_device:
+            return result
+        return tree_map_only(torch.Tensor, PretendTensor, result)
+
+    def _check_devices(
+        self, name: str, args: tuple, here: list[PretendTensor], tensors: list[torch.Tensor]
+    ) -> None:
+        """Raise where a GPU would: for tensors of two devices, unless one is a number."""
+        others = [x for x in tensors if not isinstance(x, PretendTensor) and x.ndim > 0]
+        if not here or not others or name in _COPIES:
+            return
+        if name in _MASKED and isinstance(args[0], PretendTensor):
+            self.syncs["index from the CPU", _caller()] += 1  # allowed, at the price of a copy
+            return
+        raise RuntimeError(f"{name}: tensors on two devices in {_caller()}")
+
+    def _count(
+        self, func: Any, name: str, args: tuple, kwargs: dict, here: list, on_device: bool
+    ) -> None:
+        if not here and not (on_device and name in _COPIES):
+            self.launches[name] += on_device and not name.startswith(_ALLOCATIONS)
+            return
+        if not (func.is_view or name.startswith(_ALLOCATIONS)):
+            self.launches[name] += 1
+        waits = name in _SYNCS or (name in _COPIES and here and not on_device)
+        if name in _MASKED:
+            waits = any(x is not None and x.dtype == torch.bool for x in args[1])
+        if name == "repeat_interleave":
+            waits = kwargs.get("output_size") is None
+        if waits:
+            self.syncs[name, _caller()] += 1
+
+
+class _FromData(TorchFunctionMode):
+    """Functions between tensors and Python numbers, which torch runs without its dispatcher."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.Tensor.tolist and isinstance(args[0], PretendTensor):
+            return args[0].to("cpu").tolist()
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            if isinstance(args[0], PretendTensor) and any(isinstance(i, list) for i in index):
+                index = tuple(torch.tensor(i) if isinstance(i, list) else i for i in index)
+                args = (args[0], index, *args[2:])
+        if func in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor):
+            like = args[0] if func is torch.Tensor.new_tensor else None
+            device = torch.device(
+                kwargs.get("device") or (like.device if like is not None else "cpu")
+            )
+            if device.type == DEVICE.type:
+                data = args[0] if like is None else args[1]
+                dtype = kwargs.get("dtype") or (like.dtype if like is not None else None)
+                requires_grad = kwargs.get("requires_grad", False)
+                values = data if isinstance(data, torch.Tensor) else torch.tensor(data, dtype=dtype)
+                return values.to(device=DEVICE, dtype=dtype).requires_grad_(requires_grad)
+        return func(*args, **kwargs)
+
+
+def _caller() -> str:
+    """Return file and line of the code of detectors that called an operator."""
+    for frame in reversed(traceback.extract_stack()):
+        parts = [frame.filename.rpartition(f"/{folder}") for folder in _FILES]
+        if "/tests/" not in frame.filename and any(folder for _, folder, _ in parts):
+            return "/".join(frame.filename.split("/")[-3:]) + f":{frame.lineno}"
+    return "elsewhere"
+
+
+@contextlib.contextmanager
+def pretend_device() -> Iterator[PretendDevice]:
+    """Run tensors of the pretend device within a `with` block."""
+    with PretendDevice() as device, _FromData():
+        yield device
+
+
+def move(module: nn.Module) -> nn.Module:
+    """Move a module to the pretend device; inside of `pretend_device()`."""
+    overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        return module.to(DEVICE)
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
