@@ -92,7 +92,7 @@ class GridAssigner:
         labels = torch.zeros_like(positive)
         labels.scatter_reduce_(0, rows, owners, rule, include_self=False)
         if self.first_wins:
-            kept = owners == labels[rows]
+            kept = (owners == labels[rows]).nonzero().squeeze(1)
             cells, owners, rows = cells[kept], owners[kept], rows[kept]
         if self.published_order:
             rows = torch.arange(len(rows), device=rows.device)
@@ -102,33 +102,32 @@ class GridAssigner:
         self, boxes: Tensor, masks: Tensor, canvas: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """Return cells and objects of all claims, by level, object and cell."""
-        device = boxes.device
-        grids = torch.tensor(self.grid_sizes, device=device, dtype=torch.float64)[:, None, None]
-        extent = torch.tensor(canvas, device=device, dtype=torch.float64)
+        grids = torch.tensor(self.grid_sizes, device=boxes.device)
+        per_side = grids.double()[:, None, None]
+        extent = torch.tensor(canvas, device=boxes.device, dtype=torch.float64)
 
         def cell(position: Tensor) -> Tensor:
             """(L, G, 2) row and column of (G, 2) positions."""
-            return ((position / extent) / (1 / grids)).floor()
+            return ((position / extent) / (1 / per_side)).floor()
 
         centers, found = mask_centers(masks)
-        sides = (boxes[:, 2:] - boxes[:, :2]).flip(1)
+        sides = (boxes[:, 2:] - boxes[:, :2]).flip(1)  # height, width
         margins = 0.5 * self.center_fraction * sides.double()
         center = cell(centers)
         first = torch.maximum(cell(centers - margins).clamp(min=0), center - 1)
-        last = torch.minimum(cell(centers + margins), center + 1).minimum(grids - 1)
+        last = torch.minimum(cell(centers + margins), center + 1).minimum(per_side - 1)
 
-        lowest, highest = torch.tensor(self.scale_ranges, device=device).T[..., None]
+        lowest, highest = torch.tensor(self.scale_ranges, device=boxes.device).T[..., None]
         sizes = sides.prod(1).sqrt()
         takes = (lowest <= sizes) & (sizes <= highest) & found
-        steps = torch.arange(-1, 2, device=device)
-        near = center[..., None] + steps  # rows and columns around the center
+        # The three rows and columns around the center, of which the region meets some.
+        near = center[..., None] + torch.arange(-1, 2, device=boxes.device)
         meets = (first[..., None] <= near) & (near <= last[..., None])
         claims = meets[:, :, 0, :, None] & meets[:, :, 1, None, :] & takes[..., None, None]
         level, owner, down, right = claims.nonzero(as_tuple=True)
         row, column = near[level, owner, 0, down].long(), near[level, owner, 1, right].long()
-        sides = torch.tensor(self.grid_sizes, device=device)
-        starts = sides.square().cumsum(0) - sides.square()
-        return starts[level] + row * sides[level] + column, owner
+        starts = grids.square().cumsum(0) - grids.square()
+        return starts[level] + row * grids[level] + column, owner
 
 
 def mask_centers(masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,7 +145,8 @@ def mask_centers(masks: Tensor) -> tuple[Tensor, Tensor]:
     for i, mask in enumerate(masks):  # one by one: a sum over all of them would copy them
         pixels = mask.double()
         in_rows, in_columns = pixels @ torch.ones_like(columns), torch.ones_like(rows) @ pixels
-        totals[i] = torch.stack([in_rows @ rows, in_columns @ columns, in_rows.sum()])
+        sums = [(in_rows * rows).sum(), (in_columns * columns).sum(), in_rows.sum()]
+        totals[i] = torch.stack(sums)
     areas = totals[:, 2:]
     return totals[:, :2] / areas.clamp(min=1), areas[:, 0] > 0
 

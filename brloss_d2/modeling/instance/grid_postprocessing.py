@@ -87,7 +87,7 @@ class GridPostprocessor:
             pred_classes=candidates.pred_classes[ranks],
             pred_masks=pasted,
         )
-        return found[pasted.flatten(1).any(1)]
+        return found[pasted.flatten(1).any(1).nonzero().squeeze(1)]
 
     def candidates(
         self, scores: list[Tensor], kernels: list[Tensor], mask_features: Tensor
@@ -105,9 +105,11 @@ class GridPostprocessor:
         distinct, index = cells.unique(return_inverse=True)
         own_kernels = torch.cat([x.flatten(1).T for x in kernels])[distinct]
         areas, certainty = self._measure(own_kernels, mask_features)
-        sizes = [x[0].numel() for x in scores]
-        least = torch.tensor(self.min_areas, device=cells.device).repeat_interleave(
-            torch.tensor(sizes, device=cells.device)
+        least = torch.cat(
+            [
+                x.new_full((x[0].numel(),), area)
+                for x, area in zip(scores, self.min_areas, strict=True)
+            ]
         )
         kept = (areas[index] > least[cells]).nonzero().squeeze(1)
         own_scores = by_cell[cells, classes] * certainty[index]

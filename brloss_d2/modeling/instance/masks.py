@@ -75,5 +75,6 @@ def mask_boxes(masks: Tensor) -> Boxes:
     for axis in (1, 2):  # columns that a mask meets, then rows
         meets = masks.any(axis).byte()
         first, last = meets.argmax(1), meets.shape[1] - meets.flip(1).argmax(1)
-        edges.append(torch.stack([first, last], 1) * meets.amax(1, keepdim=True))
-    return Boxes(torch.cat(edges, 1)[:, [0, 2, 1, 3]].float())
+        edges.append((first * meets.amax(1), last * meets.amax(1)))
+    (left, right), (top, bottom) = edges
+    return Boxes(torch.stack([left, top, right, bottom], 1).float())

@@ -135,8 +135,8 @@ class CoDETR(nn.Module):
             images: (N, 3, H, W) images as the network takes them.
 
         Returns:
-            By descending score, D detections per image: `boxes` (N, D, 4), XYXY in pixels;
-            `labels` (N, D), 0..K-1; `scores` (N, D).
+            The D best detections per image, best first: `boxes` (N, D, 4), XYXY in pixels; `labels`
+            (N, D), 0..K-1; `scores` (N, D).
         """
         size = int(images.shape[2]), int(images.shape[3])
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
