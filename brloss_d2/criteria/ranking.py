@@ -38,11 +38,12 @@ class RankingCriterion(PooledCriterion):
         correlation: auxiliary term over all positives of this process in the pool, `loss_corr`;
             nothing is balanced against it.
         cls_weights: weights of the terms of `cls_loss` by name; the default is 1.
+        box_weights: weights of the box losses by name, before they are balanced; the default is 1.
         pools: `images_per_pool` and `pool`, see `PooledCriterion`.
 
     Raises:
         ValueError: If an argument is of another kind, several box losses share a balancer that
-            keeps a state, or `cls_loss` is an `ALRPLoss`.
+            keeps a state, `box_weights` names another loss, or `cls_loss` is an `ALRPLoss`.
 
     Example:
         >>> from brloss_d2.losses import GIoULoss, RankSortLoss, SelfBalancer
@@ -64,11 +65,12 @@ class RankingCriterion(PooledCriterion):
         disjoint_is_negative: bool = False,
         correlation: CorrelationLoss | None = None,
         cls_weights: Mapping[str, float] | None = None,
+        box_weights: Mapping[str, float] | None = None,
         **pools: Any,
     ):
         super().__init__(**pools)
         check_types(cls_loss=(cls_loss, RankingLoss), balancer=(balancer, Balancer))
-        check_numbers(">= 0", **(cls_weights or {}))
+        check_numbers(">= 0", **(cls_weights or {}), **(box_weights or {}))
         if isinstance(cls_loss, ALRPLoss):
             raise ValueError("ALRPLoss ranks by localization errors, not by quality: ALRPCriterion")
         self.cls_loss, self.balancer = cls_loss, balancer
@@ -79,7 +81,11 @@ class RankingCriterion(PooledCriterion):
         if correlation is not None:
             check_types(correlation=(correlation, CorrelationLoss))
         self.correlation = correlation
-        self.cls_weights = dict(cls_weights or {})
+        self.cls_weights, self.box_weights = dict(cls_weights or {}), dict(box_weights or {})
+        if self.box_weights.keys() - self.box_losses.keys():
+            raise ValueError(
+                f"box_weights names {list(self.box_weights)}, losses are {list(self.box_losses)}"
+            )
 
     def pool_losses(self, matched: MatchedPredictions, group: PoolGroup) -> CriterionOutput:
         """Compute ranking terms and box losses of one pool."""
@@ -106,7 +112,8 @@ class RankingCriterion(PooledCriterion):
         }
         for name, box_loss in self.box_losses.items():
             value = weighted_mean(matched.box_losses(box_loss), weights, group)
-            losses[name] = self.balancer(cls_total, value, num_positives)
+            weighted = self.box_weights.get(name, 1.0) * value
+            losses[name] = self.balancer(cls_total, weighted, num_positives)
             metrics[f"{name.removeprefix('loss_')}_unbalanced"] = value.detach()
         if self.correlation is not None:
             losses["loss_corr"] = correlation_loss(self.correlation, matched)

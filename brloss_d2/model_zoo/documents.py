@@ -91,6 +91,9 @@ def _sizes_and_score(cfg: DictConfig) -> tuple[str, str]:
             sides = node.get("short_edge_length") or node.shape[:1]
             sizes = str(sides[0]) if len(sides) == 1 else f"{min(sides)} to {max(sides)}"
             break
+        if "target_height" in node:  # large-scale jitter
+            sizes = f"{node.min_scale:g} to {node.max_scale:g} x {node.target_height}"
+            break
     for node in walk_nodes(cfg.model):
         threshold = node.get("test_score_thresh", node.get("score_thresh"))
         if threshold is not None:

@@ -29,7 +29,7 @@ NAME = re.compile(
 )
 # Detectors whose neck has no other form.
 NAME_WITHOUT_NECK = re.compile(
-    r"(?P<arch>co_deformable_detr)_(?P<depth>R_\d+|swin_[tl])"
+    r"(?P<arch>co_deformable_detr|co_dino(_5scale(_9encoder)?)?)_(?P<depth>R_\d+|swin_[tl])"
     r"_(?P<loss>[a-z]+)_(?P<schedule>\w+)"
 )
 DEPTHS = {"R_18": [2, 2, 2, 2], "R_50": [3, 4, 6, 3], "R_101": [3, 4, 23, 3]}
@@ -40,7 +40,8 @@ ITERATIONS = {
     "cityscapes": {None: 17796},
     "quick": {"300it": 300, "3000it": 3000},
     # With the images that have no objects.
-    "configs": {"1x": 88716},
+    "configs": {"unbalanced_1x": 88716}
+    | {f"{x}{n}x": 88716 * n for x in ("", "lsj_") for n in (1, 2, 3)},
 }
 ONE_STAGE_BASELINES = [(arch, "focal") for arch in ONE_STAGE]
 CLASSES = {"coco": 80, "lvis_v1": 1203, "cityscapes": 8, "quick": 80}
@@ -112,7 +113,7 @@ def test_five_keys_and_at_most_six_statements(leaf, cfg):
 def test_name_equals_content(leaf, cfg, tokens):
     model = build_without_weights(cfg.model)
     assert cfg.train.max_iter == ITERATIONS[leaf.parent.name][tokens["schedule"]]
-    if tokens["arch"] == "co_deformable_detr":
+    if leaf.is_relative_to(ROOT / "projects"):
         assert_co_detr(cfg, model, tokens)
         return
     stages = model.backbone.bottom_up.stages
@@ -179,17 +180,21 @@ def assert_co_detr(cfg, model, tokens):
     losses = model.query_losses
     sites = [losses.decoder, losses.encoder, losses.custom, model.dense_head.criterion]
     sites += [model.proposal_generator.criterion, model.roi_heads.box_predictor.criterion]
-    focal = "SigmoidFocalLoss(alpha=0.25, gamma=2.0)"
+    of_queries = focal = "SigmoidFocalLoss(alpha=0.25, gamma=2.0)"
+    if tokens["arch"].startswith("co_dino"):
+        sites.insert(0, losses.denoising)
+        of_queries = "QualityFocalLoss(beta=2.0)"
+    number = len(sites) - 3
     named = {
-        "rs": ["(cls_loss): RankSortLoss(delta=0.5)"] * 6,
-        "brs": ["(cls_loss): BucketedRankSortLoss(delta=0.5)"] * 6,
-        "focal": [*[focal] * 4, "BinaryCrossEntropyLoss", "SoftmaxCriterion"],
+        "rs": ["(cls_loss): RankSortLoss(delta=0.5)"] * len(sites),
+        "brs": ["(cls_loss): BucketedRankSortLoss(delta=0.5)"] * len(sites),
+        "focal": [*[of_queries] * number, focal, "BinaryCrossEntropyLoss", "SoftmaxCriterion"],
     }
     for criterion, name in zip(sites, named[tokens["loss"]], strict=True):
         assert name in repr(criterion)
     assert model.query_head.num_classes == model.roi_heads.num_classes == 80
     assert model.dense_head.head.num_classes == model.dense_head.matcher.num_classes == 80
-    assert cfg.dataloader.train.total_batch_size == (16 if tokens["schedule"] == "1x" else 4)
+    assert cfg.dataloader.train.total_batch_size == (4 if tokens["schedule"] == "300it" else 16)
 
 
 def predictors(heads):
@@ -217,9 +222,9 @@ def test_sampling_goes_with_the_loss(cfg, tokens):
         assert (part.batch_size_per_image is not None) == sampled
 
 
-def test_learning_rate_schedule_and_optimizer(cfg, tokens):
+def test_learning_rate_schedule_and_optimizer(leaf, cfg):
     schedule = instantiate(cfg.lr_multiplier)
-    without_warm_up = tokens["arch"] == "co_deformable_detr" and tokens["schedule"] == "1x"
+    without_warm_up = leaf.parent == ROOT / "projects/co_detr/configs"
     assert schedule(0.0) == 1 if without_warm_up else 0 < schedule(0.0) <= 0.01
     assert max(schedule(i / 100) for i in range(100)) <= 1
     assert schedule(0.999) <= 0.1  # on Cityscapes the rate has one step, elsewhere two

@@ -239,6 +239,20 @@ def test_ranking_and_sorting_may_weigh_differently():
     torch.testing.assert_close(weighted.losses["loss_box_reg"], expected, check_dtype=False)
 
 
+def test_box_losses_may_have_weights_of_their_own():
+    matched = replace(batch([0, 3, 1, 3, 2]), pred_deltas=None)
+    boxes = {"loss_one": GIoULoss(), "loss_two": GIoULoss()}
+    parts = (RankSortLoss(), boxes, ConstantBalancer())
+    plain = RankingCriterion(*parts)(matched).losses
+    weighted = RankingCriterion(*parts, box_weights={"loss_two": 5.0})(matched)
+    assert plain["loss_two"] > 0
+    torch.testing.assert_close(weighted.losses["loss_one"], plain["loss_one"])
+    torch.testing.assert_close(weighted.losses["loss_two"], 5 * plain["loss_two"])
+    assert weighted.metrics["two_unbalanced"] == plain["loss_two"]
+    with pytest.raises(ValueError, match="box_weights names"):
+        RankingCriterion(*parts, box_weights={"loss_three": 5.0})
+
+
 def test_boxes_beside_their_objects_may_count_as_negatives():
     matched = batch([0, 3, 1, 3, 2])
     shifted = matched.pred_boxes + torch.tensor([[0.0], [1000], [0]])

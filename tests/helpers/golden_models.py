@@ -172,7 +172,7 @@ def differences_of_gradients(
 
 
 def assert_gradients(
-    model: nn.Module, golden: Golden, architecture: str, tolerance: float = 1e-4
+    model: nn.Module, golden: Golden, architecture: str, tolerance: float = 1e-4, case: str = ""
 ) -> None:
     """Compare the gradients in a model with a file that has them under published names.
 
@@ -181,20 +181,21 @@ def assert_gradients(
         golden: the file.
         architecture: architecture as in `to_mmdetection`.
         tolerance: largest relative difference of norms and of gradients.
+        case: prefix of the arrays, such as "balanced/".
     """
     # NaN stands for no gradient.
     named = {name: torch.full(x.shape, torch.nan) for name, x in model.state_dict().items()}
     named |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     ours = to_mmdetection(named, architecture)
     names = golden.names("grad_norm/names")
-    for name, expected in zip(names, golden.tensor("grad_norm/values"), strict=True):
+    for name, expected in zip(names, golden.tensor(f"{case}grad_norm/values"), strict=True):
         if expected == -1:  # frozen
             assert ours[name].isnan().all(), name
         else:
             norm = ours[name].norm()
             torch.testing.assert_close(norm, expected, rtol=tolerance, atol=1e-5, msg=name)
-    for key in golden.keys("grad/"):
-        assert relative(ours[key.removeprefix("grad/")], golden.tensor(key)) < tolerance, key
+    for key in golden.keys(f"{case}grad/"):
+        assert relative(ours[key.removeprefix(f"{case}grad/")], golden.tensor(key)) < tolerance, key
 
 
 def differences_of_detections(

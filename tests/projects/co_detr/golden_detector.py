@@ -18,12 +18,19 @@ CLASSES = 5
 
 def detector(golden: Golden):
     """Detector of the leaf config, with the sizes and weights of the file."""
-    cfg = small_config("brs" if golden.name.startswith("brs") else "focal")
-    # The stored batch is normalized.
+    return with_weights(small_config("brs" if golden.name.startswith("brs") else "focal"), golden)
+
+
+def with_weights(cfg, golden: Golden):
+    """Detector of a config with the weights of a file, for normalized images."""
     cfg.pixel_mean, cfg.pixel_std = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
     model = instantiate(cfg)
-    load_weights(model, golden, "co_deformable_detr")
+    load_weights(model, golden, architecture(golden))
     return model
+
+
+def architecture(golden: Golden) -> str:
+    return "co_dino" if "co_dino" in golden.name else "co_deformable_detr"
 
 
 def small_detector(loss: str):
@@ -38,6 +45,12 @@ def small_config(loss: str):
     The published RPN of BRS-DETR keeps boxes of no area.
     """
     cfg = LazyConfig.load(str(CONFIGS / f"co_deformable_detr_R_50_{loss}_1x.py")).model
+    shrink(cfg, loss)
+    return cfg
+
+
+def shrink(cfg, loss: str) -> None:
+    """Give the model of a leaf the sizes of the files."""
     cfg.backbone = small_resnet(norm="FrozenBN")
     cfg.backbone.out_features = ["res3", "res4", "res5"]
     cfg.neck.update(input_shapes={"res3": 16, "res4": 32, "res5": 64}, out_channels=32)
@@ -46,7 +59,6 @@ def small_config(loss: str):
     cfg.dense_head.head.update(in_channels=32, conv_dims=[32], num_classes=CLASSES)
     cfg.dense_head.matcher.num_classes = CLASSES
     cfg.max_custom = 20
-    return cfg
 
 
 def _shrink_query_head(head) -> None:

@@ -4,20 +4,12 @@ The weights of the file in our detector, one training step and inference. What t
 draws at random is taken from the file.
 """
 
-import re
-
 import pytest
 import torch
-from detectron2.utils.events import EventStorage
 
-from tests.helpers.golden_models import assert_gradients, available, load
-from tests.projects.co_detr.golden_detector import NAMES, detector, inputs, use_stored_samples
-
-_NAME = re.compile(
-    r"loss_(rpn_|dense_)?(rank|sort|cls|box_reg|l1|giou|quality)"
-    r"(_roi|_dense)?(?:_layer(\d)|(_proposals))?"
-)
-_TERMS = {"box_reg": "bbox", "l1": "bbox", "giou": "iou", "quality": "centerness"}
+from tests.helpers.golden_models import available, load
+from tests.projects.co_detr.golden_detector import NAMES, detector, inputs
+from tests.projects.co_detr.golden_training import assert_training_step
 
 
 @pytest.fixture(scope="module", params=available(*NAMES))
@@ -30,44 +22,8 @@ def model(golden):
     return detector(golden)
 
 
-def published_name(name: str, golden) -> str:
-    head, term, source, layer, proposals = _NAME.fullmatch(name).groups()
-    term = _TERMS.get(term, term)
-    if proposals:
-        return f"enc_loss_{term}"
-    if layer is not None:
-        prefix = "" if f"loss/d{layer}.loss_{term}" not in golden else f"d{layer}."
-        suffix = {None: "", "_roi": "_aux0", "_dense": "_aux1"}[source]
-        return f"{prefix}loss_{term}{suffix}"
-    if head == "rpn_":
-        return f"loss_rpn_{term}"
-    if head == "dense_":
-        return f"loss_{term}1"
-    return f"loss_cls{0}" if term == "cls" else f"loss_{_roi(golden)}{term}0"
-
-
-def _roi(golden) -> str:
-    return "roi_" if "loss/loss_roi_rank0" in golden else ""
-
-
-def train_step(model, golden) -> dict[str, torch.Tensor]:
-    model.train().zero_grad()
-    with EventStorage(), use_stored_samples(model, golden):
-        losses = model(inputs(golden))
-    sum(losses.values()).backward()
-    return losses
-
-
 def test_training_step(golden, model):
-    losses = {published_name(k, golden): x for k, x in train_step(model, golden).items()}
-    expected = {k.removeprefix("loss/") for k in golden.keys("loss/")} - {"acc0"}
-    assert losses.keys() == expected
-    for name, value in losses.items():
-        stored = golden.tensor(f"loss/{name}")
-        torch.testing.assert_close(value.detach(), stored, rtol=1e-4, atol=0, msg=name)
-    total = sum(losses.values()).detach()
-    torch.testing.assert_close(total, golden.tensor("loss_total"), rtol=1e-5, atol=0)
-    assert_gradients(model, golden, "co_deformable_detr", tolerance=1e-3)
+    assert_training_step(model, golden)
 
 
 def test_detections(golden, model):

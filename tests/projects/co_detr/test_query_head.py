@@ -136,7 +136,7 @@ class TestDecoder:
         boxes = head.decode(queries, memory(), where).boxes
         assert len(calls) == 3
         for call, start in zip(calls, (queries.references, *boxes[:2]), strict=True):
-            _, position, _, references, _ = call
+            _, position, _, references, *_ = call
             assert torch.equal(position, queries.position)
             for level in range(4):
                 expected = start * where.valid_ratios[:, None, level].repeat(1, 1, 2)
@@ -145,7 +145,8 @@ class TestDecoder:
     def test_order_of_queries(self):
         head, queries = random_head(), random_queries()
         order = torch.randperm(11, generator=torch.Generator().manual_seed(0))
-        moved = Queries(*(x[:, order] for x in vars(queries).values()))
+        tensors = (queries.content, queries.position, queries.references)
+        moved = Queries(*(x[:, order] for x in tensors))
         before, after = (head.decode(q, memory(), geometry()) for q in (queries, moved))
         for name in ("logits", "boxes", "hidden"):
             expected = getattr(before, name)[:, :, order]

@@ -1,4 +1,4 @@
-"""Loss weights, optimizer and schedule of the leaves are the published ones."""
+"""Loss weights, optimizer and schedule of Co-Deformable-DETR are the published ones."""
 
 import re
 from pathlib import Path
@@ -22,15 +22,15 @@ def config(leaf: str) -> DictConfig:
 
 
 def test_there_are_leaves() -> None:
-    names = {path.stem for path in CONFIGS.glob("*.py")}
+    names = {path.stem for path in CONFIGS.glob("co_deformable_detr*.py")}
     assert names == {f"co_deformable_detr_{leaf}_1x" for leaf in LEAVES}
-    quick = {path.stem for path in CONFIGS.glob("quick/*.py")}
+    quick = {path.stem for path in CONFIGS.glob("quick/co_deformable_detr*.py")}
     assert quick == {f"co_deformable_detr_R_18_{loss}_300it" for loss in ("focal", "rs", "brs")}
 
 
 def test_the_readme_has_a_row_for_each_leaf() -> None:
     text = (CONFIGS.parent / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `co_detr/(\w+)` \|", text, re.MULTILINE)
+    rows = re.findall(r"^\| `co_detr/(co_deformable_detr\w+)` \|", text, re.MULTILINE)
     assert rows == [f"co_deformable_detr_{leaf}_1x" for leaf in LEAVES]
 
 

@@ -107,6 +107,7 @@ class DecoderLayer(nn.Module):
         memory: Tensor,
         references: Tensor,
         geometry: FeatureGeometry,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Update the features of the queries.
 
@@ -116,12 +117,13 @@ class DecoderLayer(nn.Module):
             memory: (N, S, C) features of the cells.
             references: (N, Q, L, 4) boxes; see `MSDeformAttn.forward`.
             geometry: shapes and padding of the levels.
+            mask: (Q, Q) bool, True where a query (row) must not attend to another (column).
 
         Returns:
             (N, Q, C) features.
         """
         located = query + query_pos
-        attended, _ = self.self_attn(located, located, query, need_weights=False)
+        attended, _ = self.self_attn(located, located, query, need_weights=False, attn_mask=mask)
         query = self.norm1(query + attended)
         query = self.norm2(self.cross_attn(query, query_pos, memory, references, geometry))
         return self.norm3(query + self.ffn(query))

@@ -70,6 +70,8 @@ class CustomEmbedding(nn.Module):
         ValueError: `bias_dim` is neither 1 nor C.
     """
 
+    uses_features = True
+
     def __init__(self, dim: int, num_heads: int, bias_dim: int) -> None:
         super().__init__()
         if bias_dim not in (1, dim):
@@ -102,10 +104,55 @@ class _HeadEmbedding(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, boxes: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        # Clamped to [1e-5, 1 - 1e-5] for the encoding alone; anchors may exceed the image.
-        encoded = sine_box(inverse_sigmoid(boxes).sigmoid(), features.shape[-1] // 2)
+        encoded = sine_box(_inside(boxes), features.shape[-1] // 2)
         position, content = self.pos_trans_norm(self.pos_trans(encoded)).chunk(2, -1)
         return position, content + self.feat_norm(self.feat_trans(features))
+
+
+class BoxEmbedding(nn.Module):
+    """Queries from the boxes of the auxiliary heads alone, as in Co-DINO.
+
+    The decoder encodes their positions; see `BoxPositions`.
+
+    Args:
+        dim: channels C.
+        num_heads: number of auxiliary heads.
+    """
+
+    uses_features = False
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.embeddings = nn.ModuleList(_BoxContent(dim) for _ in range(num_heads))
+
+    def forward(self, boxes: Tensor, features: Tensor | None, head: int) -> Queries:
+        """Embed the customized queries of one head.
+
+        Args:
+            boxes: (N, T, 4) cxcywh relative to the image, not clipped; without gradient.
+            features: ignored.
+            head: index of the head.
+        """
+        boxes = boxes.detach()
+        return Queries(self.embeddings[head](boxes), None, boxes)
+
+
+class _BoxContent(nn.Module):
+    """Content of the customized queries of one auxiliary head."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.pos_trans, self.pos_trans_norm = nn.Linear(2 * dim, dim), nn.LayerNorm(dim)
+        nn.init.xavier_uniform_(self.pos_trans.weight)
+
+    def forward(self, boxes: Tensor) -> Tensor:
+        encoded = sine_box(_inside(boxes), self.pos_trans.out_features // 2)
+        return self.pos_trans_norm(self.pos_trans(encoded))
+
+
+def _inside(boxes: Tensor) -> Tensor:
+    """Clamp boxes to [1e-5, 1 - 1e-5] for their encoding alone; anchors may exceed the image."""
+    return inverse_sigmoid(boxes).sigmoid()
 
 
 def region_rows(regions: list[Instances], maps: list[Tensor], pooler: ROIPooler) -> HeadRows:

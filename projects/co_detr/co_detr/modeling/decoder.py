@@ -1,6 +1,6 @@
-"""Decoder of Deformable DETR: queries refine their boxes layer by layer.
+"""Decoder of Deformable DETR and of DINO: queries refine their boxes layer by layer.
 
-Shape letters: N images, Q queries, C channels, D layers, S cells of all levels.
+Shape letters: N images, Q queries, C channels, D layers, L levels, S cells of all levels.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
-from brloss_d2.projects.co_detr.layers.position import inverse_sigmoid
-from brloss_d2.projects.co_detr.layers.transformer import DecoderLayer
+from brloss_d2.projects.co_detr.layers.position import inverse_sigmoid, sine_box
+from brloss_d2.projects.co_detr.layers.recompute import run
+from brloss_d2.projects.co_detr.layers.transformer import MLP, DecoderLayer
 
 
 @dataclass(frozen=True)
@@ -20,25 +21,56 @@ class Queries:
 
     Attributes:
         content: (N, Q, C) features.
-        position: (N, Q, C) encoded positions, which every layer adds to the features.
+        position: (N, Q, C) encoded positions, which every layer adds to the features; None for a
+            decoder that encodes the boxes of each layer.
         references: (N, Q, 4) boxes to start from, cxcywh relative to the image.
+        mask: (Q, Q) bool, True where a query (row) must not attend to another (column); None if
+            all of them attend to each other.
     """
 
     content: Tensor
-    position: Tensor
+    position: Tensor | None
     references: Tensor
+    mask: Tensor | None = None
+
+
+class BoxPositions(MLP):
+    """Positions of queries from their boxes, encoded again in every layer (DAB-DETR, ICLR 2022).
+
+    Args:
+        dim: channels C, a multiple of 4.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(2 * dim, dim, dim)
+        for linear in self.layers:
+            nn.init.xavier_uniform_(linear.weight)
+
+    def forward(self, boxes: Tensor) -> Tensor:
+        """Encode boxes (..., 4), cxcywh relative to the padded batch, as (..., C)."""
+        order = boxes[..., [1, 0, 2, 3]]  # as published: y, x, width, height
+        return super().forward(sine_box(order, self.layers[0].in_features // 4))
 
 
 class DeformableDecoder(nn.Module):
     """Decoder of Deformable DETR with box refinement (Zhu et al., ICLR 2021, appendix A.4).
 
+    With `ref_point_head` and `norm` it is that of DINO (Zhang et al., ICLR 2023).
+
     Args:
         dim: channels C.
         num_heads: number of heads of both attentions.
-        num_levels: number of feature levels of the memory.
+        num_levels: number of feature levels L of the memory.
         num_points: points that each head samples per level.
         num_layers: number of layers D.
         ffn_dim: hidden channels of each layer's FFN.
+        ref_point_head: module that encodes the boxes from which a layer starts as the positions of
+            its queries; None for queries with positions of their own.
+        norm: normalization of the features from which boxes and classes are predicted; the boxes
+            from which the next layer starts come from the features before it. None is none.
+        reference_eps: smallest coordinate, size, and distance to 1, of a reference in logit space.
+        num_recomputed: number of layers, from the first, whose activations are computed again in
+            the backward pass instead of being stored.
     """
 
     def __init__(
@@ -50,12 +82,17 @@ class DeformableDecoder(nn.Module):
         num_points: int = 4,
         num_layers: int = 6,
         ffn_dim: int = 2048,
+        ref_point_head: BoxPositions | None = None,
+        norm: nn.Module | None = None,
+        reference_eps: float = 1e-5,
+        num_recomputed: int = 0,
     ) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.reference_eps, self.num_recomputed = dim, reference_eps, num_recomputed
         self.layers = nn.ModuleList(
             DecoderLayer(dim, num_heads, num_levels, num_points, ffn_dim) for _ in range(num_layers)
         )
+        self.ref_point_head, self.norm = ref_point_head, norm
 
     def forward(
         self,
@@ -78,17 +115,22 @@ class DeformableDecoder(nn.Module):
                 space.
 
         Returns:
-            (D, N, Q, C) features of each layer, without a final normalization, and (D, N, Q, 4)
+            (D, N, Q, C) features of each layer, normalized if there is a `norm`, and (D, N, Q, 4)
             boxes, cxcywh relative to the image.
         """
-        x, references = queries.content, queries.references
+        x, references, position = queries.content, queries.references, queries.position
         ratios = torch.cat([geometry.valid_ratios] * 2, -1)[:, None]
         hidden, boxes = [], []
-        for layer, branch in zip(self.layers, box_branches, strict=True):
+        for d, (layer, branch) in enumerate(zip(self.layers, box_branches, strict=True)):
             level_references = references.detach()[:, :, None] * ratios
-            x = layer(x, queries.position, memory, level_references, geometry)
+            if self.ref_point_head is not None:
+                position = self.ref_point_head(level_references[:, :, 0])
+            inputs = (x, position, memory, level_references, geometry, queries.mask)
+            x = run(layer, *inputs, recompute=d < self.num_recomputed)
             step = branch(x)
-            boxes.append((step + inverse_sigmoid(references)).sigmoid())
-            references = (step + inverse_sigmoid(references.detach())).sigmoid()
-            hidden.append(x)
+            hidden.append(x if self.norm is None else self.norm(x))
+            own_step = step if self.norm is None else branch(hidden[-1])
+            boxes.append((own_step + inverse_sigmoid(references, self.reference_eps)).sigmoid())
+            start = inverse_sigmoid(references.detach(), self.reference_eps)
+            references = (step + start).sigmoid()
         return torch.stack(hidden), torch.stack(boxes)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.layers.position import sine_map
+from brloss_d2.projects.co_detr.layers.recompute import run
 from brloss_d2.projects.co_detr.layers.transformer import EncoderLayer
 
 
@@ -25,6 +26,8 @@ class DeformableEncoder(nn.Module):
         ffn_dim: hidden channels of each layer's FFN.
         temperature: base of the frequencies of the positions; see `sine_map`.
         offset: number added to the counts of rows and columns; see `sine_map`.
+        num_recomputed: number of layers, from the first, whose activations are computed again in
+            the backward pass instead of being stored.
     """
 
     def __init__(
@@ -37,9 +40,11 @@ class DeformableEncoder(nn.Module):
         ffn_dim: int = 2048,
         temperature: float = 10000.0,
         offset: float = -0.5,
+        num_recomputed: int = 0,
     ) -> None:
         super().__init__()
         self.temperature, self.offset = temperature, offset
+        self.num_recomputed = num_recomputed
         self.level_embed = nn.Parameter(torch.randn(num_levels, dim))
         self.layers = nn.ModuleList(
             EncoderLayer(dim, num_heads, num_levels, num_points, ffn_dim) for _ in range(num_layers)
@@ -60,8 +65,9 @@ class DeformableEncoder(nn.Module):
         levels = self.level_embed[:, :, None, None]
         position = _flatten([sine + level for sine, level in zip(sines, levels, strict=True)])
         references = cell_references(geometry)
-        for layer in self.layers:
-            x = layer(x, position, references, geometry)
+        for i, layer in enumerate(self.layers):
+            inputs = (x, position, references, geometry)
+            x = run(layer, *inputs, recompute=i < self.num_recomputed)
         return x
 
 

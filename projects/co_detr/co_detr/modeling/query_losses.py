@@ -15,6 +15,7 @@ from brloss_d2.errors import InputError
 from brloss_d2.modeling.matching import log_metrics
 from brloss_d2.projects.co_detr.modeling.boxes import assigned_targets, image_scales
 from brloss_d2.projects.co_detr.modeling.custom_queries import CustomQueries
+from brloss_d2.projects.co_detr.modeling.denoising import NoisyQueries
 from brloss_d2.projects.co_detr.modeling.hungarian import HungarianMatcher
 from brloss_d2.projects.co_detr.modeling.query_head import Proposals, QueryPredictions
 
@@ -30,6 +31,8 @@ class QueryLosses(nn.Module):
         decoder: criterion of the decoder layers.
         encoder: criterion of the proposals.
         custom: criterion of the customized queries.
+        denoising: criterion of the denoising queries; None for a detector without them.
+        classless_proposals: whether all objects are of class 0 for the proposals.
         weight: factor of all losses.
 
     Raises:
@@ -43,17 +46,20 @@ class QueryLosses(nn.Module):
         decoder: Criterion,
         encoder: Criterion,
         custom: Criterion,
+        denoising: Criterion | None = None,
+        classless_proposals: bool = True,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
-        for criterion in (decoder, encoder, custom):
-            if criterion.num_logits(1) != 1:
+        for criterion in (decoder, encoder, custom, denoising):
+            if criterion is not None and criterion.num_logits(1) != 1:
                 raise InputError(
                     f"{type(criterion).__name__} needs a background class, which queries do not "
                     "have: choose a criterion of sigmoids or a ranking loss."
                 )
         self.matcher, self.weight = matcher, weight
         self.decoder, self.encoder, self.custom = decoder, encoder, custom
+        self.denoising, self.classless_proposals = denoising, classless_proposals
 
     def decoder_losses(
         self, predictions: QueryPredictions, gt_instances: list[Instances]
@@ -76,7 +82,7 @@ class QueryLosses(nn.Module):
     def proposal_losses(
         self, proposals: Proposals, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
-        """Compute the losses of the encoder, for which all objects are of class 0.
+        """Compute the losses of the encoder.
 
         Args:
             proposals: predictions of the cells.
@@ -85,10 +91,9 @@ class QueryLosses(nn.Module):
         Returns:
             Losses named `loss_<term>_proposals`.
         """
-        objects = [
-            Instances(x.image_size, gt_boxes=x.gt_boxes, gt_classes=torch.zeros_like(x.gt_classes))
-            for x in gt_instances
-        ]
+        objects = (
+            [_classless(x) for x in gt_instances] if self.classless_proposals else gt_instances
+        )
         targets = self._match(proposals.logits, proposals.boxes, objects)
         sizes = [x.image_size for x in objects]
         output = self.encoder(match_queries(proposals.logits, proposals.boxes, *targets, sizes))
@@ -120,6 +125,37 @@ class QueryLosses(nn.Module):
         log_metrics(f"{head}_queries", last)
         return losses
 
+    def denoising_losses(
+        self,
+        predictions: QueryPredictions,
+        queries: NoisyQueries,
+        gt_instances: list[Instances],
+    ) -> dict[str, Tensor]:
+        """Compute the losses of denoising queries, whose objects are known.
+
+        Args:
+            predictions: predictions of the decoder for these queries.
+            queries: denoising queries with their targets.
+            gt_instances: objects per image.
+
+        Returns:
+            Losses named `loss_<term>_denoising_layer<d>`.
+
+        Raises:
+            InputError: there is no criterion for these queries.
+        """
+        if self.denoising is None:
+            raise InputError(
+                "model.query_head makes denoising queries, but model.query_losses.denoising is no "
+                "criterion: set it, or model.query_head.denoising=null."
+            )
+        targets = [(queries.labels, queries.gt_boxes)] * len(predictions.logits)
+        losses, last = self._layer_losses(
+            self.denoising, predictions, targets, gt_instances, "denoising_"
+        )
+        log_metrics("denoising", last)
+        return losses
+
     def _layer_losses(
         self,
         criterion: Criterion,
@@ -149,6 +185,11 @@ class QueryLosses(nn.Module):
             targets.append(assigned_targets(assigned, objects, num_classes=logits.shape[-1]))
         labels, gt_boxes = zip(*targets, strict=True)
         return torch.stack(labels), torch.stack(gt_boxes)
+
+
+def _classless(objects: Instances) -> Instances:
+    classes = torch.zeros_like(objects.gt_classes)
+    return Instances(objects.image_size, gt_boxes=objects.gt_boxes, gt_classes=classes)
 
 
 def match_queries(

@@ -42,4 +42,7 @@ class UnitFrameCriterion(Criterion):
         with torch.no_grad():
             gt_boxes = self.transform.apply_deltas(matched.gt_deltas, unit)
         pred_boxes = self.transform.apply_deltas(matched.pred_deltas, unit)
-        return self.criterion(replace(matched, pred_boxes=pred_boxes, gt_boxes=gt_boxes))
+        boxes = dict(pred_boxes=pred_boxes, gt_boxes=gt_boxes)
+        # Box losses on deltas compare the corners in the frame.
+        corners = dict(pred_deltas=pred_boxes, gt_deltas=gt_boxes)
+        return self.criterion(replace(matched, **boxes, **corners))

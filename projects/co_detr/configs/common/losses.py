@@ -1,4 +1,4 @@
-"""Losses of Co-Deformable-DETR: criteria, their weights, and what they train on."""
+"""Losses of Co-Deformable-DETR and Co-DINO: criteria, their weights, and what they train on."""
 
 from collections import OrderedDict
 
@@ -8,6 +8,7 @@ from brloss_d2.criteria import RankingCriterion, SigmoidCriterion, SoftmaxCriter
 from brloss_d2.losses import (
     BinaryCrossEntropyLoss,
     ClassWeightedLoss,
+    ConstantBalancer,
     CorrelationLoss,
     DRLoss,
     GIoULoss,
@@ -15,6 +16,7 @@ from brloss_d2.losses import (
     SmoothL1Loss,
 )
 from brloss_d2.model_zoo import get_criterion, list_criteria
+from brloss_d2.projects.co_detr.modeling.query_head import CoDINOHead
 from brloss_d2.projects.co_detr.modeling.unit_frame import UnitFrameCriterion
 from brloss_d2.utils.config_nodes import target_of
 
@@ -37,8 +39,11 @@ def use_loss(model, name):
     proposals = model.proposal_generator.get("post_nms_topk")
     if target_of(dense) is RankingCriterion:
         _use_ranking(model, dense.cls_loss)
+    elif _is_dino(model) and name in ("focal", "qfl"):
+        # As published, the queries have quality focal loss where the dense head has focal loss.
+        _use_scores(model, dense, get_criterion("qfl", "atss"), cls_weight=1.0)
     else:
-        _use_scores(model, dense, _CLS_WEIGHTS.get(name, _CLS_WEIGHT))
+        _use_scores(model, dense, dense, _CLS_WEIGHTS.get(name, _CLS_WEIGHT))
     # The matching cost of Stable-DINO belongs to its loss.
     model.query_losses.matcher.position_power = 0.5 if name == "psl" else 0.0
     if proposals and tuple(proposals) not in (_RANKED_PROPOSALS, _SCORED_PROPOSALS):
@@ -55,8 +60,27 @@ def use_rs(model):
     use_loss(model, "rs")
 
 
+def use_brs_unbalanced(model):
+    """Train Co-DINO as the published configs with BRS Loss are: queries with fixed box weights."""
+    use_brs(model)
+    model.query_losses.weight = 1.0
+    for site in _sites(model):
+        model.query_losses[site].update(
+            balancer=L(ConstantBalancer)(), box_weights=dict(loss_l1=5.0, loss_giou=2.0)
+        )
+    model.proposal_generator.loss_weight = 0.2 * _AUXILIARY_WEIGHT
+    # The L1 distance of corners in the frame.
+    model.proposal_generator.criterion.criterion.box_loss = L(SmoothL1Loss)(beta=0.0)
+    model.roi_heads.box_predictor.loss_weight = _AUXILIARY_WEIGHT
+    model.dense_head.loss_weight = _AUXILIARY_WEIGHT
+
+
 def use_focal(model):
-    """Train Co-DETR: focal loss for queries and the dense head, cross-entropy in the R-CNN."""
+    """Train Co-DETR as published: scores everywhere, in the R-CNN with cross-entropy.
+
+    The queries of Co-Deformable-DETR and the dense head have focal loss, those of Co-DINO quality
+    focal loss.
+    """
     use_loss(model, "focal")
 
 
@@ -74,8 +98,8 @@ def _use_ranking(model, cls_loss):
             images_per_pool=images_per_pool,
         )
 
-    sites = ("decoder", "encoder", "custom")
-    model.query_losses.update(weight=2.0, **{site: ranked(_query_boxes()) for site in sites})
+    sites = {site: ranked(_query_boxes()) for site in _sites(model)}
+    model.query_losses.update(weight=2.0, **sites)
     model.query_losses.matcher.cls_weight = 4.0
     model.proposal_generator.update(
         # The published RPN compares boxes in this frame.
@@ -92,15 +116,16 @@ def _use_ranking(model, cls_loss):
     _start(model, has_quality=False, prior_prob=0.01)
 
 
-def _use_scores(model, dense, cls_weight):
-    """Train queries and dense head as a criterion of ATSS says, the R-CNN with cross-entropy."""
-    decoder, encoder = _scored(dense, cls_weight), _scored(dense, cls_weight)
-    if target_of(dense.cls_loss) is ClassWeightedLoss:
-        encoder.cls_loss = dense.cls_loss.cls_loss  # all proposals are of one class
-    if "correlation" in dense:
+def _use_scores(model, dense, queries, cls_weight):
+    """Train queries and dense head as criteria of ATSS say, the R-CNN with cross-entropy."""
+    decoder, encoder = _scored(queries, cls_weight), _scored(queries, cls_weight)
+    if target_of(queries.cls_loss) is ClassWeightedLoss and not _is_dino(model):
+        encoder.cls_loss = queries.cls_loss.cls_loss  # all proposals are of one class
+    if "correlation" in queries:
         # That of each stage of Sparse R-CNN.
         decoder.correlation = L(CorrelationLoss)(kind="concordance", weight=0.3 / cls_weight)
-    model.query_losses.update(weight=cls_weight, decoder=decoder, encoder=encoder, custom=decoder)
+    sites = {site: encoder if site == "encoder" else decoder for site in _sites(model)}
+    model.query_losses.update(weight=cls_weight, **sites)
     model.query_losses.matcher.cls_weight = 2.0
     model.proposal_generator.update(
         criterion=L(SigmoidCriterion)(
@@ -126,6 +151,16 @@ def _use_scores(model, dense, cls_weight):
 def _start(model, *, has_quality, prior_prob):
     model.dense_head.head.update(has_quality=has_quality, prior_prob=prior_prob)
     model.query_head.prior_prob = prior_prob
+
+
+def _is_dino(model):
+    return target_of(model.query_head) is CoDINOHead
+
+
+def _sites(model):
+    """Names of the criteria of queries."""
+    sites = ("decoder", "encoder", "custom")
+    return (*sites, "denoising") if model.query_head.get("denoising") else sites
 
 
 def _scored(dense, cls_weight):

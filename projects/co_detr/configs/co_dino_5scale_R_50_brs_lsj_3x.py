@@ -1,0 +1,6 @@
+"""Co-DINO R50 with Bucketed Rank & Sort Loss and large-scale jitter, 36 epochs."""
+
+from .common.co_dino_5scale_R_50_lsj_3x import dataloader, lr_multiplier, model, optimizer, train
+from .common.losses import use_brs as _use_brs
+
+_use_brs(model)
