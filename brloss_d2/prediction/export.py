@@ -281,7 +281,9 @@ def _compare_batches(
     for i, image in enumerate(images):
         with torch.no_grad():
             expected = detections(predictor.model, image)
-        if problem := _difference(expected, {name: tensor[i] for name, tensor in found.items()}):
+        is_detection = found["scores"][i] > 0  # the others fill up after a suppression
+        own = {name: tensor[i][is_detection] for name, tensor in found.items()}
+        if problem := _difference(expected, own):
             raise InputError(
                 f"The exported graph differs from the detector on image {i} of a batch: {problem}. "
                 "This detector cannot be exported."

@@ -12,7 +12,9 @@ from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import set_loss
 from brloss_d2.model_zoo.losses import losses_of
 from brloss_d2.projects.co_detr.modeling.query_head import QueryPredictions
+from tests.helpers.programs import Programs
 from tests.helpers.random_inputs import random_inputs
+from tests.helpers.two_processes import assert_processes_agree
 from tests.projects.co_detr.golden_detector import CLASSES, CONFIGS
 from tests.projects.co_detr.golden_dino import small_config, small_detector
 
@@ -63,6 +65,11 @@ def test_one_class(loss):
     losses = losses_of_step(model, random_inputs(2, 1, num_classes=1))
     assert all(v.isfinite() for v in losses.values())
     assert without_gradient(model) == []
+
+
+def test_a_process_without_objects_keeps_up(programs: Programs, loss, tmp_path):
+    leaf = CONFIGS / f"quick/co_dino_R_18_{loss}_300it.py"
+    assert_processes_agree(programs, leaf, ["model.query_head.num_classes=2"], tmp_path)
 
 
 @pytest.mark.parametrize(("loss", "count"), [("brs", 109), ("focal", 82)])

@@ -217,7 +217,7 @@ def test_soft_nms(golden):
     found = Instances((1000, 1000), pred_boxes=Boxes(stored[:, :4]), scores=stored[:, 4])
     found.pred_classes = golden.tensor("extra/soft_nms/classes").long()
     found.row = torch.arange(len(found))
-    kept = SoftNMS(iou_threshold=0.8, min_score=1e-3)(found)
+    kept = SoftNMS(iou_threshold=0.8, min_score=1e-3)(found, len(found))
     assert torch.equal(kept.row, golden.tensor("extra/soft_nms/kept_index").long())
     close(kept.scores, golden.tensor("extra/soft_nms/kept_scores"), 1e-6)
 
@@ -230,7 +230,7 @@ def test_candidates_and_suppression(golden, model):
         found = Instances(size, pred_boxes=Boxes(stored[:, :4]), scores=stored[:, 4])
         found.pred_classes = golden.tensor(f"{stem}/classes").long()
         found.row = torch.arange(len(found))
-        kept = model.suppression(found)
+        kept = model.suppression(found, len(found))
         assert len(stored) == model.query_head.content.num_embeddings
         assert torch.equal(kept.row, golden.tensor(f"{stem}/kept_index").long())
         close(kept.scores, golden.tensor(f"{stem}/kept_scores"), 1e-6)

@@ -156,8 +156,10 @@ class CoDETR(nn.Module):
 
         Returns:
             The D best detections per image, best first: `boxes` (N, D, 4), XYXY in pixels; `labels`
-            (N, D), 0..K-1; `scores` (N, D).
+            (N, D), 0..K-1; `scores` (N, D), 0 where suppression leaves fewer.
         """
+        if self.canvas_size is not None:
+            images = pad_to_canvas(images, self.canvas_size)
         size = int(images.shape[2]), int(images.shape[3])
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
         features = self.neck(self.backbone((images - mean) / std))
@@ -166,8 +168,14 @@ class CoDETR(nn.Module):
         queries = self.query_head.propose(memory, geometry).queries
         predictions = self.query_head.decode(queries, memory, geometry)
         boxes, scores, labels = self._best_pairs(predictions, [size])
-        limits = boxes.new_tensor([*size[::-1]] * 2)
-        return {"boxes": boxes.clamp(min=0).minimum(limits), "labels": labels, "scores": scores}
+        boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([*size[::-1]] * 2))
+        if self.suppression is not None:
+            kept, scores = self.suppression.of_batch(boxes, scores, labels, self.max_detections)
+            boxes, labels = (
+                boxes.gather(1, kept[..., None].expand(-1, -1, 4)),
+                labels.gather(1, kept),
+            )
+        return {"boxes": boxes, "labels": labels, "scores": scores}
 
     def inference(
         self, predictions: QueryPredictions, image_sizes: list[tuple[int, int]]
@@ -214,7 +222,7 @@ class CoDETR(nn.Module):
             results.pred_boxes.scale(size[1] / width, size[0] / height)
         if self.suppression is None:
             return results
-        return self.suppression(results)[: self.max_detections]
+        return self.suppression(results, self.max_detections)
 
     def _decoder_losses(
         self, queries: Queries, memory: Tensor, geometry: FeatureGeometry, objects: list[Instances]
@@ -272,10 +280,10 @@ class CoDETR(nn.Module):
 
 
 def pad_to_canvas(image: Tensor, size: int) -> Tensor:
-    """Pad an image (C, H, W) with gray to a square, on the right and at the bottom.
+    """Pad an image, or several, with gray to a square, on the right and at the bottom.
 
     Args:
-        image: image in 0..255, with sides of at most `size`.
+        image: (..., H, W) image in 0..255, with sides of at most `size`.
         size: side of the square in pixels.
 
     Raises:

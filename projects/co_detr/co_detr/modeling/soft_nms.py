@@ -1,8 +1,14 @@
-"""Soft non-maximum suppression (Bodla et al., ICCV 2017)."""
+"""Soft non-maximum suppression (Bodla et al., ICCV 2017).
+
+Shape letters: N images, R boxes, D detections.
+"""
 
 import torch
-from detectron2.structures import Instances, pairwise_iou
+from detectron2.structures import Instances
 from torch import Tensor, nn
+
+# Mark of a box that was taken, below all scores.
+_TAKEN = -1.0
 
 
 class SoftNMS(nn.Module):
@@ -21,48 +27,61 @@ class SoftNMS(nn.Module):
         self.iou_threshold, self.min_score = iou_threshold, min_score
 
     @torch.no_grad()
-    def forward(self, detections: Instances) -> Instances:
-        """Suppress the detections of an image.
+    def forward(self, detections: Instances, max_detections: int) -> Instances:
+        """Suppress the detections of an image, on the CPU: it is a loop over single boxes.
 
         Args:
             detections: detections with `pred_boxes`, `scores` and `pred_classes`.
+            max_detections: largest number of detections to keep.
 
         Returns:
             Those that are kept, by descending lowered score.
         """
-        classes = detections.pred_classes
-        ious = pairwise_iou(detections.pred_boxes, detections.pred_boxes)
-        ious = ious.masked_fill(classes[:, None] != classes, 0.0)
-        factors = torch.where(ious >= self.iou_threshold, 1 - ious, 1.0)
-        kept, scores = decay(detections.scores, factors, self.min_score)
-        result = detections[kept]
-        result.scores = scores
+        if not len(detections):
+            return detections
+        fields = (detections.pred_boxes.tensor, detections.scores, detections.pred_classes)
+        index, scores = self.of_batch(*(x.cpu()[None] for x in fields), max_detections)
+        kept = scores[0] > 0
+        kept[0] = True
+        result = detections[index[0, kept].to(detections.scores.device)]
+        result.scores = scores[0, kept].to(detections.scores)
         return result
 
+    def of_batch(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, max_detections: int
+    ) -> tuple[Tensor, Tensor]:
+        """Suppress the boxes of several images, without a step that depends on the data.
 
-def decay(scores: Tensor, factors: Tensor, min_score: float) -> tuple[Tensor, Tensor]:
-    """Take the best box and lower the scores of the others, again and again.
+        Args:
+            boxes: (N, R, 4) XYXY in pixels.
+            scores: (N, R) scores.
+            labels: (N, R) classes.
+            max_detections: largest number of detections D to keep.
 
-    On the CPU, where a loop over single boxes is faster than on a GPU.
+        Returns:
+            (N, D) int64 boxes in the order in which they are kept, and their (N, D) lowered scores,
+            0 where no box was left.
+        """
+        ious = _pairwise_iou(boxes)
+        lowers = (ious >= self.iou_threshold) & (labels[:, :, None] == labels[:, None])
+        factors = torch.where(lowers, 1 - ious, 1.0)
+        left, kept, kept_scores = scores, [], []
+        for _ in range(min(max_detections, boxes.shape[1])):
+            score, best = left.max(1, keepdim=True)
+            kept.append(best)
+            kept_scores.append(score)
+            row = factors.gather(1, best[..., None].expand(-1, -1, boxes.shape[1]))[:, 0]
+            left = torch.where(left < 0, left, left * row).scatter(1, best, _TAKEN)
+        found = torch.cat(kept_scores, 1)
+        enough = torch.cat([torch.ones_like(found[:, :1]), found[:, 1:] >= self.min_score], 1)
+        return torch.cat(kept, 1), found * enough
 
-    Args:
-        scores: (R,) scores.
-        factors: (R, R) factors of the scores of all boxes (columns) once a box (row) is taken.
-        min_score: score below which boxes are dropped; the first is kept in any case.
 
-    Returns:
-        (T,) int64 boxes in the order in which they are taken, and their (T,) scores.
-    """
-    left, factors = scores.cpu().clone(), factors.cpu()
-    kept, kept_scores = [], []
-    for number in range(len(left)):
-        best = int(left.argmax())
-        score = left[best].clone()
-        if number and score < min_score:
-            break
-        kept.append(best)
-        kept_scores.append(score)
-        left *= factors[best]
-        left[best] = -torch.inf
-    index = torch.tensor(kept, dtype=torch.int64, device=scores.device)
-    return index, torch.stack(kept_scores).to(scores) if kept else scores[:0]
+def _pairwise_iou(boxes: Tensor) -> Tensor:
+    """Compute the IoU (N, R, R) of all pairs of boxes (N, R, 4) of an image, 0 without area."""
+    starts = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+    ends = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+    intersection = (ends - starts).clamp(min=0).prod(-1)
+    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    union = areas[:, :, None] + areas[:, None] - intersection
+    return torch.where(intersection > 0, intersection / union, 0.0)
