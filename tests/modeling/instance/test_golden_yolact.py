@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
-from detectron2.structures import BitMasks, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
+from brloss_d2.checkpoint import to_mmdetection
 from brloss_d2.criteria import CriterionOutput
 from brloss_d2.modeling import YOLACT
 from brloss_d2.modeling.instance import CoefficientOutputs
@@ -280,8 +281,6 @@ def test_whole_training_step(golden, model, case):
 
 
 def test_running_statistics(golden, model):
-    from brloss_d2.checkpoint import to_mmdetection
-
     model.backbone(golden.tensor("in/img"))
     state = to_mmdetection(model.state_dict(), "yolact")
     names = golden.keys("bn_after/")
@@ -350,17 +349,3 @@ def test_detections_of_images(golden, model, image):
     assert scores < 1e-5
     expected = bits(golden, f"test{image}/masks_packed", f"test{image}/masks_shape")
     assert torch.equal(found.pred_masks[rows], expected)
-
-
-def test_masks_of_polygons_are_refused(rs):
-    from brloss_d2.errors import InputError
-
-    model, objects = build(rs), ground_truth(rs)
-    assert isinstance(objects[0].gt_masks, BitMasks)
-    objects[0].remove("gt_masks")
-    images = rs.tensor("in/img")
-    features = list(model.backbone(images).values())
-    with pytest.raises(InputError, match='instance_mask_format="bitmask"'):
-        model.forward_training(
-            ImageList(images, [SIZE, SIZE]), features, model.head(features), objects
-        )
