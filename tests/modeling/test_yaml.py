@@ -50,13 +50,17 @@ RECIPES = [
         for x in ("faster_rcnn", "atss", "paa", "retinanet", "fovea")
     ),
     *("coco/cascade_rcnn_R_50_FPN_brs_1x", "quick/mask_rcnn_R_18_FPN_rs_300it"),
-    "co_detr/quick/co_deformable_detr_R_18_brs_300it",
+    *("quick/yolact_R_18_brs_300it", "quick/solov2_R_18_FPN_focal_300it"),
+    *(f"co_detr/quick/{x}_R_18_brs_300it" for x in ("co_deformable_detr", "co_dino")),
 ]
+# The same detectors in other sizes.
+OTHER_SIZES = {"solov2_light", "co_dino_5scale", "co_dino_5scale_9encoder"}
 
 
 def test_every_detector_is_among_the_recipes() -> None:
     detectors = {entry.detector for entry in list_configs()}
-    assert detectors == {entry.detector for entry in list_configs() if entry.name in RECIPES}
+    among = {entry.detector for entry in list_configs() if entry.name in RECIPES}
+    assert detectors == among | OTHER_SIZES
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -85,7 +89,8 @@ def test_every_recipe_is_reachable(name: str) -> None:
     owner = model if one_stage else model.query_head if co_detr else model.roi_heads
     assert owner.num_classes == CLASSES
     if one_stage:
-        found = [(model.postprocessor.select.score_thresh, model.postprocessor.max_detections)]
+        steps = model.postprocessor
+        found = [((steps.get("select") or steps).score_thresh, steps.max_detections)]
     elif co_detr:
         found = [(0.125, model.max_detections)]
     else:
