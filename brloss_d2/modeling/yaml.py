@@ -167,6 +167,7 @@ def _use_recipe(cfg: CfgNode) -> None:
         f"its optimizer {schedule.optimizer}": schedule.optimizer != "SGD",
         "its augmentations": "INPUT.MAX_SIZE_TRAIN" not in values,
         "its sampler": "sampler" in recipe.dataloader.train,
+        "the steps of its cosine": "num_steps" in recipe.lr_multiplier.get("scheduler", {}),
         # detectron2 clips each parameter alone.
         "its clipping of gradients": schedule.optimizer == "SGD" and recipe.train.clip_grad_norm,
     }

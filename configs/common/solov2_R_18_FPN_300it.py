@@ -1,7 +1,7 @@
 """Slim SOLOv2 R18-FPN on small images, for a laptop CPU: minutes from scratch.
 
-4 images per iteration, 300 iterations, learning rate 0.003, warm-up and cosine decay. Data
-and schedule are those of the slim Mask R-CNN; 0.001 is too low for kernels of masks.
+4 images per iteration, 300 iterations, learning rate 0.003, warm-up and cosine decay. Data and
+schedule are those of the slim Mask R-CNN.
 
     python train_net.py --config-file configs/quick/solov2_R_18_FPN_rs_300it.py
 """
