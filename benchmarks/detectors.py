@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import FrozenBatchNorm2d
-from detectron2.structures import Boxes, Instances, PolygonMasks
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 from torch import Tensor, nn
@@ -199,6 +199,15 @@ def random_batch(
     return batch
 
 
+def with_bitmaps(batch: Batch) -> Batch:
+    """Turn the outlines of objects into bitmaps, as the configs read them, in place."""
+    for inputs in batch:
+        objects = inputs["instances"]
+        size = objects.image_size
+        objects.gt_masks = BitMasks.from_polygon_masks(objects.gt_masks, *size)
+    return batch
+
+
 class TimedDetector:
     """Detector that is ready to be timed on its batch, and the samples so far.
 
@@ -215,7 +224,7 @@ class TimedDetector:
     ) -> None:
         before = torch.cuda.memory_allocated() if device == "cuda" else 0
         self.detector = Detector(path, device)
-        self.batch = random_batch(images, size, objects, self.detector.num_classes)
+        self.batch = with_bitmaps(random_batch(images, size, objects, self.detector.num_classes))
         self.detector.calibrate(self.batch)
         self.detector.step(self.batch)  # warm-up
         self.peak_mib = None
@@ -271,18 +280,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(tabulate(cells, HEADERS, disable_numparse=True))
     height, width = args.size
     stamp |= {"images": args.images, "height": height, "width": width}
-    _append(args.output, stamp | {"objects": args.objects, "rounds": args.rounds}, timings)
+    stamp |= {"objects": args.objects, "rounds": args.rounds}
+    append_rows(args.output, stamp, timings)
     return 0
 
 
-def _append(path: Path, stamp: dict[str, Any], timings: list[Timing]) -> None:
-    """Append the timings to a CSV file, each after the values of `stamp`."""
+def append_rows(path: Path, stamp: dict[str, Any], timings: Sequence[Any]) -> None:
+    """Append dataclasses to a CSV file, each after the values of `stamp`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if is_new:
-            writer.writerow([*stamp, *(field.name for field in dataclasses.fields(Timing))])
+            names = [field.name for field in dataclasses.fields(timings[0])]
+            writer.writerow([*stamp, *names])
         for timing in timings:
             values = (f"{x:.5g}" if isinstance(x, float) else x for x in vars(timing).values())
             writer.writerow([*stamp.values(), *values])

@@ -12,6 +12,8 @@ from brloss_d2.criteria import Criterion
 _SKIPPED = ("optimizer.lr", "train.output_dir")
 _MEANING = {
     "model.head.has_quality": "a branch that predicts how good a box is, for its score",
+    "model.head.has_background": "a class for the background",
+    "model.head.prior_prob": "scores at the start",
     "model.box_transform.weights": "units of the encoded boxes",
     "model.proposal_generator.batch_size_per_image": "anchors sampled from an image",
     "model.roi_heads.batch_size_per_image": "proposals sampled from an image",

@@ -14,7 +14,8 @@ from brloss_d2.model_zoo.losses import losses_of as losses_of_model
 from comparison.notes import plain, walk
 
 DETECTORS = (
-    *("atss", "paa", "retinanet", "fovea", "faster_rcnn", "mask_rcnn", "co_deformable_detr"),
+    *("atss", "paa", "retinanet", "fovea", "faster_rcnn", "co_deformable_detr"),
+    *("mask_rcnn", "yolact", "solov2"),
 )
 ONE_STAGE_LOSSES = list_criteria("atss")
 RCNN_LOSSES = list_criteria("roi")

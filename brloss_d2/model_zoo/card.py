@@ -173,10 +173,10 @@ def _losses(model: DictConfig) -> Iterator[str]:
                 continue
             path = owner._get_full_key(key).removeprefix("model.").removesuffix("criterion")
             weight = owner.get("loss_weight", owner.get("weight", 1.0))
-            site = (path.rstrip(".") or "model") + (f" x {weight:g}" if weight != 1 else "")
+            site = (path.rstrip("._") or "model") + (f" x {weight:g}" if weight != 1 else "")
             sites.setdefault(_text(owner[key]), []).append(site)
     for criterion, owners in sites.items():
-        if owners == ["model"]:  # the one criterion of a one-stage detector
+        if owners == ["model"]:  # of a one-stage detector
             yield criterion
         else:
             yield from (f"{', '.join(owners)}:", f"  {criterion}")
@@ -258,6 +258,8 @@ def _text(value: Any, omit: Collection[str] = ()) -> str:
         arguments = []
         for key in (str(k) for k in value if k != "_target_" and k not in omit):
             if OmegaConf.is_missing(value, key) or (_is_criterion(value[key]) and not inside):
+                continue
+            if value[key] == {}:  # what a criterion does without
                 continue
             plain = inside and key in ("cls_loss", "box_loss", "mask_loss", "balancer", "criterion")
             arguments.append(_text(value[key]) if plain else f"{key}={_text(value[key])}")

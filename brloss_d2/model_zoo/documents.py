@@ -64,7 +64,7 @@ def _zoo_rows(patterns: Sequence[str]) -> Iterator[dict[str, str]]:
     for name, row in published()["results"].items():
         if any(fnmatch(name, pattern) for pattern in patterns):
             sizes, score = _sizes_and_score(cfg := get_config(name))
-            drops = ", ".join(drop_epochs(schedule_of(cfg), row["epochs"]))
+            drops = ", ".join(drop_epochs(schedule_of(cfg), row["epochs"])) or "cosine"
             yield {
                 "config": f"`{name}`",
                 "epochs": f"{row['epochs']} ({drops})" + (f", {sizes}" if sizes != "800" else ""),

@@ -48,10 +48,12 @@ def hyperparameters(model: DictConfig) -> dict[str, float] | None:
             continue
         if path == "proposal_generator":  # the term of the regions' classes is the unit
             found[f"{path}.loss_weight"] = _value(node, "loss_weight")
+        if path == "semantic_head":
+            found[f"{path}.loss_weight"] = _value(node, "loss_weight")
         if node.get("batch_size_per_image") is not None:
             for name in ("batch_size_per_image", "positive_fraction"):
                 found[f"{path}.{name}"] = _value(node, name)
-        if path.rpartition(".")[2] == "criterion":
+        if path.rpartition(".")[2] in ("criterion", "mask_criterion"):
             found.update((f"{path}.{key}", value) for key, value in _of_criterion(node))
     return found
 
@@ -59,9 +61,12 @@ def hyperparameters(model: DictConfig) -> dict[str, float] | None:
 def _of_criterion(criterion: DictConfig) -> Iterator[tuple[str, float]]:
     """Yield weights of all terms but that of the classes, and the constants of the losses."""
     if "balancer" not in criterion:
-        yield "box_weight", _value(criterion, "box_weight")
+        if criterion.box_loss:
+            yield "box_weight", _value(criterion, "box_weight")
     elif target_of(criterion.balancer).__name__ == "ConstantBalancer":
         yield "balancer.weight", _value(criterion.balancer, "weight")
+    if "negative_ratio" in inspect.signature(target_of(criterion)).parameters:
+        yield "negative_ratio", _value(criterion, "negative_ratio")
     if criterion.get("quality") is not None:
         yield "quality.loss_weight", _value(criterion.quality, "loss_weight")
     for part in _PARTS:
@@ -69,7 +74,7 @@ def _of_criterion(criterion: DictConfig) -> Iterator[tuple[str, float]]:
 
 
 def _constants(node: Any, path: str) -> Iterator[tuple[str, float]]:
-    if not isinstance(node, DictConfig):
+    if not isinstance(node, DictConfig) or "_target_" not in node:
         return
     for name in inspect.signature(target_of(node)).parameters:
         value = _value(node, name)

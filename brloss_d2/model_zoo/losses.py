@@ -27,6 +27,8 @@ _SITES = {
     "TaskAlignedAssigner": "atss",
     "WarmupAssigner": "atss",
 }
+# Sites of the detectors with a criterion of masks next to that of the classes, by their class.
+_MASK_SITES = {"YOLACT": "yolact", "SOLOv2": "solov2"}
 _ROI_HEADS = ("CriterionROIHeads", "CriterionCascadeROIHeads")
 # Losses whose scores are lower than the published threshold of the R-CNNs.
 _LOW_SCORES = ("ce", "alrp")
@@ -74,10 +76,10 @@ def set_loss(model: DictConfig, loss: str) -> DictConfig:
     """Train a detector with another loss; anchors, assignment, network and detections stay.
 
     Next to the criteria of all sites, what belongs to them changes: the branch for centerness or
-    IoU, the units of RetinaNet's boxes, the scores at the start for DR Loss, and in an R-CNN
-    sampling, loss weights, box weights and, for losses with low scores, the score threshold. Pools
-    keep their number of images. A project says itself what belongs to a loss, in `use_loss` of its
-    `configs/common/losses.py`.
+    IoU, the units of RetinaNet's boxes, the background class and semantic head of YOLACT, the
+    scores at the start for DR Loss, and in an R-CNN sampling, loss weights, box weights and, for
+    losses with low scores, the score threshold. Pools keep their number of images. A project says
+    itself what belongs to a loss, in `use_loss` of its `configs/common/losses.py`.
 
     Args:
         model: model node of a config, changed in place.
@@ -114,10 +116,16 @@ def set_loss(model: DictConfig, loss: str) -> DictConfig:
         use_loss(model, loss)
         return model
     site = _site_of(model)
+    if site == "yolact":
+        _set_loss_of_yolact(model, loss)
+        return model
     was_ranked = _target_name(model.criterion.get("cls_loss")) == "DRLoss"
     _replace(model, get_criterion(loss, site))
     if loss in _PRIOR_PROBS or was_ranked:
         model.head.prior_prob = _PRIOR_PROBS.get(loss, _PRIOR_PROB)
+    if site == "solov2":
+        _replace(model, get_criterion(loss, "solov2_mask"), key="mask_criterion")
+        return model
     model.head.has_quality = model.criterion.get("quality") is not None
     if site == "retinanet":
         # L1 on deltas goes with deltas in units of the anchor, as published.
@@ -149,15 +157,25 @@ def _set_loss_of_rcnn(model: DictConfig, loss: str) -> None:
         predictor.test_score_thresh = min(threshold, lowest)
 
 
-def _replace(node: DictConfig, criterion: DictConfig) -> None:
+def _set_loss_of_yolact(model: DictConfig, loss: str) -> None:
+    old = {key: model[key] for key in ("criterion", "mask_criterion")}
+    file = root() / "configs" / "common" / "yolact_loss.py"
+    (use_loss,) = LazyConfig.load(str(file), ("use_loss",))
+    use_loss(model, loss)
+    for key, criterion in old.items():
+        new, model[key] = model[key], criterion
+        _replace(model, new, key=key)
+
+
+def _replace(node: DictConfig, criterion: DictConfig, *, key: str = "criterion") -> None:
     """Replace the criterion of a node; the size of its ranking pools stays, and an epoch."""
-    old = node.get("criterion") or {}
+    old = node.get(key) or {}
     if "images_per_pool" in old and "images_per_pool" in criterion:
         own, kept = criterion.images_per_pool, old["images_per_pool"]
         criterion.images_per_pool = kept
         if own and kept and "pools_per_epoch" in (criterion.get("balancer") or {}):
             criterion.balancer.pools_per_epoch = criterion.balancer.pools_per_epoch * own // kept
-    node.criterion = criterion
+    node[key] = criterion
 
 
 def _is_rcnn(model: DictConfig) -> bool:
@@ -183,6 +201,8 @@ def _target_name(node: Any) -> str:
 
 def _site_of(model: DictConfig) -> str:
     """Return the site of a one-stage detector; "" if the model is none of this package."""
+    if own := _MASK_SITES.get(_target_name(model)):
+        return own
     site = _SITES.get(_target_name(model.get("assigner")), "")
     # RetinaNet may have the assigner of ATSS, but not the learned scales of its head.
     if site == "atss" and "num_scaled_levels" not in model.head:

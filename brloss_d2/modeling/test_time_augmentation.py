@@ -20,7 +20,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from brloss_d2.errors import InputError
-from brloss_d2.modeling.one_stage import OneStageDetector
+from brloss_d2.modeling.one_stage import DensePostprocessor
 
 _BOX_FIELDS = {"pred_boxes", "scores", "pred_classes"}
 _NO_SUPPRESSION = 2.0  # a threshold that no IoU exceeds
@@ -217,9 +217,10 @@ class Suppression:
 
     @classmethod
     def of(cls, model: nn.Module) -> "Suppression | None":
-        """Find the suppression of a detector; None if it has none."""
-        if isinstance(model, OneStageDetector):
-            return cls(model.postprocessor, "nms_thresh", "max_detections")
+        """Find the suppression of a detector; None if it has none, or another rule."""
+        postprocessor = getattr(model, "postprocessor", None)
+        if isinstance(postprocessor, DensePostprocessor):  # not that of YOLACT
+            return cls(postprocessor, "nms_thresh", "max_detections")
         if isinstance(model, GeneralizedRCNN):
             predictor = model.roi_heads.box_predictor
             if isinstance(predictor, nn.ModuleList):  # the last stage of a cascade

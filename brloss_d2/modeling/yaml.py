@@ -25,7 +25,13 @@ from torch import nn
 
 from brloss_d2.checkpoint import register_classifiers
 from brloss_d2.errors import InputError
-from brloss_d2.model_zoo import get_config, get_criterion, list_configs, list_criteria
+from brloss_d2.model_zoo import (
+    get_config,
+    get_criterion,
+    list_configs,
+    list_criteria,
+    set_loss,
+)
 from brloss_d2.model_zoo.card import schedule_of
 from brloss_d2.model_zoo.configs import config_files
 from brloss_d2.utils.config_nodes import learns_masks, walk_nodes
@@ -161,6 +167,7 @@ def _use_recipe(cfg: CfgNode) -> None:
         f"its optimizer {schedule.optimizer}": schedule.optimizer != "SGD",
         "its augmentations": "INPUT.MAX_SIZE_TRAIN" not in values,
         "its sampler": "sampler" in recipe.dataloader.train,
+        "the steps of its cosine": "num_steps" in recipe.lr_multiplier.get("scheduler", {}),
         # detectron2 clips each parameter alone.
         "its clipping of gradients": schedule.optimizer == "SGD" and recipe.train.clip_grad_norm,
     }
@@ -253,6 +260,9 @@ def recipe_model(cfg: CfgNode) -> DictConfig:
 
 def _replace_criterion(model: DictConfig, recipe: str, criterion: str) -> None:
     """Train a recipe with another criterion; anchors, assignment and network stay."""
+    if "mask_criterion" in model:  # with parts that belong to a loss
+        set_loss(model, criterion)
+        return
     (entry,) = list_configs(name=recipe)
     size = "_500s" if "500s" in entry.schedule else ""
     if "criterion" in model:  # a one-stage detector

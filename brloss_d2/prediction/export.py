@@ -147,7 +147,8 @@ def detections(model: nn.Module, image: Tensor) -> Outputs:
 
     Returns:
         `boxes` (N, 4), XYXY in pixels of `image`; `scores` (N,); `labels` (N,), 0..K-1; for a
-        model with masks also `masks` (N, 1, 28, 28), probabilities over the area of each box.
+        model with masks also `masks`, of an R-CNN (N, 1, 28, 28), probabilities over the area of
+        each box, of others (N, H, W) bool.
     """
     inputs = [{"image": image}]
     if isinstance(model, GeneralizedRCNN):
@@ -299,7 +300,10 @@ def _difference(expected: Outputs, found: Outputs) -> str:
     apart = torch.cdist(_rows(expected), _rows(found), p=torch.inf)
     nearest = apart.argmin(1)
     for name, tensor in expected.items():
-        error = (found[name][nearest] - tensor).abs().max().item()
+        errors = (found[name][nearest].double() - tensor.double()).abs()
+        if tensor.dtype == torch.bool:  # the part of the pixels in which a mask differs
+            errors = errors.flatten(1).mean(1)
+        error = errors.max().item()
         if error > _TOLERANCE[name]:
             return f"{name} by up to {error:.3g}"
     return "too many detections" if apart.amin(0).max() > 1 else ""

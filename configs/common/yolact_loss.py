@@ -21,6 +21,7 @@ def use_loss(model, name):
         criterion=criterion,
         mask_criterion=get_criterion(name, "yolact_mask"),
         semantic_head=None,
+        masks_by_area=False,
     )
     model.head.update(has_background=softmax, prior_prob=0.01 if summed else 0.5)
     if softmax:

@@ -23,19 +23,28 @@ FOLDERS = [CONFIGS, *ROOT.glob("projects/*/configs")]
 LEAVES = sorted(p for folder in FOLDERS for p in folder.rglob("*.py") if "common" not in p.parts)
 KEYS = {"model", "optimizer", "lr_multiplier", "dataloader", "train"}
 NAME = re.compile(
-    r"(?P<arch>(faster|mask|cascade)_rcnn|atss|paa|retinanet|fovea)"
+    r"(?P<arch>(faster|mask|cascade)_rcnn|atss|paa|retinanet|fovea|solov2(_light)?)"
     r"_(?P<depth>R_\d+|X_101_64x4d)(?P<dcn>_DCN)?_(?P<neck>(CARAFE_)?FPN)"
     r"_(?P<loss>[a-z]+)(_(?P<variant>g?iou))?(_(?P<schedule>\w+))?"
 )
 # Detectors whose neck has no other form.
 NAME_WITHOUT_NECK = re.compile(
-    r"(?P<arch>co_deformable_detr|co_dino(_5scale(_9encoder)?)?)_(?P<depth>R_\d+|swin_[tl])"
+    r"(?P<arch>yolact|co_deformable_detr|co_dino(_5scale(_9encoder)?)?)"
+    r"_(?P<depth>R_\d+|swin_[tl])"
     r"_(?P<loss>[a-z]+)_(?P<schedule>\w+)"
 )
 DEPTHS = {"R_18": [2, 2, 2, 2], "R_50": [3, 4, 6, 3], "R_101": [3, 4, 23, 3]}
+DEPTHS["R_34"] = DEPTHS["R_50"]
 DEPTHS["X_101_64x4d"] = DEPTHS["R_101"]
 ITERATIONS = {
-    "coco": {"1x": 87960, "27e": 197910, "3x": 263880, "500s_100e": 366500, "800s_100e": 733000},
+    "coco": {
+        "1x": 87960,
+        "27e": 197910,
+        "3x": 263880,
+        "500s_100e": 366500,
+        "800s_100e": 733000,
+        "55e": 201575,
+    },
     "lvis_v1": {"1x": 92088},
     "cityscapes": {None: 17796},
     "quick": {"300it": 300, "3000it": 3000},
@@ -43,8 +52,11 @@ ITERATIONS = {
     "configs": {"unbalanced_1x": 88716}
     | {f"{x}{n}x": 88716 * n for x in ("", "lsj_") for n in (1, 2, 3)},
 }
+ITERATIONS_LIGHT = 131940  # of SOLOv2, 32 images each
 ONE_STAGE_BASELINES = [(arch, "focal") for arch in ONE_STAGE]
 CLASSES = {"coco": 80, "lvis_v1": 1203, "cityscapes": 8, "quick": 80}
+# Detectors with masks and without regions, and the sites of their criteria.
+INSTANCE = {"yolact": "yolact", "solov2": "solov2", "solov2_light": "solov2"}
 SWIN = {"swin_t": ([2, 2, 6, 2], 96, 7), "swin_l": ([2, 2, 18, 2], 192, 12)}
 
 
@@ -87,6 +99,9 @@ def test_there_are_leaves():
         assert names >= {f"{arch}_R_50_FPN_{x}_1x" for x in losses}
     losses = ("focal", "ap", "alrp", "rs", "brs")
     assert names >= {f"retinanet_R_50_FPN_{x}_1x" for x in losses}
+    assert names >= {f"yolact_R_50_{x}_55e" for x in ("ce", "rs", "brs")}
+    for arch in ("solov2_light_R_34", "solov2_R_101"):
+        assert names >= {f"{arch}_FPN_{x}_3x" for x in ("focal", "rs", "brs")}
     depths = ("R_50", "R_101", "X_101_64x4d")
     assert names >= {f"retinanet_{x}_FPN_alrp_500s_100e" for x in depths}
     depths = ("R_101", "X_101_64x4d", "X_101_64x4d_DCN")
@@ -98,8 +113,10 @@ def test_there_are_leaves():
 
 def test_slim_detectors_have_both_losses_and_their_baseline():
     names = {p.stem for p in LEAVES if p.parent == CONFIGS / "quick"}
-    for arch, baseline in (("faster_rcnn", "ce"), ("mask_rcnn", "ce"), *ONE_STAGE_BASELINES):
+    two_stage = (("faster_rcnn", "ce"), ("mask_rcnn", "ce"))
+    for arch, baseline in (*two_stage, *ONE_STAGE_BASELINES, ("solov2", "focal")):
         assert names >= {f"{arch}_R_18_FPN_{x}_300it" for x in ("rs", "brs", baseline)}
+    assert names >= {f"yolact_R_18_{x}_300it" for x in ("rs", "brs", "ce")}
     assert names >= {f"{x}_R_50_FPN_rs_3000it" for x in ("faster_rcnn", "mask_rcnn", "atss")}
 
 
@@ -112,12 +129,17 @@ def test_five_keys_and_at_most_six_statements(leaf, cfg):
 
 def test_name_equals_content(leaf, cfg, tokens):
     model = build_without_weights(cfg.model)
-    assert cfg.train.max_iter == ITERATIONS[leaf.parent.name][tokens["schedule"]]
+    is_light = tokens["arch"] == "solov2_light"
+    expected = ITERATIONS_LIGHT if is_light else ITERATIONS[leaf.parent.name][tokens["schedule"]]
+    assert cfg.train.max_iter == expected
     if leaf.is_relative_to(ROOT / "projects"):
         assert_co_detr(cfg, model, tokens)
         return
     stages = model.backbone.bottom_up.stages
     assert [len(s) for s in stages] == DEPTHS[tokens["depth"]]
+    if tokens["arch"] in INSTANCE:
+        assert_instance(cfg, model, tokens)
+        return
     deformable = [isinstance(s[0], DeformableBottleneckBlock) for s in stages]
     assert deformable == ([False, True, True, True] if tokens["dcn"] else [False] * 4)
     assert type(model.backbone).__name__ == {"CARAFE_FPN": "CarafeFPN"}.get(tokens["neck"], "FPN")
@@ -168,6 +190,24 @@ def expected_criterion(tokens, site):
     return criterion
 
 
+def assert_instance(cfg, model, tokens):
+    site, loss = INSTANCE[tokens["arch"]], tokens["loss"]
+    for criterion, name in ((model.criterion, site), (model.mask_criterion, f"{site}_mask")):
+        expected = build_criterion(loss, name)
+        if tokens["depth"] == "R_101" and loss != "focal":
+            expected.images_per_pool = 4
+        assert repr(criterion) == repr(expected)
+    assert model.num_classes == 80 and len(model.head_in_features) == 5
+    mapper = cfg.dataloader.train.mapper
+    assert mapper.use_instance_mask and mapper.instance_mask_format == "bitmask"
+    images = {"R_18": 4, "R_34": 32, "R_50": 32, "R_101": 16}
+    assert cfg.dataloader.train.total_batch_size == images[tokens["depth"]]
+    if site == "yolact":
+        assert model.head.has_background == (model.semantic_head is not None) == (loss == "ce")
+    else:
+        assert model.assigner.first_wins == (loss != "focal")
+
+
 def assert_co_detr(cfg, model, tokens):
     assert type(model).__name__ == "CoDETR"
     backbone = model.backbone
@@ -215,7 +255,7 @@ def test_yaml_round_trip(cfg, tmp_path):
 
 
 def test_sampling_goes_with_the_loss(cfg, tokens):
-    if tokens["arch"] in ONE_STAGE:
+    if tokens["arch"] in (*ONE_STAGE, *INSTANCE):
         return  # they never sample
     sampled = tokens["loss"] in ("ce", "focal")
     for part in (cfg.model.proposal_generator, cfg.model.roi_heads):
@@ -225,7 +265,8 @@ def test_sampling_goes_with_the_loss(cfg, tokens):
 def test_learning_rate_schedule_and_optimizer(leaf, cfg):
     schedule = instantiate(cfg.lr_multiplier)
     without_warm_up = leaf.parent == ROOT / "projects/co_detr/configs"
-    assert schedule(0.0) == 1 if without_warm_up else 0 < schedule(0.0) <= 0.01
+    start = 0.1 if leaf.name.startswith("yolact") and leaf.parent.name == "coco" else 0.01
+    assert schedule(0.0) == 1 if without_warm_up else 0 < schedule(0.0) <= start
     assert max(schedule(i / 100) for i in range(100)) <= 1
     assert schedule(0.999) <= 0.1  # on Cityscapes the rate has one step, elsewhere two
     # Parts with learning rates of their own.

@@ -76,7 +76,7 @@ def test_a_row_is_what_its_config_says(leaf: str) -> None:
     (row,) = (row for row in ROWS if row["config"] == leaf)
     cfg = LazyConfig.load(str(CONFIGS / f"{leaf}.py"))
     assert set(thresholds(cfg.model)) == {float(row["score"])}
-    epochs, sizes = re.fullmatch(r"(\d+) \([\d, ]+\)(?:, (.+))?", row["epochs"]).groups()
+    epochs, sizes = re.fullmatch(r"(\d+) \((?:[\d, ]+|cosine)\)(?:, (.+))?", row["epochs"]).groups()
     images = cfg.dataloader.train.total_batch_size
     assert cfg.train.max_iter * images == int(epochs) * EPOCHS[leaf.partition("/")[0]] * 16
     if leaf.startswith("coco/"):  # else the sizes are told above the table

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import LazyConfig, instantiate
+from torch import nn
 
 from brloss_d2.model_zoo import config_file, get_config, list_configs
 from brloss_d2.model_zoo.entries import ConfigEntry, published
@@ -34,6 +35,53 @@ def test_schedules(name, milestones, iterations):
         before, after = (schedule((milestone + shift) / iterations) for shift in (-1, 1))
         assert (before, after) == pytest.approx((0.1**i, 0.1 ** (i + 1)))
     assert schedule(1 - 1e-9) == pytest.approx(0.1 ** len(milestones))
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "decay", "start", "clip", "drops"),
+    [
+        ("yolact_R_50_ce_55e", 0.004, 5e-4, 0.1, 35, (20, 42, 49, 52)),
+        ("yolact_R_50_rs_55e", 0.006, 5e-4, 0.1, 0, None),
+        ("solov2_light_R_34_FPN_rs_3x", 0.012, 1e-4, 0.01, 35, (27, 33)),
+        ("solov2_light_R_34_FPN_focal_3x", 0.02, 1e-4, 0.01, 35, (27, 33)),
+        ("solov2_R_101_FPN_rs_3x", 0.006, 1e-4, 0.01, 35, (27, 33)),
+        ("solov2_R_101_FPN_focal_3x", 0.01, 1e-4, 0.01, 35, (27, 33)),
+    ],
+)
+def test_recipes_of_yolact_and_solov2(name, lr, decay, start, clip, drops):
+    cfg = get_config(f"coco/{name}")
+    assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (lr, decay)
+    assert cfg.train.clip_grad_norm == clip
+    norm, conv = nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)
+    cfg.optimizer.params.model = nn.Sequential(conv, norm)
+    assert {x["weight_decay"] for x in instantiate(cfg.optimizer).param_groups} == {decay}
+    total, epoch = cfg.train.max_iter, 117_280 // cfg.dataloader.train.total_batch_size
+    schedule = instantiate(cfg.lr_multiplier)
+    assert schedule(0.0) == pytest.approx(start) and schedule(500 / total) == 1
+    if drops is None:
+        # The learning rates that are published, by epoch.
+        rates = {1: 0.00599511, 10: 0.00552376, 27: 0.00308567, 40: 0.00103542, 54: 4.89e-6}
+        for number, rate in rates.items():
+            assert lr * schedule(number * epoch / total) == pytest.approx(rate, rel=0, abs=5e-9)
+        return
+    for i, drop in enumerate(drops):
+        before, after = (schedule((drop * epoch + shift) / total) for shift in (-1, 1))
+        assert (before, after) == pytest.approx((0.1**i, 0.1 ** (i + 1)))
+
+
+def test_images_of_yolact_and_solov2():
+    mapper = get_config("coco/yolact_R_50_rs_55e").dataloader.train.mapper
+    assert mapper.min_side == 4
+    _, expand, _, resize, _ = mapper.augmentations
+    assert list(expand.fill) == [123.68, 116.78, 103.94] and list(resize.shape) == [550, 550]
+    for name, sides, longest, test in (
+        ("solov2_light_R_34_FPN_rs_3x", range(352, 513, 32), 768, (448, 768)),
+        ("solov2_R_101_FPN_rs_3x", range(640, 801, 32), 1333, (800, 1333)),
+    ):
+        loader = get_config(f"coco/{name}").dataloader
+        resize, own = loader.train.mapper.augmentations[0], loader.test.mapper.augmentations[0]
+        assert (list(resize.short_edge_length), resize.max_size) == (list(sides), longest)
+        assert (own.short_edge_length, own.max_size) == test
 
 
 def test_deformable_resnet_101():

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from detectron2.config import LazyConfig, instantiate
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
@@ -50,4 +50,7 @@ def _batch(objects: int) -> list[dict]:
     boxes = torch.tensor([[10.0, 10, 50, 60], [60, 20, 110, 80]])[:objects]
     instances = Instances((96, 128), gt_boxes=Boxes(boxes))
     instances.gt_classes = torch.zeros(objects, dtype=torch.long)
+    if objects:  # detectron2's mapper gives an image without objects no masks
+        instances.gt_masks = BitMasks(torch.zeros(objects, 96, 128))
+        instances.gt_masks.tensor[:, 30:50, 30:70] = True
     return [{"image": torch.full((3, 96, 128), 100.0), "instances": instances}]

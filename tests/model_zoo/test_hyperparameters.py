@@ -28,6 +28,10 @@ COUNTS = {
     "coco/fovea_R_50_FPN_focal_500s_100e": 4,
     "coco/fovea_R_50_FPN_ap_500s_100e": 3,
     "coco/fovea_R_50_FPN_alrp_500s_100e": 1,
+    "coco/yolact_R_50_ce_55e": 5,
+    "coco/yolact_R_50_rs_55e": 1,
+    "coco/solov2_R_101_FPN_focal_3x": 3,
+    "coco/solov2_light_R_34_FPN_rs_3x": 1,
 }
 # Those of a classification loss, without the weight of the boxes.
 LOSSES = {

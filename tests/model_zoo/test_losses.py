@@ -28,8 +28,13 @@ def test_a_slim_detector_trains_with_every_loss(name: str) -> None:
             found = instantiate(model.roi_heads.box_predictor.criterion)
             assert repr(found) == repr(build_criterion(loss, "roi"))
         else:
-            found = build_without_weights(model).criterion
-            assert repr(found) == repr(build_criterion(loss, entry.detector))
+            built = build_without_weights(model)
+            epoch = 3665 if entry.detector == "yolact" else 7330  # in pools of 8 images or 4
+            expected = build_criterion(loss, entry.detector, pools_per_epoch=epoch)
+            assert repr(built.criterion) == repr(expected)
+            if "mask_criterion" in model:
+                masks = build_criterion(loss, f"{entry.detector}_mask")
+                assert repr(built.mask_criterion) == repr(masks)
 
 
 @pytest.mark.parametrize("detector", ["cascade_rcnn", "mask_rcnn"])
@@ -55,6 +60,12 @@ def test_pools_keep_their_size() -> None:
     model = get_config("coco/retinanet_R_50_FPN_alrp_500s_100e").model  # assigns as ATSS
     set_loss(model, "ap")
     assert "SmoothL1Loss" in str(model.criterion.box_loss._target_)
+
+
+def test_pools_of_classes_and_masks_keep_their_size() -> None:
+    model = get_config("coco/solov2_R_101_FPN_rs_3x").model
+    set_loss(model, "bap")
+    assert model.criterion.images_per_pool == model.mask_criterion.images_per_pool == 4
 
 
 def test_an_epoch_of_pools_keeps_its_images() -> None:

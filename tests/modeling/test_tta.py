@@ -15,6 +15,7 @@ from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import get_config
 from brloss_d2.modeling import DetectorWithTTA
 from brloss_d2.modeling.test_time_augmentation import View
+from tests.helpers import small_yolact
 from tests.helpers.bright_squares import BrightSquares
 from tests.helpers.golden_rcnn import shrink
 
@@ -222,6 +223,14 @@ def test_a_model_without_suppression() -> None:
 def test_what_cannot_be_merged_is_refused() -> None:
     with pytest.raises(InputError, match=r"BrightSquares also predicts pred_masks: switch it off"):
         detect(DetectorWithTTA(BrightSquares(2, 0.0), **SIZES), square())
+
+
+def test_yolact_is_refused_before_it_makes_the_masks_of_all_candidates() -> None:
+    model, limits = small_yolact.build("rs").eval(), []
+    model.register_forward_pre_hook(lambda *_: limits.append(model.postprocessor.max_detections))
+    with pytest.raises(InputError, match="YOLACT also predicts pred_masks: switch it off"):
+        detect(DetectorWithTTA(model, **TWO_SIZES), square())
+    assert limits == [100]
 
 
 def test_no_objects() -> None:

@@ -17,6 +17,7 @@ QUICK = Path(__file__).parents[2] / "configs" / "quick"
         ("faster_rcnn_R_18_FPN_ce", "model.roi_heads.num_classes"),
         ("atss_R_18_FPN_brs", "model.num_classes"),
         ("atss_R_18_FPN_focal", "model.num_classes"),
+        ("solov2_R_18_FPN_rs", "model.num_classes"),
     ],
 )
 def test_a_process_without_objects_keeps_up(programs: Programs, leaf, classes, tmp_path):

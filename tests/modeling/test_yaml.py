@@ -15,7 +15,7 @@ from detectron2.utils.logger import log_first_n
 
 from brloss_d2.errors import InputError
 from brloss_d2.losses import GIoULoss, RankSortLoss
-from brloss_d2.model_zoo import list_configs
+from brloss_d2.model_zoo import get_criterion, list_configs
 from brloss_d2.modeling import CriterionCascadeROIHeads, CriterionMaskHead, add_brloss_config
 from brloss_d2.modeling.rcnn.box_predictor import CriterionBoxPredictor
 from brloss_d2.modeling.yaml import build_checked_anchor_generator, recipe_model
@@ -50,13 +50,17 @@ RECIPES = [
         for x in ("faster_rcnn", "atss", "paa", "retinanet", "fovea")
     ),
     *("coco/cascade_rcnn_R_50_FPN_brs_1x", "quick/mask_rcnn_R_18_FPN_rs_300it"),
-    "co_detr/quick/co_deformable_detr_R_18_brs_300it",
+    *("quick/yolact_R_18_brs_300it", "quick/solov2_R_18_FPN_focal_300it"),
+    *(f"co_detr/quick/{x}_R_18_brs_300it" for x in ("co_deformable_detr", "co_dino")),
 ]
+# The same detectors in other sizes.
+OTHER_SIZES = {"solov2_light", "co_dino_5scale", "co_dino_5scale_9encoder"}
 
 
 def test_every_detector_is_among_the_recipes() -> None:
     detectors = {entry.detector for entry in list_configs()}
-    assert detectors == {entry.detector for entry in list_configs() if entry.name in RECIPES}
+    among = {entry.detector for entry in list_configs() if entry.name in RECIPES}
+    assert detectors == among | OTHER_SIZES
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -85,7 +89,8 @@ def test_every_recipe_is_reachable(name: str) -> None:
     owner = model if one_stage else model.query_head if co_detr else model.roi_heads
     assert owner.num_classes == CLASSES
     if one_stage:
-        found = [(model.postprocessor.select.score_thresh, model.postprocessor.max_detections)]
+        steps = model.postprocessor
+        found = [((steps.get("select") or steps).score_thresh, steps.max_detections)]
     elif co_detr:
         found = [(0.125, model.max_detections)]
     else:
@@ -163,6 +168,26 @@ def test_a_recipe_with_another_criterion() -> None:
     model = recipe_model(cfg)
     for head in (model.proposal_generator, model.roi_heads.box_predictor):
         assert head.criterion.images_per_pool == 8
+
+
+def test_recipes_of_masks(caplog: pytest.LogCaptureFixture) -> None:
+    for recipe, criterion, schedule, left in (
+        ("yolact_R_50_rs_55e", "ce", "WarmupCosineLR", "augmentations and the steps of its cosine"),
+        ("solov2_R_101_FPN_rs_3x", "bap", "WarmupMultiStepLR", "its clipping of gradients"),
+    ):
+        cfg = get_cfg()
+        caplog.clear()
+        add_brloss_config(cfg, criterion, recipe=f"coco/{recipe}")
+        assert schedule == cfg.SOLVER.LR_SCHEDULER_NAME and left in caplog.text
+        assert (cfg.MODEL.MASK_ON, cfg.INPUT.MASK_FORMAT) == (True, "bitmask")
+        cfg.MODEL.RETINANET.NUM_CLASSES = 3
+        model, site = recipe_model(cfg), recipe.partition("_")[0]
+        assert model.num_classes == 3
+        assert model.criterion._target_ == get_criterion(criterion, site)._target_
+        if criterion == "ce":
+            assert model.head.has_background and model.semantic_head is not None
+        else:
+            assert model.criterion.images_per_pool == model.mask_criterion.images_per_pool == 4
 
 
 def test_pools_per_epoch() -> None:

@@ -16,12 +16,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from brloss_d2.errors import InputError
+from brloss_d2.modeling import DetectorWithTTA
 from brloss_d2.prediction import Categories, Predictor, export_onnx, export_torchscript
 from brloss_d2.prediction.export import detections
 from tests.helpers.bright_squares import BrightSquares, square_image
 from tests.helpers.golden_models import load
 from tests.helpers.golden_rcnn import detector, small_faster_rcnn
 from tests.helpers.small_one_stage import build, difference_of_detections, small_config
+from tests.helpers.small_solov2 import build_solov2
+from tests.helpers.small_yolact import build as build_yolact
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 OCTAVE = [[x, x * 2**0.5] for x in (32, 64, 128, 256, 512)]
@@ -115,6 +118,23 @@ def compare(model: nn.Module, exported: Callable[[Tensor], dict[str, Tensor]]) -
         if "masks" in expected:
             torch.testing.assert_close(found["masks"], expected["masks"], rtol=0, atol=1e-4)
     assert counts[0] > 0
+
+
+@pytest.mark.parametrize("name", ["yolact", "solov2"])
+def test_masks_of_the_whole_image(name: str, tmp_path: Path) -> None:
+    """They follow the size of the image; test-time augmentation does not know them."""
+    model = build_yolact("rs") if name == "yolact" else build_solov2("rs", load("solov2_rs"))
+    predictor = predictor_of(model.eval())
+    names = export_torchscript(predictor, sample(), str(tmp_path / "a.ts"))
+    exported = torch.jit.load(str(tmp_path / "a.ts"))
+    image = predictor.resized(sample())[:, :120, :170].contiguous()
+    with torch.no_grad():
+        expected = detections(predictor.model, image)
+    found = dict(zip(names, exported(image), strict=True))
+    assert expected["masks"].shape[1:] == (120, 170) and len(expected["masks"]) > 0
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    with pytest.raises(InputError, match="Test-time augmentation merges boxes"):
+        DetectorWithTTA(model, short_edge_length=64, max_size=99)([{"image": image}])
 
 
 def test_outputs_are_those_of_the_predictor() -> None:

@@ -17,6 +17,7 @@ class BilinearFPN(FPN):
         bottom_up: backbone whose features the pyramid is built from.
         in_features: names of its features, with strides that double, finest first.
         out_channels: number of channels of all levels.
+        norm: normalization, a name that detectron2's `get_norm` knows; "" is none.
         top_block: further, coarser levels; None adds none.
     """
 
@@ -26,9 +27,10 @@ class BilinearFPN(FPN):
         in_features: Sequence[str],
         out_channels: int,
         *,
+        norm: str = "",
         top_block: nn.Module | None = None,
     ):
-        super().__init__(bottom_up, list(in_features), out_channels, top_block=top_block)
+        super().__init__(bottom_up, list(in_features), out_channels, norm, top_block)
         self._size_divisibility = 0
         for conv in (*self.lateral_convs, *self.output_convs):
             nn.init.xavier_uniform_(conv.weight)

@@ -34,6 +34,7 @@ class CoefficientHead(nn.Module):
         num_anchors: number of anchors per cell, A.
         num_prototypes: number of mask coefficients per anchor, C.
         conv_dims: numbers of channels of the convolutions of the tower.
+        norm: normalization of the tower, a name that detectron2's `get_norm` knows; "" is none.
         has_background: whether a further class output of each anchor is the background; only for
             criteria that ask for it.
         prior_prob: score at the start of training, in (0, 1); 0.5 is published, and goes with a
@@ -50,13 +51,14 @@ class CoefficientHead(nn.Module):
         num_anchors: int = 3,
         num_prototypes: int = 32,
         conv_dims: Sequence[int] = (256,),
+        norm: str = "",
         has_background: bool = False,
         prior_prob: float = 0.5,
     ):
         super().__init__()
         self.num_classes, self.has_background = num_classes, has_background
         self.num_prototypes = num_prototypes
-        self.tower = conv_tower(in_channels, tuple(conv_dims), norm="")
+        self.tower = conv_tower(in_channels, tuple(conv_dims), norm)
         width = [in_channels, *conv_dims][-1]
         num_logits = num_classes + has_background
         self.cls_logits = Conv2d(width, num_anchors * num_logits, 3, padding=1)
@@ -64,7 +66,8 @@ class CoefficientHead(nn.Module):
         self.mask_coefficients = Conv2d(width, num_anchors * num_prototypes, 3, padding=1)
         for conv in (*self.tower, self.cls_logits, self.bbox_pred, self.mask_coefficients):
             nn.init.xavier_uniform_(conv.weight)
-            nn.init.zeros_(conv.bias)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
 
     def forward(self, features: list[Tensor]) -> CoefficientOutputs:

@@ -1,6 +1,7 @@
 """Objects on the grids of SOLOv2: which cells are trained towards which masks."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -30,6 +31,26 @@ class GridTargets(NamedTuple):
     mask_cells: Tensor
     mask_objects: Tensor
     mask_rows: Tensor
+
+    @staticmethod
+    def cat(
+        targets: Sequence["GridTargets"], *, num_cells: int, num_objects: Sequence[int]
+    ) -> "GridTargets":
+        """Concatenate images; cells, objects and rows are counted on from image to image.
+
+        Args:
+            targets: targets of each image.
+            num_cells: number of cells of an image.
+            num_objects: number of objects of each image.
+        """
+        cells = [i * num_cells for i in range(len(targets))]
+        objects = list(accumulate([0, *num_objects[:-1]]))
+        rows = accumulate([0, *(len(t.cells) for t in targets[:-1])])
+        moved = [
+            [index + start for index, start in zip(fields, starts, strict=True)]
+            for fields, *starts in zip(targets, cells, objects, cells, objects, rows, strict=True)
+        ]
+        return GridTargets(*(torch.cat(parts) for parts in zip(*moved, strict=True)))
 
 
 class GridAssigner:

@@ -88,9 +88,9 @@ def cells_inside(boxes: Tensor, map_size: Sequence[int], image_size: tuple[int, 
     Example:
         >>> box = torch.tensor([[0.3, 0.2, 0.55, 0.5]])  # as a share of width and height
         >>> cells_inside(box, (4, 6), (1, 1)).int()
-        tensor([[[1, 1, 1, 1, 1, 0],
-                 [1, 1, 1, 1, 1, 0],
-                 [1, 1, 1, 1, 1, 0],
+        tensor([[[0, 1, 1, 1, 1, 0],
+                 [0, 1, 1, 1, 1, 0],
+                 [0, 1, 1, 1, 1, 0],
                  [0, 0, 0, 0, 0, 0]]], dtype=torch.int32)
     """
     sides = []

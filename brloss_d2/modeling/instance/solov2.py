@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -166,18 +165,19 @@ class SOLOv2(DenseDetector):
             for x, y in zip(gt_instances, masks, strict=True)
         ]
         mask_losses, dice = self._compare(outputs, masks, targets)
-        # Index of the positive cell of each mask in the batch.
-        starts = accumulate([0, *(len(t.cells) for t in targets[:-1])])
-        rows = torch.cat([t.mask_rows + start for t, start in zip(targets, starts, strict=True)])
-        matched = self._match(outputs.grid.logits, gt_instances, targets, rows, dice)
-        output = self.criterion(matched)
+        whole = GridTargets.cat(
+            targets,
+            num_cells=sum(x[0, 0].numel() for x in outputs.grid.logits),
+            num_objects=[len(x) for x in gt_instances],
+        )
+        output = self.criterion(self._match(outputs.grid.logits, gt_instances, whole, dice))
         log_metrics("head", output)
         counts = [len(t.mask_cells) for t in targets]
         cls_total = output.cls_total.expand(len(counts))
         matched_masks = MatchedMasks(
             logits=None,
             targets=None,
-            weights=output.box_weights[rows],
+            weights=output.box_weights[whole.mask_rows],
             cls_total=torch.cat([x.expand(n) for x, n in zip(cls_total, counts, strict=True)]),
             masks_per_image=counts,
             losses=mask_losses,
@@ -216,8 +216,7 @@ class SOLOv2(DenseDetector):
         self,
         logits: list[Tensor],
         gt_instances: list[Instances],
-        targets: list[GridTargets],
-        rows: Tensor,
+        targets: GridTargets,
         dice: Tensor,
     ) -> MatchedPredictions:
         """Return the logits of all cells, image by image, with labels and quality.
@@ -225,31 +224,26 @@ class SOLOv2(DenseDetector):
         Args:
             logits: (N, K, G, G) class logits of each level.
             gt_instances: objects of each image.
-            targets: targets of each image.
-            rows: (E,) index of the positive cell of each mask in the batch.
+            targets: targets of all images.
             dice: (E,) Dice coefficients; a cell with several masks has their mean as its quality.
         """
-        flat = torch.cat([x.flatten(2) for x in logits], 2).transpose(1, 2)
-        num_cells = flat.shape[1]
-        cells = torch.cat([t.cells for t in targets])
-        foreground = torch.cat([t.cells + i * num_cells for i, t in enumerate(targets)])
-        owners = [t.owners for t in targets]
-        gt_classes = [x.gt_classes[o] for x, o in zip(gt_instances, owners, strict=True)]
-        gt_boxes = [x.gt_boxes.tensor[o] for x, o in zip(gt_instances, owners, strict=True)]
-        labels = foreground.new_full((len(targets) * num_cells,), self.num_classes)
-        labels[foreground] = torch.cat(gt_classes)
-        quality = dice.new_zeros(len(cells))
-        quality.scatter_reduce_(0, rows, dice, "mean", include_self=False)
-        ends = torch.tensor([x[0, 0].numel() for x in logits], device=cells.device).cumsum(0)
+        rows = torch.cat([x.flatten(2) for x in logits], 2).transpose(1, 2)
+        num_images, num_cells, _ = rows.shape
+        gt_classes = torch.cat([x.gt_classes for x in gt_instances])
+        labels = targets.cells.new_full((num_images * num_cells,), self.num_classes)
+        labels[targets.cells] = gt_classes[targets.owners]
+        quality = dice.new_zeros(len(targets.cells))
+        quality.scatter_reduce_(0, targets.mask_rows, dice, "mean", include_self=False)
+        ends = torch.tensor([x[0, 0].numel() for x in logits], device=rows.device).cumsum(0)
         return MatchedPredictions(
-            logits=flat.flatten(0, 1),
+            logits=rows.flatten(0, 1),
             labels=labels,
             pred_boxes=None,
-            gt_boxes=torch.cat(gt_boxes),
+            gt_boxes=torch.cat([x.gt_boxes.tensor for x in gt_instances])[targets.owners],
             num_classes=self.num_classes,
-            foreground=foreground,
-            rows_per_image=[num_cells] * len(targets),
-            levels=torch.searchsorted(ends, cells, right=True),
+            foreground=targets.cells,
+            rows_per_image=[num_cells] * num_images,
+            levels=torch.searchsorted(ends, targets.cells % num_cells, right=True),
             quality=quality,
         )
 

@@ -40,7 +40,7 @@ class TopAnchors:
             probs = (probs * quality[:, None]).sqrt()
         anchors = torch.arange(probs.shape[0], device=probs.device)
         if torch.jit.is_tracing() or len(probs) > self.topk:
-            anchors = probs.amax(1).topk(_at_most(self.topk, probs)).indices
+            anchors = probs.amax(1).topk(at_most(self.topk, probs)).indices
         best = probs[anchors]
         kept, classes = (best > self.score_thresh).nonzero(as_tuple=True)
         return anchors[kept], classes, best[kept, classes]
@@ -65,12 +65,12 @@ class TopPairs:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return rows (C,), classes (C,) and scores (C,) of the candidates of a level."""
         rows, classes = (probs > self.score_thresh).nonzero(as_tuple=True)
-        scores, best = probs[rows, classes].topk(_at_most(self.topk, rows))
+        scores, best = probs[rows, classes].topk(at_most(self.topk, rows))
         rows, classes = rows[best], classes[best]
         return rows, classes, scores if quality is None else scores * quality[rows]
 
 
-def _at_most(limit: int, rows: Tensor) -> Any:
+def at_most(limit: int, rows: Tensor) -> Any:
     """Return the number of rows, at most `limit`; a tensor in a trace, where it may vary."""
     count = rows.shape[0]
     if isinstance(count, Tensor):

@@ -6,7 +6,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from brloss_d2.modeling.one_stage.postprocessing import Postprocessor
+from brloss_d2.modeling.one_stage.postprocessing import Postprocessor, at_most
 
 # Bounds the memory: 64 classes with 200 boxes each are 2.6 million pairs.
 _CLASSES_AT_ONCE = 64
@@ -43,8 +43,9 @@ def fast_nms(
         [0]
     """
     parts = []
-    present = (scores > score_thresh).any(0).nonzero().squeeze(1)
-    for classes in present.split(_CLASSES_AT_ONCE):
+    for first in range(0, scores.shape[1], _CLASSES_AT_ONCE):
+        present = (scores[:, first : first + _CLASSES_AT_ONCE] > score_thresh).any(0)
+        classes = first + present.nonzero().squeeze(1)
         ordered, order = scores[:, classes].sort(dim=0, descending=True, stable=True)
         best, rows = ordered[:max_per_class].t(), order[:max_per_class].t()
         worse = (_pairwise_iou(boxes[rows]) > nms_thresh).triu(1).any(1)
@@ -110,11 +111,11 @@ class FastNMSPostprocessor(Postprocessor):
             if quality is not None:
                 scores = (scores * quality[level][:, None]).sqrt()
             rows = torch.arange(len(scores), device=scores.device)
-            if len(scores) > self.topk:
-                rows = scores.amax(1).topk(self.topk).indices
+            if torch.jit.is_tracing() or len(scores) > self.topk:
+                rows = scores.amax(1).topk(at_most(self.topk, scores)).indices
             boxes = decode(deltas[level][rows], level_anchors.tensor[rows])
             parts.append((boxes, scores[rows], rows + first))
-            first += len(scores)
+            first = first + scores.shape[0]
         boxes, scores, rows = (torch.cat(part) for part in zip(*parts, strict=True))
         clipped = Boxes(boxes)
         clipped.clip(image_size)

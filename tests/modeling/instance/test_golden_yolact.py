@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
-from detectron2.structures import BitMasks, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
+from brloss_d2.checkpoint import to_mmdetection
 from brloss_d2.criteria import CriterionOutput
 from brloss_d2.modeling import YOLACT
 from brloss_d2.modeling.instance import CoefficientOutputs
@@ -253,24 +254,39 @@ def test_losses_and_gradients_of_the_outputs(golden, model, case):
             assert relative(x.grad, golden.tensor(f"{case}gradout/{kind}{level}")) < 1e-4
 
 
-@pytest.mark.parametrize("case", ["", "nogt1/", "nogt_all/"])
-def test_whole_training_step(golden, model, case):
-    skip_without(golden, f"{case}loss/total")
+@torch.no_grad()
+@pytest.mark.parametrize("folder", ["head", "test0"])
+def test_maps(golden, model, folder):
+    """Outputs with the statistics of the batch, and of the first image with stored statistics."""
     images = golden.tensor("in/img")
-    empty = {"": (), "nogt1/": (1,), "nogt_all/": (0, 1)}[case]
-    objects = ground_truth(golden, empty)
+    if folder == "test0":
+        model, images = model.eval(), images[:1]
+    features = list(model.backbone(images).values())
+    maps, prototypes = model.head(features), model.prototype_net(features[0])
+    stored = golden.tensor("proto" if folder == "head" else "test0/proto")
+    torch.testing.assert_close(prototypes, stored, rtol=0, atol=1e-4)
+    for level in LEVELS:
+        found = {
+            f"{folder}/cls{level}": maps.dense.logits[level],
+            f"{folder}/reg{level}": maps.dense.deltas[level],
+            f"{folder}/coeff{level}": maps.coefficients[level],
+        }
+        if folder == "head":
+            found[f"fpn/{level}"] = features[level][:, :4]
+        for name, values in found.items():
+            torch.testing.assert_close(values, golden.tensor(name), rtol=0, atol=5e-5, msg=name)
+
+
+@pytest.mark.parametrize("case", ["", "brs/", "nogt1/", "nogt_all/"])
+def test_whole_training_step(golden, model, case):
+    skip_without(golden, f"{case}loss/total", f"{case}gradnorm")
+    images = golden.tensor("in/img")
+    if case == "brs/":
+        model.criterion = build_criterion("brs", "yolact")
+    objects = ground_truth(golden, {"nogt1/": (1,), "nogt_all/": (0, 1)}.get(case, ()))
     features = list(model.backbone(images).values())
     maps = model.head(features)
     losses = model.forward_training(ImageList(images, [SIZE, SIZE]), features, maps, objects)
-    if not case:
-        for level in LEVELS:
-            for found, name in (
-                (features[level][:, :4], f"fpn/{level}"),
-                (maps.dense.logits[level], f"head/cls{level}"),
-                (maps.dense.deltas[level], f"head/reg{level}"),
-                (maps.coefficients[level], f"head/coeff{level}"),
-            ):
-                torch.testing.assert_close(found, golden.tensor(name), rtol=0, atol=5e-5, msg=name)
     assert_losses(golden, losses, case)
     sum(losses.values()).backward()
     by_gradient, by_norm = differences_of_gradients(model, golden, "yolact", case)
@@ -280,8 +296,6 @@ def test_whole_training_step(golden, model, case):
 
 
 def test_running_statistics(golden, model):
-    from brloss_d2.checkpoint import to_mmdetection
-
     model.backbone(golden.tensor("in/img"))
     state = to_mmdetection(model.state_dict(), "yolact")
     names = golden.keys("bn_after/")
@@ -350,17 +364,3 @@ def test_detections_of_images(golden, model, image):
     assert scores < 1e-5
     expected = bits(golden, f"test{image}/masks_packed", f"test{image}/masks_shape")
     assert torch.equal(found.pred_masks[rows], expected)
-
-
-def test_masks_of_polygons_are_refused(rs):
-    from brloss_d2.errors import InputError
-
-    model, objects = build(rs), ground_truth(rs)
-    assert isinstance(objects[0].gt_masks, BitMasks)
-    objects[0].remove("gt_masks")
-    images = rs.tensor("in/img")
-    features = list(model.backbone(images).values())
-    with pytest.raises(InputError, match='instance_mask_format="bitmask"'):
-        model.forward_training(
-            ImageList(images, [SIZE, SIZE]), features, model.head(features), objects
-        )

@@ -87,6 +87,18 @@ def test_no_objects(first_wins):
     assert [len(x) for x in targets] == [0] * 5
 
 
+def test_images_of_a_batch():
+    """Cells, objects and rows are those of the image, counted on."""
+    images = [scene(), full([]), scene()]
+    targets = [assigner(first_wins=False)(*image, CANVAS) for image in images]
+    whole = GridTargets.cat(targets, num_cells=180, num_objects=[4, 0, 4])
+    first, second = ([x[: len(x) // 2] for x in whole], [x[len(x) // 2 :] for x in whole])
+    assert all(torch.equal(a, b) for a, b in zip(first, targets[0], strict=True))
+    starts = (360, 4, 360, 4, len(targets[0].cells))
+    for found, own, start in zip(second, targets[2], starts, strict=True):
+        assert torch.equal(found, own + start)
+
+
 def test_objects_without_pixels_are_skipped():
     """The published code crashes on a level that has no others."""
     boxes, masks = scene()

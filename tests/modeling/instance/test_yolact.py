@@ -7,6 +7,7 @@ from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import Tensor
 
+from brloss_d2.checkpoint import to_mmdetection
 from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import list_criteria
 from brloss_d2.modeling import YOLACT
@@ -228,3 +229,8 @@ def test_published_number_of_parameters(loss, size):
     model = build_without_weights(full_config(loss))
     assert sum(p.numel() for p in model.parameters()) == size
     assert all(p.requires_grad for p in model.parameters())
+    published = to_mmdetection(model.state_dict(), "yolact")
+    assert sum(x.numel() for name, x in published.items() if "running_" not in name) == size
+    assert published["bbox_head.conv_coeff.weight"].shape == (3 * 32, 256, 3, 3)
+    assert published["mask_head.protonet.10.weight"].shape == (32, 256, 1, 1)
+    assert ("segm_head.segm_conv.weight" in published) == (loss == "ce")

@@ -11,6 +11,8 @@ from torch import nn
 from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import set_loss
 from brloss_d2.model_zoo.losses import losses_of
+from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
+from brloss_d2.projects.co_detr.modeling.decoder import Queries
 from brloss_d2.projects.co_detr.modeling.query_head import QueryPredictions
 from tests.helpers.programs import Programs
 from tests.helpers.random_inputs import random_inputs
@@ -192,3 +194,23 @@ def test_recomputed_activations_change_nothing_but_memory(loss):
     torch.testing.assert_close(plain, recomputed)
     torch.testing.assert_close(gradients, same_gradients)
     assert saved[1] < 0.8 * saved[0]
+
+
+def test_any_class_can_choose_a_cell():
+    head, logits = small_detector("brs").query_head, torch.zeros(1, 4, CLASSES)
+    logits[0, 2, 3] = 1
+    assert head.rank(logits).argmax() == 2
+
+
+@pytest.mark.parametrize(("size", "decoded", "slope"), [(1e-4, 1e-3, 0.0), (0.2, 0.2, 1.0)])
+def test_tiny_references(size, decoded, slope):
+    """The first layer decodes a size below 0.001 as 0.001 and passes no gradient on."""
+    head = small_detector("brs").query_head
+    where = FeatureGeometry.build([torch.zeros(1, 1, 4, 4)] * 5, [(16, 16)], (16, 16))
+    boxes = torch.tensor([[[0.5, 0.5, size, size]]], requires_grad=True)
+    queries = Queries(torch.zeros(1, 1, 32), None, boxes)
+    # At the start of training all steps are 0.
+    predicted = head.decode(queries, torch.zeros(1, 80, 32), where).boxes[0, 0, 0]
+    torch.testing.assert_close(predicted[2].item(), decoded, rtol=1e-2, atol=0)
+    (gradient,) = torch.autograd.grad(predicted[2], boxes)
+    assert gradient[0, 0, 2].item() == pytest.approx(slope, abs=1e-2)

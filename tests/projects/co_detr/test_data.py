@@ -169,3 +169,25 @@ def test_no_annotations_in_inference(node, tmp_path):
     mapper = instantiate(node.train.mapper)
     mapper.is_train, mapper.augmentations = False, T.AugmentationList([])
     assert "instances" not in mapper(given)
+
+
+def test_large_scale_jitter_fits_on_the_canvas(tmp_path: Path) -> None:
+    """Images of a tenth of the canvas up to crops of all of it; boxes follow the image."""
+    leaf = CONFIGS / "co_dino_5scale_R_50_focal_lsj_1x.py"
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(str(leaf)), ["model.canvas_size=160"])
+    mapper = instantiate(cfg.dataloader.train.mapper)
+    sides, centers = [], []
+    for _ in range(60):
+        found = mapper(record(tmp_path, [BOX]))
+        image = found["image"].permute(1, 2, 0).numpy()
+        height, width = image.shape[:2]
+        sides.append(max(height, width))
+        if len(found["instances"]) and (image[..., 0] > 127).any():
+            box = found["instances"].gt_boxes.tensor[0]
+            assert np.abs(box.numpy() - extent(image)).max() <= 2
+            assert found["instances"].image_size == (height, width)
+            centers.append(box[0].item())
+    assert min(sides) < 40 and max(sides) == 160
+    assert len(set(centers)) > 10
+    (resize,) = instantiate(cfg.dataloader.test.mapper).augmentations.augs
+    assert resize.get_transform(picture()).apply_image(picture()).shape == (96, 160, 3)

@@ -21,8 +21,9 @@ from brloss_d2.projects.co_detr.modeling.custom_queries import (
     custom_queries,
     region_rows,
 )
+from brloss_d2.projects.co_detr.modeling.decoder import Queries
 from brloss_d2.projects.co_detr.modeling.dense_head import AuxiliaryDenseHead
-from brloss_d2.projects.co_detr.modeling.query_head import Queries, QueryHead, QueryPredictions
+from brloss_d2.projects.co_detr.modeling.query_head import QueryHead, QueryPredictions
 from brloss_d2.projects.co_detr.modeling.query_losses import QueryLosses
 from brloss_d2.projects.co_detr.modeling.soft_nms import SoftNMS
 

@@ -40,7 +40,8 @@ class SoftNMS(nn.Module):
         if not len(detections):
             return detections
         fields = (detections.pred_boxes.tensor, detections.scores, detections.pred_classes)
-        index, scores = self.of_batch(*(x.cpu()[None] for x in fields), max_detections)
+        boxes, scores, labels = (x.cpu()[None] for x in fields)
+        index, scores = self.of_batch(boxes, scores, labels, max_detections)
         kept = scores[0] > 0
         kept[0] = True
         result = detections[index[0, kept].to(detections.scores.device)]
