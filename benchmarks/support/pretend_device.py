@@ -1,8 +1,8 @@
 """A pretend accelerator: real numbers on a device that is no CPU, and a count of what it costs.
 
 Tensors on it keep their data in a CPU tensor and report the device "pretend", a backend that
-torch's own interface for backends in Python registers. Operators that mix them with CPU tensors
-raise as on a GPU. Counted are
+torch's own interface for backends in Python (2.10 or newer) registers. Operators that mix them with
+CPU tensors raise as on a GPU. Counted are
 
 * launches: operators, except views and allocations. Inside of torch one may be several kernels;
 * syncs: operators that make the host wait for the device, with the line that called them.
@@ -22,9 +22,20 @@ from torch._library.custom_ops import OPDEFS
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import (
+    _DummyBackendModule,
+    _setup_privateuseone_for_python_backend,
+)
 
-_setup_privateuseone_for_python_backend("pretend")
+
+class _Backend(_DummyBackendModule):
+    """The module `torch.pretend`."""
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16, torch.float16]
+
+
+_setup_privateuseone_for_python_backend("pretend", backend_module=_Backend())
 DEVICE = torch.device("pretend", 0)
 aten = torch.ops.aten
 # Operators whose result, or the size of it, the host has to know.

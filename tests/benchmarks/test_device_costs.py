@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from brloss_d2 import losses
+
+pytest.importorskip("support.pretend_device", exc_type=ImportError)  # an older torch
 from device_costs import measure, names, read
 from support.pretend_device import DEVICE, pretend_device
 
@@ -88,9 +90,8 @@ def test_what_is_counted() -> None:
         x = torch.ones(4, 4, device=DEVICE)
         device.reset()
         assert (x + 1).view(16)[2:].sum().item() == 28
-        x[x > 1] = 0
+        assert x[x > 1].shape == (0,)
     assert (
-        device.launches
-        == {"add": 1, "sum": 1, "_local_scalar_dense": 1, "gt": 1, "index_put_": 1} | {}
+        device.launches == {"add": 1, "sum": 1, "_local_scalar_dense": 1, "gt": 1, "index": 1} | {}
     )
-    assert [name for name, _ in device.syncs] == ["_local_scalar_dense", "index_put_"]
+    assert [name for name, _ in device.syncs] == ["_local_scalar_dense", "index"]
