@@ -122,8 +122,8 @@ class DenoisingQueries(nn.Module):
         num_classes = self.label_embedding.num_embeddings
         if noise is None:
             noise = draw_noise(len(rows.labels), num_classes, self.label_noise)
-        noisy_labels = rows.labels.clone()
-        noisy_labels[noise.flipped.to(noisy_labels.device)] = noise.new_labels.to(noisy_labels)
+        flipped = noise.flipped.nonzero().squeeze(1).to(rows.labels.device)
+        noisy_labels = rows.labels.index_copy(0, flipped, noise.new_labels.to(rows.labels))
         boxes = move_corners(rows.boxes, noise, rows.negative, self.box_noise)
         references = inverse_sigmoid(boxes, self.reference_eps).sigmoid()
 
