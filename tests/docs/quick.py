@@ -61,6 +61,7 @@ QUICK = {
         *("--scores", "synthetic", "--losses", "focal", "rs"),
     ],
     "benchmarks/detectors.py": ["--quick", "--device", "cpu", "--output", "detectors.csv"],
+    "benchmarks/inference.py": ["--quick", "--device", "cpu", "--output", "inference.csv"],
     "benchmarks/bucketing.py": ["--quick", "--output", "bucketing"],
     "tools/draw_losses.py": ["--losses", "ap", "--output", "pictures"],
     "tools/compare_losses.py": [
@@ -117,6 +118,7 @@ def quick_form(words: list[str]) -> Quick:
     change: Callable[[list[str]], list[str]] = {
         "train_net.py": _training,
         "benchmarks/detectors.py": _first_config,
+        "benchmarks/inference.py": _first_config,
         "tools/compare_losses.py": _last_loss,
     }.get(script, list)
     return Quick([script, *change(arguments), *QUICK.get(script, [])])

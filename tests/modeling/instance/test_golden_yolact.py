@@ -254,24 +254,39 @@ def test_losses_and_gradients_of_the_outputs(golden, model, case):
             assert relative(x.grad, golden.tensor(f"{case}gradout/{kind}{level}")) < 1e-4
 
 
-@pytest.mark.parametrize("case", ["", "nogt1/", "nogt_all/"])
-def test_whole_training_step(golden, model, case):
-    skip_without(golden, f"{case}loss/total")
+@torch.no_grad()
+@pytest.mark.parametrize("folder", ["head", "test0"])
+def test_maps(golden, model, folder):
+    """Outputs with the statistics of the batch, and of the first image with stored statistics."""
     images = golden.tensor("in/img")
-    empty = {"": (), "nogt1/": (1,), "nogt_all/": (0, 1)}[case]
-    objects = ground_truth(golden, empty)
+    if folder == "test0":
+        model, images = model.eval(), images[:1]
+    features = list(model.backbone(images).values())
+    maps, prototypes = model.head(features), model.prototype_net(features[0])
+    stored = golden.tensor("proto" if folder == "head" else "test0/proto")
+    torch.testing.assert_close(prototypes, stored, rtol=0, atol=1e-4)
+    for level in LEVELS:
+        found = {
+            f"{folder}/cls{level}": maps.dense.logits[level],
+            f"{folder}/reg{level}": maps.dense.deltas[level],
+            f"{folder}/coeff{level}": maps.coefficients[level],
+        }
+        if folder == "head":
+            found[f"fpn/{level}"] = features[level][:, :4]
+        for name, values in found.items():
+            torch.testing.assert_close(values, golden.tensor(name), rtol=0, atol=5e-5, msg=name)
+
+
+@pytest.mark.parametrize("case", ["", "brs/", "nogt1/", "nogt_all/"])
+def test_whole_training_step(golden, model, case):
+    skip_without(golden, f"{case}loss/total", f"{case}gradnorm")
+    images = golden.tensor("in/img")
+    if case == "brs/":
+        model.criterion = build_criterion("brs", "yolact")
+    objects = ground_truth(golden, {"nogt1/": (1,), "nogt_all/": (0, 1)}.get(case, ()))
     features = list(model.backbone(images).values())
     maps = model.head(features)
     losses = model.forward_training(ImageList(images, [SIZE, SIZE]), features, maps, objects)
-    if not case:
-        for level in LEVELS:
-            for found, name in (
-                (features[level][:, :4], f"fpn/{level}"),
-                (maps.dense.logits[level], f"head/cls{level}"),
-                (maps.dense.deltas[level], f"head/reg{level}"),
-                (maps.coefficients[level], f"head/coeff{level}"),
-            ):
-                torch.testing.assert_close(found, golden.tensor(name), rtol=0, atol=5e-5, msg=name)
     assert_losses(golden, losses, case)
     sum(losses.values()).backward()
     by_gradient, by_norm = differences_of_gradients(model, golden, "yolact", case)
