@@ -48,7 +48,8 @@ class DetectorWithTTA(nn.Module):
             have no suppression, and several views.
 
     Raises:
-        InputError: there are no scales, or not as many limits as scales.
+        InputError: there are no scales, or not as many limits as scales, or the model predicts what
+            cannot be merged.
 
     Example:
         >>> from brloss_d2.modeling import DetectorWithTTA
@@ -76,6 +77,8 @@ class DetectorWithTTA(nn.Module):
                 f"Test-time augmentation with the scales {list(scales)} and the box sides "
                 f"{limits}: expected scales that leave at least a pixel, and as many box sides."
             )
+        if hasattr(model, "mask_criterion"):  # of a detector with masks of the whole image
+            raise _unknown(model, "pred_masks")
         self.model, self.nms_thresh = model, nms_thresh
         self.views = [
             View(side, round(scale * max_size), mirrored, limit)
@@ -180,10 +183,7 @@ class View:
         x = {"image": self.resized(image), "height": height, "width": width}
         found = model([x])[0]["instances"]
         if others := found.get_fields().keys() - _BOX_FIELDS:
-            raise InputError(
-                f"Test-time augmentation merges boxes, and masks of an R-CNN, but this "
-                f"{type(model).__name__} also predicts {', '.join(sorted(others))}: switch it off."
-            )
+            raise _unknown(model, *sorted(others))
         found.pred_boxes = Boxes(self.mirror(found.pred_boxes.tensor, width))
         if self.max_box_side:
             x0, y0, x1, y1 = found.pred_boxes.tensor.unbind(1)
@@ -255,3 +255,11 @@ def _suppressed(candidates: Instances, nms_thresh: float, max_detections: int) -
 
 def _predicts_masks(model: nn.Module) -> bool:
     return isinstance(model, GeneralizedRCNN) and model.roi_heads.mask_on
+
+
+def _unknown(model: nn.Module, *fields: str) -> InputError:
+    """Return the error that the model predicts what cannot be merged."""
+    return InputError(
+        "Test-time augmentation merges boxes, and masks of an R-CNN, but this "
+        f"{type(model).__name__} also predicts {', '.join(fields)}: switch it off."
+    )

@@ -9,6 +9,7 @@ from detectron2.config import LazyConfig, instantiate
 
 from brloss_d2.checkpoint import Checkpointer
 from brloss_d2.engine import load_config
+from brloss_d2.engine.config.values import check_parts
 from brloss_d2.engine.hooks.evaluation import Evaluation
 from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import config_file
@@ -90,3 +91,10 @@ def test_prediction(tmp_path: Path) -> None:
     assert several([image])[0].scores.max() >= plain.scores.max()
     with pytest.raises(InputError, match="cannot be exported"):
         export_torchscript(several, image, str(tmp_path / "a.ts"))
+
+
+@pytest.mark.parametrize("name", ["quick/yolact_R_18_rs_300it", "quick/solov2_R_18_FPN_rs_300it"])
+def test_masks_of_whole_images_are_refused_before_training(name: str) -> None:
+    cfg, _ = load_config(config_file(name), ["test.augmentation=True"])
+    with pytest.raises(InputError, match="also predicts pred_masks: switch it off"):
+        check_parts(cfg)

@@ -107,3 +107,8 @@ def test_quality_counts_before_the_selection():
     )
     assert found.anchor_rows.tolist() == [1]
     assert found.scores.tolist() == pytest.approx([0.8])
+
+
+def test_numbers_of_boxes():
+    with pytest.raises(ValueError, match="max_per_class must be a finite number >= 1"):
+        FastNMSPostprocessor(max_per_class=0)

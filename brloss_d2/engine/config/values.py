@@ -17,6 +17,7 @@ from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
+from brloss_d2.engine.config.test_augmentation import with_test_augmentation
 from brloss_d2.engine.randomness import preserved_rng
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import (
@@ -145,6 +146,7 @@ def check_parts(cfg: DictConfig, overrides: Sequence[str] = (), *, training: boo
     """
     with preserved_rng(), silenced(["detectron2.config.instantiate"]):
         model = _build(cfg, "model", overrides)
+        with_test_augmentation(model, cfg)
         is_changed = any(key_of(text).startswith("model.") for text in overrides)
         is_known = type(model).__module__.startswith(("brloss_d2.", "detectron2."))
         if training and is_changed and is_known:

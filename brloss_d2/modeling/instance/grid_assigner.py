@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from brloss_d2.losses.base import check_numbers
+
 # Pixels of a mask per pixel of the mask features, along each side.
 MASK_STRIDE = 4
 
@@ -74,7 +76,8 @@ class GridAssigner:
             share a level. To compare with it only.
 
     Raises:
-        ValueError: If the levels differ in number, or `published_order` comes without `first_wins`.
+        ValueError: If an argument is out of range, the levels differ in number, or
+            `published_order` comes without `first_wins`.
     """
 
     def __init__(
@@ -86,6 +89,10 @@ class GridAssigner:
         first_wins: bool = True,
         published_order: bool = False,
     ):
+        check_numbers(">= 0", center_fraction=center_fraction)
+        check_numbers(">= 1", **{f"grid_sizes[{i}]": size for i, size in enumerate(grid_sizes)})
+        if not all(isinstance(x, Sequence) and len(x) == 2 for x in scale_ranges):
+            raise ValueError(f"scale_ranges must be pairs of sizes, got {list(scale_ranges)}")
         if len(grid_sizes) != len(scale_ranges):
             raise ValueError(
                 f"expected one scale range for each of {len(grid_sizes)} grids, got "

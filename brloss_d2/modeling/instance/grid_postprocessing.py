@@ -6,6 +6,7 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor
 
+from brloss_d2.losses.base import check_numbers
 from brloss_d2.modeling.instance.grid_assigner import MASK_STRIDE
 from brloss_d2.modeling.instance.masks import mask_boxes, paste_masks
 from brloss_d2.modeling.instance.matrix_nms import MatrixNMS, points_nms
@@ -28,6 +29,9 @@ class GridPostprocessor:
         final_thresh: least score after suppression.
         max_detections: largest number of detections per image.
         min_areas: area that masks have to exceed, in pixels of the mask features, per level.
+
+    Raises:
+        ValueError: If a number of masks is below 1.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class GridPostprocessor:
         max_detections: int = 100,
         min_areas: Sequence[float] = (8, 8, 16, 32, 32),
     ):
+        check_numbers(">= 1", max_candidates=max_candidates, max_detections=max_detections)
         self.suppress, self.score_thresh, self.mask_thresh = suppress, score_thresh, mask_thresh
         self.max_candidates, self.final_thresh = max_candidates, final_thresh
         self.max_detections, self.min_areas = max_detections, list(min_areas)

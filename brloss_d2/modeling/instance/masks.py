@@ -32,16 +32,20 @@ def paste_masks(
     Returns:
         (D, *output_size) bool.
     """
+
+    def paste(part: Tensor) -> Tensor:
+        if canvas is not None and image_size is not None:
+            part = F.interpolate(part[None], size=canvas, mode="bilinear")[0]
+            part = part[:, : image_size[0], : image_size[1]]
+        return F.interpolate(part[None], size=output_size, mode="bilinear")[0] > threshold
+
+    if torch.jit.is_tracing():  # which would keep the number of parts
+        return paste(probs)
     pasted = torch.zeros(len(probs), *output_size, dtype=torch.bool, device=probs.device)
     pixels = max(height * width for height, width in (output_size, canvas or (1, 1)))
     step = max(1, _MAX_PIXELS // pixels)
     for start in range(0, len(probs), step):
-        part = probs[None, start : start + step]
-        if canvas is not None and image_size is not None:
-            part = F.interpolate(part, size=canvas, mode="bilinear")
-            part = part[..., : image_size[0], : image_size[1]]
-        part = F.interpolate(part, size=output_size, mode="bilinear")
-        pasted[start : start + step] = part[0] > threshold
+        pasted[start : start + step] = paste(probs[start : start + step])
     return pasted
 
 

@@ -104,6 +104,16 @@ class SOLOv2(DenseDetector):
                 f"{type(criterion).__name__} needs a background class, which SOLOv2 does not have: "
                 "choose a criterion of sigmoids or a ranking loss."
             )
+        if head.grid_sizes != tuple(assigner.grid_sizes):
+            raise InputError(
+                f"model.head has grids of {list(head.grid_sizes)} cells, model.assigner of "
+                f"{list(assigner.grid_sizes)}: give both the same."
+            )
+        if len(postprocessor.min_areas) != len(head.grid_sizes):
+            raise InputError(
+                f"model.postprocessor.min_areas has {len(postprocessor.min_areas)} numbers for "
+                f"{len(head.grid_sizes)} levels."
+            )
         if getattr(criterion, "quality", None) is not None:
             raise InputError(
                 "model.criterion has a quality branch to train, which SOLOv2 does not have."

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from brloss_d2.criteria import CriterionOutput, MaskCriterion, MatchedMasks
+from brloss_d2.errors import InputError
 from brloss_d2.losses.base import check_types
 from brloss_d2.modeling.instance.coefficient_head import CoefficientOutputs
 from brloss_d2.modeling.instance.masks import bitmaps, paste_masks
@@ -53,6 +54,11 @@ class YOLACT(OneStageDetector):
     ):
         super().__init__(**detector)
         check_types(mask_criterion=(mask_criterion, MaskCriterion))
+        if prototype_net.num_prototypes != self.head.num_prototypes:
+            raise InputError(
+                f"model.prototype_net has {prototype_net.num_prototypes} prototypes, model.head "
+                f"coefficients of {self.head.num_prototypes}: give both the same number."
+            )
         self.prototype_net, self.mask_criterion = prototype_net, mask_criterion
         self.semantic_head, self.masks_by_area = semantic_head, masks_by_area
 

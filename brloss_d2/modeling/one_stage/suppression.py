@@ -6,6 +6,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from brloss_d2.losses.base import check_numbers
 from brloss_d2.modeling.one_stage.postprocessing import Postprocessor, at_most
 
 # Bounds the memory: 64 classes with 200 boxes each are 2.6 million pairs.
@@ -75,6 +76,9 @@ class FastNMSPostprocessor(Postprocessor):
         nms_thresh: IoU above which the lower of two boxes of a class is dropped.
         max_per_class: number of best boxes of each class that are compared.
         max_detections: largest number of detections per image.
+
+    Raises:
+        ValueError: If a number of boxes is below 1.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class FastNMSPostprocessor(Postprocessor):
         max_per_class: int = 200,
         max_detections: int = 100,
     ):
+        check_numbers(">= 1", topk=topk, max_per_class=max_per_class, max_detections=max_detections)
         self.topk, self.score_thresh, self.nms_thresh = topk, score_thresh, nms_thresh
         self.max_per_class, self.max_detections = max_per_class, max_detections
 

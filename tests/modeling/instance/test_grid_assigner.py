@@ -180,6 +180,12 @@ def test_a_thin_object_vanishes():
             },
             "published_order needs first_wins",
         ),
+        ({"grid_sizes": [12], "scale_ranges": [1]}, r"pairs of sizes, got \[1\]"),
+        ({"grid_sizes": [0], "scale_ranges": [(1, 9)]}, r"grid_sizes\[0\] must be .* >= 1"),
+        (
+            {"grid_sizes": [12], "scale_ranges": [(1, 9)], "center_fraction": -1},
+            "center_fraction must be",
+        ),
     ],
 )
 def test_wrong_arguments(options, message):

@@ -10,7 +10,7 @@ from torch import Tensor
 from brloss_d2.criteria import MaskCriterion, SoftmaxCriterion
 from brloss_d2.errors import InputError
 from brloss_d2.losses import ConstantBalancer, MaskCrossEntropyLoss, SmoothL1Loss
-from brloss_d2.modeling import GridPostprocessor, MatrixNMS, SOLOv2
+from brloss_d2.modeling import GridAssigner, GridPostprocessor, MatrixNMS, SOLOv2
 from brloss_d2.modeling.instance import solov2 as solov2_module
 from tests.helpers.small_solov2 import CLASSES, build_solov2
 
@@ -189,6 +189,21 @@ def test_criteria_that_do_not_fit():
             num_classes=5,
             criterion=model.criterion,
         )
+    other = GridAssigner([12, 10, 8, 6, 5], [(1, 9)] * 5)
+    with pytest.raises(InputError, match="give both the same"):
+        SOLOv2(
+            **{**parts, "assigner": other}, **statistics, num_classes=5, criterion=model.criterion
+        )
+    areas = GridPostprocessor(MatrixNMS(), min_areas=[1, 2])
+    with pytest.raises(InputError, match="has 2 numbers for 5 levels"):
+        SOLOv2(
+            **{**parts, "postprocessor": areas},
+            **statistics,
+            num_classes=5,
+            criterion=model.criterion,
+        )
+    with pytest.raises(ValueError, match="max_candidates must be"):
+        GridPostprocessor(MatrixNMS(), max_candidates=0)
     with pytest.raises(ValueError, match="mask_criterion must be of type MaskCriterion"):
         parts["mask_criterion"] = model.criterion
         SOLOv2(**parts, **statistics, num_classes=5, criterion=model.criterion)

@@ -218,6 +218,13 @@ def test_the_background_belongs_to_the_criterion(loss, has_background):
         instantiate(cfg)
 
 
+def test_as_many_coefficients_as_prototypes():
+    cfg = small_config("rs")
+    cfg.prototype_net.num_prototypes = 7
+    with pytest.raises(InputError, match="has 7 prototypes"):
+        instantiate(cfg)
+
+
 def test_scores_at_the_start():
     assert (build("rs").head.cls_logits.bias == 0).all()
     scores = build("focal").head.cls_logits.bias.sigmoid()
