@@ -146,3 +146,12 @@ def test_a_batch_without_objects_has_no_queries_but_a_gradient() -> None:
     queries = make(0, 0).before(alone)
     assert torch.equal(queries.content, alone.content)
     assert not queries.mask.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_queries", 0), ("label_noise", 2), ("box_noise", -1), ("reference_eps", 0)],
+)
+def test_wrong_numbers(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a finite number"):
+        DenoisingQueries(3, 8, **{name: value})

@@ -87,3 +87,9 @@ def test_the_best_box_stays_whatever_its_score() -> None:
     found.scores = torch.full((5,), 1e-4)
     assert len(SoftNMS()(found, 100)) == 1
     assert len(SoftNMS()(found[:0], 100)) == 0
+
+
+@pytest.mark.parametrize("name", ["iou_threshold", "min_score"])
+def test_wrong_numbers(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a finite number in"):
+        SoftNMS(**{name: -1.0})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from brloss_d2.losses.base import check_numbers
 from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.layers.position import inverse_sigmoid, sine_box
 from brloss_d2.projects.co_detr.layers.recompute import run
@@ -88,6 +89,7 @@ class DeformableDecoder(nn.Module):
         num_recomputed: int = 0,
     ) -> None:
         super().__init__()
+        check_numbers(">= 0", num_recomputed=num_recomputed)
         self.dim, self.reference_eps, self.num_recomputed = dim, reference_eps, num_recomputed
         self.layers = nn.ModuleList(
             DecoderLayer(dim, num_heads, num_levels, num_points, ffn_dim) for _ in range(num_layers)

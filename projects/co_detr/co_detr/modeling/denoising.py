@@ -15,6 +15,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
+from brloss_d2.losses.base import check_numbers
 from brloss_d2.projects.co_detr.layers.position import inverse_sigmoid
 from brloss_d2.projects.co_detr.modeling.boxes import relative_boxes
 from brloss_d2.projects.co_detr.modeling.decoder import Queries
@@ -92,6 +93,9 @@ class DenoisingQueries(nn.Module):
         box_noise: largest move of a corner of a positive query, in half widths and heights; the
             corners of a negative one move once to twice as far.
         reference_eps: smallest size of a noisy box, relative to the image; corners may cross.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -105,6 +109,10 @@ class DenoisingQueries(nn.Module):
         reference_eps: float = 1e-3,
     ) -> None:
         super().__init__()
+        check_numbers(">= 1", num_queries=num_queries)
+        check_numbers("in [0, 1]", label_noise=label_noise)
+        check_numbers(">= 0", box_noise=box_noise)
+        check_numbers("> 0", reference_eps=reference_eps)
         self.num_queries, self.label_noise = num_queries, label_noise
         self.box_noise, self.reference_eps = box_noise, reference_eps
         self.label_embedding = nn.Embedding(num_classes, dim)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from brloss_d2.losses.base import check_numbers
 from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.layers.position import sine_map
 from brloss_d2.projects.co_detr.layers.recompute import run
@@ -44,6 +45,7 @@ class DeformableEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.temperature, self.offset = temperature, offset
+        check_numbers(">= 0", num_recomputed=num_recomputed)
         self.num_recomputed = num_recomputed
         self.level_embed = nn.Parameter(torch.randn(num_levels, dim))
         self.layers = nn.ModuleList(

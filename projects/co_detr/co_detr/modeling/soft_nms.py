@@ -7,6 +7,8 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from brloss_d2.losses.base import check_numbers
+
 # Mark of a box that was taken, below all scores.
 _TAKEN = -1.0
 
@@ -20,10 +22,14 @@ class SoftNMS(nn.Module):
     Args:
         iou_threshold: smallest IoU that lowers a score, in [0, 1].
         min_score: smallest score that is kept, in [0, 1]. The best box of an image is always kept.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     def __init__(self, *, iou_threshold: float = 0.8, min_score: float = 1e-3) -> None:
         super().__init__()
+        check_numbers("in [0, 1]", iou_threshold=iou_threshold, min_score=min_score)
         self.iou_threshold, self.min_score = iou_threshold, min_score
 
     @torch.no_grad()
