@@ -1,5 +1,6 @@
 """AP Loss and its bucketed form."""
 
+import torch
 from torch import Tensor
 
 from brloss_d2.losses.base import (
@@ -39,7 +40,7 @@ def precision_term(
     error = fp / (rank + fp)
     if interpolated:
         error = error.cummin(0).values
-    share = (error / fp).masked_fill_(fp <= 0, 0.0)
+    share = torch.where(fp > 0, error / fp, 0.0)
     return ranking_term(pool, negatives, error.mean(), error, share)
 
 

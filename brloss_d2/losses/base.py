@@ -270,4 +270,4 @@ def ranking_term(
     """
     gradient = negatives.gradient(share * pool.scale)
     own = (pool.poison - error * pool.scale)[pool.mine].to(gradient.dtype)
-    return Term(value + pool.poison, gradient.index_add_(0, pool.index, own))
+    return Term(value + pool.poison, gradient.index_add_(0, pool.where, own))

@@ -53,7 +53,7 @@ def sorting_term(pool: RankingPool, quality: Tensor, weights: Tensor, everyone: 
     # Positive k receives `share[i] H(s_k - s_i)` of each better positive i.
     gradient = (from_better(share) - error) * pool.scale + pool.poison
     own = gradient[pool.mine].to(pool.decisions.dtype)
-    return Term(error.mean() + pool.poison, own, pool.index)
+    return Term(error.mean() + pool.poison, own, pool.where)
 
 
 def _sums_by_quality(

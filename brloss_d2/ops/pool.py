@@ -38,9 +38,10 @@ class RankingPool:
     Attributes:
         decisions: (M,) `logits` without gradient.
         labels, delta, group: the arguments.
-        index: (p,) positions of the positives of this process among its decisions, in the order
-            of `mine`.
-        mine: (p,) their places in score order; a slice of all if this process is alone.
+        index: (p,) positions of the positives of this process among its decisions, ascending.
+        mine: (p,) places in score order of the positives at `where`; a slice of all if this
+            process is alone.
+        where: (p,) `index` in the order of `mine`.
         logits: (P,) float64 logits of all positives in score order, minus `center`.
         center: (1,) lowest logit of a positive, or 0 if `delta` is 0: then only comparisons
             count, which centering could round.
@@ -67,12 +68,14 @@ class RankingPool:
         ranked, self._order = gathered.squeeze(1).sort()
         self.mine: Tensor | slice = slice(None)
         if self.group.group is None:
-            self.index = self.index[self._order]
+            self.where = self.index[self._order]
         else:
+            self.where = self.index
             place = torch.empty_like(self._order)
             place[self._order] = torch.arange(len(ranked), device=ranked.device)
             self.mine = place[mine]
-        self.poison = self.group.sum(self.decisions.sum(dtype=torch.float64)) * 0
+        total = self.group.sum(self.decisions.sum(dtype=torch.float64))
+        self.poison = total - total
         self.lowest = ranked[:1]
         self.center = self.lowest if delta > 0 else ranked.new_zeros(1)
         self.logits = ranked.double()

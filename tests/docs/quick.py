@@ -62,6 +62,7 @@ QUICK = {
     ],
     "benchmarks/detectors.py": ["--quick", "--device", "cpu", "--output", "detectors.csv"],
     "benchmarks/inference.py": ["--quick", "--device", "cpu", "--output", "inference.csv"],
+    "benchmarks/device_costs.py": ["--only", "bap", "--output", "costs.csv"],
     "benchmarks/bucketing.py": ["--quick", "--output", "bucketing"],
     "tools/draw_losses.py": ["--losses", "ap", "--output", "pictures"],
     "tools/compare_losses.py": [

@@ -1,0 +1,13 @@
+"""Co-DINO Swin-L with five scales, 24 epochs of COCO.
+
+16 images per iteration, 177,432 iterations, learning rate 0.0002, a tenth of it from epoch 20 on.
+As the recipe of 12 epochs, with more drop path. Published box AP: focal 59.8.
+
+    python train_net.py --config-file projects/co_detr/configs/co_dino_5scale_swin_l_focal_2x.py
+"""
+
+from .co_dino_5scale_swin_l_1x import dataloader, model, optimizer, train
+from .schedules import lr_multiplier_2x as lr_multiplier
+
+model.backbone.drop_path_rate = 0.5
+train.max_iter = 24 * 7393
