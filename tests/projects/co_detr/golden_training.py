@@ -1,4 +1,4 @@
-"""One training step of a detector against a golden file: all losses and gradients."""
+"""A detector against a golden file: all losses and gradients of a step, and its detections."""
 
 import re
 
@@ -65,3 +65,19 @@ def published_name(name: str, golden: Golden) -> str:
 
 def _roi(golden: Golden) -> str:
     return "roi_" if "loss/loss_roi_rank0" in golden else ""
+
+
+def assert_detections(model, golden: Golden) -> None:
+    """Compare classes, boxes and scores of the detections in the size of the original images."""
+    images = inputs(golden)
+    for x, (height, width) in zip(images, golden.tensor("input/original_hw").tolist(), strict=True):
+        x.update(height=height, width=width)
+    with torch.no_grad():
+        found = model.eval()(images)
+    for i, result in enumerate(found):
+        prefix = f"detections/original_scale/image{i}"
+        stored = golden.tensor(f"{prefix}/boxes_scores")
+        ours = result["instances"]
+        assert torch.equal(ours.pred_classes, golden.tensor(f"{prefix}/classes").long())
+        torch.testing.assert_close(ours.pred_boxes.tensor, stored[:, :4], rtol=0, atol=1e-3)
+        torch.testing.assert_close(ours.scores, stored[:, 4], rtol=0, atol=1e-5)

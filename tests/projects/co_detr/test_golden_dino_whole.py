@@ -5,12 +5,10 @@ draws at random is taken from the file.
 """
 
 import pytest
-import torch
 
 from tests.helpers.golden_models import load
-from tests.projects.co_detr.golden_detector import inputs
 from tests.projects.co_detr.golden_dino import NAMES, detector, use_stored_draws
-from tests.projects.co_detr.golden_training import assert_training_step
+from tests.projects.co_detr.golden_training import assert_detections, assert_training_step
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -35,15 +33,4 @@ def test_training_step_with_balanced_boxes(golden):
 
 
 def test_detections(golden, model):
-    images = inputs(golden)
-    for x, (height, width) in zip(images, golden.tensor("input/original_hw").tolist(), strict=True):
-        x.update(height=height, width=width)
-    with torch.no_grad():
-        found = model.eval()(images)
-    for i, result in enumerate(found):
-        prefix = f"detections/original_scale/image{i}"
-        stored = golden.tensor(f"{prefix}/boxes_scores")
-        ours = result["instances"]
-        assert torch.equal(ours.pred_classes, golden.tensor(f"{prefix}/classes").long())
-        torch.testing.assert_close(ours.pred_boxes.tensor, stored[:, :4], rtol=0, atol=1e-3)
-        torch.testing.assert_close(ours.scores, stored[:, 4], rtol=0, atol=1e-5)
+    assert_detections(model, golden)
