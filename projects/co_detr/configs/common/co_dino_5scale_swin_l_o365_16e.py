@@ -1,12 +1,12 @@
-"""Co-DINO Swin-L with five scales, 16 epochs of COCO after Objects365.
+r"""Co-DINO Swin-L with five scales, 16 epochs of COCO after Objects365.
 
 16 images per iteration, 118,288 iterations, learning rate 0.0001, a tenth of it from epoch 8 on.
 Larger images than in the recipe of 12 epochs, more denoising queries and less noise in their boxes.
 Published box AP: focal 64.1. `train.init_checkpoint` is the file of a Co-DINO trained on
 Objects365, the published one after `tools/convert_checkpoint.py` or your own.
 
-    config=projects/co_detr/configs/co_dino_5scale_swin_l_focal_o365_16e.py
-    python train_net.py --config-file $config train.init_checkpoint=objects365.pth
+    python train_net.py train.init_checkpoint=objects365.pth \
+        --config-file projects/co_detr/configs/co_dino_5scale_swin_l_focal_o365_16e.py
 """
 
 from .co_dino_5scale_swin_l_1x import dataloader, model, optimizer, train
