@@ -7,8 +7,6 @@ random weights: no data are needed, and the result is the cost of an iteration e
 without data loading. Appends to a CSV file and prints a table; see docs/benchmarks/README.md.
 """
 
-import argparse
-import csv
 import dataclasses
 import sys
 import time
@@ -23,11 +21,10 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
-from detectron2.utils.events import EventStorage
-from tabulate import tabulate
 from torch import Tensor, nn
 
-from support.machine import MIB, ROOT, commit, describe, synchronize, versions
+from support.machine import MIB, synchronize
+from support.timed_configs import compare, parse, parser_of_configs
 
 Batch = list[dict[str, Any]]
 Call = tuple[nn.Module, Any]
@@ -57,6 +54,17 @@ class Timing:
     ratio: float
     criteria_ms: float
     peak_mib: float | None
+
+    def cells(self) -> list[Any]:
+        """Return the cells of the printed table."""
+        return [
+            self.name,
+            *(f"{ms:.1f}" for ms in (self.iteration_ms, self.p20_ms, self.p80_ms)),
+            f"{self.ratio:.3f}",
+            f"{self.criteria_ms:.1f}",
+            f"{self.criteria_ms / self.iteration_ms:.1%}",
+            self.peak_mib and round(self.peak_mib),
+        ]
 
 
 class Detector:
@@ -252,75 +260,18 @@ class TimedDetector:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    args = _parse(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    stamp = {"device": describe(args.device), "versions": versions(), "commit": commit()}
-    print(f"{stamp['device']}\n{stamp['versions']}, commit {stamp['commit']}", flush=True)
-    with EventStorage():
-        detectors = [
-            TimedDetector(path, args.device, args.images, tuple(args.size), args.objects)
-            for path in args.configs
-        ]
-        for _ in range(args.rounds):
-            for detector in detectors:
-                detector.measure()
-    timings = [detector.timing(detectors[0]) for detector in detectors]
-    cells = [
-        (
-            t.name,
-            *(f"{ms:.1f}" for ms in (t.iteration_ms, t.p20_ms, t.p80_ms)),
-            f"{t.ratio:.3f}",
-            f"{t.criteria_ms:.1f}",
-            f"{t.criteria_ms / t.iteration_ms:.1%}",
-            t.peak_mib and round(t.peak_mib),
-        )
-        for t in timings
-    ]
-    print(tabulate(cells, HEADERS, disable_numparse=True))
+    parser = parser_of_configs(__doc__.split("\n")[0], (800, 1333), "timed iterations per config")
+    parser.add_argument("--images", type=int, default=4, help="images per iteration")
+    parser.add_argument("--objects", type=int, default=7, help="objects per image")
+    args = parse(parser, argv, QUICK, "{device}_detectors.csv")
     height, width = args.size
-    stamp |= {"images": args.images, "height": height, "width": width}
-    stamp |= {"objects": args.objects, "rounds": args.rounds}
-    append_rows(args.output, stamp, timings)
+    compare(
+        args,
+        lambda path: TimedDetector(path, args.device, args.images, (height, width), args.objects),
+        HEADERS,
+        {"images": args.images, "height": height, "width": width, "objects": args.objects},
+    )
     return 0
-
-
-def append_rows(path: Path, stamp: dict[str, Any], timings: Sequence[Any]) -> None:
-    """Append dataclasses to a CSV file, each after the values of `stamp`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if is_new:
-            names = [field.name for field in dataclasses.fields(timings[0])]
-            writer.writerow([*stamp, *names])
-        for timing in timings:
-            values = (f"{x:.5g}" if isinstance(x, float) else x for x in vars(timing).values())
-            writer.writerow([*stamp.values(), *values])
-    print(f"{len(timings)} rows added to {path}")
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    formatter = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=formatter)
-    option = parser.add_argument
-    option("--configs", type=Path, nargs="+", required=True, help="the first is the reference")
-    option("--images", type=int, default=4, help="images per iteration")
-    option("--size", type=int, nargs=2, default=[800, 1333], help="height and width in pixels")
-    option("--objects", type=int, default=7, help="objects per image")
-    option("--rounds", type=int, default=10, help="timed iterations per config")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    option("--device", choices=["cpu", "cuda"], default=device, help="device")
-    option("--threads", type=int, help="CPU threads; all if not given")
-    option("--output", type=Path, help="CSV file; docs/benchmarks/detectors_<device>.csv if absent")
-    option("--quick", action="store_true", help="one tiny image, results to output/")
-    args = parser.parse_args(argv)
-    folder = ROOT / "docs" / "benchmarks"
-    if args.quick:
-        vars(args).update(QUICK)
-        folder = ROOT / "output"
-    args.output = args.output or folder / f"detectors_{args.device}.csv"
-    return args
 
 
 if __name__ == "__main__":

@@ -9,22 +9,21 @@ suppression and masks take as long as they can. Reading and resizing of images i
 to a CSV file and prints a table; see docs/benchmarks/README.md.
 """
 
-import argparse
 import dataclasses
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from detectron2.utils.events import EventStorage
-from tabulate import tabulate
 from torch import nn
 
 from brloss_d2.modeling import SOLOv2
-from detectors import Batch, Detector, append_rows, random_batch, with_bitmaps
-from support.machine import ROOT, commit, describe, synchronize, versions
+from detectors import Batch, Detector, random_batch, with_bitmaps
+from support.machine import synchronize
+from support.timed_configs import compare, parse, parser_of_configs
 
 QUICK = {"size": [96, 128], "rounds": 2}
 HEADERS = ("config", "image ms", "20 %", "80 %", "x first", "detections")
@@ -50,6 +49,11 @@ class Timing:
     p80_ms: float
     ratio: float
     detections: int
+
+    def cells(self) -> list[Any]:
+        """Return the cells of the printed table."""
+        times = (self.image_ms, self.p20_ms, self.p80_ms)
+        return [self.name, *(f"{ms:.1f}" for ms in times), f"{self.ratio:.3f}", self.detections]
 
 
 class TimedDetector:
@@ -106,52 +110,16 @@ def lower_thresholds(model: nn.Module, batch: Batch) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    args = _parse(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    stamp = {"device": describe(args.device), "versions": versions(), "commit": commit()}
-    print(f"{stamp['device']}\n{stamp['versions']}, commit {stamp['commit']}", flush=True)
-    size = tuple(args.size)
-    with EventStorage():
-        detectors = [TimedDetector(path, args.device, size) for path in args.configs]
-    for _ in range(args.rounds):
-        for detector in detectors:
-            detector.measure()
-    timings = [detector.timing(detectors[0]) for detector in detectors]
-    cells = [
-        (
-            t.name,
-            *(f"{ms:.1f}" for ms in (t.image_ms, t.p20_ms, t.p80_ms)),
-            f"{t.ratio:.3f}",
-            t.detections,
-        )
-        for t in timings
-    ]
-    print(tabulate(cells, HEADERS, disable_numparse=True))
-    stamp |= {"height": size[0], "width": size[1], "rounds": args.rounds}
-    append_rows(args.output, stamp, timings)
+    parser = parser_of_configs(__doc__.split("\n")[0], (550, 550), "timed images per config")
+    args = parse(parser, argv, QUICK, "{device}_inference.csv")
+    height, width = args.size
+    compare(
+        args,
+        lambda path: TimedDetector(path, args.device, (height, width)),
+        HEADERS,
+        {"height": height, "width": width},
+    )
     return 0
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    formatter = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=formatter)
-    option = parser.add_argument
-    option("--configs", type=Path, nargs="+", required=True, help="the first is the reference")
-    option("--size", type=int, nargs=2, default=[550, 550], help="height and width in pixels")
-    option("--rounds", type=int, default=10, help="timed images per config")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    option("--device", choices=["cpu", "cuda"], default=device, help="device")
-    option("--threads", type=int, help="CPU threads; all if not given")
-    option("--output", type=Path, help="CSV file; docs/benchmarks/<device>_inference.csv if absent")
-    option("--quick", action="store_true", help="one tiny image, results to output/")
-    args = parser.parse_args(argv)
-    folder = ROOT / "docs" / "benchmarks"
-    if args.quick:
-        vars(args).update(QUICK)
-        folder = ROOT / "output"
-    args.output = args.output or folder / f"{args.device}_inference.csv"
-    return args
 
 
 if __name__ == "__main__":
