@@ -45,6 +45,9 @@ class MatchedPredictions:
         levels: (P,) int64 pyramid level of each foreground row, 0 the finest.
         quality: (P,) quality in [0, 1] of each foreground row, detached, such as the Dice
             coefficient of its mask; None is the IoU of its boxes.
+        overlapping: (P',) int64 indices of the foreground rows among the P whose quality is above
+            0, ascending; trusted. If None, they are searched for when a criterion needs them, which
+            makes the host wait for a GPU; `above_zero` finds those of many pools at once.
 
     Raises:
         ValueError: If shapes, types or labels do not fit.
@@ -70,6 +73,7 @@ class MatchedPredictions:
     quality_logits: Tensor | None = None
     levels: Tensor | None = None
     quality: Tensor | None = None
+    overlapping: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the arguments and find the foreground."""
@@ -169,8 +173,11 @@ class MatchedPredictions:
         """() number of pairs of a row and a class that are not ignored: the size of the pool."""
         return (self.labels >= 0).sum() * self.num_classes
 
-    def binary_labels(self) -> Tensor:
+    def binary_labels(self, positives: Tensor | None = None) -> Tensor:
         """(R, K) int8: 1 at the class of a foreground row, -1 in all of an ignored row, else 0.
+
+        Args:
+            positives: positions of the decisions with label 1; None is `self.positives`.
 
         Raises:
             ValueError: If the logits have a background column.
@@ -183,7 +190,7 @@ class MatchedPredictions:
         shape = (len(self.labels), self.num_classes)
         binary = torch.zeros(shape, dtype=torch.int8, device=self.labels.device)
         binary.masked_fill_((self.labels < 0)[:, None], -1)
-        binary.view(-1).index_fill_(0, self.positives, 1)
+        binary.view(-1).index_fill_(0, self.positives if positives is None else positives, 1)
         return binary
 
     def split(self, images_per_pool: int) -> list["MatchedPredictions"]:
@@ -212,6 +219,7 @@ class MatchedPredictions:
                     gt_boxes=self.gt_boxes[kept],
                     foreground=self.foreground[kept] - row,
                     rows_per_image=rows_per_image,
+                    overlapping=None,
                     **{name: x[kept] for name, x in given.items()},
                 )
             )
@@ -240,6 +248,21 @@ class MatchedPredictions:
         if self.pred_deltas is None or self.gt_deltas is None:
             raise ValueError(f"{type(box_loss).__name__} needs pred_deltas and gt_deltas")
         return box_loss(self.pred_deltas, self.gt_deltas)
+
+
+def above_zero(quality: Tensor) -> list[Tensor]:
+    """Find the entries above 0 of many pools; the host waits for a GPU once.
+
+    Args:
+        quality: (L, P) quality of the foreground rows of L pools.
+
+    Returns:
+        For each pool the (P',) int64 indices of its entries above 0, ascending.
+    """
+    above = quality > 0
+    order = above.logical_not().byte().argsort(dim=1, stable=True)
+    counts = above.sum(1).tolist()
+    return [row[:count] for row, count in zip(order, counts, strict=True)]
 
 
 @dataclass(frozen=True)

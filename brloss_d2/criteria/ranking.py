@@ -10,6 +10,7 @@ from brloss_d2.criteria.matched import (
     BoxLosses,
     CriterionOutput,
     MatchedPredictions,
+    above_zero,
     named_box_losses,
 )
 from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
@@ -89,15 +90,18 @@ class RankingCriterion(PooledCriterion):
 
     def pool_losses(self, matched: MatchedPredictions, group: PoolGroup) -> CriterionOutput:
         """Compute ranking terms and box losses of one pool."""
-        labels, positives = matched.binary_labels().flatten(), matched.positives
-        quality = matched.localization_quality()
+        positives, quality = matched.positives, matched.localization_quality()
         if self.disjoint_is_negative:
-            meets = quality > 0
-            labels[positives] = meets.to(labels.dtype)
-            rows = meets.nonzero().squeeze(1)
+            rows = matched.overlapping
+            if rows is None:
+                (rows,) = above_zero(quality[None])
             positives, quality = positives[rows], quality[rows]
         terms = self.cls_loss(
-            matched.logits.flatten(), labels, quality, positives=positives, group=group
+            matched.logits.flatten(),
+            matched.binary_labels(positives).flatten(),
+            quality,
+            positives=positives,
+            group=group,
         )
         if self.cls_weights.keys() - terms.keys():
             raise ValueError(f"cls_weights names {list(self.cls_weights)}, terms are {list(terms)}")

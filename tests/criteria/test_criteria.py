@@ -14,6 +14,7 @@ from brloss_d2.criteria import (
     SigmoidCriterion,
     SoftmaxCriterion,
 )
+from brloss_d2.criteria.matched import above_zero
 from brloss_d2.errors import InputError
 from brloss_d2.losses import (
     ALRPLoss,
@@ -274,6 +275,12 @@ def test_boxes_beside_their_objects_may_count_as_negatives():
         assert torch.equal(dropped(matched).losses[name], expected[name])
     assert dropped(matched).losses["loss_rank"] != kept(matched).losses["loss_rank"]
     assert len(dropped(matched).box_weights) == 3
+
+    quality = torch.stack([matched.localization_quality(), torch.tensor([0.0, 0.0, 0.5])])
+    found = above_zero(quality)
+    assert [rows.tolist() for rows in found] == [[0, 2], [2]]
+    handed_in = dropped(replace(matched, overlapping=found[0]))
+    assert torch.equal(handed_in.losses["loss_rank"], expected["loss_rank"])
 
 
 def test_a_balancer_with_a_state_is_not_shared():
