@@ -6,6 +6,7 @@ from torch import Tensor
 from brloss_d2.losses.base import (
     LossDict,
     RankingLoss,
+    each_ranking,
     no_positives,
     ranking_pool,
     ranking_term,
@@ -37,13 +38,15 @@ def precision_term(
     fp = negatives.false_positives
     if interpolated and pool.delta > 0:
         rank = rank + 0.5
-    error = fp / (rank + fp)
+    share = (rank + fp).reciprocal()
+    error = fp * share
     if interpolated:
-        error = error.cummin(0).values
-    share = torch.where(fp > 0, error / fp, 0.0)
-    return ranking_term(pool, negatives, error.mean(), error, share)
+        error = torch.cummin(error, -1).values
+        share = error / fp
+    return ranking_term(pool, negatives, error.mean(-1), error, share)
 
 
+@each_ranking
 def ap_loss(
     logits: Tensor,
     labels: Tensor,
@@ -58,7 +61,8 @@ def ap_loss(
     O((P + N) log P) time and O(P + N) memory for P positives and N negatives.
 
     Args:
-        logits: (M,) logits, floating point of any precision.
+        logits: (M,) logits, floating point of any precision; or (L, M) for L rankings with the
+            same number of positives, given as (L, P), all tensors with that leading axis.
         labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
         quality: not used; every positive counts the same.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
@@ -90,6 +94,7 @@ def ap_loss(
     return {"loss_rank": attach(logits, term)[0]}
 
 
+@each_ranking
 def bucketed_ap_loss(
     logits: Tensor,
     labels: Tensor,
@@ -106,7 +111,8 @@ def bucketed_ap_loss(
     version of `ap_loss`.
 
     Args:
-        logits: (M,) logits, floating point of any precision.
+        logits: (M,) logits, floating point of any precision; or (L, M) for L rankings with the
+            same number of positives, given as (L, P), all tensors with that leading axis.
         labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
         quality: not used; every positive counts the same.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.

@@ -5,6 +5,7 @@ a CPU; on a GPU by an asynchronous assertion of torch, for which the host does n
 process at one of the next operations. Compiled code does not check values.
 """
 
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from brloss_d2.ops import Negatives, PoolGroup, RankingPool, Term
+from brloss_d2.ops import Negatives, PoolGroup, RankingPool, Term, ranks_together
 
 LossDict = dict[str, Tensor]
 
@@ -219,7 +220,7 @@ def ranking_pool(
     check_tensors(logits=logits, labels=labels, **given)
     if group is not None:
         check_types(group=(group, PoolGroup))
-    if logits.ndim != 1 or logits.dtype not in _FLOATS:
+    if logits.ndim != (1 if positives is None else positives.ndim) or logits.dtype not in _FLOATS:
         raise ValueError(
             f"logits must be a floating point tensor of shape (M,), got {logits.dtype} "
             f"{tuple(logits.shape)}; flatten (R, K) logits together with their labels"
@@ -231,29 +232,55 @@ def ranking_pool(
         )
     if positives is None:
         check_values("labels", labels, *_LABELS)
-    elif positives.dtype != torch.int64 or positives.ndim != 1:
+    elif positives.dtype != torch.int64 or positives.shape[:-1] != logits.shape[:-1]:
         raise ValueError(
             f"positives must be int64 positions of shape (P,), got {positives.dtype} "
             f"{tuple(positives.shape)}"
         )
     logits = at_least_float32(logits)
     pool = RankingPool(logits, labels, delta, group, positives)
-    count = len(pool.index)
-    if values is not None and values.shape != (count,):
+    if values is not None and values.shape != pool.index.shape:
         raise ValueError(
-            f"expected one {kind} for each of the {count} positives (labels == 1), shape "
-            f"({count},), got {tuple(values.shape)}"
+            f"expected one {kind} for each of the {pool.index.numel()} positives (labels == 1), "
+            f"shape {tuple(pool.index.shape)}, got {tuple(values.shape)}"
         )
     if values is not None and positives is None:
         check_values(kind, values, *_VALUES[kind])
     return logits, pool
 
 
+def each_ranking(loss: Callable[..., LossDict]) -> Callable[..., LossDict]:
+    """Let a loss of one pool take several, as a leading axis of all its tensors.
+
+    On a GPU they are ranked together, in hardly more operations than one of them.
+
+    Args:
+        loss: functional form, computed with leading axes where `ops.ranks_together` says so.
+
+    Returns:
+        The loss of (M,) logits, or of (L, M) logits with (L, P) positives: terms (L,).
+    """
+
+    @functools.wraps(loss)
+    def of_each(logits: Tensor, labels: Tensor, *values: Tensor | None, **options: Any) -> LossDict:
+        positives, group = options.pop("positives", None), options.get("group")
+        one = not isinstance(positives, Tensor) or positives.ndim < 2
+        if one or (group is None and ranks_together(positives)):
+            return loss(logits, labels, *values, positives=positives, **options)
+        rows = zip(logits, labels, positives, strict=True)
+        terms = [
+            loss(*row[:2], *(v if v is None else v[i] for v in values), positives=row[2], **options)
+            for i, row in enumerate(rows)
+        ]
+        return {name: torch.stack([term[name] for term in terms]) for name in terms[0]}
+
+    return of_each
+
+
 def no_positives(pool: RankingPool) -> Term:
     """Return a term of value 0 and gradient 0 (NaN if a logit is NaN or infinite)."""
-    return Term(
-        pool.poison, torch.zeros_like(pool.decisions) + pool.poison.to(pool.decisions.dtype)
-    )
+    nothing = torch.zeros_like(pool.decisions) + pool.poison.to(pool.decisions.dtype)
+    return Term(pool.poison.squeeze(-1), nothing)
 
 
 def ranking_term(
@@ -269,5 +296,6 @@ def ranking_term(
         share: (P,) part of `error` that a negative with H = 1 over positive i receives, uphill.
     """
     gradient = negatives.gradient(share * pool.scale)
-    own = (pool.poison - error * pool.scale)[pool.mine].to(gradient.dtype)
-    return Term(value + pool.poison, gradient.index_add_(0, pool.where, own))
+    own = error[..., pool.mine].to(gradient.dtype).view(-1)
+    gradient.view(-1).index_add_(0, pool.where.view(-1), own, alpha=-pool.scale)
+    return Term(value, gradient)

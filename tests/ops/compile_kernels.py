@@ -32,7 +32,7 @@ KERNELS = {
     ),
     "write": (
         cells_triton._write,
-        dict.fromkeys(["edges", "level", "slope"], "*fp64")
+        dict.fromkeys(["intercept", "slope"], "*fp64")
         | {"logits": "*f", "gradient": "*f", "cell_of": "*i32", "size": "i32"},
         {"SLOPED": True, "BLOCK": 1024},
     ),

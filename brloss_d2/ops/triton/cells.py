@@ -6,6 +6,7 @@ no scale; its distances are summed in float64, block by block in order. No host 
 """
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -64,25 +65,23 @@ def _count(
 @triton.jit
 def _write(
     logits,
-    edges,
     cell_of,
-    level,
+    intercept,
     slope,
     gradient,
     size,
     SLOPED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`level + slope * offset` at every negative, 0 elsewhere."""
+    """`intercept + slope * logit` at every negative, 0 elsewhere."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < size
     cell = tl.load(cell_of + at, mask=inside, other=-1)
     negative = cell >= 0
-    value = tl.load(level + cell, mask=negative, other=0.0)
+    value = tl.load(intercept + cell, mask=negative, other=0.0)
     if SLOPED:
-        score = tl.load(logits + at, mask=negative, other=0.0).to(tl.float64)
-        offset = score - tl.load(edges + cell, mask=negative, other=0.0)
-        value += tl.load(slope + cell, mask=negative, other=0.0) * offset
+        logit = tl.load(logits + at, mask=negative, other=0.0).to(tl.float64)
+        value += tl.load(slope + cell, mask=negative, other=0.0) * logit
     tl.store(gradient + at, value, mask=inside)
 
 
@@ -104,14 +103,16 @@ def accumulate(logits: Tensor, labels: Tensor, edges: Tensor) -> Cells:
         )  # fmt: skip
     count, units = totals.sum(0).double()
     offset_sum = torch.cat([units[:-1] / scale, last_sums.sum(0, keepdim=True)])
+    sums = F.pad(torch.stack([count, torch.addcmul(offset_sum, count, edges)]), (1, 0))
 
-    def write(level: Tensor, slope: Tensor | None) -> Tensor:
+    def write(lines: Tensor) -> Tensor:
         gradient = torch.empty_like(logits)
+        rows = lines[:, 1:].contiguous()
         with current_device(logits):
             _write[(blocks,)](
-                logits, edges, cell_of, level, level if slope is None else slope,
-                gradient, size, SLOPED=slope is not None, BLOCK=_BLOCK,
+                logits, cell_of, rows[0], rows[-1], gradient, size,
+                SLOPED=len(rows) > 1, BLOCK=_BLOCK,
             )  # fmt: skip
         return gradient
 
-    return Cells(count, offset_sum, write)
+    return Cells(sums, write)
