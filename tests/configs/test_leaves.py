@@ -49,7 +49,7 @@ ITERATIONS = {
     "cityscapes": {None: 17796},
     "quick": {"300it": 300, "3000it": 3000},
     # With the images that have no objects.
-    "configs": {"unbalanced_1x": 88716}
+    "configs": {"unbalanced_1x": 88716, "o365_16e": 118288}
     | {f"{x}{n}x": 88716 * n for x in ("", "lsj_") for n in (1, 2, 3)},
 }
 ITERATIONS_LIGHT = 131940  # of SOLOv2, 32 images each

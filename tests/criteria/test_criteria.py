@@ -14,6 +14,7 @@ from brloss_d2.criteria import (
     SigmoidCriterion,
     SoftmaxCriterion,
 )
+from brloss_d2.criteria.matched import above_zero
 from brloss_d2.errors import InputError
 from brloss_d2.losses import (
     ALRPLoss,
@@ -138,7 +139,7 @@ def test_box_head_done_with_the_published_functions(name, rank, balance):
     torch.testing.assert_close(output.box_weights, torch.tensor(WEIGHTS), rtol=0, atol=1e-6)
     box = output.losses["loss_box_reg"].item()
     torch.testing.assert_close(box, rank + 0.012150, rtol=0, atol=2e-6)
-    unbalanced = output.metrics["box_reg_unbalanced"].item()
+    unbalanced = output.metrics()["box_reg_unbalanced"].item()
     torch.testing.assert_close(box / unbalanced, balance, rtol=1e-5, atol=0)
 
 
@@ -219,7 +220,7 @@ def test_several_box_losses_are_balanced_each():
         ]
         torch.testing.assert_close(*gradients)
         value = matched.box_losses(box_loss).mean()
-        assert output.metrics[f"{name[5:]}_unbalanced"] == value
+        assert output.metrics()[f"{name[5:]}_unbalanced"] == value
 
 
 def test_ranking_and_sorting_may_weigh_differently():
@@ -248,7 +249,7 @@ def test_box_losses_may_have_weights_of_their_own():
     assert plain["loss_two"] > 0
     torch.testing.assert_close(weighted.losses["loss_one"], plain["loss_one"])
     torch.testing.assert_close(weighted.losses["loss_two"], 5 * plain["loss_two"])
-    assert weighted.metrics["two_unbalanced"] == plain["loss_two"]
+    assert weighted.metrics()["two_unbalanced"] == plain["loss_two"]
     with pytest.raises(ValueError, match="box_weights names"):
         RankingCriterion(*parts, box_weights={"loss_three": 5.0})
 
@@ -274,6 +275,12 @@ def test_boxes_beside_their_objects_may_count_as_negatives():
         assert torch.equal(dropped(matched).losses[name], expected[name])
     assert dropped(matched).losses["loss_rank"] != kept(matched).losses["loss_rank"]
     assert len(dropped(matched).box_weights) == 3
+
+    quality = torch.stack([matched.localization_quality(), torch.tensor([0.0, 0.0, 0.5])])
+    found = above_zero(quality)
+    assert [rows.tolist() for rows in found] == [[0, 2], [2]]
+    handed_in = dropped(replace(matched, overlapping=found[0]))
+    assert torch.equal(handed_in.losses["loss_rank"], expected["loss_rank"])
 
 
 def test_a_balancer_with_a_state_is_not_shared():

@@ -28,6 +28,7 @@ FOCAL = {
     "swin_l_focal_lsj_1x": (12, 11, 0.3, 1280),
     "swin_l_focal_lsj_2x": (24, 20, 0.5, 1280),
     "swin_l_focal_lsj_3x": (36, 30, 0.5, 1280),
+    "swin_l_focal_o365_16e": (16, 8, 0.3, None),
 }
 RANKED = [
     *("R_50_rs_1x", "R_50_brs_1x", "R_50_brs_unbalanced_1x", "R_50_rs_lsj_3x", "R_50_brs_lsj_3x"),
@@ -79,7 +80,10 @@ def test_schedule_and_augmentation(leaf: str) -> None:
     assert (total, cfg.train.eval_period, schedule(0)) == (epochs * EPOCH, EPOCH, 1)
     assert schedule((drop * EPOCH - 1) / total) == 1
     assert schedule(drop * EPOCH / total) == pytest.approx(0.1)
-    assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (2e-4, 1e-4)
+    assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (
+        1e-4 if "o365" in leaf else 2e-4,
+        1e-4,
+    )
     assert cfg.optimizer.params.lr_factors == {"backbone": 0.1}
     assert cfg.train.clip_grad_norm == 0.1
     assert cfg.model.backbone.get("drop_path_rate") == drop_path
@@ -90,6 +94,16 @@ def test_schedule_and_augmentation(leaf: str) -> None:
     else:
         assert (first.min_scale, first.max_scale, first.target_height) == (0.1, 2.0, canvas)
         assert cfg.dataloader.test.mapper.augmentations[0].max_size == canvas
+
+
+def test_fine_tuning_after_objects365_sees_larger_images() -> None:
+    cfg = config("swin_l_focal_o365_16e")
+    policies = cfg.dataloader.train.mapper.augmentations[1].policies
+    for resize in (policies[0][-1], policies[1][-1], cfg.dataloader.test.mapper.augmentations[0]):
+        assert resize.max_size == 2048
+    assert policies[1][-1].short_edge_length == list(range(480, 1537, 32))
+    denoising = cfg.model.query_head.denoising
+    assert (denoising.num_queries, denoising.box_noise, denoising.label_noise) == (500, 0.4, 0.25)
 
 
 def test_lower_rates_are_those_of_the_unfrozen_backbone() -> None:

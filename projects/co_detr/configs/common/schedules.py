@@ -16,6 +16,7 @@ def _steps(epochs, milestones, factor):
 
 
 lr_multiplier_1x = _steps(12, (11,), 0.1)
+lr_multiplier_16e = _steps(16, (8,), 0.1)
 lr_multiplier_2x = _steps(24, (20,), 0.1)
 lr_multiplier_3x = _steps(36, (30,), 0.1)
 lr_multiplier_ranking_1x = _steps(12, (10, 11), 0.2)
