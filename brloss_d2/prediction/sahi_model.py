@@ -10,13 +10,13 @@ from brloss_d2.prediction.predictor import Predictor
 from brloss_d2.prediction.results import Prediction
 from brloss_d2.utils.optional import import_optional
 
-_DetectionModel: Any = import_optional("sahi.models.base", "sahi").DetectionModel
-_compatibility = import_optional("sahi.utils.compatibility", "sahi")
-_cv = import_optional("sahi.utils.cv", "sahi")
-_prediction = import_optional("sahi.prediction", "sahi")
+try:
+    from sahi.models.base import DetectionModel
+except ImportError:  # said when a model is built
+    DetectionModel = object
 
 
-class SahiModel(_DetectionModel):
+class SahiModel(DetectionModel):
     """Detection model of SAHI, for `sahi.predict.get_sliced_prediction` and the like.
 
     Categories have the ids of the predictor's; masks become polygons, as SAHI stores them.
@@ -31,6 +31,7 @@ class SahiModel(_DetectionModel):
     """
 
     def __init__(self, predictor: Predictor, **options: Any):
+        import_optional("sahi", "sahi")
         device = next((p.device for p in predictor.model.parameters()), torch.device("cpu"))
         defaults = {"confidence_threshold": predictor.score_threshold, "device": str(device)}
         super().__init__(model=predictor, **{**defaults, **options})
@@ -54,9 +55,11 @@ class SahiModel(_DetectionModel):
         shift_amount_list: list[Any] | None = None,
         full_shape_list: list[Any] | None = None,
     ) -> None:
+        from sahi.utils.compatibility import fix_full_shape_list, fix_shift_amount_list
+
         found = self._original_predictions
-        shifts = _compatibility.fix_shift_amount_list(shift_amount_list or [[0, 0]] * len(found))
-        shapes = _compatibility.fix_full_shape_list(full_shape_list) or [None] * len(found)
+        shifts = fix_shift_amount_list(shift_amount_list or [[0, 0]] * len(found))
+        shapes = fix_full_shape_list(full_shape_list) or [None] * len(found)
         self._object_prediction_list_per_image = [
             self._objects(*of_image) for of_image in zip(found, shifts, shapes, strict=True)
         ]
@@ -65,14 +68,17 @@ class SahiModel(_DetectionModel):
         self, found: Prediction, shift: Sequence[int], full_shape: Sequence[int] | None
     ) -> list[Any]:
         """Return the detections of an image as SAHI's objects, moved to their place."""
+        from sahi.prediction import ObjectPrediction
+        from sahi.utils.cv import get_coco_segmentation_from_bool_mask
+
         masks = [None] * len(found) if found.masks is None else found.masks
         rows = zip(found.boxes.tolist(), found.scores.tolist(), masks, strict=True)
         objects = []
         for i, (box, score, mask) in enumerate(rows):
-            polygons = None if mask is None else _cv.get_coco_segmentation_from_bool_mask(mask)
+            polygons = None if mask is None else get_coco_segmentation_from_bool_mask(mask)
             if score >= self.confidence_threshold:
                 objects.append(
-                    _prediction.ObjectPrediction(
+                    ObjectPrediction(
                         bbox=None if polygons else box,
                         segmentation=polygons or None,
                         category_id=found.category_ids[i],

@@ -1,7 +1,6 @@
 """Detections for other packages, checked with these packages where they are installed."""
 
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 
 from brloss_d2.errors import InputError
 from brloss_d2.prediction import Predictor
+from brloss_d2.prediction.sahi_model import SahiModel
 from tests.helpers.bright_squares import square_image
 
 
@@ -36,8 +36,6 @@ def test_supervision(predictor: Predictor) -> None:
 
 def test_sahi(predictor: Predictor) -> None:
     predict = pytest.importorskip("sahi.predict")
-    from brloss_d2.prediction.sahi_model import SahiModel
-
     image = np.full((120, 200, 3), 20, np.uint8)
     image[50:66, 90:106] = 220
     result = predict.get_sliced_prediction(
@@ -60,10 +58,9 @@ def test_sahi(predictor: Predictor) -> None:
 
 def test_missing_packages(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
-    monkeypatch.setitem(sys.modules, "sahi.models.base", None)
-    monkeypatch.delitem(sys.modules, "brloss_d2.prediction.sahi_model", raising=False)
+    monkeypatch.setitem(sys.modules, "sahi", None)
     (found,) = predictor([square_image()])
     with pytest.raises(InputError, match=r"package supervision is missing.*brloss_d2\[supervision"):
         found.to_supervision()
     with pytest.raises(InputError, match=r"package sahi is missing"):
-        import_module("brloss_d2.prediction.sahi_model")
+        SahiModel(predictor)
