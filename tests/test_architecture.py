@@ -26,7 +26,8 @@ ALLOWED = {
     "checkpoint": {"projects"},
     "plotting": {"data", "evaluation"},
     # The loss of a config by its name: `engine.config.short_keys`.
-    "engine": {"checkpoint", "data", "evaluation", "model_zoo"},
+    # The sheet of a run's data: `engine.data_sheet`.
+    "engine": {"checkpoint", "data", "evaluation", "model_zoo", "plotting"},
     "prediction": {"checkpoint", "data", "engine", "evaluation", "plotting"},
     # Names of configs; what they describe is built elsewhere.
     "model_zoo": set(),
