@@ -7,6 +7,7 @@ from brloss_d2.modeling.backbone import (
     DeformableBottleneckBlock,
     FixedStatsBatchNorm2d,
 )
+from brloss_d2.modeling.box_coding import BoxTransform
 from brloss_d2.modeling.instance import (
     YOLACT,
     CoefficientHead,
@@ -55,6 +56,7 @@ __all__ = [
     "YOLACT",
     "ATSSAssigner",
     "BilinearFPN",
+    "BoxTransform",
     "CarafeFPN",
     "CoefficientHead",
     "CriterionBoxPredictor",
