@@ -6,6 +6,8 @@ from brloss_d2.modeling.backbone import (
     CarafeFPN,
     DeformableBottleneckBlock,
     FixedStatsBatchNorm2d,
+    TimmBackbone,
+    TorchvisionBackbone,
 )
 from brloss_d2.modeling.instance import (
     YOLACT,
@@ -86,8 +88,10 @@ __all__ = [
     "ScoreVoting",
     "SemanticHead",
     "TaskAlignedAssigner",
+    "TimmBackbone",
     "TopAnchors",
     "TopPairs",
+    "TorchvisionBackbone",
     "TowerHead",
     "WarmupAssigner",
     "WarmupCriterion",
