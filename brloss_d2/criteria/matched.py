@@ -257,7 +257,7 @@ def above_zero(quality: Tensor) -> list[Tensor]:
         quality: (L, P) quality of the foreground rows of L pools.
 
     Returns:
-        For each pool the (P',) int64 indices of its entries above 0, ascending.
+        The (P',) int64 indices of the entries above 0 of each pool, ascending.
     """
     above = quality > 0
     order = above.logical_not().byte().argsort(dim=1, stable=True)

@@ -39,7 +39,8 @@ def set_backbone(model: DictConfig, name: str, **options: Any) -> DictConfig:
         >>> model.backbone.bottom_up.name
         'mobilenet_v2'
     """
-    neck, pyramid = model.get("neck") or {}, model.get("backbone") or {}
+    empty = DictConfig({})
+    neck, pyramid = model.get("neck") or empty, model.get("backbone") or empty
     if "input_shapes" not in neck and "bottom_up" not in pyramid:
         raise InputError(f"backbone={name}: this model has no feature pyramid to attach it to.")
     library = "Timm" if name.startswith("timm/") else "Torchvision"
@@ -57,7 +58,7 @@ def set_backbone(model: DictConfig, name: str, **options: Any) -> DictConfig:
         neck.update(in_features=features, input_shapes=list(channels.values()))
     else:
         pyramid.bottom_up = backbone
-        top_block = pyramid.get("top_block") or {}
+        top_block = pyramid.get("top_block") or empty
         if top_block.get("in_feature") in channels:
             top_block.in_channels = channels[top_block.in_feature]
     model.update(_IMAGENET)

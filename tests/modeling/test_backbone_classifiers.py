@@ -2,6 +2,7 @@ import pytest
 import torch
 import torchvision
 from detectron2.config import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -94,7 +95,7 @@ def test_a_model_without_a_pyramid_is_refused():
     with pytest.raises(
         InputError, match="backbone=mobilenet_v2: this model has no feature pyramid"
     ):
-        model_zoo.set_backbone({"backbone": {}}, "mobilenet_v2")
+        model_zoo.set_backbone(OmegaConf.create({"backbone": {}}), "mobilenet_v2")
 
 
 def test_timm():

@@ -158,7 +158,7 @@ def _choose(
         out_features: names of those to return.
 
     Returns:
-        For each name the position in `maps`, that of the last map with its stride.
+        The position in `maps` of each name, that of the last map with its stride.
     """
     last = {stride: place for place, (_, stride) in enumerate(maps)}
     known = [key for key, stride in STRIDES.items() if stride in last]
