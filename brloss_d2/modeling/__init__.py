@@ -50,6 +50,7 @@ from brloss_d2.modeling.rcnn import (
     CriterionRPN,
 )
 from brloss_d2.modeling.test_time_augmentation import DetectorWithTTA
+from brloss_d2.modeling.tiles import TiledDetector
 from brloss_d2.modeling.yaml import add_brloss_config
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "ScoreVoting",
     "SemanticHead",
     "TaskAlignedAssigner",
+    "TiledDetector",
     "TimmBackbone",
     "TopAnchors",
     "TopPairs",

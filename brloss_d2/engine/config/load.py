@@ -14,6 +14,7 @@ from brloss_d2.data import CustomData, CustomDataSummary, apply_custom_data
 from brloss_d2.engine.config.defaults import check_train_values, complete_train
 from brloss_d2.engine.config.overrides import apply_overrides
 from brloss_d2.engine.config.short_keys import DATA_KEYS, ShortKeys
+from brloss_d2.engine.config.test_augmentation import set_tiles
 from brloss_d2.engine.config.values import check_num_classes, check_values, describe
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator, LVISEvaluator
@@ -66,6 +67,7 @@ def load_config(
             )
     short.apply_submission(cfg)
     apply_overrides(cfg, others)
+    set_tiles(cfg, short.tile, short.overlap)
     _complete(cfg, "after the overrides")
     if cfg.dataloader.get("test", None) is None:  # whose dataset the evaluator names
         cfg.dataloader.evaluator = None

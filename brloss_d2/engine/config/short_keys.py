@@ -40,6 +40,11 @@ _KEYS: dict[str, tuple[str, type, str]] = {
         *("test_scales", list),
         "evaluation and prediction in several sizes and mirrored: True, or factors [0.75,1,1.25]",
     ),
+    "test.tile": (
+        *("tile", int),
+        "evaluation and prediction in tiles of this side in pixels, for large images",
+    ),
+    "test.overlap": ("overlap", float, "part of a tile that the next one shares (0.2)"),
     "test.submission": (
         *("submission", str),
         "name of the detector in files for COCO's server, which an evaluation then writes",
@@ -61,6 +66,8 @@ class ShortKeys:
         batch_size: images per batch of the data loader.
         epochs: length of the training in passes over the training images.
         test_scales: sizes for test-time augmentation, see `set_test_augmentation`.
+        tile: side of tiles in pixels of the test image, see `set_tiles`.
+        overlap: part of a tile that the next one shares.
         submission: name of the detector in the files of `write_submission`.
     """
 
@@ -70,6 +77,8 @@ class ShortKeys:
     batch_size: int | None = None
     epochs: float | None = None
     test_scales: list[float] | None = None
+    tile: int | None = None
+    overlap: float | None = None
     submission: str | None = None
 
     @classmethod
