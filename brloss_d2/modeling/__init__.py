@@ -6,6 +6,8 @@ from brloss_d2.modeling.backbone import (
     CarafeFPN,
     DeformableBottleneckBlock,
     FixedStatsBatchNorm2d,
+    TimmBackbone,
+    TorchvisionBackbone,
 )
 from brloss_d2.modeling.box_coding import BoxTransform
 from brloss_d2.modeling.instance import (
@@ -49,6 +51,7 @@ from brloss_d2.modeling.rcnn import (
     CriterionRPN,
 )
 from brloss_d2.modeling.test_time_augmentation import DetectorWithTTA
+from brloss_d2.modeling.tiles import TiledDetector
 from brloss_d2.modeling.yaml import add_brloss_config
 
 __all__ = [
@@ -88,8 +91,11 @@ __all__ = [
     "ScoreVoting",
     "SemanticHead",
     "TaskAlignedAssigner",
+    "TiledDetector",
+    "TimmBackbone",
     "TopAnchors",
     "TopPairs",
+    "TorchvisionBackbone",
     "TowerHead",
     "WarmupAssigner",
     "WarmupCriterion",
