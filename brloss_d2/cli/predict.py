@@ -45,6 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--batch-size", type=positive_int, default=1, help="images per batch (default: 1)"
     )
+    parser.add_argument(
+        "--tile",
+        type=positive_int,
+        metavar="PIXELS",
+        help="look at large images in overlapping tiles of this side, too",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        metavar="0.x",
+        help="part of a tile that the next one shares (default: 0.2)",
+    )
     parser.add_argument("--no-pictures", action="store_true", help="write the JSON files only")
     return run_program(_predict, parser.parse_args(argv))
 

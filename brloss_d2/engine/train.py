@@ -33,6 +33,7 @@ from brloss_d2.engine.hooks.signals import StopSignals
 from brloss_d2.engine.hooks.writers import History, PeriodicWriter, ProgressBar
 from brloss_d2.engine.launch import in_agreement
 from brloss_d2.engine.logs import set_up_logging
+from brloss_d2.engine.optimizer import freeze
 from brloss_d2.engine.prepare import Job, can_evaluate, prepare
 from brloss_d2.engine.randomness import make_deterministic, seed_run, seeded
 from brloss_d2.engine.trainer import Trainer
@@ -234,6 +235,7 @@ def _build_run(job: Job) -> _Run:
     cfg, train = job.cfg, job.cfg.train
     seed = seed_run(train.seed)
     model = _build_model(job)
+    freeze(model, train.freeze)
     optimizer_node = copy.deepcopy(cfg.optimizer)  # the config is saved without the model
     optimizer_node.params.model = model
     optimizer = instantiate(optimizer_node)
