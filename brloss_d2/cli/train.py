@@ -10,6 +10,7 @@ r"""Train or evaluate a detector.
 FILE may be a name in the model zoo, which brloss-configs lists. Short keys, for every detector:
 
     loss=rs                  loss of all its parts: rs, brs, ce, focal, ...
+    backbone=mobilenet_v2    another network below the feature pyramid, of torchvision or timm
     data.short_side=512      shorter side of the images in pixels, max_size in proportion
     data.batch_size=4        images per batch, of all GPUs
     train.epochs=24          length of the training; the schedule follows

@@ -6,7 +6,10 @@ from brloss_d2.modeling.backbone import (
     CarafeFPN,
     DeformableBottleneckBlock,
     FixedStatsBatchNorm2d,
+    TimmBackbone,
+    TorchvisionBackbone,
 )
+from brloss_d2.modeling.box_coding import BoxTransform
 from brloss_d2.modeling.instance import (
     YOLACT,
     CoefficientHead,
@@ -56,6 +59,7 @@ __all__ = [
     "YOLACT",
     "ATSSAssigner",
     "BilinearFPN",
+    "BoxTransform",
     "CarafeFPN",
     "CoefficientHead",
     "CriterionBoxPredictor",
@@ -88,8 +92,10 @@ __all__ = [
     "SemanticHead",
     "TaskAlignedAssigner",
     "TiledDetector",
+    "TimmBackbone",
     "TopAnchors",
     "TopPairs",
+    "TorchvisionBackbone",
     "TowerHead",
     "WarmupAssigner",
     "WarmupCriterion",

@@ -54,7 +54,7 @@ def load_config(
     custom_data, others = CustomData.from_overrides(others, DATA_KEYS)
     cfg = _read(short.config_file(path))
     _complete(cfg, path)
-    short.apply(cfg, path)
+    short.apply(cfg, path, others)
     summary = None
     if custom_data:
         apply_overrides(cfg, [text for text in others if key_of(text) in _FIRST])
