@@ -21,6 +21,7 @@ from torch import Tensor
 
 from brloss_d2.ops import cells, dense, pairs, ramp
 from brloss_d2.ops.pairs import PairSums
+from brloss_d2.ops.pool_group import PoolGroup
 from brloss_d2.ops.triton.launch import check_triton, has_triton
 
 Backend = Literal["auto", "torch", "triton", "reference"]
@@ -147,3 +148,26 @@ def prefix_ramp_sum(
     tiled = backend == "torch" and len(values) <= limit
     form = ramp.prefix_ramp_sum_tiled if tiled else ramp.prefix_ramp_sum_wavelet
     return form(thresholds, prefix, values, weights, delta)
+
+
+def fused(
+    kind: str,
+    logits: Tensor,
+    labels: Tensor,
+    positives: Tensor,
+    values: Tensor | None,
+    delta: float,
+    group: PoolGroup | None,
+    **options: float,
+) -> dict[str, Tensor] | None:
+    """Compute the terms of a loss in kernels; None if they are put together from the primitives.
+
+    The arguments are those of `triton.fused.compute`, and the processes that are ranked together.
+    """
+    alone = group is None or group.group is None
+    fits = 0 < len(positives) <= _FUSED_UP_TO
+    if not (alone and fits and chosen_backend(logits.device) == "triton"):
+        return None
+    from brloss_d2.ops.triton import fused as kernels
+
+    return kernels.compute(kind, logits, labels, positives, values, delta=delta, **options)
