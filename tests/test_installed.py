@@ -85,7 +85,9 @@ def run(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return call
 
 
-@pytest.mark.parametrize("name", ["train", "predict", "analyze", "convert", "export", "configs"])
+@pytest.mark.parametrize(
+    "name", ["train", "predict", "analyze", "convert", "export", "configs", "data"]
+)
 def test_help_needs_no_torch(run: Run, name: str) -> None:
     code = (
         "import sys\n"

@@ -66,7 +66,7 @@ class ALRPCriterion(PooledCriterion):
             {"loss_rank": rank_loss, "loss_box_reg": balanced},
             box_weights=errors.detach().new_ones(len(errors)),
             cls_total=rank_loss.detach(),
-            metrics={
+            metrics=lambda: {
                 "box_reg_unbalanced": box_loss.detach(),
                 "num_positives": len(errors),
                 "pool_size": matched.num_decisions,

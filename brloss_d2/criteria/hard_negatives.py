@@ -54,7 +54,7 @@ class HardNegativeCriterion(SoftmaxCriterion):
             losses,
             box_weights=torch.ones_like(matched.gt_boxes[:, 0]),
             cls_total=losses["loss_cls"].detach(),
-            metrics={"num_positives": len(matched.foreground)},
+            metrics=lambda: {"num_positives": len(matched.foreground)},
         )
 
     def hard_negatives(self, values: Tensor, matched: MatchedPredictions) -> Tensor:

@@ -161,5 +161,5 @@ class MaskCriterion(PooledCriterion):
             {"loss_mask": balanced},
             box_weights=matched.weights,
             cls_total=cls_total,
-            metrics={"mask_unbalanced": mean.detach(), "num_masks": count},
+            metrics=lambda: {"mask_unbalanced": mean.detach(), "num_masks": count},
         )

@@ -1,8 +1,9 @@
 """What a head gives to a criterion, and what it gets back."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from brloss_d2.losses.base import (
     check_types,
     check_values,
 )
+from brloss_d2.utils.devices import upload
 
 # Optional attributes with an entry per foreground row.
 _PER_POSITIVE = ("pred_deltas", "gt_deltas", "references", "quality_logits", "levels", "quality")
@@ -130,7 +132,7 @@ class MatchedPredictions:
         """Number of images, N."""
         return 1 if self.rows_per_image is None else len(self.rows_per_image)
 
-    @property
+    @cached_property
     def positives(self) -> Tensor:
         """(P,) positions of the foreground decisions in the flat (R * K,) logits, ascending."""
         return self.foreground * self.num_classes + self.labels[self.foreground]
@@ -138,10 +140,14 @@ class MatchedPredictions:
     @property
     def positives_per_image(self) -> Tensor:
         """(N,) number of foreground rows of each image."""
-        if self.rows_per_image is None:
-            return self.labels.new_tensor([len(self.foreground)])
-        ends = torch.tensor(self.rows_per_image, device=self.foreground.device).cumsum(0)
-        return torch.searchsorted(self.foreground, ends).diff(prepend=ends.new_zeros(1))
+        ends = torch.searchsorted(self.foreground, self._image_ends)
+        return ends.diff(prepend=ends.new_zeros(1))
+
+    @cached_property
+    def _image_ends(self) -> Tensor:
+        """(N,) number of rows up to the end of each image."""
+        counts = [len(self.labels)] if self.rows_per_image is None else self.rows_per_image
+        return upload(torch.tensor(counts, dtype=torch.int64).cumsum(0), self.labels.device)
 
     @property
     def positive_scores(self) -> Tensor:
@@ -153,10 +159,7 @@ class MatchedPredictions:
     @property
     def images(self) -> Tensor:
         """(P,) int64 image of each foreground row."""
-        if self.rows_per_image is None:
-            return torch.zeros_like(self.foreground)
-        ends = torch.tensor(self.rows_per_image, device=self.foreground.device).cumsum(0)
-        return torch.searchsorted(ends, self.foreground, right=True)
+        return torch.searchsorted(self._image_ends, self.foreground, right=True)
 
     @property
     def objects(self) -> Tensor:
@@ -187,9 +190,8 @@ class MatchedPredictions:
                 f"expected logits (R, {self.num_classes}) without a background column, got "
                 f"{tuple(self.logits.shape)}"
             )
-        shape = (len(self.labels), self.num_classes)
-        binary = torch.zeros(shape, dtype=torch.int8, device=self.labels.device)
-        binary.masked_fill_((self.labels < 0)[:, None], -1)
+        table = self.labels.clamp(max=0)[:, None].expand(-1, self.num_classes)
+        binary = table.to(torch.int8, memory_format=torch.contiguous_format, copy=True)
         binary.view(-1).index_fill_(0, self.positives if positives is None else positives, 1)
         return binary
 
@@ -250,6 +252,9 @@ class MatchedPredictions:
         return box_loss(self.pred_deltas, self.gt_deltas)
 
 
+Metrics = dict[str, Tensor | float]
+
+
 def above_zero(quality: Tensor) -> list[Tensor]:
     """Find the entries above 0 of many pools; the host waits for a GPU once.
 
@@ -257,7 +262,7 @@ def above_zero(quality: Tensor) -> list[Tensor]:
         quality: (L, P) quality of the foreground rows of L pools.
 
     Returns:
-        For each pool the (P',) int64 indices of its entries above 0, ascending.
+        (P',) int64 indices of the entries above 0 of each pool, ascending.
     """
     above = quality > 0
     order = above.logical_not().byte().argsort(dim=1, stable=True)
@@ -274,7 +279,8 @@ class CriterionOutput:
         box_weights: (P,) detached weight of each foreground row in the box loss.
         cls_total: detached sum of the classification terms, to balance other losses against: () if
             all images are ranked together, else (N,), that of the pool of each image.
-        metrics: detached numbers for the log, not to be summed.
+        metrics: function that returns detached numbers for the log, by name; they are computed only
+            in the iterations that are logged.
 
     Example:
         >>> total = torch.tensor(1.5)
@@ -286,7 +292,7 @@ class CriterionOutput:
     losses: dict[str, Tensor]
     box_weights: Tensor
     cls_total: Tensor
-    metrics: dict[str, Tensor | float] = field(default_factory=dict)
+    metrics: Callable[[], Metrics] = dict
 
 
 class Criterion(ConfiguredModule, ABC):
@@ -316,6 +322,11 @@ class Criterion(ConfiguredModule, ABC):
     @abstractmethod
     def forward(self, matched: Any) -> CriterionOutput:
         """Compute the losses of `MatchedPredictions` (or, in the mask branch, `MatchedMasks`)."""
+
+
+def weighted(loss: Tensor, weight: float) -> Tensor:
+    """Return `weight * loss`, without an operation if the weight is 1."""
+    return loss if weight == 1 else weight * loss
 
 
 # One box loss, or several under the names of their terms; none for a head without boxes.

@@ -1,15 +1,20 @@
 """Ranking pools: the local batch, groups of its images, or the batches of all processes."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from brloss_d2.criteria.matched import Criterion, CriterionOutput
+from brloss_d2.criteria.matched import Criterion, CriterionOutput, Metrics
 from brloss_d2.losses.base import check_types
 from brloss_d2.ops import PoolGroup, with_value
+
+# A smaller sum of weights is taken for none.
+_MIN_WEIGHT = 1e-10
 
 
 class PooledCriterion(Criterion):
@@ -68,12 +73,7 @@ class PooledCriterion(Criterion):
             },
             box_weights=torch.cat([o.box_weights for o in outputs]),
             cls_total=torch.cat(per_image),
-            metrics={
-                # Counts add up, other numbers are averaged.
-                name: sum(o.metrics[name] for o in outputs)
-                / (1 if name.startswith("num_") else count)
-                for name in outputs[0].metrics
-            },
+            metrics=partial(_mean_metrics, outputs),
         )
 
     @abstractmethod
@@ -84,6 +84,15 @@ class PooledCriterion(Criterion):
             matched: predictions of this process in the pool.
             group: processes that share the pool.
         """
+
+
+def _mean_metrics(outputs: Sequence[CriterionOutput]) -> Metrics:
+    """Return the metrics of several pools: counts add up, other numbers are averaged."""
+    names, *_ = parts = [output.metrics() for output in outputs]
+    return {
+        name: sum(part[name] for part in parts) / (1 if name.startswith("num_") else len(parts))
+        for name in names
+    }
 
 
 def world() -> PoolGroup:
@@ -103,7 +112,9 @@ def weighted_mean(values: Tensor, weights: Tensor, group: PoolGroup) -> Tensor:
         weights: (P,) weights >= 0, detached.
         group: processes that share the pool.
     """
-    total = (values * weights).sum()
-    sums = group.sum(torch.stack([total.detach(), weights.sum()]))
-    divisor = torch.where(sums[1] < 1e-10, 1.0, sums[1])
-    return with_value(total * group.size / divisor, sums[0] / divisor)
+    total, weight = (values * weights).sum(), weights.sum()
+    if group.group is None:
+        return total / weight.masked_fill(weight < _MIN_WEIGHT, 1.0)
+    whole, weight = group.sum(torch.stack([total.detach(), weight]))
+    divisor = weight.masked_fill(weight < _MIN_WEIGHT, 1.0)
+    return with_value(total * group.size / divisor, whole / divisor)

@@ -1,10 +1,9 @@
 """Criterion of the ranking losses without coupling: AP, BAP, RS, BRS."""
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from brloss_d2.criteria.matched import (
     BoxLosses,
@@ -12,6 +11,7 @@ from brloss_d2.criteria.matched import (
     MatchedPredictions,
     above_zero,
     named_box_losses,
+    weighted,
 )
 from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
 from brloss_d2.criteria.quality import correlation_loss
@@ -105,21 +105,28 @@ class RankingCriterion(PooledCriterion):
         )
         if self.cls_weights.keys() - terms.keys():
             raise ValueError(f"cls_weights names {list(self.cls_weights)}, terms are {list(terms)}")
-        losses = {name: self.cls_weights.get(name, 1.0) * x for name, x in terms.items()}
-        cls_total = torch.stack(list(losses.values())).sum().detach()
-        weights = matched.gt_boxes.new_ones(len(matched.gt_boxes))
+        losses = {name: weighted(x, self.cls_weights.get(name, 1.0)) for name, x in terms.items()}
+        cls_total = reduce(add, losses.values()).detach()
         if self.score_weighted:
             weights = matched.logits.detach()[matched.foreground].float().sigmoid().amax(1)
+        else:
+            weights = matched.gt_boxes.new_ones(len(matched.gt_boxes))
         num_positives = group.total(len(weights), weights.device)
-        metrics: dict[str, Tensor | float] = {
-            "num_positives": len(weights),
-            "pool_size": matched.num_decisions,
-        }
+        unbalanced = {}
         for name, box_loss in self.box_losses.items():
-            value = weighted_mean(matched.box_losses(box_loss), weights, group)
-            weighted = self.box_weights.get(name, 1.0) * value
-            losses[name] = self.balancer(cls_total, weighted, num_positives)
-            metrics[f"{name.removeprefix('loss_')}_unbalanced"] = value.detach()
+            mean = weighted_mean(matched.box_losses(box_loss), weights, group)
+            weighted_loss = weighted(mean, self.box_weights.get(name, 1.0))
+            losses[name] = self.balancer(cls_total, weighted_loss, num_positives)
+            unbalanced[f"{name.removeprefix('loss_')}_unbalanced"] = mean.detach()
         if self.correlation is not None:
             losses["loss_corr"] = correlation_loss(self.correlation, matched)
-        return CriterionOutput(losses, weights, cls_total, metrics)
+        return CriterionOutput(
+            losses,
+            weights,
+            cls_total,
+            metrics=lambda: {
+                "num_positives": len(weights),
+                "pool_size": matched.num_decisions,
+                **unbalanced,
+            },
+        )

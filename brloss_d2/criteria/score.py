@@ -12,6 +12,7 @@ from brloss_d2.criteria.matched import (
     CriterionOutput,
     MatchedPredictions,
     named_box_losses,
+    weighted,
 )
 from brloss_d2.criteria.pooling import world
 from brloss_d2.criteria.quality import (
@@ -22,6 +23,7 @@ from brloss_d2.criteria.quality import (
 )
 from brloss_d2.losses import BoxLoss, CorrelationLoss, DRLoss, ScoreLoss
 from brloss_d2.losses.base import at_least_float32, check_numbers, check_types
+from brloss_d2.utils.devices import constant
 
 _NORMALIZERS = (
     "rows",
@@ -170,8 +172,9 @@ class SigmoidCriterion(Criterion):
         if self.sync_normalizer:
             group = world()
             divisors = group.sum(divisors) / group.size
-        floors = divisors.new_tensor([*(_MIN_TARGETS if k == "targets" else 1 for k in kinds), 1])
-        cls_count, box_count, total_weight = torch.where(divisors < floors, 1, divisors).unbind()
+        floors = [_MIN_TARGETS if kind == "targets" else 1.0 for kind in kinds]
+        divisors = torch.where(divisors < constant((*floors, 1.0), divisors), 1, divisors)
+        cls_count, box_count, total_weight = divisors.unbind()
 
         if isinstance(self.cls_loss, DRLoss):
             losses = {"loss_cls": _ranked(self.cls_loss, matched)}
@@ -181,7 +184,7 @@ class SigmoidCriterion(Criterion):
         box_divisor = box_count if by_count else total_weight
         for name, box_loss in self.box_losses.items():
             box_sum = (matched.box_losses(box_loss) * weights).sum()
-            losses[name] = self.box_weight[name] * box_sum / box_divisor
+            losses[name] = weighted(box_sum, self.box_weight[name]) / box_divisor
         if self.quality is not None:
             losses["loss_quality"] = self.quality(matched) / box_count
         if self.correlation is not None:
@@ -198,7 +201,7 @@ class SigmoidCriterion(Criterion):
 
     def _count(self, normalizer: str, matched: MatchedPredictions, targets: Tensor) -> Tensor:
         """Return the () number that a normalizer stands for."""
-        positives = torch.tensor(len(matched.foreground), device=matched.labels.device)
+        positives = torch.full((), len(matched.foreground), device=matched.labels.device)
         match normalizer:
             case "rows":
                 return (matched.labels >= 0).sum()
@@ -239,5 +242,5 @@ def _output(losses: dict[str, Tensor], box_weights: Tensor) -> CriterionOutput:
         losses,
         box_weights=box_weights,
         cls_total=losses["loss_cls"].detach(),
-        metrics={"num_positives": len(box_weights)},
+        metrics=lambda: {"num_positives": len(box_weights)},
     )

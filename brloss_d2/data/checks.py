@@ -60,6 +60,7 @@ class CocoSummary:
         has_rle: whether masks are learned and some are RLE, not polygons.
         notes: sentences about what is unusual, for the log.
         annotated: whether the file has a list of annotations.
+        where: what messages call the file.
     """
 
     json_file: str
@@ -76,6 +77,7 @@ class CocoSummary:
     has_rle: bool = False
     notes: tuple[str, ...] = ()
     annotated: bool = True
+    where: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -108,6 +110,7 @@ def check_coco_json(
     *,
     content: Any = None,
     key: str = "data.train",
+    where: str | None = None,
     masks: bool = False,
     unannotated: bool = False,
 ) -> CocoSummary:
@@ -120,6 +123,7 @@ def check_coco_json(
         image_root: folder that the file names in the JSON are relative to.
         content: content of the JSON file, if it has been read.
         key: command-line key that named `json_file`; messages refer to it and to `<key>_images`.
+        where: what messages call the file; `<key>=<json_file>` by default.
         masks: whether every object needs a mask; without masks `segmentation` is not looked at.
         unannotated: whether the list of annotations may be missing, as in `read_coco`.
 
@@ -127,7 +131,7 @@ def check_coco_json(
         InputError: the file has a mistake; the message names the first offenders of its kind.
     """
     json_file, image_root = os.path.abspath(json_file), os.path.abspath(image_root)
-    where = f"{key}={printable(json_file)}"
+    where = where or f"{key}={printable(json_file)}"
     coco = read_coco(json_file, content=content, masks=masks, where=where, unannotated=unannotated)
     paths = locate_all_images([image["file_name"] for image in coco.images], image_root, key=key)
     sizes: dict[str, tuple[int, int]] = {}
@@ -166,6 +170,7 @@ def check_coco_json(
         has_rle=any(isinstance(a.get("segmentation"), dict) for a in objects),
         notes=(*coco.notes, *notes),
         annotated=coco.annotated,
+        where=where,
     )
 
 

@@ -1,104 +1,25 @@
 """Custom datasets from the command line: `data.train=FILE.json data.train_images=FOLDER ...`."""
 
-import hashlib
-import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
-from brloss_d2.data.checks import CocoSummary, check_coco_json
+from brloss_d2.data.checks import CocoSummary
 from brloss_d2.data.coco import load_coco_dataset, register_coco_metadata
-from brloss_d2.data.coco_file import DROPPED, only_files, read_json
+from brloss_d2.data.coco_file import DROPPED
+from brloss_d2.data.sources import CustomData, read_sources
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import learns_masks, walk_nodes
 from brloss_d2.utils.files import write_text
-from brloss_d2.utils.suggest import did_you_mean
 from brloss_d2.utils.text import counted, first_few, printable
 
-_PREFIX = "data."
 _SHOWN_IF_ANY = [f"boxes {kind}, dropped" for kind in DROPPED[1:]]  # rows of the table
 _DETECTION_LIMITS = ("max_detections", "test_topk_per_image")  # per image, of a model
-# Folder below train.output_dir for the two files of data.val_fraction.
-_SPLIT_FOLDER = "split"
-
-
-def _key(text: str) -> Any:
-    """Return a dataclass field that is None by default and knows its description."""
-    return field(default=None, metadata={"text": text})
-
-
-@dataclass(frozen=True)
-class CustomData:
-    """The `data.*` keys of a command line.
-
-    Attributes:
-        train: path of the training annotations in COCO format.
-        train_images: folder of the training images; the folder of `train` by default.
-        val: path of the validation annotations in COCO format.
-        val_images: folder of the validation images; the folder of `val` by default.
-        val_fraction: part of the training images to set aside for validation, in (0, 1).
-    """
-
-    train: str | None = _key("training annotations in COCO format; without data.val no evaluation")
-    train_images: str | None = _key("folder of the training images; that of data.train by default")
-    val: str | None = _key("validation annotations in COCO format")
-    val_images: str | None = _key("folder of the validation images; that of data.val by default")
-    val_fraction: float | None = _key("part of data.train to evaluate on instead of data.val")
-
-    @classmethod
-    def from_overrides(
-        cls, overrides: Sequence[str], others_known: Sequence[str] = ()
-    ) -> tuple["CustomData", list[str]]:
-        """Split `key=value` overrides into the `data.*` keys and all others.
-
-        Args:
-            overrides: `key=value` of a command line.
-            others_known: further `data.*` keys, which messages suggest too.
-
-        Raises:
-            InputError: a `data.*` key is unknown, has no value or is given twice.
-        """
-        own = [key.name for key in fields(cls)]
-        known = [*own, *(key.removeprefix(_PREFIX) for key in others_known)]
-        values: dict[str, Any] = {}
-        others = []
-        for override in overrides:
-            if not override.startswith(_PREFIX):
-                others.append(override)
-                continue
-            key, _, value = override[len(_PREFIX) :].partition("=")
-            if key not in own:
-                hint = did_you_mean(key, known, count=1, cutoff=0.3, prefix=_PREFIX)
-                keys = ", ".join(_PREFIX + name for name in known)
-                raise InputError(f"There is no key {_PREFIX}{key}.{hint} Known keys: {keys}.")
-            if not value:
-                raise InputError(f"{_PREFIX}{key} has no value: expected {_PREFIX}{key}=PATH.")
-            if key in values:
-                raise InputError(f"{_PREFIX}{key} is given twice.")
-            if key == "val_fraction":
-                with suppress(ValueError):
-                    values[key] = float(value)
-                if not 0 < values.get(key, 0) < 1:
-                    raise InputError(f"{override}: expected a number between 0 and 1.")
-            elif "://" in value:
-                raise InputError(f"{override}: expected a path; download the file first.")
-            else:
-                # No shell expands data.x=~.
-                values[key] = os.path.abspath(os.path.expanduser(value))
-        if "val_fraction" in values and ("train" not in values or "val" in values):
-            raise InputError("data.val_fraction splits data.train: give it, and no data.val.")
-        return cls(**values), others
-
-    def __bool__(self) -> bool:
-        """Whether any of the keys is given."""
-        return any(getattr(self, field.name) is not None for field in fields(self))
 
 
 @dataclass(frozen=True)
@@ -165,7 +86,7 @@ class CustomDataSummary:
             *(f"Note: {note}" for note in self._notes()),
         ]
         if self.to_write:
-            lines.append(f"The split is in {' and '.join(self.to_write)}.")
+            lines.append(f"As COCO files: {' and '.join(self.to_write)}.")
         return "\n".join(lines)
 
     def _notes(self) -> Iterator[str]:
@@ -217,12 +138,12 @@ def apply_custom_data(cfg: DictConfig, data: CustomData) -> CustomDataSummary:
             the config learns masks and the files have none.
     """
     masks = learns_masks(cfg)
-    if data.val_fraction is None:
-        train = _check_split(data.train, data.train_images, "data.train", masks=masks)
-        val = _check_split(data.val, data.val_images, "data.val", masks=masks)
-        summary = _compare(train, val)
-    else:
-        summary = _split(data, cfg.train.output_dir, masks=masks)
+    output_dir = OmegaConf.select(cfg, "train.output_dir") or ""
+    sources = read_sources(data, os.path.expanduser(output_dir))
+    checked = {split: source.check(masks=masks) for split, source in sources.items()}
+    summary = _compare(checked.get("train"), checked.get("val"))
+    texts = {source.json_file: source.text for source in sources.values() if source.is_new}
+    summary = replace(summary, to_write=texts)
     nodes = [node for node in walk_nodes(cfg.model) if "num_classes" in node]
     # An interpolation follows the number it refers to; writing into it would cut the link.
     owners = [node for node in nodes if not OmegaConf.is_interpolation(node, "num_classes")]
@@ -293,39 +214,6 @@ def refuse_missing_dataset(key: str) -> None:
     raise InputError(f"{key} is not given: {purpose} needs {key}=FILE.json {key}_images=FOLDER.")
 
 
-def _split(data: CustomData, output_dir: str, *, masks: bool) -> CustomDataSummary:
-    """Divide the training data by file, into the same parts each time, and check both."""
-    if data.train is None or data.val_fraction is None:
-        raise InputError("data.val_fraction needs data.train.")
-    where = f"data.train={printable(data.train)}"
-    root = data.train_images or os.path.dirname(data.train)
-    content = read_json(data.train, where)
-    check_coco_json(data.train, root, content=content, masks=masks)
-    # By a digest of the name, so that neither the order of the file nor new images matter much.
-    names = {str(record["file_name"]) for record in content["images"]}
-    shuffled = sorted(
-        names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
-    )
-    count = min(max(1, round(len(names) * data.val_fraction)), len(names) - 1)
-    if count < 1:
-        raise InputError(f"{where}: one image cannot be split: give data.val.")
-    folder = os.path.join(os.path.abspath(os.path.expanduser(output_dir)), _SPLIT_FOLDER)
-    checked, texts = {}, {}
-    for name, files in (("train", shuffled[count:]), ("val", shuffled[:count])):
-        part = only_files(content, set(files))
-        text = json.dumps(part)
-        # Named by content: another fraction cannot change the files of a run that goes on.
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        path = os.path.join(folder, f"{name}_{digest}.json")
-        key, texts[path] = f"data.{name}", text
-        checked[name] = check_coco_json(path, root, content=part, key=key, masks=masks)
-    try:
-        return replace(_compare(**checked), to_write=texts)
-    except InputError as error:
-        where = f"{data.val_fraction} of data.train: "
-        raise InputError(str(error).replace(f"{folder}{os.sep}", where)) from error
-
-
 def _compare(train: CocoSummary | None, val: CocoSummary | None) -> CustomDataSummary:
     """Check that there is something to learn from and to find, of the same classes."""
     if train is not None and val is not None and train.categories != val.categories:
@@ -338,18 +226,17 @@ def _compare(train: CocoSummary | None, val: CocoSummary | None) -> CustomDataSu
         raise InputError(
             f"The categories of data.train and data.val differ (id and name):{details}"
         )
-    for key, split, purpose in (("train", train, "learn from"), ("val", val, "find")):
+    for split, purpose in ((train, "learn from"), (val, "find")):
         if split is None or not split.annotated:
             continue
-        where = f"data.{key}={split.json_file}"
         dropped = [f"{count} {kind}" for kind, count in split.dropped.items() if count]
         if not split.boxes:
             others = [*dropped, *([f"{split.crowd} of crowds"] if split.crowd else [])]
             found = f" (only {', '.join(others)})" if others else ""
-            raise InputError(f"{where}: it has no boxes to {purpose}{found}.")
+            raise InputError(f"{split.where}: it has no boxes to {purpose}{found}.")
         if sum(split.dropped.values()) > split.boxes:
             raise InputError(
-                f"{where}: most boxes have nothing to {purpose} "
+                f"{split.where}: most boxes have nothing to {purpose} "
                 f"({', '.join(dropped)}; {counted(split.boxes, 'other')}). Are they of images of "
                 "another resolution, in thousandths or fractions, or not [x, y, width, height]?"
             )
@@ -363,16 +250,3 @@ def _compare(train: CocoSummary | None, val: CocoSummary | None) -> CustomDataSu
                 shown = first_few(names) if len(names) <= 3 else counted(len(names), "class")
                 train = train.noted([f"no boxes of {shown}{where}"])
     return CustomDataSummary(train=train, val=val)
-
-
-def _check_split(
-    json_file: str | None, image_root: str | None, key: str, *, masks: bool
-) -> CocoSummary | None:
-    if json_file is not None:
-        image_root = image_root or os.path.dirname(os.path.abspath(json_file))
-        return check_coco_json(
-            json_file, image_root, key=key, masks=masks, unannotated=key == "data.val"
-        )
-    if image_root is not None:
-        raise InputError(f"{key}_images is given without {key}=FILE.json.")
-    return None

@@ -21,8 +21,10 @@ from brloss_d2.data.images import (
     check_side_ratio,
     check_size,
     opened_image,
+    orientation,
     read_image,
     upright_8_bit,
+    upright_size,
 )
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import write_text
@@ -32,7 +34,6 @@ _THREADS = min(8, os.cpu_count() or 1)
 _CACHED = 1000  # number of files from which on what was seen of them is kept
 _SAMPLE = 16  # number of files that are decoded for a note
 _DARK = 63  # of 255: 14 of 16 bits
-_EXIF_ORIENTATION = 0x0112
 
 
 class ImageFacts(NamedTuple):
@@ -231,17 +232,14 @@ def _stamp(file: str) -> tuple[int, int]:
 def _read_through(image: Image.Image, size: int, modified: int) -> ImageFacts:
     """Look for damage; return the facts of an image in a file of this size and time."""
     check_side_ratio(image.filename, image.size)  # type: ignore[attr-defined]
-    orientation = 1
-    with suppress(Exception):  # garbage means no orientation, as for the reader
-        # Not the method of PNG, which decodes the image.
-        orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
+    turn = orientation(image)
     deep = ";16" in image.mode + str(getattr(image, "tile", ""))
     alpha = image.has_transparency_data
     # Photos with a second picture for depth or brightness are MPO.
     frames = getattr(image, "is_animated", False) and image.format != "MPO"
-    width, height = image.size
+    width, height = upright_size(image)
     if image.format in ("JPEG", "MPO"):
-        image.draft(None, (max(width // 8, 1), max(height // 8, 1)))  # type: ignore[arg-type]
+        image.draft(None, (max(image.width // 8, 1), max(image.height // 8, 1)))  # type: ignore[arg-type]
         image.load()
     elif image.format == "PNG":
         try:
@@ -250,9 +248,7 @@ def _read_through(image: Image.Image, size: int, modified: int) -> ImageFacts:
             read_image(image.filename)  # type: ignore[attr-defined]
     else:
         width, height = upright_8_bit(image).convert("RGB").size
-    if image.format in ("JPEG", "MPO", "PNG") and orientation in range(5, 9):
-        width, height = height, width
-    turned = orientation in range(2, 5) or (orientation in range(5, 9) and width == height)
+    turned = turn in range(2, 5) or (turn in range(5, 9) and width == height)
     return ImageFacts(size, modified, width, height, turned, deep, alpha, frames)
 
 

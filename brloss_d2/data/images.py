@@ -19,6 +19,9 @@ from brloss_d2.utils.text import printable
 
 # Strips with a larger ratio of their sides shrink to nothing when they are resized.
 MAX_SIDE_RATIO = 100
+# Formats whose header tells the size of the upright image.
+HEADER_FORMATS = ("JPEG", "MPO", "PNG")
+_EXIF_ORIENTATION = 0x0112
 
 with suppress(AttributeError, OSError):  # of a Pillow without libtiff
     # It would print damage on stderr, without the name of the file. Pillow raises it too.
@@ -46,6 +49,46 @@ def read_image(file: str | os.PathLike[str], image_format: str = "RGB") -> np.nd
     with opened_image(file) as image:
         check_side_ratio(file, image.size)
         return np.array(convert_PIL_to_numpy(upright_8_bit(image), image_format))
+
+
+def read_size(file: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return width and height in pixels of the image that `read_image` returns.
+
+    Of the usual formats only the header is read.
+
+    Args:
+        file: path of the image.
+
+    Raises:
+        InputError: see `read_image`.
+    """
+    with opened_image(file) as image:
+        if image.format not in HEADER_FORMATS:
+            height, width = read_image(file).shape[:2]
+            return width, height
+        return upright_size(image)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of an image of `HEADER_FORMATS` turned by its EXIF tag, unread.
+
+    Args:
+        image: image that has just been opened.
+    """
+    width, height = image.size
+    return (height, width) if orientation(image) in range(5, 9) else (width, height)
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an image, 1 if there is none.
+
+    Args:
+        image: image that has just been opened.
+    """
+    with suppress(Exception):  # garbage means no orientation, as for the reader
+        # Not the method of PNG, which decodes the image.
+        return Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
+    return 1
 
 
 @contextmanager

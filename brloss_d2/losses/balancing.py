@@ -70,9 +70,9 @@ class SelfBalancer(Balancer):
     def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: Tensor | int) -> Tensor:
         """Return `(cls_total / box_loss).detach() * box_loss`."""
         value = box_loss.detach()
-        weight = torch.where(value > _TINY, cls_total.detach() / value.clamp(min=_TINY), 0.0)
-        # A NaN must show: `where` alone would turn it into 0.
-        return (weight + value * 0) * box_loss
+        # Of NaN this is NaN, which has to show.
+        weight = (cls_total.detach() / value).masked_fill(value <= _TINY, 0.0)
+        return weight * box_loss
 
 
 class EpochSelfBalancer(Balancer):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.losses.base import ConfiguredModule, check_numbers, check_tensors
+from brloss_d2.utils.devices import constant
 
 # The published GIoU bounds union and enclosing area from below by this many square pixels.
 _MIN_AREA = 1e-6
@@ -33,8 +34,8 @@ def paired_box_iou(a: Tensor, b: Tensor) -> Tensor:
         >>> paired_box_iou(a, b)
         tensor([0.5000])
     """
-    intersection, union = _intersection_and_union(a, b)
-    return intersection / union.where(union > 0, 1)
+    intersection, union, _ = _areas(a, b)
+    return intersection / union.masked_fill(union <= 0, 1)
 
 
 def paired_box_giou(a: Tensor, b: Tensor) -> Tensor:
@@ -55,11 +56,10 @@ def paired_box_giou(a: Tensor, b: Tensor) -> Tensor:
         >>> paired_box_giou(a, b)
         tensor([-0.5000])
     """
-    intersection, union = _intersection_and_union(a, b)
-    union = union.clamp(min=_MIN_AREA)
-    sides = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
-    enclosing = sides.clamp(min=0).prod(1).clamp(min=_MIN_AREA)
-    return intersection / union - (enclosing - union) / enclosing
+    intersection, union, enclosing = _areas(a, b)
+    union, enclosing = areas = torch.stack([union, enclosing]).clamp(min=_MIN_AREA)
+    overlap, gap = torch.stack([intersection, enclosing - union]) / areas
+    return overlap - gap
 
 
 def _check_pairs(a: Tensor, b: Tensor) -> None:
@@ -68,12 +68,22 @@ def _check_pairs(a: Tensor, b: Tensor) -> None:
         raise ValueError(f"expected two (P, 4) box tensors, got {tuple(a.shape)}, {tuple(b.shape)}")
 
 
-def _intersection_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _areas(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the (P,) areas of intersection, union and smallest enclosing box of each pair."""
     _check_pairs(a, b)
-    sides = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0)
-    intersection = sides.prod(1)
-    areas = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1)
-    return intersection, areas - intersection
+    # With the first corner negated sides are sums, intersections minima, enclosing boxes maxima:
+    # all areas take the same few operations.
+    outward = constant((-1.0, -1.0, 1.0, 1.0), a)
+    a, b = a * outward, b * outward
+    boxes = torch.stack([torch.minimum(a, b), torch.maximum(a, b), a, b])
+    sides = boxes.unflatten(-1, (2, 2)).sum(-2).clamp(min=0)
+    if sides.device.type == "cpu":  # where trainings keep the last bits that they always had
+        areas = [x.prod(1) for x in sides]
+    else:  # the gradient of `prod` waits for the device
+        width, height = sides.unbind(-1)
+        areas = list(width * height)
+    intersection, enclosing, area_a, area_b = areas
+    return intersection, area_a + area_b - intersection, enclosing
 
 
 class BoxLoss(ConfiguredModule, ABC):

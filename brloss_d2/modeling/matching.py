@@ -12,7 +12,7 @@ from torch import Tensor
 from brloss_d2.criteria import CriterionOutput, MatchedMasks, MatchedPredictions
 from brloss_d2.errors import InputError
 
-# Reading a metric from a GPU stalls it, so metrics are read once in so many iterations.
+# Metrics are computed and read, which stalls a GPU, once in so many iterations.
 _METRICS_PERIOD = 20
 
 
@@ -174,8 +174,8 @@ def match_masks(logits: Tensor, regions: list[Instances]) -> MatchedMasks:
 def log_metrics(head: str, output: CriterionOutput) -> None:
     """Put the metrics of a criterion into detectron2's event storage, if there is one.
 
-    Only in the iterations that are logged by default, next to the losses: each metric makes the
-    host wait for a GPU.
+    Only in the iterations that are logged by default, next to the losses: metrics take operations,
+    and each of them makes the host wait for a GPU.
 
     Args:
         head: name of the head, prefix of the metrics.
@@ -185,5 +185,5 @@ def log_metrics(head: str, output: CriterionOutput) -> None:
         return
     iteration = get_event_storage().iter
     if iteration == 0 or (iteration + 1) % _METRICS_PERIOD == 0:
-        for name, value in output.metrics.items():
+        for name, value in output.metrics().items():
             get_event_storage().put_scalar(f"{head}/{name}", float(value))

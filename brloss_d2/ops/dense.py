@@ -26,16 +26,12 @@ def prefix_ramp_sum(
     return weights @ (ramp(values[:, None] - thresholds[None, :], delta) * inside)
 
 
-def accumulate(
-    logits: Tensor, labels: Tensor, lowest: Tensor, center: Tensor, left: Tensor
-) -> Cells:
+def accumulate(logits: Tensor, labels: Tensor, edges: Tensor) -> Cells:
     """The contract of `cells.accumulate` by a table of all logits x cells."""
-    scores = (logits - center).double()
-    edges = left.double()
-    cell = (scores[:, None] >= edges[1:]).sum(1)
-    member = cell[:, None] == torch.arange(len(left), device=left.device)
-    member &= ((labels == 0) & (logits >= lowest))[:, None]
-    offset = scores[:, None] - edges
+    offset = logits.double()[:, None] - edges
+    cell = (offset >= 0).sum(1) - 1
+    member = cell[:, None] == torch.arange(len(edges), device=edges.device)
+    member &= (labels == 0)[:, None]
 
     def write(level: Tensor, slope: Tensor | None) -> Tensor:
         value = level if slope is None else level + slope * offset

@@ -83,19 +83,17 @@ def chosen_backend(device: torch.device | str) -> str:
     return _backend
 
 
-def accumulate(
-    logits: Tensor, labels: Tensor, lowest: Tensor, center: Tensor, left: Tensor
-) -> cells.Cells:
+def accumulate(logits: Tensor, labels: Tensor, edges: Tensor) -> cells.Cells:
     """Count the negatives between edges; see `cells.accumulate`."""
     backend = chosen_backend(logits.device)
     if backend == "triton":
         from brloss_d2.ops.triton import cells as kernels
 
-        return kernels.accumulate(logits, labels, lowest, center, left)
+        return kernels.accumulate(logits, labels, edges)
     if backend == "reference":
-        return dense.accumulate(logits, labels, lowest, center, left)
+        return dense.accumulate(logits, labels, edges)
     form = cells.accumulate if logits.device.type == "cpu" else cells.accumulate_without_sync
-    return form(logits, labels, lowest, center, left)
+    return form(logits, labels, edges)
 
 
 def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) -> Tensor:

@@ -18,7 +18,7 @@ from brloss_d2.ops.cells import Cells
 from brloss_d2.ops.dispatch import RampSums, accumulate, ramp_sums
 from brloss_d2.ops.pairs import PairSums
 from brloss_d2.ops.pool_group import PoolGroup
-from brloss_d2.ops.ramp import prefix_sums, running_sums, window_sum
+from brloss_d2.ops.ramp import prefix_sums, running_sums
 
 
 class RankingPool:
@@ -42,10 +42,7 @@ class RankingPool:
         mine: (p,) places in score order of the positives at `where`; a slice of all if this
             process is alone.
         where: (p,) `index` in the order of `mine`.
-        logits: (P,) float64 logits of all positives in score order, minus `center`.
-        center: (1,) lowest logit of a positive, or 0 if `delta` is 0: then only comparisons
-            count, which centering could round.
-        lowest: (1,) lowest logit of a positive.
+        logits: (P,) float64 logits of all positives in score order.
         scale: gradient of the mean over the positives with respect to one of them, 1 / P, times
             the number of processes, because data-parallel training averages over these.
         poison: () NaN if any logit is NaN or infinite, else 0. It is added to values and gradients,
@@ -76,11 +73,7 @@ class RankingPool:
             self.mine = place[mine]
         total = self.group.sum(self.decisions.sum(dtype=torch.float64))
         self.poison = total - total
-        self.lowest = ranked[:1]
-        self.center = self.lowest if delta > 0 else ranked.new_zeros(1)
         self.logits = ranked.double()
-        if delta > 0:
-            self.logits = self.logits - self.logits[:1]
         self.scale = self.group.size / max(1, len(ranked))
 
     def __len__(self) -> int:
@@ -135,32 +128,31 @@ def exact_negatives(pool: RankingPool) -> Negatives:
     delta, size = pool.delta, len(pool)
     breakpoints = torch.cat([pool.logits - delta, pool.logits + delta]) if delta else pool.logits
     # Two ascending runs: a stable sort merges them.
-    edges, order = breakpoints.to(pool.decisions.dtype).sort(stable=True)
+    edges, order = breakpoints.sort(stable=True)
     # Entry i of `low` (`high`): the cell that begins at s_i - delta (s_i + delta).
-    numbers = torch.arange(1, len(order) + 1, device=order.device)
+    numbers = torch.arange(len(order), device=order.device)
     cell_of = torch.empty_like(order).scatter_(0, order, numbers)
     low, high = cell_of[:size], cell_of[-size:]
-    left, cells = _cells(pool, edges)
-
-    moments = torch.addcmul(cells.offset_sum, cells.count, left)
-    mass, moment = prefix_sums(torch.stack([cells.count, moments]))
-    false_positives = window_sum(
-        mass[-1] - mass[high],
-        mass[high] - mass[low],
-        moment[high] - moment[low],
-        pool.logits,
-        delta,
-    )
+    cells = _cells(pool, edges)
+    gap = F.pad(edges.diff(), (0, 1), value=torch.inf)
+    # Where no ramp rises: with rounding, distances of huge logits would count there.
+    flat = gap > 3 * delta
+    reached = cells.count.sum() - running_sums(cells.count)  # negatives above the cell
+    if delta == 0:
+        false_positives = (reached + cells.count)[high]
+    else:
+        # The integral of the number of negatives above a logit, over the ramp: distances only.
+        integral = prefix_sums((cells.offset_sum + reached * gap).masked_fill(flat, 0.0))
+        false_positives = (integral[high] - integral[low]) / (2 * delta)
 
     def gradient(weights: Tensor) -> Tensor:
-        weights, change = weights + pool.poison, weights.new_zeros(len(left))
+        weights, change = weights + pool.poison, weights.new_zeros(len(edges))
         if delta == 0:
             return cells.write(running_sums(change.index_copy(0, high, weights)), None)
         rise = weights / (2 * delta)
         change[low], change[high] = rise, -rise
-        slope = running_sums(change).clamp(min=0)
-        slope[-1:].zero_()  # no ramp rises above the last edge; rounding times a huge logit would
-        return cells.write(prefix_sums(slope[:-1] * left.diff()), slope)
+        slope = running_sums(change).clamp(min=0).masked_fill(flat, 0.0)
+        return cells.write(prefix_sums(slope[:-1] * gap[:-1]), slope)
 
     return Negatives(false_positives.clamp(min=0), gradient)
 
@@ -177,7 +169,9 @@ def bucketed_negatives(pool: RankingPool) -> Negatives:
     """
     if pool.delta == 0:
         return exact_negatives(pool)
-    left, cells = _cells(pool, pool.logits.to(pool.decisions.dtype))
+    # The lowest bucket starts where the ramps do: negatives below reach none.
+    left = torch.cat([pool.logits[:1] - pool.delta, pool.logits])
+    cells = _cells(pool, left)
     # Rounding may push a mean out of its bucket. It does not matter: ramps of positive width are
     # continuous, and no mean is compared with a bucket's edge again.
     mean = left + cells.offset_sum / cells.count.clamp(min=1)
@@ -190,22 +184,10 @@ def bucketed_negatives(pool: RankingPool) -> Negatives:
     return Negatives(sums.of_values(cells.count).clamp(min=0), gradient)
 
 
-def _cells(pool: RankingPool, edges: Tensor) -> tuple[Tensor, Cells]:
-    """Count the negatives of all processes between edges.
-
-    Args:
-        pool: ranking problem with at least one positive.
-        edges: (E,) ascending, centered, in the dtype of the logits. Cell c holds the logits from
-            `edges[c - 1]` (inclusive) to `edges[c]` (exclusive).
-
-    Returns:
-        `(left, cells)`: (E + 1,) float64 left edges, and the cells.
-    """
-    # The lowest cell starts where ramps do: negatives below reach none.
-    left = F.pad(edges, (1, 0), value=-pool.delta)
-    lowest = pool.lowest - pool.delta
-    cells = accumulate(pool.decisions, pool.labels, lowest, pool.center, left)
+def _cells(pool: RankingPool, edges: Tensor) -> Cells:
+    """Count the negatives of all processes between (C,) float64 edges; see `cells.accumulate`."""
+    cells = accumulate(pool.decisions, pool.labels, edges)
     if pool.group.group is not None:
         count, offset_sum = pool.group.sum(torch.stack([cells.count, cells.offset_sum]))
         cells = replace(cells, count=count, offset_sum=offset_sum)
-    return left.double(), cells
+    return cells

@@ -34,8 +34,10 @@ class PoolGroup:
             dist.all_reduce(x, group=self.group)
         return x
 
-    def total(self, number: int, device: torch.device) -> Tensor:
-        """Sum one number per process: () int64 on `device`."""
+    def total(self, number: int, device: torch.device) -> Tensor | int:
+        """Sum one number per process: () int64 on `device`, or the number of this process alone."""
+        if self.group is None:
+            return number
         return self.sum(torch.full((), number, dtype=torch.int64, device=device))
 
     def gather(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -139,7 +139,7 @@ def test_box_head_done_with_the_published_functions(name, rank, balance):
     torch.testing.assert_close(output.box_weights, torch.tensor(WEIGHTS), rtol=0, atol=1e-6)
     box = output.losses["loss_box_reg"].item()
     torch.testing.assert_close(box, rank + 0.012150, rtol=0, atol=2e-6)
-    unbalanced = output.metrics["box_reg_unbalanced"].item()
+    unbalanced = output.metrics()["box_reg_unbalanced"].item()
     torch.testing.assert_close(box / unbalanced, balance, rtol=1e-5, atol=0)
 
 
@@ -220,7 +220,7 @@ def test_several_box_losses_are_balanced_each():
         ]
         torch.testing.assert_close(*gradients)
         value = matched.box_losses(box_loss).mean()
-        assert output.metrics[f"{name[5:]}_unbalanced"] == value
+        assert output.metrics()[f"{name[5:]}_unbalanced"] == value
 
 
 def test_ranking_and_sorting_may_weigh_differently():
@@ -249,7 +249,7 @@ def test_box_losses_may_have_weights_of_their_own():
     assert plain["loss_two"] > 0
     torch.testing.assert_close(weighted.losses["loss_one"], plain["loss_one"])
     torch.testing.assert_close(weighted.losses["loss_two"], 5 * plain["loss_two"])
-    assert weighted.metrics["two_unbalanced"] == plain["loss_two"]
+    assert weighted.metrics()["two_unbalanced"] == plain["loss_two"]
     with pytest.raises(ValueError, match="box_weights names"):
         RankingCriterion(*parts, box_weights={"loss_three": 5.0})
 

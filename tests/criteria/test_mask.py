@@ -38,7 +38,7 @@ def test_published_values():
     output = build_criterion("brs", "mask")(matched)
     loss = output.losses["loss_mask"]
     assert loss.item() == pytest.approx(0.662145, rel=1e-5)
-    assert output.metrics["mask_unbalanced"].item() == pytest.approx(0.204020, abs=1e-6)
+    assert output.metrics()["mask_unbalanced"].item() == pytest.approx(0.204020, abs=1e-6)
     loss.backward()
     expected = torch.tensor([[-0.071945, 0.030151], [-0.016677, 0.071277]])
     torch.testing.assert_close(matched.logits.grad[0], expected, rtol=0, atol=2e-6)
@@ -76,7 +76,7 @@ def test_losses_that_the_head_has_computed():
     for criterion in (dice(), dice(images_per_pool=1)):
         expected, output = criterion(whole), criterion(given)
         torch.testing.assert_close(output.losses, expected.losses)
-        assert output.metrics == expected.metrics
+        assert output.metrics() == expected.metrics()
     with pytest.raises(ValueError, match="masks need logits and targets, or losses"):
         replace(given, losses=None)
     with pytest.raises(ValueError, match="weights, cls_total, losses must have one entry"):

@@ -109,9 +109,9 @@ def test_weights_and_totals_of_groups_keep_the_order_of_rows_and_images():
     totals = [criterion("rs")(batch(*b)).cls_total for b in ((0, 3), (3, 6), (6, 8))]
     expected = torch.stack(totals).repeat_interleave(torch.tensor([3, 3, 2]))
     torch.testing.assert_close(groups.cls_total, expected)
-    assert groups.metrics["num_positives"] == whole.metrics["num_positives"] == 22
-    assert whole.metrics["pool_size"] == int((batch().binary_labels() >= 0).sum())
-    assert groups.metrics["pool_size"] == whole.metrics["pool_size"] / 3, "the mean of a pool"
+    assert groups.metrics()["num_positives"] == whole.metrics()["num_positives"] == 22
+    assert whole.metrics()["pool_size"] == int((batch().binary_labels() >= 0).sum())
+    assert groups.metrics()["pool_size"] == whole.metrics()["pool_size"] / 3, "the mean of a pool"
 
 
 def test_small_batches_are_one_pool():

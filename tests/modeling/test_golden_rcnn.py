@@ -171,7 +171,7 @@ def test_mask_targets_weights_and_loss(mask_golden, model):
     loss = output.losses["loss_mask"]
     torch.testing.assert_close(loss, golden.tensor("loss/loss_mask"), rtol=1e-5, atol=0)
     total = losses["loss_rank"] + losses["loss_sort"]
-    balance = total / output.metrics["mask_unbalanced"]
+    balance = total / output.metrics()["mask_unbalanced"]
     torch.testing.assert_close(balance, golden.tensor("mask/sb"), rtol=1e-5, atol=0)
     loss.backward()
     assert logits.grad.any()

@@ -17,7 +17,7 @@ _BLOCKS = {"LEVELS": 4, "POINTS": 4, "QUERIES": 32, "CHANNELS": 32}
 KERNELS = {
     "count": (
         cells_triton._count,
-        {"lowest": "*f", "center": "*f", "left": "*f", "scale": "*fp64", "labels": "*i64"}
+        {"edges": "*fp64", "scale": "*fp64", "labels": "*i64"}
         | {"logits": "*f", "cell_of": "*i32", "totals": "*i64", "last_sums": "*fp64"}
         | {"size": "i32", "cells": "i32", "copies": "i32"},
         {"SEARCH_STEPS": 5, "BLOCK": 1024},
@@ -25,15 +25,15 @@ KERNELS = {
     # Triton makes constants of arguments that are 1.
     "count in one cell": (
         cells_triton._count,
-        {"lowest": "*f", "center": "*f", "left": "*f", "scale": "*fp64", "labels": "*i8"}
+        {"edges": "*fp64", "scale": "*fp64", "labels": "*i8"}
         | {"logits": "*f", "cell_of": "*i32", "totals": "*i64", "last_sums": "*fp64"}
         | {"size": "i64"},
         {"cells": 1, "copies": 1, "SEARCH_STEPS": 0, "BLOCK": 1024},
     ),
     "write": (
         cells_triton._write,
-        dict.fromkeys(["logits", "center", "left", "level", "slope", "gradient"], "*f")
-        | {"cell_of": "*i32", "size": "i32"},
+        dict.fromkeys(["edges", "level", "slope"], "*fp64")
+        | {"logits": "*f", "gradient": "*f", "cell_of": "*i32", "size": "i32"},
         {"SLOPED": True, "BLOCK": 1024},
     ),
     "sum_pairs": (

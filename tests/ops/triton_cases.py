@@ -20,18 +20,14 @@ DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 
 
 def cells_problem(size: int, edges: int, dtype: torch.dtype, *, ties: bool = False, seed: int = 0):
-    """Arguments of `accumulate`, centered on a logit near 3; a third of the labels each."""
+    """Arguments of `accumulate`, with logits near 3; a third of the labels each."""
     g = torch.Generator().manual_seed(seed)
     logits = torch.randn(size, generator=g, dtype=torch.float64) * 2 + 3
-    left = torch.randn(edges, generator=g, dtype=torch.float64).sort().values * 2
+    left = torch.randn(edges, generator=g, dtype=torch.float64).sort().values * 2 + 3
     if ties:
         logits, left = (logits * 4).round() / 4, (left * 4).round() / 4
     labels = torch.randint(-1, 2, (size,), generator=g)
-    center = torch.tensor([3.0])
-    left = left.to(dtype)
-    # Nothing below the first edge, as with the cells of a pool.
-    tensors = logits.to(dtype), labels, left[:1] + 3, center.to(dtype), left
-    return [x.to(DEVICE) for x in tensors]
+    return [x.to(DEVICE) for x in (logits.to(dtype), labels, left)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -54,20 +50,18 @@ def test_cells(size, edges, ties, dtype):
 def test_the_last_cell_needs_no_bound():
     logits = torch.tensor([0.5, 2.0, 1e30, 1e30], device=DEVICE)
     labels = torch.tensor([0, 0, 0, 1], device=DEVICE)
-    zero = torch.zeros(1, device=DEVICE)
-    left = torch.tensor([0.0, 1.0], device=DEVICE)
-    found = cells_triton.accumulate(logits, labels, zero, zero, left)
+    edges = torch.tensor([0.0, 1.0], dtype=torch.float64, device=DEVICE)
+    found = cells_triton.accumulate(logits, labels, edges)
     assert found.count.tolist() == [1, 2]
     assert found.offset_sum.tolist() == [0.5, float(logits[2].double())]
 
 
 def test_fixed_point_adapts_to_each_cell():
     """A wide cell must not cost a narrow one its digits, nor a tie divide by 0."""
-    left = torch.tensor([0.0, 1e-20, 1e-20, 1.0, 1e20], device=DEVICE)
+    edges = torch.tensor([0.0, 1e-20, 1e-20, 1.0, 1e20], dtype=torch.float64, device=DEVICE)
     logits = torch.tensor([2e-21, 3e-21, 0.25, 0.5, 3e19, 9e19], device=DEVICE)
     labels = torch.zeros(6, dtype=torch.long, device=DEVICE)
-    zero = torch.zeros(1, device=DEVICE)
-    found = cells_triton.accumulate(logits, labels, zero, zero, left)
+    found = cells_triton.accumulate(logits, labels, edges)
     expected = torch.tensor([5e-21, 0.0, 0.75, 1.2e20, 0.0], dtype=torch.float64)
     assert found.count.tolist() == [2, 0, 2, 2, 0]
     torch.testing.assert_close(found.offset_sum.cpu(), expected, rtol=1e-6, atol=0)
@@ -94,10 +88,10 @@ def test_copies_of_the_cells_add_up(copied, monkeypatch):
 
 
 def test_strided_arguments_and_small_labels():
-    logits, labels, *edges = cells_problem(2000, 5, torch.float32)
+    logits, labels, edges = cells_problem(2000, 5, torch.float32)
     strided = logits.repeat_interleave(2)[::2], labels.to(torch.int8).repeat_interleave(2)[::2]
-    found = cells_triton.accumulate(*strided, *edges)
-    assert torch.equal(found.count, dense.accumulate(logits, labels, *edges).count)
+    found = cells_triton.accumulate(*strided, edges)
+    assert torch.equal(found.count, dense.accumulate(logits, labels, edges).count)
 
 
 @pytest.mark.parametrize("delta", [0.0, 0.3])

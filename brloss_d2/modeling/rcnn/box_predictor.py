@@ -11,6 +11,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from brloss_d2.criteria import Criterion
+from brloss_d2.criteria.matched import weighted
 from brloss_d2.losses.base import check_types
 from brloss_d2.modeling.matching import log_metrics, match_predictions
 from brloss_d2.modeling.yaml import build_criterion
@@ -134,7 +135,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
         for p, weight, total in zip(proposals, weights, totals, strict=True):
             p.set("box_weights", weight)
             p.set("cls_total", total.expand(len(p)))
-        return {name: self.loss_weight * value for name, value in output.losses.items()}
+        return {name: weighted(value, self.loss_weight) for name, value in output.losses.items()}
 
     def predict_probs(
         self, predictions: BoxPredictions, proposals: list[Instances]

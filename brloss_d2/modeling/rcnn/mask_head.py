@@ -15,6 +15,7 @@ from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor
 
 from brloss_d2.criteria import MaskCriterion
+from brloss_d2.criteria.matched import weighted
 from brloss_d2.losses.base import check_types
 from brloss_d2.modeling.matching import log_metrics, match_masks
 from brloss_d2.modeling.yaml import build_criterion
@@ -70,7 +71,7 @@ class CriterionMaskHead(MaskRCNNConvUpsampleHead):
             return instances
         output = self.criterion(match_masks(logits, instances))
         log_metrics("mask_head", output)
-        return {name: self.loss_weight * value for name, value in output.losses.items()}
+        return {name: weighted(value, self.loss_weight) for name, value in output.losses.items()}
 
 
 class IndexedMasks:

@@ -12,6 +12,7 @@ from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
 
 from brloss_d2.criteria import Criterion
+from brloss_d2.criteria.matched import weighted
 from brloss_d2.losses.base import check_types
 from brloss_d2.modeling.matching import (
     MaxIoUMatcher,
@@ -155,6 +156,6 @@ class CriterionRPN(RPN):
         output = self.criterion(matched)
         log_metrics("rpn", output)
         return {
-            name.replace("loss_", "loss_rpn_"): self.loss_weight * value
+            name.replace("loss_", "loss_rpn_"): weighted(value, self.loss_weight)
             for name, value in output.losses.items()
         }

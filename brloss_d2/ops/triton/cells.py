@@ -23,9 +23,7 @@ _COPIED_CELLS = 1 << 17
 def _count(
     logits,
     labels,
-    lowest,
-    center,
-    left,
+    edges,
     scale,
     cell_of,
     totals,
@@ -42,19 +40,17 @@ def _count(
     inside = at < size
     logit = tl.load(logits + at, mask=inside, other=0.0)
     label = tl.load(labels + at, mask=inside, other=1)
-    negative = inside & (label == 0) & (logit >= tl.load(lowest))
-    score = logit - tl.load(center)
+    score = logit.to(tl.float64)
+    negative = inside & (label == 0) & (score >= tl.load(edges))
     # The last cell whose left edge is not above the score; the first needs no comparison.
     cell = tl.zeros([BLOCK], dtype=tl.int32)
     for step in tl.static_range(SEARCH_STEPS):
         probe = cell + (1 << (SEARCH_STEPS - 1 - step))
         reached = negative & (probe < cells)
-        edge = tl.load(left + probe, mask=reached, other=0.0)
+        edge = tl.load(edges + probe, mask=reached, other=0.0)
         cell = tl.where(reached & (edge <= score), probe, cell)
     tl.store(cell_of + at, tl.where(negative, cell, -1), mask=inside)
-    # Rounding can put the lowest scores below the first edge, where every ramp is 0 anyway.
-    offset = tl.maximum(score - tl.load(left + cell, mask=negative, other=0.0), 0.0)
-    offset = offset.to(tl.float64)
+    offset = score - tl.load(edges + cell, mask=negative, other=0.0)
     bounded = negative & (cell < cells - 1)
     units = tl.floor(offset * tl.load(scale + cell, mask=bounded, other=0.0) + 0.5)
     copy = totals + (block % copies).to(tl.int64) * 2 * cells
@@ -68,8 +64,7 @@ def _count(
 @triton.jit
 def _write(
     logits,
-    center,
-    left,
+    edges,
     cell_of,
     level,
     slope,
@@ -85,28 +80,26 @@ def _write(
     negative = cell >= 0
     value = tl.load(level + cell, mask=negative, other=0.0)
     if SLOPED:
-        score = tl.load(logits + at, mask=negative, other=0.0) - tl.load(center)
-        offset = tl.maximum(score - tl.load(left + cell, mask=negative, other=0.0), 0.0)
+        score = tl.load(logits + at, mask=negative, other=0.0).to(tl.float64)
+        offset = score - tl.load(edges + cell, mask=negative, other=0.0)
         value += tl.load(slope + cell, mask=negative, other=0.0) * offset
     tl.store(gradient + at, value, mask=inside)
 
 
-def accumulate(
-    logits: Tensor, labels: Tensor, lowest: Tensor, center: Tensor, left: Tensor
-) -> Cells:
+def accumulate(logits: Tensor, labels: Tensor, edges: Tensor) -> Cells:
     """Count the negatives between edges; arguments as in `cells.accumulate`."""
-    logits, labels, left = logits.contiguous(), labels.contiguous(), left.contiguous()
-    size, cells, blocks = len(logits), len(left), triton.cdiv(len(logits), _BLOCK)
+    logits, labels, edges = logits.contiguous(), labels.contiguous(), edges.contiguous()
+    size, cells, blocks = len(logits), len(edges), triton.cdiv(len(logits), _BLOCK)
     copies = max(1, min(blocks, _COPIED_CELLS // cells))
     # Fixed point, per bounded cell: a power of 2 with which `size` offsets stay below 2^62.
-    _, exponent = torch.frexp(left.double().diff())  # gap < 2^exponent
+    _, exponent = torch.frexp(edges.diff())  # gap < 2^exponent
     scale = (62 - size.bit_length() - exponent).clamp(-1000, 1000).double().exp2()
     cell_of = torch.empty_like(logits, dtype=torch.int32)
     totals = torch.zeros((copies, 2, cells), dtype=torch.int64, device=logits.device)
     last_sums = torch.zeros(blocks, dtype=torch.float64, device=logits.device)
     with current_device(logits):
         _count[(blocks,)](
-            logits, labels, lowest, center, left, scale, cell_of, totals, last_sums,
+            logits, labels, edges, scale, cell_of, totals, last_sums,
             size, cells, copies, SEARCH_STEPS=(cells - 1).bit_length(), BLOCK=_BLOCK,
         )  # fmt: skip
     count, units = totals.sum(0).double()
@@ -114,11 +107,9 @@ def accumulate(
 
     def write(level: Tensor, slope: Tensor | None) -> Tensor:
         gradient = torch.empty_like(logits)
-        level = level.to(logits.dtype)
         with current_device(logits):
             _write[(blocks,)](
-                logits, center, left, cell_of, level,
-                level if slope is None else slope.to(logits.dtype),
+                logits, edges, cell_of, level, level if slope is None else slope,
                 gradient, size, SLOPED=slope is not None, BLOCK=_BLOCK,
             )  # fmt: skip
         return gradient

@@ -206,8 +206,8 @@ def test_masks(golden, model):
         dice = 1 - model.mask_criterion.mask_loss(logits, targets)
         torch.testing.assert_close(dice, golden.tensor("mask/dice"), rtol=0, atol=1e-5)
         for key, found in (
-            ("mask/loss_unbalanced", masks.metrics["mask_unbalanced"]),
-            ("head/box_loss_unbalanced", output.metrics["box_reg_unbalanced"]),
+            ("mask/loss_unbalanced", masks.metrics()["mask_unbalanced"]),
+            ("head/box_loss_unbalanced", output.metrics()["box_reg_unbalanced"]),
         ):
             torch.testing.assert_close(found, golden.tensor(key), rtol=1e-5, atol=0)
 

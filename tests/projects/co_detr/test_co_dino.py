@@ -14,6 +14,7 @@ from brloss_d2.model_zoo.losses import losses_of
 from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.modeling.decoder import Queries
 from brloss_d2.projects.co_detr.modeling.query_head import QueryPredictions
+from tests.helpers.configs import build_without_weights
 from tests.helpers.programs import Programs
 from tests.helpers.random_inputs import random_inputs
 from tests.helpers.two_processes import assert_processes_agree
@@ -84,13 +85,17 @@ def test_number_of_terms_of_the_published_model(loss, count):
 
 def test_plain_dino_needs_no_denoising(loss):
     cfg = small_config(loss)
-    cfg.query_head.denoising = None
+    cfg.query_head.denoising = cfg.query_losses.denoising = None
     losses = losses_of_step(instantiate(cfg), inputs(2, 1))
     assert not any("denoising" in name for name in losses)
-    with pytest.raises(InputError, match=r"query_losses\.denoising is no criterion"):
-        cfg = small_config(loss)
-        cfg.query_losses.denoising = None
-        losses_of_step(instantiate(cfg), inputs(2, 1))
+
+
+@pytest.mark.parametrize("part", ["query_head", "query_losses"])
+def test_denoising_needs_queries_and_a_criterion(part):
+    cfg = small_config("brs")
+    cfg[part].denoising = None
+    with pytest.raises(InputError, match="set both, or both to null"):
+        build_without_weights(cfg)
 
 
 @pytest.mark.parametrize("name", ["iabce", "mal", "psl", "wce"])

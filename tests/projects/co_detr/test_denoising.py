@@ -66,6 +66,7 @@ def test_targets_are_those_without_noise() -> None:
         assert (labels[i, :, 0, : len(x)] == x.gt_classes).all()
         assert (boxes[i, :, 0, : len(x)] == x.gt_boxes.tensor).all()
     assert (labels[1, :, 0, 1:] == CLASSES).all()
+    assert torch.equal(found.foreground, (found.labels < CLASSES).flatten().nonzero().squeeze(1))
     unused = torch.ones(2, 6, 2, 3, dtype=torch.bool)
     unused[0], unused[1, :, :, 0] = False, False
     assert (found.queries.content[unused.flatten(1)] == 0).all()

@@ -125,20 +125,16 @@ def test_decoder(golden, head, where):
 
 
 def test_matching(golden, model):
-    match = model.query_losses.matcher
     sites = {
-        "encoder": ("encoder/topk_cls_logits", "encoder/topk_boxes_cxcywh"),
-        **{f"main/assign/layer{d}": ("main/cls_logits", "main/boxes_cxcywh") for d in LAYERS},
+        "encoder/assign": ("encoder/topk_cls_logits", "encoder/topk_boxes_cxcywh", ...),
+        **{f"main/assign/layer{d}": ("main/cls_logits", "main/boxes_cxcywh", d) for d in LAYERS},
     }
-    for site, names in sites.items():
-        logits, boxes = (golden.tensor(name) for name in names)
-        if site != "encoder":
-            logits, boxes = logits[int(site[-1])], boxes[int(site[-1])]
-        for i, objects in enumerate(ground_truth(golden)):
-            truth = (objects.gt_boxes.tensor, objects.gt_classes, objects.image_size)
-            stem = "encoder/assign" if site == "encoder" else site
+    for stem, (*names, layer) in sites.items():
+        logits, boxes = (golden.tensor(name)[layer] for name in names)
+        found = model.query_losses.matcher(logits[None], boxes[None], ground_truth(golden))
+        for i, matched in enumerate(found[0]):
             expected = golden.tensor(f"{stem}/image{i}").long() - 1
-            assert torch.equal(match(logits[i], boxes[i], *truth), expected), site
+            assert torch.equal(matched, expected), stem
 
 
 @pytest.mark.parametrize("number", range(2))

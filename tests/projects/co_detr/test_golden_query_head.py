@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from detectron2.structures import Boxes, Instances
 
-from brloss_d2.projects.co_detr.modeling.boxes import relative_boxes
+from brloss_d2.projects.co_detr.modeling.boxes import image_scales, relative_boxes
 from brloss_d2.projects.co_detr.modeling.custom_queries import HeadRows, choose_rows, custom_queries
 from brloss_d2.projects.co_detr.modeling.hungarian import HungarianMatcher
 from brloss_d2.projects.co_detr.modeling.query_head import proposal_logits
@@ -91,16 +92,20 @@ def test_matching(golden, head, where):
     memory = golden.tensor("encoder/memory")
     proposals = head.propose(memory, where)
     decoded = head.decode(proposals.queries, memory, where)
-    match = matcher(golden)
+    images = []
     for i in IMAGES:
         boxes, classes = objects(golden, i)
+        images.append(Instances(where.image_sizes[i], gt_boxes=Boxes(boxes), gt_classes=classes))
+    found = matcher(golden)(decoded.logits, decoded.boxes, images)
+    for i in IMAGES:
         for d in LAYERS:
-            case = decoded.logits[d, i], decoded.boxes[d, i], boxes, classes
             expected = golden.tensor(f"main/assign/layer{d}/image{i}").long() - 1
-            assert torch.equal(match(*case, where.image_sizes[i]), expected)
-        case = proposals.logits[i], proposals.boxes[i], boxes, torch.zeros_like(classes)
+            assert torch.equal(found[d, i], expected)
+        images[i].gt_classes = torch.zeros_like(images[i].gt_classes)
+    found = matcher(golden)(proposals.logits[None], proposals.boxes[None], images)
+    for i in IMAGES:
         expected = golden.tensor(f"encoder/assign/image{i}").long() - 1
-        assert torch.equal(match(*case, where.image_sizes[i]), expected)
+        assert torch.equal(found[0, i], expected)
 
 
 @pytest.mark.parametrize("number", range(2))
@@ -129,8 +134,9 @@ def test_custom_queries(golden, where, number):
     positive = found.labels < CLASSES
     assert torch.equal(positive, golden.tensor(f"{stem}/box_weights")[..., 0] == 1)
     expected = golden.tensor(f"{stem}/gt_boxes_cxcywh")
+    scales = image_scales(where.image_sizes, expected)
     for i in IMAGES:
-        boxes = relative_boxes(found.gt_boxes[i], where.image_sizes[i])
+        boxes = relative_boxes(found.gt_boxes[i], scales[i])
         close(boxes[positive[i]], expected[i][positive[i]], 1e-6)
 
 

@@ -15,7 +15,7 @@ from brloss_d2.model_zoo import set_loss
 from brloss_d2.model_zoo.losses import losses_of
 from brloss_d2.projects.co_detr.modeling.custom_queries import CustomQueries
 from brloss_d2.projects.co_detr.modeling.query_head import Proposals, QueryPredictions
-from brloss_d2.projects.co_detr.modeling.query_losses import match_queries
+from brloss_d2.projects.co_detr.modeling.query_losses import QueryTargets, match_queries
 from tests.helpers.random_inputs import random_inputs
 from tests.projects.co_detr.golden_detector import CLASSES, CONFIGS, small_config
 
@@ -138,7 +138,8 @@ def matched(boxes: Tensor):
     pixels[..., 2:] += centers[..., 2:]
     labels = torch.zeros(2, 1, dtype=torch.long)
     sizes = [(1000, 1000)] * 2
-    return match_queries(torch.zeros(2, 1, 1), centers + boxes, labels, 1000 * pixels, sizes)
+    targets = QueryTargets.of_all_layers(labels, 1000 * pixels, torch.arange(2))
+    return match_queries(torch.zeros(1, 2, 1, 1), (centers + boxes)[None], targets, sizes)[0]
 
 
 def test_the_iou_of_tiny_boxes_is_not_rounded_down() -> None:
@@ -158,7 +159,8 @@ def test_task_alignment_of_one_query_per_object_is_its_iou() -> None:
     labels = torch.full((1, QUERIES), CLASSES)
     labels[0, 4] = 2
     gt_boxes = truth.gt_boxes.tensor.expand(1, QUERIES, 4)
-    rows = match_queries(logits, boxes, labels, gt_boxes, [SIZE])
+    targets = QueryTargets.of_all_layers(labels, gt_boxes, torch.tensor([4]))
+    (rows,) = match_queries(logits[None], boxes[None], targets, [SIZE])
     plain = SigmoidCriterion(QualityFocalLoss(), GIoULoss())(rows).losses["loss_cls"]
     iou = PredictedIoU()(rows).sum()
     assert 0.5 < iou < 1

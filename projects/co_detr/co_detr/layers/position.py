@@ -62,5 +62,5 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
 def _sine(angles: Tensor, dim: int, temperature: float) -> Tensor:
     """Encode angles (...) as (..., dim): sine and cosine in turn at each of dim / 2 frequencies."""
     k = torch.arange(dim, dtype=torch.float32, device=angles.device)
-    phases = angles[..., None] / temperature ** (2 * (k // 2) / dim)
+    phases = angles[..., None] / temperature ** ((k // 2) / (dim // 2))
     return torch.stack([phases[..., 0::2].sin(), phases[..., 1::2].cos()], dim=-1).flatten(-2)

@@ -59,6 +59,9 @@ class CoDETR(nn.Module):
         pixel_mean: mean of each color, in the order of `input_format`.
         pixel_std: standard deviation of each color, in the order of `input_format`.
         input_format: order of the colors, "RGB" or "BGR".
+
+    Raises:
+        InputError: there are denoising queries without a criterion, or the other way round.
     """
 
     def __init__(
@@ -81,6 +84,11 @@ class CoDETR(nn.Module):
         input_format: str = "RGB",
     ) -> None:
         super().__init__()
+        if (query_head.denoising is None) != (query_losses.denoising is None):
+            raise InputError(
+                "model.query_losses.denoising trains the queries that model.query_head.denoising "
+                "makes: set both, or both to null."
+            )
         self.backbone, self.neck = backbone, neck
         self.query_head, self.query_losses = query_head, query_losses
         self.proposal_generator, self.roi_heads = proposal_generator, roi_heads

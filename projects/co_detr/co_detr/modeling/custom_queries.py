@@ -16,7 +16,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from brloss_d2.projects.co_detr.layers.position import inverse_sigmoid, sine_box
-from brloss_d2.projects.co_detr.modeling.boxes import relative_boxes
+from brloss_d2.projects.co_detr.modeling.boxes import image_scales, relative_boxes
 from brloss_d2.projects.co_detr.modeling.decoder import Queries
 
 IGNORED = -1
@@ -36,9 +36,9 @@ class HeadRows:
             arbitrary for rows that are -1.
     """
 
-    boxes: list[Tensor]
-    labels: list[Tensor]
-    gt_boxes: list[Tensor]
+    boxes: Sequence[Tensor]
+    labels: Sequence[Tensor]
+    gt_boxes: Sequence[Tensor]
     features: Callable[[Tensor], Tensor]
 
 
@@ -185,7 +185,7 @@ def region_rows(regions: list[Instances], maps: list[Tensor], pooler: ROIPooler)
 
 
 def choose_rows(
-    labels: list[Tensor],
+    labels: Sequence[Tensor],
     num_classes: int,
     max_count: int = 300,
     min_count: int = 9,
@@ -235,9 +235,9 @@ def custom_queries(
         handed_over: rows of the auxiliary head.
         image_sizes: (height, width) of each image in pixels.
     """
-    sizes = zip(handed_over.boxes, image_sizes, strict=True)
+    boxes = take_rows(handed_over.boxes, rows)
     return CustomQueries(
-        boxes=take_rows([relative_boxes(x, size) for x, size in sizes], rows),
+        boxes=relative_boxes(boxes, image_scales(image_sizes, boxes)[:, None]),
         labels=take_rows(handed_over.labels, rows, fill=IGNORED),
         gt_boxes=take_rows(handed_over.gt_boxes, rows),
     )

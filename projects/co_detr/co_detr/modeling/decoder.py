@@ -49,7 +49,8 @@ class BoxPositions(MLP):
 
     def forward(self, boxes: Tensor) -> Tensor:
         """Encode boxes (..., 4), cxcywh relative to the padded batch, as (..., C)."""
-        order = boxes[..., [1, 0, 2, 3]]  # as published: y, x, width, height
+        x, y, width, height = boxes.unbind(-1)
+        order = torch.stack([y, x, width, height], -1)  # as published
         return super().forward(sine_box(order, self.layers[0].in_features // 4))
 
 

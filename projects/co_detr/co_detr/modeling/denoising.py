@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from brloss_d2.losses.base import check_numbers
 from brloss_d2.projects.co_detr.layers.position import inverse_sigmoid
-from brloss_d2.projects.co_detr.modeling.boxes import relative_boxes
+from brloss_d2.projects.co_detr.modeling.boxes import image_scales, relative_boxes, upload
 from brloss_d2.projects.co_detr.modeling.decoder import Queries
 
 
@@ -47,12 +47,14 @@ class NoisyQueries:
             (0.5, 0.5, 0.5, 0.5).
         labels: (N, P) int64 classes in 0..K-1, K for negatives and slots without an object.
         gt_boxes: (N, P, 4) XYXY in pixels; zeros for background.
+        foreground: int64 positions of the positives in the N * P labels, ascending.
         num_groups: number of groups G.
     """
 
     queries: Queries
     labels: Tensor
     gt_boxes: Tensor
+    foreground: Tensor
     num_groups: int
 
     def before(self, queries: Queries) -> Queries:
@@ -124,30 +126,41 @@ class DenoisingQueries(nn.Module):
             objects: objects per image, with `gt_boxes` and `gt_classes`.
             noise: random numbers of the rows; None draws them.
         """
-        most = max(len(x) for x in objects)
-        groups = num_groups(most, self.num_queries)
-        rows = _Rows.build(objects, most, repetitions=2 * groups)
-        num_classes = self.label_embedding.num_embeddings
+        counts, num_classes = [len(x) for x in objects], self.label_embedding.num_embeddings
+        groups = num_groups(max(counts), self.num_queries)
+        number, slot, negative = _layout(counts, groups)
         if noise is None:
-            noise = draw_noise(len(rows.labels), num_classes, self.label_noise)
-        flipped = noise.flipped.nonzero().squeeze(1).to(rows.labels.device)
-        noisy_labels = rows.labels.index_copy(0, flipped, noise.new_labels.to(rows.labels))
-        boxes = move_corners(rows.boxes, noise, rows.negative, self.box_noise)
-        references = inverse_sigmoid(boxes, self.reference_eps).sigmoid()
+            noise = draw_noise(len(slot), num_classes, self.label_noise)
+        classes = torch.cat([x.gt_classes for x in objects])
+        gt_boxes = Boxes.cat([x.gt_boxes for x in objects]).tensor
+        sizes = [x.image_size for x in objects for _ in range(len(x))]
 
-        at, shape = (rows.image, rows.slot), (len(objects), 2 * groups * most)
-        embedded = self.label_embedding(noisy_labels)
-        content = embedded.new_zeros((*shape, embedded.shape[1])).index_put(at, embedded)
-        background = torch.full_like(rows.labels, num_classes)
-        labels = torch.where(rows.negative, background, rows.labels)
+        # The host knows where all of them go, so that nothing waits for a GPU.
+        device = classes.device
+        foreground, order = slot[~negative].sort()
+        flipped = upload(noise.flipped.nonzero().squeeze(1), device)
+        foreground, positive = upload(torch.stack([foreground, number[~negative][order]]), device)
+        number, slot = upload(torch.stack([number, slot]), device)
+
+        labels = classes[number].index_copy(0, flipped, upload(noise.new_labels, device))
+        relative = relative_boxes(gt_boxes, image_scales(sizes, gt_boxes))[number]
+        boxes = move_corners(relative, noise, negative, self.box_noise)
+        references = inverse_sigmoid(boxes, self.reference_eps).sigmoid()
+        embedded = self.label_embedding(labels)
+
+        def spread(x: Tensor, at: Tensor, fill: float) -> Tensor:
+            shape = (len(objects), 2 * groups * max(counts), *x.shape[1:])
+            return x.new_full(shape, fill).flatten(0, 1).index_copy(0, at, x).view(shape)
+
         return NoisyQueries(
             queries=Queries(
-                content=content,
+                content=spread(embedded, slot, 0.0),
                 position=None,
-                references=references.new_full((*shape, 4), 0.5).index_put(at, references),
+                references=spread(references, slot, 0.5),
             ),
-            labels=labels.new_full(shape, num_classes).index_put(at, labels),
-            gt_boxes=rows.gt_boxes.new_zeros((*shape, 4)).index_put(at, rows.gt_boxes),
+            labels=spread(classes[positive], foreground, num_classes),
+            gt_boxes=spread(gt_boxes[positive], foreground, 0.0),
+            foreground=foreground,
             num_groups=groups,
         )
 
@@ -189,53 +202,33 @@ def move_corners(boxes: Tensor, noise: Noise, negative: Tensor, box_noise: float
     Args:
         boxes: (R, 4) cxcywh relative to the image.
         noise: random numbers of the rows.
-        negative: (R,) bool, True for rows that move by a half width or height more.
+        negative: (R,) bool on the CPU, True for rows that move by a half width or height more.
         box_noise: factor of all moves.
 
     Returns:
         (R, 4) cxcywh relative to the image; sizes are negative where corners have crossed.
     """
     halves = boxes[:, 2:].repeat(1, 2) / 2
-    moves = noise.signs.to(boxes) * (noise.sizes.to(boxes) + negative[:, None])
+    moves = upload(noise.signs * (noise.sizes + negative[:, None]), boxes.device)
     corners = box_convert(boxes, "cxcywh", "xyxy") + moves * halves * box_noise
     return box_convert(corners.clamp(0, 1), "xyxy", "cxcywh")
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Repeated objects of a batch, in the order of `Noise`.
+def _layout(counts: list[int], groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Lay out the noisy rows of a batch, in the order of `Noise`, on the CPU.
 
-    Attributes:
-        labels: (R,) int64 classes.
-        boxes: (R, 4) cxcywh relative to the image.
-        gt_boxes: (R, 4) XYXY in pixels; zeros for negative rows.
-        negative: (R,) bool, True for the second repetition of each group.
-        image: (R,) int64 index of the image.
-        slot: (R,) int64 index of the query.
+    Args:
+        counts: number of objects per image.
+        groups: number of groups G.
+
+    Returns:
+        (R,) int64 object of each row, numbered through all images, its (R,) int64 slot in the N * P
+        slots, and (R,) whether it is a negative: each second repetition.
     """
-
-    labels: Tensor
-    boxes: Tensor
-    gt_boxes: Tensor
-    negative: Tensor
-    image: Tensor
-    slot: Tensor
-
-    @classmethod
-    def build(cls, objects: Sequence[Instances], most: int, repetitions: int) -> "_Rows":
-        device = objects[0].gt_classes.device
-        counts = torch.tensor([len(x) for x in objects])
-        image = torch.arange(len(objects)).repeat_interleave(counts)
-        number = torch.cat([torch.arange(n) for n in counts.tolist()])
-        repetition = torch.arange(repetitions).repeat_interleave(len(image))
-        negative = (repetition % 2 == 1).to(device)
-        boxes = torch.cat([relative_boxes(x.gt_boxes.tensor, x.image_size) for x in objects])
-        gt_boxes = torch.cat([x.gt_boxes.tensor for x in objects]).repeat(repetitions, 1)
-        return cls(
-            labels=torch.cat([x.gt_classes for x in objects]).repeat(repetitions),
-            boxes=boxes.repeat(repetitions, 1),
-            gt_boxes=gt_boxes.masked_fill(negative[:, None], 0.0),
-            negative=negative,
-            image=image.repeat(repetitions).to(device),
-            slot=(repetition * most + number.repeat(repetitions)).to(device),
-        )
+    image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    within = torch.cat([torch.arange(n) for n in counts])
+    repetition = torch.arange(2 * groups)[:, None]
+    slot = (image * 2 * groups + repetition) * max(counts) + within
+    number = torch.arange(len(image)).expand_as(slot)
+    negative = (repetition % 2 == 1).expand_as(slot)
+    return number.flatten(), slot.flatten(), negative.flatten()

@@ -10,7 +10,6 @@ from brloss_d2.criteria import Criterion
 from brloss_d2.modeling.matching import log_metrics
 from brloss_d2.modeling.one_stage import DenseMatcher
 from brloss_d2.modeling.one_stage.assigners import IGNORED
-from brloss_d2.projects.co_detr.modeling.boxes import assigned_targets
 from brloss_d2.projects.co_detr.modeling.custom_queries import HeadRows, take_rows
 
 
@@ -56,13 +55,14 @@ class AuxiliaryDenseHead(nn.Module):
             name.replace("loss_", "loss_dense_"): self.loss_weight * value
             for name, value in output.losses.items()
         }
-        targets = [
-            assigned_targets(image, objects, self.matcher.num_classes)
-            for image, objects in zip(assigned, gt_instances, strict=True)
-        ]
-        labels, gt_boxes = (list(x) for x in zip(*targets, strict=True))
         # As published, ignored anchors are background boxes of size 0.
-        all_anchors = Boxes.cat(anchors).tensor
-        boxes = [all_anchors.masked_fill((x == IGNORED)[:, None], 0.0) for x in assigned]
+        boxes = Boxes.cat(anchors).tensor.where((assigned != IGNORED)[..., None], 0.0)
+        objects = assigned.clamp(min=-1)
+        classes = [x.gt_classes for x in gt_instances]
         cells = torch.cat([x.flatten(2) for x in features], 2).transpose(1, 2)
-        return losses, HeadRows(boxes, labels, gt_boxes, partial(take_rows, cells.unbind()))
+        return losses, HeadRows(
+            boxes=boxes.unbind(),
+            labels=take_rows(classes, objects, fill=self.matcher.num_classes).unbind(),
+            gt_boxes=take_rows([x.gt_boxes.tensor for x in gt_instances], objects).unbind(),
+            features=partial(take_rows, cells.unbind()),
+        )

@@ -1,16 +1,25 @@
 """One-to-one matching of predictions with objects.
 
-Shape letters: Q queries, G objects, K classes.
+Shape letters: D decoder layers, N images, Q queries, G objects of an image, T objects of all
+images, K classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from detectron2.structures import Boxes, Instances
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from brloss_d2.losses import paired_box_giou
-from brloss_d2.projects.co_detr.modeling.boxes import pixel_boxes, relative_boxes
+from brloss_d2.projects.co_detr.modeling.boxes import (
+    image_scales,
+    pixel_boxes,
+    relative_boxes,
+    upload,
+)
 
 UNMATCHED = -1
 
@@ -26,8 +35,9 @@ class HungarianMatcher:
 
     The cost of a pair is `cls_weight` x focal cost of the object's class + `l1_weight` x L1
     distance of the relative boxes - `giou_weight` x GIoU, in single precision. If several matchings
-    cost the same, any of them is returned. Complexity: O(Q G) on the device of the predictions, and
-    at most G^2 rows for the solver on the CPU.
+    cost the same, any of them is returned. Complexity: O(D T Q) on the device of the predictions;
+    of each object the costs of at most as many queries as an image has objects go to the solver on
+    the CPU, in one copy.
 
     Predictions with NaN or infinity are matched last, so that a training that diverges is found by
     its loss and not here.
@@ -47,54 +57,56 @@ class HungarianMatcher:
     position_power: float = 0.0
 
     @torch.no_grad()
-    def __call__(
-        self,
-        logits: Tensor,
-        boxes: Tensor,
-        gt_boxes: Tensor,
-        gt_classes: Tensor,
-        image_size: tuple[int, int],
-    ) -> Tensor:
-        """Match the predictions of an image with its objects.
+    def __call__(self, logits: Tensor, boxes: Tensor, objects: Sequence[Instances]) -> Tensor:
+        """Match the predictions of every layer for each image with its objects.
 
         Args:
-            logits: (Q, K) class logits.
-            boxes: (Q, 4) cxcywh relative to the image.
-            gt_boxes: (G, 4) XYXY in pixels.
-            gt_classes: (G,) classes in 0..K-1.
-            image_size: height and width in pixels.
+            logits: (D, N, Q, K) class logits.
+            boxes: (D, N, Q, 4) cxcywh relative to the image.
+            objects: objects per image, with `gt_boxes` and `gt_classes`.
 
         Returns:
-            (Q,) int64 index of the object of each prediction, or -1; `min(Q, G)` are matched.
+            (D, N, Q) int64 index of the object in its image for each prediction, or -1, on the CPU;
+            `min(Q, G)` are matched in each layer.
         """
-        matched = torch.full((len(logits),), UNMATCHED, device=logits.device)
-        if len(gt_boxes) == 0:
+        matched = torch.full(logits.shape[:3], UNMATCHED)
+        counts = [len(x) for x in objects]
+        if not sum(counts) or not matched.numel():
             return matched
-        cost = self.cost(logits, boxes, gt_boxes, gt_classes, image_size)
-        rows = _candidates(cost)
-        chosen, objects = linear_sum_assignment(cost[rows].cpu().numpy())
-        chosen, objects = (torch.from_numpy(x).to(rows.device) for x in (chosen, objects))
-        return matched.index_copy_(0, rows[chosen], objects)
+        # An object that is matched with none of its G cheapest queries could move to one of them,
+        # since the other objects take at most G - 1.
+        count = min(max(counts), logits.shape[2])
+        best = self.cost(logits, boxes, objects).topk(count, largest=False, sorted=False)
+        # Both are exact in double precision: one copy, for which the host waits.
+        pairs = torch.stack([best.values.double(), best.indices.double()]).cpu().numpy()
+        for image, columns in enumerate(np.split(pairs, np.cumsum(counts)[:-1], axis=2)):
+            for layer in range(len(matched)):
+                queries, numbers = _solve(*columns[:, layer])
+                matched[layer, image].numpy()[queries] = numbers
+        return matched
 
-    def cost(
-        self,
-        logits: Tensor,
-        boxes: Tensor,
-        gt_boxes: Tensor,
-        gt_classes: Tensor,
-        image_size: tuple[int, int],
-    ) -> Tensor:
-        """Compute the (Q, G) cost of every pair, always finite; arguments as in a call."""
-        boxes, gt_boxes = boxes.float(), gt_boxes.float()
-        scores = logits[:, gt_classes].float().sigmoid()
-        distance = torch.cdist(boxes, relative_boxes(gt_boxes, image_size), p=1)
+    def cost(self, logits: Tensor, boxes: Tensor, objects: Sequence[Instances]) -> Tensor:
+        """Compute the cost of every pair, always finite; arguments as in a call.
+
+        Returns:
+            (D, T, Q) costs, objects in the order of the images.
+        """
+        boxes = boxes.float()
+        counts, sizes = torch.tensor([len(x) for x in objects]), [x.image_size for x in objects]
+        image = upload(torch.arange(len(objects)).repeat_interleave(counts), boxes.device)
+        scales = image_scales(sizes, boxes)[:, None]
+        gt_boxes = Boxes.cat([x.gt_boxes for x in objects]).tensor.float()[:, None]
+        scores = logits.mT[:, image, torch.cat([x.gt_classes for x in objects])].float().sigmoid()
+        relative = relative_boxes(gt_boxes, scales[image])
+        distance = torch.cdist(boxes[:, image], relative, p=1).squeeze(-1)
         # Unlike torchvision's, this GIoU is finite for boxes without area.
-        shape = (len(boxes), len(gt_boxes), 4)
-        pairs = (pixel_boxes(boxes, image_size)[:, None].expand(shape), gt_boxes.expand(shape))
-        giou = paired_box_giou(*(x.reshape(-1, 4) for x in pairs)).view(shape[:2])
+        pixels = pixel_boxes(boxes, scales)[:, image]
+        pairs = (x.reshape(-1, 4) for x in (pixels, gt_boxes.expand_as(pixels)))
+        giou = paired_box_giou(*pairs).view_as(scores)
         if self.position_power:
             position = (giou.nan_to_num(nan=-1.0) + 1) / 2
-            best = position.amax().clamp(min=_EPS) if position.numel() else 1.0
+            best = position.new_full((len(position), len(objects)), _EPS)
+            best = best.index_reduce(1, image, position.amax(-1), "amax")[:, image, None]
             scores = scores * (position / best) ** self.position_power
         # Focal loss of the score as a positive, less that as a negative.
         positive = _ALPHA * (1 - scores) ** _GAMMA * (scores + _EPS).log()
@@ -104,11 +116,18 @@ class HungarianMatcher:
         return cost.nan_to_num(nan=_MAX_COST, posinf=_MAX_COST, neginf=_MAX_COST)
 
 
-def _candidates(cost: Tensor) -> Tensor:
-    """Rows, ascending, that contain an optimal matching: at most G^2 of them.
+def _solve(costs: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Match one image in one layer.
 
-    An object that is matched with none of its G cheapest rows could move to one of them, since the
-    other objects take at most G - 1.
+    Args:
+        costs: (G, C) costs of the cheapest queries of each object.
+        queries: (G, C) which queries these are.
+
+    Returns:
+        Matched queries and their objects.
     """
-    count = min(cost.shape)
-    return cost.topk(count, dim=0, largest=False, sorted=False).indices.unique()
+    rows, columns = np.unique(queries, return_inverse=True)
+    table = np.full((len(costs), len(rows)), np.inf)
+    np.put_along_axis(table, columns.reshape(costs.shape), costs, 1)
+    numbers, chosen = linear_sum_assignment(table)
+    return rows[chosen].astype(np.int64), numbers

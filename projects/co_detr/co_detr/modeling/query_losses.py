@@ -4,20 +4,74 @@ Shape letters: N images, Q queries, K classes, D decoder layers.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from brloss_d2.criteria import Criterion, CriterionOutput, MatchedPredictions
+from brloss_d2.criteria import Criterion, MatchedPredictions
 from brloss_d2.errors import InputError
 from brloss_d2.modeling.matching import log_metrics
-from brloss_d2.projects.co_detr.modeling.boxes import assigned_targets, image_scales
+from brloss_d2.projects.co_detr.modeling.boxes import (
+    image_scales,
+    pixel_boxes,
+    upload,
+)
 from brloss_d2.projects.co_detr.modeling.custom_queries import CustomQueries
 from brloss_d2.projects.co_detr.modeling.denoising import NoisyQueries
 from brloss_d2.projects.co_detr.modeling.hungarian import HungarianMatcher
 from brloss_d2.projects.co_detr.modeling.query_head import Proposals, QueryPredictions
+
+
+@dataclass(frozen=True)
+class QueryTargets:
+    """What the queries of a pass have to predict, in all layers or in each of them.
+
+    Attributes:
+        labels: (1 or D, N * Q) 0..K-1 for foreground, K for background, -1 for ignored queries.
+        foreground: (1 or D, P) int64 positions of the foreground in `labels`, ascending.
+        gt_boxes: (1 or D, P, 4) objects of the foreground, XYXY in pixels.
+    """
+
+    labels: Tensor
+    foreground: Tensor
+    gt_boxes: Tensor
+
+    @classmethod
+    def of_all_layers(cls, labels: Tensor, gt_boxes: Tensor, foreground: Tensor) -> "QueryTargets":
+        """Return the targets of queries whose objects are known.
+
+        Args:
+            labels: (N, Q) 0..K-1 for foreground, K for background, -1 for ignored queries.
+            gt_boxes: (N, Q, 4) XYXY in pixels, used for foreground queries only.
+            foreground: (P,) int64 positions of the foreground in the N * Q labels, ascending.
+        """
+        gt_boxes = gt_boxes.flatten(0, 1)[foreground]
+        return cls(labels.flatten()[None], foreground[None], gt_boxes[None])
+
+    @classmethod
+    def of_matching(
+        cls, matched: Tensor, objects: Sequence[Instances], num_classes: int
+    ) -> "QueryTargets":
+        """Look up classes and boxes of matched objects.
+
+        Args:
+            matched: (D, N, Q) int64 index of the object in its image, -1 for background, on the
+                CPU; in all layers the same number is matched.
+            objects: objects per image, with `gt_boxes` and `gt_classes`.
+            num_classes: number of classes K.
+        """
+        counts = torch.tensor([len(x) for x in objects])
+        numbers = (matched + (counts.cumsum(0) - counts)[:, None]).flatten(1)
+        layers, rows = (matched.flatten(1) >= 0).nonzero(as_tuple=True)
+        found = torch.stack([rows, numbers[layers, rows]]).view(2, len(matched), -1)
+        classes = torch.cat([x.gt_classes for x in objects])
+        foreground, index = upload(found, classes.device)
+        labels = classes.new_full(numbers.shape, num_classes)
+        labels.scatter_(1, foreground, classes[index])
+        return cls(labels, foreground, Boxes.cat([x.gt_boxes for x in objects]).tensor[index])
 
 
 class QueryLosses(nn.Module):
@@ -73,11 +127,9 @@ class QueryLosses(nn.Module):
         Returns:
             Losses named `loss_<term>_layer<d>`.
         """
-        layers = zip(predictions.logits, predictions.boxes, strict=True)
-        targets = [self._match(logits, boxes, gt_instances) for logits, boxes in layers]
-        losses, last = self._layer_losses(self.decoder, predictions, targets, gt_instances, "")
-        log_metrics("decoder", last)
-        return losses
+        matched = self.matcher(predictions.logits, predictions.boxes, gt_instances)
+        targets = QueryTargets.of_matching(matched, gt_instances, predictions.logits.shape[-1])
+        return self._layer_losses("decoder", predictions, targets, gt_instances, logged="decoder")
 
     def proposal_losses(
         self, proposals: Proposals, gt_instances: list[Instances]
@@ -94,9 +146,11 @@ class QueryLosses(nn.Module):
         objects = (
             [_classless(x) for x in gt_instances] if self.classless_proposals else gt_instances
         )
-        targets = self._match(proposals.logits, proposals.boxes, objects)
+        logits, boxes = proposals.logits[None], proposals.boxes[None]
+        matched = self.matcher(logits, boxes, objects)
+        targets = QueryTargets.of_matching(matched, objects, logits.shape[-1])
         sizes = [x.image_size for x in objects]
-        output = self.encoder(match_queries(proposals.logits, proposals.boxes, *targets, sizes))
+        output = self.encoder(*match_queries(logits, boxes, targets, sizes))
         log_metrics("proposals", output)
         return {f"{name}_proposals": self.weight * x for name, x in output.losses.items()}
 
@@ -118,12 +172,13 @@ class QueryLosses(nn.Module):
         Returns:
             Losses named `loss_<term>_<head>_layer<d>`.
         """
-        targets = [(queries.labels, queries.gt_boxes)] * len(predictions.logits)
-        losses, last = self._layer_losses(
-            self.custom, predictions, targets, gt_instances, f"{head}_"
+        labels = queries.labels.flatten()
+        positive = (labels >= 0) & (labels < predictions.logits.shape[-1])
+        foreground = positive.nonzero().squeeze(1)
+        targets = QueryTargets.of_all_layers(queries.labels, queries.gt_boxes, foreground)
+        return self._layer_losses(
+            "custom", predictions, targets, gt_instances, f"{head}_", logged=f"{head}_queries"
         )
-        log_metrics(f"{head}_queries", last)
-        return losses
 
     def denoising_losses(
         self,
@@ -140,51 +195,32 @@ class QueryLosses(nn.Module):
 
         Returns:
             Losses named `loss_<term>_denoising_layer<d>`.
-
-        Raises:
-            InputError: there is no criterion for these queries.
         """
-        if self.denoising is None:
-            raise InputError(
-                "model.query_head makes denoising queries, but model.query_losses.denoising is no "
-                "criterion: set it, or model.query_head.denoising=null."
-            )
-        targets = [(queries.labels, queries.gt_boxes)] * len(predictions.logits)
-        losses, last = self._layer_losses(
-            self.denoising, predictions, targets, gt_instances, "denoising_"
+        targets = QueryTargets.of_all_layers(queries.labels, queries.gt_boxes, queries.foreground)
+        return self._layer_losses(
+            "denoising", predictions, targets, gt_instances, "denoising_", logged="denoising"
         )
-        log_metrics("denoising", last)
-        return losses
 
     def _layer_losses(
         self,
-        criterion: Criterion,
+        site: str,
         predictions: QueryPredictions,
-        targets: Sequence[tuple[Tensor, Tensor]],
+        targets: QueryTargets,
         gt_instances: list[Instances],
-        prefix: str,
-    ) -> tuple[dict[str, Tensor], CriterionOutput]:
-        """Compute the losses per layer; metrics are logged from the output of the last one."""
-        losses, sizes = {}, [x.image_size for x in gt_instances]
-        layers = zip(predictions.logits, predictions.boxes, targets, strict=True)
-        for d, (logits, boxes, (labels, gt_boxes)) in enumerate(layers):
-            output = criterion(match_queries(logits, boxes, labels, gt_boxes, sizes))
-            for name, value in output.losses.items():
-                losses[f"{name}_{prefix}layer{d}"] = self.weight * value
-        return losses, output
-
-    @torch.no_grad()
-    def _match(
-        self, logits: Tensor, boxes: Tensor, gt_instances: list[Instances]
-    ) -> tuple[Tensor, Tensor]:
-        """Match every image: (N, Q) labels, K for background, and (N, Q, 4) boxes in pixels."""
-        targets = []
-        for i, objects in enumerate(gt_instances):
-            truth = (objects.gt_boxes.tensor, objects.gt_classes, objects.image_size)
-            assigned = self.matcher(logits[i], boxes[i], *truth)
-            targets.append(assigned_targets(assigned, objects, num_classes=logits.shape[-1]))
-        labels, gt_boxes = zip(*targets, strict=True)
-        return torch.stack(labels), torch.stack(gt_boxes)
+        prefix: str = "",
+        *,
+        logged: str,
+    ) -> dict[str, Tensor]:
+        """Compute the losses of every layer; metrics are logged from those of the last one."""
+        sizes = [x.image_size for x in gt_instances]
+        layers = match_queries(predictions.logits, predictions.boxes, targets, sizes)
+        outputs = [getattr(self, site)(matched) for matched in layers]
+        log_metrics(logged, outputs[-1])
+        return {
+            f"{name}_{prefix}layer{d}": self.weight * value
+            for d, output in enumerate(outputs)
+            for name, value in output.losses.items()
+        }
 
 
 def _classless(objects: Instances) -> Instances:
@@ -193,35 +229,35 @@ def _classless(objects: Instances) -> Instances:
 
 
 def match_queries(
-    logits: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    gt_boxes: Tensor,
-    image_sizes: list[tuple[int, int]],
-) -> MatchedPredictions:
-    """Pair queries with their ground truth for a criterion.
+    logits: Tensor, boxes: Tensor, targets: QueryTargets, image_sizes: list[tuple[int, int]]
+) -> list[MatchedPredictions]:
+    """Pair the queries of every layer with their ground truth for a criterion.
 
     Args:
-        logits: (N, Q, K) class logits.
-        boxes: (N, Q, 4) cxcywh relative to the image.
-        labels: (N, Q) 0..K-1 for foreground, K for background, -1 for ignored queries.
-        gt_boxes: (N, Q, 4) XYXY in pixels, used for foreground queries only.
+        logits: (D, N, Q, K) class logits.
+        boxes: (D, N, Q, 4) cxcywh relative to the image.
+        targets: what they have to predict.
         image_sizes: (height, width) of each image in pixels.
     """
-    num_images, num_queries, num_classes = logits.shape
-    labels = labels.flatten()
-    foreground = ((labels >= 0) & (labels < num_classes)).nonzero().squeeze(1)
-    pred = boxes.flatten(0, 1)[foreground].float()
-    target = gt_boxes.flatten(0, 1)[foreground].float()
-    scales = image_scales(image_sizes, pred)[foreground // num_queries]
-    return MatchedPredictions(
-        logits=logits.flatten(0, 1),
-        labels=labels,
-        pred_boxes=box_convert(pred, "cxcywh", "xyxy") * scales,
-        gt_boxes=target,
-        num_classes=num_classes,
-        foreground=foreground,
-        rows_per_image=[num_queries] * num_images,
+    num_layers, num_images, num_queries, num_classes = logits.shape
+    at, gt_boxes = targets.foreground, targets.gt_boxes.float()
+    pred = boxes.flatten(1, 2).gather(1, at[..., None].expand(num_layers, -1, 4)).float()
+    scales = image_scales(image_sizes, pred)[at // num_queries]
+    tensors = dict(
+        logits=logits.flatten(1, 2),
+        labels=targets.labels,
+        pred_boxes=pixel_boxes(pred, scales),
+        gt_boxes=gt_boxes,
+        foreground=at,
         pred_deltas=pred,
-        gt_deltas=box_convert(target / scales, "xyxy", "cxcywh"),
+        gt_deltas=box_convert(gt_boxes / scales, "xyxy", "cxcywh"),
     )
+    layers = {name: x.expand(num_layers, *x.shape[1:]).unbind() for name, x in tensors.items()}
+    return [
+        MatchedPredictions(
+            **{name: x[d] for name, x in layers.items()},
+            num_classes=num_classes,
+            rows_per_image=[num_queries] * num_images,
+        )
+        for d in range(num_layers)
+    ]

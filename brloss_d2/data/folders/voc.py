@@ -1,0 +1,131 @@
+"""Folders in the format of Pascal VOC: an XML file per image."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+from xml.etree import ElementTree
+
+from brloss_d2.data.fields import Record
+from brloss_d2.data.folders.records import Problems, numbered, polygon_box
+from brloss_d2.data.folders.tree import Tree
+from brloss_d2.errors import InputError
+
+NAME = "Pascal VOC"
+LOOKED_FOR = "an XML file per image (Annotations/*.xml, or next to the images)"
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def recognizes(tree: Tree) -> bool:
+    """Return whether a folder has an XML file of Pascal VOC."""
+    for file in tree.ending(".xml"):
+        with open(tree.path(file), "rb") as opened:
+            if b"<annotation" in opened.read(2048):
+                return True
+    return False
+
+
+def read(tree: Tree) -> Record:
+    """Return the content of a folder as that of a COCO file.
+
+    Classes are numbered from 1 in the order of their names. Pixels count from 1, as in VOC, unless
+    a box of the folder starts at 0. Objects marked `difficult` become crowds, which neither
+    training nor evaluation counts, as in VOC. Polygons of Roboflow's export are read, masks of
+    `SegmentationObject` are not.
+
+    Args:
+        tree: files of the folder.
+
+    Raises:
+        InputError: files have mistakes; the message names the first ones.
+    """
+    problems = Problems("XML files")
+    found: list[tuple[str, list[Record]]] = []
+    declared = {}
+    for file in tree.ending(".xml"):
+        with problems.about(file):
+            root = _parse(tree.path(file))
+            if root.tag != "annotation":
+                continue
+            objects = [_read_object(node) for node in root.iter("object")]
+            name = (root.findtext("filename") or "").strip()
+            image = tree.image_of(file, name)
+            if image is None:
+                raise InputError(f"its image {name or 'of the same name'} is missing")
+            found.append((image, objects))
+            sides = [root.findtext(f"size/{side}") or "" for side in ("width", "height")]
+            if all(side.isdecimal() and int(side) for side in sides):
+                declared[image] = (int(sides[0]), int(sides[1]))
+    problems.refuse(len(found))
+    first = 1.0
+    if any(min(o["corners"][:2]) < 1 for _, objects in found for o in objects):
+        first = 0.0
+    for _, objects in found:
+        for item in objects:
+            x0, y0, x1, y1 = item.pop("corners")
+            item["bbox"] = [x0 - first, y0 - first, x1 - x0 + first, y1 - y0 + first]
+    content = numbered(tree, found, declared=declared)
+    listed = _image_sets(tree)
+    for image in content["images"]:
+        stem = os.path.splitext(os.path.basename(image["file_name"]))[0]
+        if stem in listed:
+            image["split"] = listed[stem]
+    return content
+
+
+def _parse(path: str) -> ElementTree.Element:
+    try:
+        # Expat limits the growth of entities since 2.4.1, and loads no files.
+        return ElementTree.parse(path).getroot()  # noqa: S314
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise InputError(f"it is no XML: {error}") from error
+
+
+def _read_object(node: ElementTree.Element) -> Record:
+    """Return class, corners (of the file, pixels), polygon and `iscrowd` of an object."""
+    name = (node.findtext("name") or "").strip()
+    if not name:
+        raise InputError("an object has no name")
+    found: dict[str, Any] = {"class": name}
+    polygon = list(_polygon(node.find("polygon")))
+    box = node.find("bndbox")
+    if box is None and not polygon:
+        raise InputError(f"an object ({name}) has no bndbox")
+    try:
+        if box is not None:
+            found["corners"] = [float(box.findtext(corner) or "") for corner in _CORNERS]
+    except ValueError as error:
+        raise InputError(f"bndbox of {name}: expected the numbers {', '.join(_CORNERS)}") from error
+    if polygon:
+        found["segmentation"] = [polygon]
+        x, y, w, h = polygon_box([polygon])
+        found.setdefault("corners", [x, y, x + w, y + h])
+    x0, y0, x1, y1 = found["corners"]
+    if not (x0 <= x1 and y0 <= y1):
+        raise InputError(f"bndbox of {name}: {x0:g}, {y0:g}, {x1:g}, {y1:g}: max is below min")
+    if (node.findtext("difficult") or "0").strip() not in ("", "0"):
+        found["iscrowd"] = 1
+    return found
+
+
+def _polygon(node: ElementTree.Element | None) -> Iterator[float]:
+    """Yield x1, y1, x2, y2, ... of an element with children of these names."""
+    number = 1
+    while node is not None and node.find(f"x{number}") is not None:
+        for axis in "xy":
+            try:
+                yield float(node.findtext(f"{axis}{number}") or "")
+            except ValueError as error:
+                raise InputError(f"polygon: {axis}{number} is no number") from error
+        number += 1
+
+
+def _image_sets(tree: Tree) -> dict[str, str]:
+    """Return name of an image without ending -> split, of the lists in ImageSets/Main."""
+    found = {}
+    for file in tree.files:
+        folder, name = os.path.split(file)
+        split = os.path.splitext(name)[0]
+        if folder.endswith("ImageSets/Main") and split in ("train", "val", "test"):
+            with open(tree.path(file), encoding="utf-8") as opened:
+                found.update({line.split()[0]: split for line in opened if line.strip()})
+    return found
