@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Differentiate = Callable[[tuple[Tensor | None, ...], tuple[Tensor, ...]], tuple[Tensor | None, ...]]
+Differentiate = Callable[..., tuple[Tensor | None, ...]]
 
 
 class Term(NamedTuple):
@@ -70,7 +70,8 @@ class _GradientsOnDemand(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, *ctx.differentiate(ctx.saved_tensors, upstream))
+        _ = ctx.saved_tensors  # raises if an input has been changed in place
+        return (None, None, *ctx.differentiate(*upstream))
 
 
 def attach_function(
@@ -79,8 +80,8 @@ def attach_function(
     """Attach `values` to the graph of `inputs`, whose gradients are computed when they are needed.
 
     Args:
-        differentiate: function from the inputs and the upstream gradients of all values to the
-            gradients of the inputs.
+        differentiate: function from the upstream gradients of all values to the gradients of the
+            inputs.
         values: tensors without gradient.
         inputs: tensors that the values depend on; None are passed on.
     """

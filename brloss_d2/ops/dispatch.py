@@ -5,8 +5,9 @@
 
 The default, `"auto"`, is PyTorch. It will be Triton on GPUs once the kernels have been run on one:
 so far they agree with PyTorch in Triton's interpreter and compile for GPUs. A back-end requested by
-name is used or refused, never replaced. Steps without a kernel (sorting the positives, sums over
-more positives than are worth comparing in pairs) run in PyTorch with either back-end.
+name is used or refused, never replaced. With Triton, the loss of a process alone with up to 16,384
+positives is computed by kernels as a whole, `fused`; others are put together from primitives, whose
+steps without a kernel (sorting, sums over more positives) run in PyTorch with either back-end.
 `chosen_backend` tells what "auto" is on a device; so does this module's logger, at debug level and
 once per device.
 """
@@ -14,7 +15,7 @@ once per device.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -156,7 +157,7 @@ def fused(
     values: Tensor | None,
     delta: float,
     group: PoolGroup | None,
-    **options: float,
+    **options: Any,
 ) -> dict[str, Tensor] | None:
     """Compute the terms of a loss in kernels; None if they are put together from the primitives.
 

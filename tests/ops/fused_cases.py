@@ -12,7 +12,7 @@ from torch import Tensor
 from brloss_d2.losses import reference
 from brloss_d2.losses.alrp import MIN_FALSE_POSITIVES
 from brloss_d2.losses.rank_sort import SORT_MIN_MASS
-from brloss_d2.ops.triton import fused
+from brloss_d2.ops.triton import cells, fused
 from tests.helpers.cases import Case, golden_cases, random_case
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
@@ -29,7 +29,7 @@ LOSSES = {
 def large_tiles(monkeypatch):
     """The interpreter takes its time per operation, not per number."""
     if DEVICE == "cpu":
-        monkeypatch.setattr(fused, "_BLOCK", 128)
+        monkeypatch.setattr(cells, "_BLOCK", 128)
         monkeypatch.setattr(fused, "_ROWS", 64)
         monkeypatch.setattr(fused, "_COLUMNS", 128)
 
@@ -204,9 +204,9 @@ def test_terms_are_weighted_apart():
 
 def test_many_copies_and_blocks(monkeypatch):
     expected = run("brs", adversarial("plain", torch.float32))
-    monkeypatch.setattr(fused, "_BLOCK", 32)
-    for counters in (1, 1 << 17):
-        monkeypatch.setattr(fused, "_COUNTERS", counters)
+    monkeypatch.setattr(cells, "_BLOCK", 32)
+    for copied in (1, 1 << 17):
+        monkeypatch.setattr(cells, "_COPIED_CELLS", copied)
         found = run("brs", adversarial("plain", torch.float32))
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
