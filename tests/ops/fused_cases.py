@@ -13,6 +13,8 @@ from brloss_d2.losses import reference
 from brloss_d2.losses.alrp import MIN_FALSE_POSITIVES
 from brloss_d2.losses.rank_sort import SORT_MIN_MASS
 from brloss_d2.ops.triton import cells, fused
+from support.machine import MIB
+from support.timing import peak_memory
 from tests.helpers.cases import Case, golden_cases, random_case
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
@@ -222,3 +224,19 @@ def test_the_same_bits_twice_and_in_any_order():
     assert all(map(torch.equal, first[0] + first[1], again[0] + again[1]))
     assert all(map(torch.equal, first[0], shuffled[0]))
     assert all(torch.equal(a[shuffle], b) for a, b in zip(first[1], shuffled[1], strict=True))
+
+
+def test_memory_is_that_of_the_gradient(monkeypatch):
+    """4 bytes per logit, and tables of the size of the positives, in both passes together."""
+    size = 1 << 18
+    monkeypatch.setattr(cells, "_BLOCK", 1 << 15)
+    logits = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    labels = (torch.arange(size, device=DEVICE) % (1 << 14) == 0).to(torch.int8)
+    positives = labels.nonzero().squeeze(1)
+    quality = torch.rand(len(positives), device=DEVICE)
+
+    def forward() -> Tensor:
+        arguments = logits, labels, positives, quality
+        return sum(fused.compute("sort", *arguments, delta=0.5, floor=SORT_MIN_MASS).values())
+
+    assert peak_memory(forward, logits.requires_grad_(), DEVICE) * MIB < 5 * size
