@@ -25,8 +25,9 @@ ALLOWED = {
     # Projects register the names of their weights.
     "checkpoint": {"projects"},
     "plotting": {"data", "evaluation"},
-    # The loss of a config by its name: `engine.config.short_keys`.
-    "engine": {"checkpoint", "data", "evaluation", "model_zoo"},
+    # The loss of a config by its name: `engine.config.short_keys`; fixed statistics: `freeze`; the
+    # sheet of a run's data: `engine.data_sheet`.
+    "engine": {"checkpoint", "data", "evaluation", "model_zoo", "modeling", "plotting"},
     "prediction": {"checkpoint", "data", "engine", "evaluation", "plotting"},
     # Names of configs; what they describe is built elsewhere.
     "model_zoo": set(),
