@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from brloss_d2.errors import InputError
 
+# Names in torchvision of classifiers that consist of consecutive blocks, for `TorchvisionBackbone`.
+IN_BLOCKS = ("mobilenet_*", "efficientnet_*", "convnext_*", "densenet*", "regnet_*")
+
 
 @dataclass(frozen=True)
 class ClassifierFamily:
@@ -30,7 +33,7 @@ class ClassifierFamily:
         renamed: patterns in the names of the file and what detectron2 has instead, in the order
             of replacement.
         stem: name in detectron2 of the first weight.
-        compared: pattern of the names whose shapes have to fit.
+        compared: pattern of the names whose shapes have to fit; its first group is the stage.
         unit: plural for what has such a name.
         max_misfits: largest share of the compared tensors that may differ.
     """
@@ -77,8 +80,8 @@ class ClassifierFamily:
         prefix = prefixes[0]
         wanted, offered = self._shapes(model, prefix), self._shapes(weights, "")
         # A model may lack the last stage, but no block of a stage that it has.
-        stages = {name.partition(".")[0] for name in wanted}
-        offered = {n: shape for n, shape in offered.items() if n.partition(".")[0] in stages}
+        stages = {self.compared.sub(r"\1", name) for name in wanted}
+        offered = {n: x for n, x in offered.items() if self.compared.sub(r"\1", n) in stages}
         names = wanted | offered
         misfits = [name for name in names if wanted.get(name) != offered.get(name)]
         if len(misfits) > self.max_misfits * len(names):
@@ -103,7 +106,7 @@ class ClassifierFamily:
 
 def find_family(state: Mapping[str, object]) -> ClassifierFamily | None:
     """Return the family that a state dict has the names of; None if there is none."""
-    return next((family for family in (RESNET, SWIN) if state.keys() >= family.marks), None)
+    return next((family for family in FAMILIES if state.keys() >= family.marks), None)
 
 
 def preprocessing_mistakes(model: nn.Module) -> Iterator[str]:
@@ -132,7 +135,7 @@ RESNET = ClassifierFamily(
         (r"\.bn(\d)\.", r".conv\1.norm."),
     ),
     stem="stem.conv1.weight",
-    compared=re.compile(r"(stem|res\d\.\d+)\.(conv\d|shortcut)\.weight"),
+    compared=re.compile(r"(stem|res\d)(?:\.\d+)?\.(conv\d|shortcut)\.weight"),
     unit="convolutions",
     max_misfits=0.1,  # a changed stem is less, another depth far more
 )
@@ -147,4 +150,28 @@ SWIN = ClassifierFamily(
     compared=re.compile(r"(patch_embed|layers)\..+"),
     unit="tensors",
     max_misfits=0.0,
+)
+
+
+def _torchvision(first: str, second: str, stage: str) -> ClassifierFamily:
+    """Return a family of `TorchvisionBackbone`, which keeps the names of torchvision."""
+    return ClassifierFamily(
+        title="classifier of torchvision",
+        marks=frozenset({first, second}),
+        dropped=re.compile(r"(classifier|fc)\..+"),
+        renamed=(),
+        stem=first,
+        compared=re.compile(rf"({stage})\..+"),
+        unit="tensors",
+        max_misfits=0.0,
+    )
+
+
+FAMILIES = (
+    RESNET,
+    SWIN,
+    # MobileNet, EfficientNet and ConvNeXt
+    _torchvision("features.0.0.weight", "features.0.1.weight", r"features\.\d+"),
+    _torchvision("features.conv0.weight", "features.norm0.weight", r"features\.\w+"),  # DenseNet
+    _torchvision("stem.0.weight", "stem.1.weight", r"stem|trunk_output\.\w+"),  # RegNet
 )

@@ -11,11 +11,12 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
+import torchvision
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
 from torchvision.models import get_model_weights, list_models
 
-from brloss_d2.checkpoint.classifiers import find_family
+from brloss_d2.checkpoint.classifiers import IN_BLOCKS, find_family
 from brloss_d2.checkpoint.contents import read_weights
 from brloss_d2.checkpoint.files import check_file
 from brloss_d2.errors import InputError
@@ -35,6 +36,8 @@ _SWIN_MODELS = (
     "swin_large_patch4_window7_224_22k",
     "swin_large_patch4_window12_384_22k",
 )
+# Of torchvision: those that detectron2's ResNet and `TorchvisionBackbone` build.
+_FAMILIES = ("resnet*", "resnext*", "wide_res*", *IN_BLOCKS)
 _PATIENCE = 60  # seconds without a byte
 _ADVICE = (
     "Without a network use a local file (train.init_checkpoint=FILE), or start from scratch "
@@ -52,8 +55,8 @@ def local_file(path: str) -> str:
 
     Args:
         path: path of a file (detectron2's `?matching_heuristics=True` may follow), URL that
-            detectron2 knows, `torchvision://` and the name of a ResNet, or `swin://` and the name
-            of a published Swin transformer.
+            detectron2 knows, `torchvision://` and the name of a classifier, or `swin://` and the
+            name of a published Swin transformer.
 
     Raises:
         InputError: there is no such file or name, it is cut off or of another kind, or the download
@@ -61,9 +64,10 @@ def local_file(path: str) -> str:
     """
     if path.startswith(TORCHVISION):
         model = path.removeprefix(TORCHVISION)
-        _check_known(TORCHVISION, model, list_models(include=["resnet*", "resnext*", "wide_res*"]))
+        _check_known(TORCHVISION, model, list_models(torchvision.models, include=_FAMILIES))
         # Published detectors started from the weights that torchvision calls V1.
-        return _cached(get_model_weights(model).IMAGENET1K_V1.url)
+        weights = get_model_weights(model)
+        return _cached(getattr(weights, "IMAGENET1K_V1", weights.DEFAULT).url)
     if path.startswith(SWIN):
         model = path.removeprefix(SWIN)
         _check_known(SWIN, model, _SWIN_MODELS)

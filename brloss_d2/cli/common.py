@@ -76,13 +76,18 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_predictor(args: argparse.Namespace) -> "Predictor":
-    """Load the detector that the arguments of `add_model_arguments` and --score-threshold name."""
+    """Load the detector that the arguments of `add_model_arguments` and --score-threshold name.
+
+    Tiles are those of --tile and --overlap, in a program that has them.
+    """
     from brloss_d2.prediction import Predictor
 
     return Predictor.load(
         find_config(args.config_file),
         args.weights,
         score_threshold=args.score_threshold,
+        tile=getattr(args, "tile", None),
+        overlap=getattr(args, "overlap", None),
         annotations=args.annotations,
         overrides=args.opts,
         device=args.device,

@@ -10,11 +10,14 @@ r"""Train or evaluate a detector.
 FILE may be a name in the model zoo, which brloss-configs lists. Short keys, for every detector:
 
     loss=rs                  loss of all its parts: rs, brs, ce, focal, ...
+    backbone=mobilenet_v2    another network below the feature pyramid, of torchvision or timm
     data.short_side=512      shorter side of the images in pixels, max_size in proportion
     data.batch_size=4        images per batch, of all GPUs
     train.epochs=24          length of the training; the schedule follows
     data.val_fraction=0.2    part of data.train to evaluate on, instead of data.val
     test.augmentation=True   evaluation and prediction in several sizes and mirrored
+    test.tile=640            evaluation and prediction in tiles, for large images
+    test.overlap=0.2         part of a tile that the next one shares
     test.submission=NAME     evaluation writes the files that the server of COCO takes
 
 docs/training.md describes these and the keys of a config.

@@ -3,7 +3,7 @@
 from brloss_d2.engine.config.defaults import train_defaults, train_keys
 from brloss_d2.engine.config.load import load_config
 from brloss_d2.engine.config.overrides import apply_overrides
-from brloss_d2.engine.config.test_augmentation import with_test_augmentation
+from brloss_d2.engine.config.test_augmentation import set_tiles, with_test_augmentation
 from brloss_d2.engine.launch import in_agreement, run
 from brloss_d2.engine.optimizer import StepCosineParamScheduler, params_by_name
 from brloss_d2.engine.prepare import choose_device
@@ -21,6 +21,7 @@ __all__ = [
     "main",
     "params_by_name",
     "run",
+    "set_tiles",
     "train_defaults",
     "train_keys",
     "with_test_augmentation",

@@ -1,6 +1,7 @@
-"""Learning rates: by the names of parameters, and over the training."""
+"""What is trained, and how fast: by the names of parameters, and over the training."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.solver.build import get_default_optimizer_params
@@ -8,7 +9,40 @@ from fvcore.common.param_scheduler import CosineParamScheduler
 from torch import nn
 
 from brloss_d2.errors import InputError
+from brloss_d2.modeling.backbone.batch_norm import fix_statistics
 from brloss_d2.utils.suggest import did_you_mean
+
+logger = logging.getLogger(__name__)
+
+
+def freeze(model: nn.Module, parts: Sequence[str]) -> None:
+    """Keep parts of a model as they are: no gradients, and fixed statistics of normalization.
+
+    Args:
+        model: model, changed in place.
+        parts: names of modules or parameters, such as "backbone" or "backbone.bottom_up.stem".
+
+    Raises:
+        InputError: the model has no such part, or nothing is left to train.
+    """
+    modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
+    for part in parts:
+        frozen = [p for name, p in parameters.items() if f"{name}.".startswith(f"{part}.")]
+        if not frozen:
+            known = [name for name in modules if name.count(".") <= part.count(".")]
+            raise InputError(
+                f"train.freeze: the model has no parameters in {part!r}.{did_you_mean(part, known)}"
+            )
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        if part in modules:
+            fix_statistics(modules[part])
+    trained = sum(p.numel() for p in parameters.values() if p.requires_grad)
+    if not trained:
+        raise InputError(f"train.freeze={list(parts)} leaves nothing to train.")
+    if parts:
+        text = "Frozen: %s. %.1f M parameters are trained."
+        logger.info(text, ", ".join(parts), trained / 1e6)
 
 
 def params_by_name(

@@ -8,6 +8,7 @@ from brloss_d2.losses.ap import precision_term
 from brloss_d2.losses.base import (
     LossDict,
     RankingLoss,
+    check_ranking,
     check_tensors,
     each_ranking,
     no_positives,
@@ -22,7 +23,7 @@ from brloss_d2.ops import (
     bucketed_negatives,
     exact_negatives,
 )
-from brloss_d2.ops.dispatch import RampSums
+from brloss_d2.ops.dispatch import RampSums, fused
 
 # Below this mass of worse positives the published sorting error is 0, and nobody causes it.
 SORT_MIN_MASS = 1e-10
@@ -68,15 +69,16 @@ def rank_sort_loss(
     O((P + N) log P) time and O(P + N) memory for P positives and N negatives.
 
     Args:
-        logits: (M,) logits, floating point of any precision; or (L, M) for L rankings with the
-            same number of positives, given as (L, P), all tensors with that leading axis.
-        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
+        logits: (M,) logits, floating point of any precision, or those of R rows and K classes,
+            (R, K); or (L, M) for L rankings with as many positives each.
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored; or (R,) class of each row, K
+            for the background, -1 ignored.
         quality: (P,) quality of the positives in [0, 1], such as the IoU of their boxes, in the
             order in which `labels == 1` occurs.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
-        positives: (P,) int64 positions with label 1, ascending; trusted, as are the values of
-            all other tensors then. If None, they are searched for, which makes the host wait for a
-            GPU.
+        positives: (P,) int64 positions of the positives in the flat logits, ascending; trusted, as
+            are the values of all other tensors then. If None, they are searched for, which makes
+            the host wait for a GPU. (L, P) for L rankings: all tensors and terms have that axis.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -98,7 +100,11 @@ def rank_sort_loss(
         {'loss_rank': 0.5333, 'loss_sort': 0.1}
         >>> sum(losses.values()).backward()
     """
-    logits, pool = ranking_pool(logits, labels, quality, delta, positives, group)
+    positives = check_ranking(logits, labels, quality, delta, positives, group)
+    terms = fused("sort", logits, labels, positives, quality, delta, group, floor=SORT_MIN_MASS)
+    if terms is not None:
+        return terms
+    logits, pool = ranking_pool(logits, labels, positives, delta, group)
     return _rank_and_sort(logits, pool, quality, exact_negatives(pool) if len(pool) else None)
 
 
@@ -117,15 +123,16 @@ def bucketed_rank_sort_loss(
     `rank_sort_loss` with the negatives between two successive positives replaced by their mean.
 
     Args:
-        logits: (M,) logits, floating point of any precision; or (L, M) for L rankings with the
-            same number of positives, given as (L, P), all tensors with that leading axis.
-        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
+        logits: (M,) logits, floating point of any precision, or those of R rows and K classes,
+            (R, K); or (L, M) for L rankings with as many positives each.
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored; or (R,) class of each row, K
+            for the background, -1 ignored.
         quality: (P,) quality of the positives in [0, 1], such as the IoU of their boxes, in the
             order in which `labels == 1` occurs.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
-        positives: (P,) int64 positions with label 1, ascending; trusted, as are the values of
-            all other tensors then. If None, they are searched for, which makes the host wait for a
-            GPU.
+        positives: (P,) int64 positions of the positives in the flat logits, ascending; trusted, as
+            are the values of all other tensors then. If None, they are searched for, which makes
+            the host wait for a GPU. (L, P) for L rankings: all tensors and terms have that axis.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -143,7 +150,13 @@ def bucketed_rank_sort_loss(
         >>> {name: round(value.item(), 4) for name, value in losses.items()}
         {'loss_rank': 0.5333, 'loss_sort': 0.1}
     """
-    logits, pool = ranking_pool(logits, labels, quality, delta, positives, group)
+    positives = check_ranking(logits, labels, quality, delta, positives, group)
+    terms = fused(
+        "sort", logits, labels, positives, quality, delta, group, bucketed=True, floor=SORT_MIN_MASS
+    )
+    if terms is not None:
+        return terms
+    logits, pool = ranking_pool(logits, labels, positives, delta, group)
     return _rank_and_sort(logits, pool, quality, bucketed_negatives(pool) if len(pool) else None)
 
 

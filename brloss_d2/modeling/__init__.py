@@ -6,7 +6,10 @@ from brloss_d2.modeling.backbone import (
     CarafeFPN,
     DeformableBottleneckBlock,
     FixedStatsBatchNorm2d,
+    TimmBackbone,
+    TorchvisionBackbone,
 )
+from brloss_d2.modeling.box_coding import BoxTransform
 from brloss_d2.modeling.instance import (
     YOLACT,
     CoefficientHead,
@@ -48,6 +51,7 @@ from brloss_d2.modeling.rcnn import (
     CriterionRPN,
 )
 from brloss_d2.modeling.test_time_augmentation import DetectorWithTTA
+from brloss_d2.modeling.tiles import TiledDetector
 from brloss_d2.modeling.yaml import add_brloss_config
 
 __all__ = [
@@ -55,6 +59,7 @@ __all__ = [
     "YOLACT",
     "ATSSAssigner",
     "BilinearFPN",
+    "BoxTransform",
     "CarafeFPN",
     "CoefficientHead",
     "CriterionBoxPredictor",
@@ -86,8 +91,11 @@ __all__ = [
     "ScoreVoting",
     "SemanticHead",
     "TaskAlignedAssigner",
+    "TiledDetector",
+    "TimmBackbone",
     "TopAnchors",
     "TopPairs",
+    "TorchvisionBackbone",
     "TowerHead",
     "WarmupAssigner",
     "WarmupCriterion",

@@ -24,6 +24,7 @@ from brloss_d2.engine import (
     apply_overrides,
     choose_device,
     load_config,
+    set_tiles,
     with_test_augmentation,
 )
 from brloss_d2.errors import InputError
@@ -52,6 +53,8 @@ def predict(
     output: str | None = None,
     score_threshold: float | None = None,
     batch_size: int = 1,
+    tile: int | None = None,
+    overlap: float | None = None,
     annotations: str | None = None,
     overrides: Sequence[str] = (),
     device: str = "auto",
@@ -70,6 +73,9 @@ def predict(
         output: folder for pictures and COCO files, see `OutputFolder`; None writes nothing.
         score_threshold: lowest score that is kept, 0..1, see `Predictor.load`.
         batch_size: number of images per batch.
+        tile: side in pixels of the tiles in which large images are looked at, see
+            `brloss_d2.modeling.TiledDetector`; None looks at the whole image only.
+        overlap: part of a tile that the next one shares, 0.2 by default.
         annotations: COCO file with the class names; None finds them.
         overrides: changes to the config, each `key=value`.
         device: "auto", "cpu" or "cuda".
@@ -104,6 +110,8 @@ def predict(
         config,
         weights,
         score_threshold=score_threshold,
+        tile=tile,
+        overlap=overlap,
         annotations=annotations,
         overrides=overrides,
         device=device,
@@ -149,6 +157,8 @@ class Predictor:
         weights: str | os.PathLike[str],
         *,
         score_threshold: float | None = None,
+        tile: int | None = None,
+        overlap: float | None = None,
         annotations: str | None = None,
         overrides: Sequence[str] = (),
         device: str = "auto",
@@ -162,6 +172,9 @@ class Predictor:
             score_threshold: lowest score that is kept, 0..1; higher thresholds of the model are
                 lowered to it. None takes the one in `calibration.json` next to the weights, or
                 leaves it to the model.
+            tile: side in pixels of the tiles in which large images are looked at; None leaves
+                it to the config.
+            overlap: part of a tile that the next one shares; None leaves it to the config.
             annotations: COCO file with the categories; None finds them, see `Categories.find`.
             overrides: changes to the config, each `key=value`.
             device: "auto", "cpu" or "cuda".
@@ -181,6 +194,7 @@ class Predictor:
         else:
             _check_path("config", config)
             cfg, _ = load_config(os.fspath(config), overrides)
+        set_tiles(cfg, tile, overlap)
         local_file(os.fspath(weights))  # fails early: building the model takes time
         folder = os.path.dirname(os.path.abspath(os.fspath(weights)))
         threshold = score_threshold

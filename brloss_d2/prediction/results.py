@@ -14,6 +14,7 @@ from pycocotools import mask as rle
 from brloss_d2.errors import InputError
 from brloss_d2.prediction.categories import Categories
 from brloss_d2.utils.files import write_text
+from brloss_d2.utils.optional import import_optional
 
 PREDICTIONS_FILE = "predictions.json"
 IMAGES_FILE = "images.json"
@@ -102,6 +103,26 @@ class Prediction:
         for result, mask in zip(results, self.rles or (), strict=bool(self.rles)):
             result["segmentation"] = {**mask, "counts": mask["counts"].decode("ascii")}
         return results
+
+    def to_supervision(self) -> Any:
+        """Return the detections as `supervision.Detections`, to draw, count or track them.
+
+        `class_id` are the labels 0..K-1; `data` has `class_name` and `category_id`.
+
+        Raises:
+            InputError: the package supervision is missing.
+        """
+        detections = import_optional("supervision", "supervision").Detections
+        return detections(
+            xyxy=self.boxes.astype(np.float32),
+            confidence=self.scores.astype(np.float32),
+            class_id=self.labels.astype(int),
+            mask=self.masks,
+            data={
+                "class_name": np.array(self.class_names, dtype=str),
+                "category_id": np.array(self.category_ids, dtype=int),
+            },
+        )
 
 
 class OutputFolder:

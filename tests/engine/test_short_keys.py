@@ -42,6 +42,26 @@ def test_loss_of_another_config_replaces_all_criteria(tmp_path: Path) -> None:
     assert cfg.train.seed == 7
 
 
+@pytest.mark.parametrize(
+    ("config", "given", "initial", "fixed"),
+    [
+        (RECIPE, [], "torchvision://mobilenet_v2", True),
+        (RECIPE, ["train.init_checkpoint=own.pth"], "own.pth", True),
+        (RECIPE, ["train.init_checkpoint="], "", False),
+        (SLIM, [], "", False),
+        (SLIM, ["train.init_checkpoint=own.pth"], "own.pth", True),
+    ],
+)
+def test_a_backbone_brings_its_weights(
+    config: str, given: list[str], initial: str, fixed: bool
+) -> None:
+    """From scratch its batch normalization learns statistics, else it keeps those of the file."""
+    cfg, _ = load_config(config, ["backbone=mobilenet_v2", *given])
+    assert cfg.train.init_checkpoint == initial
+    backbone = cfg.model.backbone.bottom_up
+    assert (backbone.name, backbone.fixed_stats) == ("mobilenet_v2", fixed)
+
+
 def test_sizes_of_images_keep_their_proportions() -> None:
     cfg, _ = load_config(
         str(ROOT / "configs/coco/cascade_rcnn_R_50_FPN_brs_3x.py"), ["data.short_side=240"]

@@ -119,6 +119,19 @@ def test_batches_hold_the_same(run_folder: Path, square: Path) -> None:
     assert (len(found[3]), found[3].width, found[3].height) == (0, 90, 20)
 
 
+def test_tiles(run_folder: Path) -> None:
+    image = np.full((120, 200, 3), 20, np.uint8)
+    image[50:66, 90:106] = 220
+    plain, tiled = (predict(run_folder, image, tile=tile, overlap=0.4)[0] for tile in (200, 64))
+    assert len(plain) == len(tiled) == 1 and tiled.masks.sum() == pytest.approx(256, rel=0.2)
+    assert tiled.boxes[0] == pytest.approx([90, 50, 106, 66], abs=0.5)
+    assert plain.boxes[0] == pytest.approx([90, 50, 106, 66], abs=3.0)
+    with pytest.raises(InputError, match="side of the tiles is 0"):
+        predict(run_folder, image, tile=0)
+    with pytest.raises(InputError, match=r"tiles needs test\.tile"):
+        predict(run_folder, image, overlap=0.4)
+
+
 def test_the_rest_goes_on(run_folder: Path, square: Path, caplog) -> None:
     broken = square.with_name("broken.png")
     broken.write_bytes(square.read_bytes()[:60])

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from tabulate import tabulate
 
 from brloss_d2.errors import InputError
@@ -68,6 +68,9 @@ class _Train:
         "file, URL, torchvision://resnet50 or swin://swin_tiny_patch4_window7_224 (backbones); "
         "empty: from scratch",
     )
+    freeze: tuple[str, ...] = _key(
+        (), "parts of the model that are not trained, such as [backbone]; names of its modules"
+    )
     max_iter: int = _key(90_000, "length of the training in steps of the optimizer", at_least=1)
     accumulate: int = _key(1, "batches of the data loader per step", at_least=1)
     amp: _AMP = _AMP()
@@ -108,6 +111,9 @@ class _Train:
     check_images: bool = _key(
         True, "images of a custom dataset are read through before training, to find damaged ones"
     )
+    show_data: bool = _key(
+        True, "data.png shows custom training data as the model gets them, before the training"
+    )
     device: str = _key("auto", "auto, cpu or cuda; auto: CUDA if there is a GPU")
     num_threads: int = _key(0, "CPU threads per process; 0: choice of torch", at_least=0)
     cudnn_benchmark: bool = _key(False, "cuDNN measures which algorithms are fastest")
@@ -129,8 +135,9 @@ def train_defaults() -> dict[str, Any]:
 
 def train_keys() -> str:
     """Return a Markdown table of all `train.*` keys with their defaults and descriptions."""
+    empty: dict[Any, str] = {"": '""', (): "[]"}
     rows = [
-        (f"`{path}`", f"`{str(key.default) or chr(34) * 2}`", key.metadata["text"])
+        (f"`{path}`", f"`{empty.get(key.default, key.default)}`", key.metadata["text"])
         for path, key in _leaves(_Train())
     ]
     return tabulate(rows, ["key of `train`", "default", "meaning"], "pipe", disable_numparse=True)
@@ -159,6 +166,10 @@ def check_train_values(train: DictConfig) -> None:
         # OmegaConf.structured would take 3 for a string and "yes" for a boolean. For Python a bool
         # is an int, and an int is as good as a float.
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(default, tuple):
+            if not (isinstance(value, ListConfig) and all(type(x) is str and x for x in value)):
+                raise InputError(f"train.{path} is {value!r}: expected a list of names, [a,b].")
+            continue
         if not (is_number if isinstance(default, float) else type(value) is type(default)):
             expected = type(default).__name__
             raise InputError(f"train.{path} is {value!r}: expected a value of type {expected}.")

@@ -14,6 +14,7 @@ from brloss_d2.data import CustomData, CustomDataSummary, apply_custom_data
 from brloss_d2.engine.config.defaults import check_train_values, complete_train
 from brloss_d2.engine.config.overrides import apply_overrides
 from brloss_d2.engine.config.short_keys import DATA_KEYS, ShortKeys
+from brloss_d2.engine.config.test_augmentation import set_tiles
 from brloss_d2.engine.config.values import check_num_classes, check_values, describe
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import CityscapesEvaluator, COCOEvaluator, LVISEvaluator
@@ -53,7 +54,7 @@ def load_config(
     custom_data, others = CustomData.from_overrides(others, DATA_KEYS)
     cfg = _read(short.config_file(path))
     _complete(cfg, path)
-    short.apply(cfg, path)
+    short.apply(cfg, path, others)
     summary = None
     if custom_data:
         apply_overrides(cfg, [text for text in others if key_of(text) in _FIRST])
@@ -66,6 +67,7 @@ def load_config(
             )
     short.apply_submission(cfg)
     apply_overrides(cfg, others)
+    set_tiles(cfg, short.tile, short.overlap)
     _complete(cfg, "after the overrides")
     if cfg.dataloader.get("test", None) is None:  # whose dataset the evaluator names
         cfg.dataloader.evaluator = None

@@ -10,18 +10,23 @@ import yaml
 from omegaconf import DictConfig, ListConfig
 from tabulate import tabulate
 
+from brloss_d2.checkpoint.sources import TORCHVISION, is_backbone_only
 from brloss_d2.data import CustomData
 from brloss_d2.engine.config.test_augmentation import set_test_augmentation
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import COCOEvaluator
 from brloss_d2.evaluation.submission import check_submission_name
-from brloss_d2.model_zoo import set_loss
+from brloss_d2.model_zoo import set_backbone, set_loss
 from brloss_d2.model_zoo.losses import config_with_loss
 from brloss_d2.utils.config_nodes import key_of, target_of, walk_nodes
 
 # Key -> attribute, type, meaning.
 _KEYS: dict[str, tuple[str, type, str]] = {
     "loss": ("loss", str, "loss of all parts of the detector: rs, brs, ce, focal, ..."),
+    "backbone": (
+        *("backbone", str),
+        "another backbone: a classifier of torchvision, mobilenet_v2, ..., or timm/NAME",
+    ),
     "data.short_side": (
         *("short_side", int),
         "shorter side of the images in pixels, in training and evaluation; max_size in proportion",
@@ -35,6 +40,11 @@ _KEYS: dict[str, tuple[str, type, str]] = {
         *("test_scales", list),
         "evaluation and prediction in several sizes and mirrored: True, or factors [0.75,1,1.25]",
     ),
+    "test.tile": (
+        *("tile", int),
+        "evaluation and prediction in tiles of this side in pixels, for large images",
+    ),
+    "test.overlap": ("overlap", float, "part of a tile that the next one shares (0.2)"),
     "test.submission": (
         *("submission", str),
         "name of the detector in files for COCO's server, which an evaluation then writes",
@@ -51,18 +61,24 @@ class ShortKeys:
 
     Attributes:
         loss: name of a loss, as in `brloss_d2.model_zoo.list_criteria`.
+        backbone: name of a backbone, as for `brloss_d2.model_zoo.set_backbone`.
         short_side: shorter side of images in pixels.
         batch_size: images per batch of the data loader.
         epochs: length of the training in passes over the training images.
         test_scales: sizes for test-time augmentation, see `set_test_augmentation`.
+        tile: side of tiles in pixels of the test image, see `set_tiles`.
+        overlap: part of a tile that the next one shares.
         submission: name of the detector in the files of `write_submission`.
     """
 
     loss: str | None = None
+    backbone: str | None = None
     short_side: int | None = None
     batch_size: int | None = None
     epochs: float | None = None
     test_scales: list[float] | None = None
+    tile: int | None = None
+    overlap: float | None = None
     submission: str | None = None
 
     @classmethod
@@ -91,18 +107,21 @@ class ShortKeys:
         """Return the config to load: with `loss`, the packaged sibling that trains it, if any."""
         return (self.loss and config_with_loss(path, self.loss)) or path
 
-    def apply(self, cfg: DictConfig, path: str) -> None:
+    def apply(self, cfg: DictConfig, path: str, overrides: Sequence[str]) -> None:
         """Set what most short keys stand for in a config that was just loaded.
 
         Args:
             cfg: config, changed in place.
             path: path of the config file that was asked for.
+            overrides: overrides of the command line, which are applied afterwards.
 
         Raises:
             InputError: the config has no part that a key is about, or cannot train with the loss.
         """
         if self.loss and not config_with_loss(path, self.loss):
             set_loss(cfg.model, self.loss)
+        if self.backbone:
+            self._apply_backbone(cfg, self.backbone, overrides)
         if self.short_side:
             for split in ("train", "test"):
                 if cfg.dataloader.get(split) is not None:
@@ -111,6 +130,20 @@ class ShortKeys:
             cfg.dataloader.train.total_batch_size = self.batch_size
         if self.test_scales is not None:
             set_test_augmentation(cfg, self.test_scales)
+
+    def _apply_backbone(self, cfg: DictConfig, name: str, overrides: Sequence[str]) -> None:
+        """Set the backbone, and its own weights of ImageNet in place of those of the old one."""
+        given = [x for x in overrides if key_of(x) == "train.init_checkpoint"]
+        initial = given[-1].partition("=")[2] if given else cfg.train.init_checkpoint
+        from_scratch = initial.strip("'\"") == ""
+        if not is_backbone_only(cfg.train.init_checkpoint):
+            set_backbone(cfg.model, name, fixed_stats=not from_scratch)
+        elif name.startswith("timm/"):
+            set_backbone(cfg.model, name, fixed_stats=not from_scratch, pretrained=not given)
+            cfg.train.init_checkpoint = ""
+        else:
+            set_backbone(cfg.model, name, fixed_stats=not from_scratch)
+            cfg.train.init_checkpoint = TORCHVISION + name
 
     def apply_submission(self, cfg: DictConfig) -> None:
         """Make the evaluator write files for COCO's server, if a name for them is given.

@@ -3,15 +3,16 @@
 import math
 from collections.abc import Sequence
 
-import torch
-from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformLinear
+from detectron2.modeling.box_regression import Box2BoxTransformLinear
 from torch import Tensor
+
+from brloss_d2.modeling.box_coding import BoxTransform
 
 _SCALE_CLAMP = math.log(1000.0 / 16)
 
 
-class DeltaTransform:
-    """detectron2's `Box2BoxTransform` with widths and heights bounded from below too.
+class DeltaTransform(BoxTransform):
+    """`BoxTransform` with widths and heights bounded from below too.
 
     A predicted side is 1/62.5 to 62.5 times that of its anchor, as in the published detectors.
 
@@ -19,21 +20,10 @@ class DeltaTransform:
         weights: weights of dx, dy, dw and dh, 1 / standard deviation.
     """
 
+    lowest = -_SCALE_CLAMP
+
     def __init__(self, weights: Sequence[float]):
-        wx, wy, ww, wh = weights
-        self.transform = Box2BoxTransform((wx, wy, ww, wh), _SCALE_CLAMP)
-        self._lowest = -_SCALE_CLAMP * ww, -_SCALE_CLAMP * wh
-
-    def get_deltas(self, src_boxes: Tensor, target_boxes: Tensor) -> Tensor:
-        """Encode (P, 4) boxes as deltas from (P, 4) anchors, both XYXY in pixels."""
-        return self.transform.get_deltas(src_boxes, target_boxes)
-
-    def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
-        """Decode (P, 4) deltas from (P, 4) anchors into boxes, XYXY in pixels."""
-        dx, dy, dw, dh = deltas.unbind(1)
-        lowest_w, lowest_h = self._lowest
-        bounded = torch.stack([dx, dy, dw.clamp(min=lowest_w), dh.clamp(min=lowest_h)], 1)
-        return self.transform.apply_deltas(bounded, boxes)
+        super().__init__(tuple(weights), _SCALE_CLAMP)
 
 
 class LogDistanceTransform:

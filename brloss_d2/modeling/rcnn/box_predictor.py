@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from brloss_d2.criteria import Criterion
 from brloss_d2.criteria.matched import weighted
 from brloss_d2.losses.base import check_types
+from brloss_d2.modeling.box_coding import BoxTransform
 from brloss_d2.modeling.matching import log_metrics, match_predictions
 from brloss_d2.modeling.yaml import build_criterion
 
@@ -80,6 +81,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         parts = super().from_config(cfg, input_shape)
+        parts["box2box_transform"] = BoxTransform(cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS)
         known = (
             "input_shape",
             "box2box_transform",

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
@@ -13,6 +12,7 @@ from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
 from brloss_d2.errors import InputError
+from brloss_d2.modeling.box_coding import BoxTransform
 from brloss_d2.modeling.rcnn.box_predictor import BoxPredictions, CriterionBoxPredictor
 from brloss_d2.modeling.rcnn.roi_heads import CriterionROIHeads
 
@@ -51,7 +51,7 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
             CriterionBoxPredictor(
                 cfg,
                 head.output_shape,
-                box2box_transform=Box2BoxTransform(weights),
+                box2box_transform=BoxTransform(weights),
                 loss_weight=loss,
             )
             for head, weights, loss in zip(

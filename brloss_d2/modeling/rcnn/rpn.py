@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from brloss_d2.criteria import Criterion
 from brloss_d2.criteria.matched import weighted
 from brloss_d2.losses.base import check_types
+from brloss_d2.modeling.box_coding import BoxTransform
 from brloss_d2.modeling.matching import (
     MaxIoUMatcher,
     inside_padded_image,
@@ -73,6 +74,7 @@ class CriterionRPN(RPN):
         sampled = not is_ranking(options.CRITERION)
         parts.update(
             criterion=build_criterion(cfg, "rpn"),
+            box2box_transform=BoxTransform(cfg.MODEL.RPN.BBOX_REG_WEIGHTS),
             anchor_matcher=MaxIoUMatcher(
                 cfg.MODEL.RPN.IOU_THRESHOLDS,
                 cfg.MODEL.RPN.IOU_LABELS,

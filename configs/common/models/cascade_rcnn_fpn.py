@@ -7,11 +7,15 @@ The leaf sets the criteria: `model.proposal_generator.criterion` and those of
 
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead
 from omegaconf import MISSING
 
-from brloss_d2.modeling import CriterionBoxPredictor, CriterionCascadeROIHeads, MaxIoUMatcher
+from brloss_d2.modeling import (
+    BoxTransform,
+    CriterionBoxPredictor,
+    CriterionCascadeROIHeads,
+    MaxIoUMatcher,
+)
 
 from .faster_rcnn_fpn import model
 
@@ -28,7 +32,7 @@ def _box_predictor():
     return L(CriterionBoxPredictor)(
         input_shape=L(ShapeSpec)(channels=1024),
         criterion=MISSING,
-        box2box_transform=L(Box2BoxTransform)(weights=[10.0, 10.0, 5.0, 5.0]),
+        box2box_transform=L(BoxTransform)(weights=[10.0, 10.0, 5.0, 5.0]),
         num_classes="${...num_classes}",
         cls_agnostic_bbox_reg=True,
         test_score_thresh=0.40,

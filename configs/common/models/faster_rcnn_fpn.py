@@ -10,7 +10,6 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import FPN, BasicStem, ResNet
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator import StandardRPNHead
@@ -18,6 +17,7 @@ from detectron2.modeling.roi_heads import FastRCNNConvFCHead
 from omegaconf import MISSING
 
 from brloss_d2.modeling import (
+    BoxTransform,
     CriterionBoxPredictor,
     CriterionROIHeads,
     CriterionRPN,
@@ -53,7 +53,7 @@ model = L(GeneralizedRCNN)(
         anchor_matcher=L(MaxIoUMatcher)(
             thresholds=[0.3, 0.7], labels=[0, -1, 1], min_low_quality_iou=0.3
         ),
-        box2box_transform=L(Box2BoxTransform)(weights=[10.0, 10.0, 5.0, 5.0]),
+        box2box_transform=L(BoxTransform)(weights=[10.0, 10.0, 5.0, 5.0]),
         batch_size_per_image=None,
         pre_nms_topk=(2000, 1000),
         post_nms_topk=(1000, 1000),
@@ -78,7 +78,7 @@ model = L(GeneralizedRCNN)(
         box_predictor=L(CriterionBoxPredictor)(
             input_shape=L(ShapeSpec)(channels=1024),
             criterion=MISSING,
-            box2box_transform=L(Box2BoxTransform)(weights=[10.0, 10.0, 5.0, 5.0]),
+            box2box_transform=L(BoxTransform)(weights=[10.0, 10.0, 5.0, 5.0]),
             num_classes="${..num_classes}",
             test_score_thresh=0.40,
             test_nms_thresh=0.5,
