@@ -23,13 +23,13 @@ from brloss_d2.ops import (
     bucketed_negatives,
     exact_negatives,
 )
-from brloss_d2.ops.dispatch import RampSums, fused
+from brloss_d2.ops.dispatch import Sums, fused
 
 # Below this mass of worse positives the published sorting error is 0, and nobody causes it.
 SORT_MIN_MASS = 1e-10
 
 
-def sorting_term(pool: RankingPool, weights: Tensor, everyone: Tensor, worse: RampSums) -> Term:
+def sorting_term(pool: RankingPool, weights: Tensor, everyone: Tensor, worse: Sums) -> Term:
     """Return the sorting error of the positives with its identity update.
 
     Oksuz et al., ICCV 2021, eq. 8-9: the current minus the target sorting error, where in the

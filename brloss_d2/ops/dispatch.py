@@ -15,7 +15,7 @@ once per device.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -109,8 +109,20 @@ def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) 
     return form(thresholds, values, weights, delta)
 
 
+class Sums(Protocol):
+    """Sums of `H(v_j - t_i)` over all pairs of values v and thresholds t, or a part of them."""
+
+    def of_values(self, weights: Tensor) -> Tensor:
+        """Compute `sum_j weights[..., j] H(v_j - t_i)` from (..., K, V) weights: (..., K, T)."""
+        ...
+
+    def of_thresholds(self, weights: Tensor) -> Tensor:
+        """Compute `sum_i weights[..., i] H(v_j - t_i)` from (..., T) weights: (..., V)."""
+        ...
+
+
 class RampSums(NamedTuple):
-    """Sums of `H(v_j - t_i)` over the thresholds t or the values v; see `pairs.PairSums`."""
+    """`Sums` of (T,) thresholds and (V,) values by sorting."""
 
     thresholds: Tensor
     values: Tensor
