@@ -90,19 +90,16 @@ class RankingCriterion(PooledCriterion):
 
     def pool_losses(self, matched: MatchedPredictions, group: PoolGroup) -> CriterionOutput:
         """Compute ranking terms and box losses of one pool."""
+        logits, labels = matched.logits, matched.row_labels
         positives, quality = matched.positives, matched.localization_quality()
         if self.disjoint_is_negative:
             rows = matched.overlapping
             if rows is None:
                 (rows,) = above_zero(quality[None])
             positives, quality = positives[rows], quality[rows]
-        terms = self.cls_loss(
-            matched.logits.flatten(),
-            matched.binary_labels(positives).flatten(),
-            quality,
-            positives=positives,
-            group=group,
-        )
+            # A label for each decision: those of the others are no longer the classes of rows.
+            logits, labels = logits.flatten(), matched.binary_labels(positives).flatten()
+        terms = self.cls_loss(logits, labels, quality, positives=positives, group=group)
         if self.cls_weights.keys() - terms.keys():
             raise ValueError(f"cls_weights names {list(self.cls_weights)}, terms are {list(terms)}")
         losses = {name: weighted(x, self.cls_weights.get(name, 1.0)) for name, x in terms.items()}

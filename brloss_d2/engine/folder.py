@@ -18,12 +18,13 @@ from brloss_d2.utils.text import printable
 logger = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = "last_checkpoint"
+DATA_SHEET = "data.png"
 # What belongs to weights that are trained further.
 ANALYSIS = ("calibration.json", "analysis")
 # What training, evaluation and analysis write, the mark to resume from first. log.txt goes on.
 RUN_FILES = (
     *(LAST_CHECKPOINT, "model_final.pth", "model_final_ema.pth", "model_best.pth"),
-    *("model_[0-9]*.pth", "metrics.json", "config.yaml", "categories.json"),
+    *("model_[0-9]*.pth", "metrics.json", "config.yaml", "categories.json", DATA_SHEET),
     *("events.out.tfevents.*", "wandb_run_id.txt", "inference", *ANALYSIS),
 )
 _LOCK = "run.lock"

@@ -23,7 +23,7 @@ from brloss_d2.checkpoint import Checkpointer
 from brloss_d2.data import write_categories
 from brloss_d2.engine.classes import check_classes
 from brloss_d2.engine.data_order import ResumableLoader
-from brloss_d2.engine.folder import ANALYSIS, RUN_FILES, reserved, set_aside
+from brloss_d2.engine.folder import ANALYSIS, DATA_SHEET, RUN_FILES, reserved, set_aside
 from brloss_d2.engine.hooks.checkpoints import BestCheckpointer, EarlyStopping, Saver
 from brloss_d2.engine.hooks.ema import EMA
 from brloss_d2.engine.hooks.evaluation import EvalHook, Evaluation, results_table
@@ -176,6 +176,27 @@ def _begin(job: Job) -> None:
         LazyConfig.save(job.cfg, temporary)
     with open(file_name, encoding="utf-8") as file:
         logger.debug("Effective config, in %s:\n%s", file_name, file.read())
+    if job.cfg.train.show_data and job.custom_data is not None and not job.resume:
+        _show_data(job, os.path.join(folder, DATA_SHEET))
+
+
+def _show_data(job: Job, path: str) -> None:
+    """Draw the training data as the model gets them; without a picture the training goes on."""
+    # Imports matplotlib, which nothing else in a training needs.
+    from brloss_d2.engine.data_sheet import can_be_shown, look_at_data, note_on_sizes
+    from brloss_d2.plotting.data_sheet import draw_data_sheet
+
+    if not can_be_shown(job.cfg):
+        return
+    try:
+        sheet = look_at_data(job.cfg, job.classes)
+        draw_data_sheet(sheet, path)
+    except InputError as error:
+        logger.warning("%s is not drawn: %s", path, error)
+        return
+    logger.info("Training data as the model gets them: %s", path)
+    if note := note_on_sizes(sheet):
+        logger.warning(note)
 
 
 @dataclass

@@ -39,7 +39,7 @@ _VERY_CROWDED = 40  # number of boxes from which scores do so too
 _MASK_ALPHA = 0.45
 _PADDING = 0.8  # points around a label
 _COVERED = 0.1  # largest share of an object that a label may cover
-_PALETTE: list[_Color] = [colormaps["tab10"](i)[:3] for i in (1, 0, 2, 3, 4, 6, 8, 9, 5, 7)]
+PALETTE: list[_Color] = [colormaps["tab10"](i)[:3] for i in (1, 0, 2, 3, 4, 6, 8, 9, 5, 7)]
 # Shares of white (> 0) or black (< 0) that tell the objects of a class apart.
 _SHADES = (0.0, 0.4, -0.35, 0.65, -0.6)
 _DASHES = (0, (2.5, 1.2))
@@ -90,7 +90,7 @@ def draw_comparison(
             ("missed", "false"),
             strict=True,
         ):
-            colors = _draw_panel(panel, image, objects, _PANEL_WIDTH, single=len(labels) < 2)
+            colors = draw_panel(panel, image, objects, _PANEL_WIDTH, single=len(labels) < 2)
             drawn.append((panel, objects, colors))
             wrong = 0 if objects.wrong is None else int(objects.wrong.sum())
             panel.set_title(what + (f", {wrong} {mistake}" if wrong else ""), fontsize=9, pad=3)
@@ -100,7 +100,7 @@ def draw_comparison(
     for panel, objects, colors in drawn:
         if len(objects.boxes) <= _VERY_CROWDED:
             written = class_names if len(objects.boxes) <= _CROWDED else ()
-            _draw_labels(panel, panel.get_window_extent(), objects, written, colors)
+            draw_labels(panel, panel.get_window_extent(), objects, written, colors)
     save_figure(figure, path)
 
 
@@ -136,9 +136,9 @@ def draw_detections(
         objects = LabeledBoxes(
             objects.boxes[order], objects.labels[order], objects.scores[order], masks
         )
-    colors = _draw_panel(panel, image, objects, _SIDE, single=len(set(objects.labels)) < 2)
+    colors = draw_panel(panel, image, objects, _SIDE, single=len(set(objects.labels)) < 2)
     panel.apply_aspect()
-    _draw_labels(panel, figure.bbox, objects, class_names, colors)
+    draw_labels(panel, figure.bbox, objects, class_names, colors)
     save_figure(figure, path)
 
 
@@ -172,12 +172,17 @@ def _draw_legend(
     figure.set_figheight(figure.get_figheight() + 0.2 * (math.ceil(len(names) / columns) - 1))
 
 
-def _draw_panel(
+def draw_panel(
     panel: Axes, image: np.ndarray, objects: LabeledBoxes, side: float, *, single: bool
 ) -> list[_Color]:
     """Draw an image and the outlines of its objects, the last one on top; return their colors.
 
-    The longer side of the image has `side` inches; `single` are objects of one class.
+    Args:
+        panel: axes to draw on.
+        image: image, (H, W, 3), RGB, 0..255.
+        objects: objects of the image.
+        side: length of the longer side of the image in inches.
+        single: whether the picture has objects of one class only.
     """
     height, width = image.shape[:2]
     # A pixel covers [i, i + 1], as in the boxes. Large images are drawn smaller.
@@ -216,7 +221,7 @@ def _draw_panel(
     return colors
 
 
-def _draw_labels(
+def draw_labels(
     panel: Axes,
     frame: BboxBase,
     objects: LabeledBoxes,
@@ -225,7 +230,12 @@ def _draw_labels(
 ) -> None:
     """Write names and scores where they cover no small object and no other label.
 
-    They stay in the frame, in pixels of the figure; the last object is the most important.
+    Args:
+        panel: axes with the image.
+        frame: place that they stay in, in pixels of the figure.
+        objects: objects of the image, the last one the most important.
+        class_names: names of the classes; none for scores alone.
+        colors: colors of the objects.
     """
     corners = panel.transData.transform(objects.boxes.reshape(-1, 2)).reshape(-1, 2, 2)
     boxes = np.stack([corners.min(1), corners.max(1)], 1)  # y points up
@@ -292,7 +302,7 @@ def _find_place(
 def _color(label: int, number: int, *, single: bool) -> _Color:
     """Return the color of object `number` of a class, which may be the `single` one."""
     if single:
-        return _PALETTE[(label + number) % len(_PALETTE)]
-    shade, base = _SHADES[number % len(_SHADES)], _PALETTE[label % len(_PALETTE)]
+        return PALETTE[(label + number) % len(PALETTE)]
+    shade, base = _SHADES[number % len(_SHADES)], PALETTE[label % len(PALETTE)]
     red, green, blue = (x + abs(shade) * ((shade > 0) - x) for x in base)
     return red, green, blue

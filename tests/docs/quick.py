@@ -15,6 +15,7 @@ INSTALLED = {
     "brloss-analyze": "tools/analyze_detections.py",
     "brloss-convert": "tools/convert_checkpoint.py",
     "brloss-export": "tools/export.py",
+    "brloss-env": "tools/env.py",
     "brloss-configs": "tools/list_configs.py",
     "brloss-data": "tools/convert_data.py",
 }
@@ -69,6 +70,9 @@ QUICK = {
     "tools/compare_losses.py": [
         *("--seeds", "1", "--evaluations", "1", "--iterations", "2", "--images", "4"),
     ],
+    "tools/show_data.py": [
+        *("--output", "data.png", "--images", "1", "data.short_side=64"),
+    ],
     "tools/draw_zoo.py": ["--output", "zoo.png"],
     "tools/gpu_report.py": ["--list"],
     "demo/demo.py": [
@@ -83,6 +87,7 @@ SMALL = [
     "dataloader.train.total_batch_size=1",
     "dataloader.train.mapper.augmentations.0.short_edge_length=[64]",
     "dataloader.test.mapper.augmentations.0.short_edge_length=64",
+    "train.show_data=False",
 ]
 # Most weights of these recipes are in two layers, and most of the time of one iteration.
 WIDE = re.compile("(faster|mask)_rcnn_R_50_")

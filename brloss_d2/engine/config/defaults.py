@@ -111,6 +111,9 @@ class _Train:
     check_images: bool = _key(
         True, "images of a custom dataset are read through before training, to find damaged ones"
     )
+    show_data: bool = _key(
+        True, "data.png shows custom training data as the model gets them, before the training"
+    )
     device: str = _key("auto", "auto, cpu or cuda; auto: CUDA if there is a GPU")
     num_threads: int = _key(0, "CPU threads per process; 0: choice of torch", at_least=0)
     cudnn_benchmark: bool = _key(False, "cuDNN measures which algorithms are fastest")
