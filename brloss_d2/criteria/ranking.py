@@ -5,12 +5,16 @@ from functools import reduce
 from operator import add
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from brloss_d2.criteria.matched import (
     BoxLosses,
     CriterionOutput,
     MatchedPredictions,
     above_zero,
     named_box_losses,
+    of_last_layer,
     weighted,
 )
 from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
@@ -88,21 +92,18 @@ class RankingCriterion(PooledCriterion):
                 f"box_weights names {list(self.box_weights)}, losses are {list(self.box_losses)}"
             )
 
+    def layers(self, matched: MatchedPredictions) -> CriterionOutput:
+        """Compute the losses of each layer, (L,) by name; see `Criterion.layers`."""
+        size, count = self.images_per_pool, matched.num_layers or 1
+        one_pool = self.pool == "local" and (size is None or matched.num_images <= size * count)
+        stateless = not any(True for _ in self.balancer.buffers())
+        if one_pool and stateless and self.correlation is None:
+            return of_last_layer(self.pool_losses(matched, PoolGroup()))
+        return super().layers(matched)
+
     def pool_losses(self, matched: MatchedPredictions, group: PoolGroup) -> CriterionOutput:
-        """Compute ranking terms and box losses of one pool."""
-        positives, quality = matched.positives, matched.localization_quality()
-        if self.disjoint_is_negative:
-            rows = matched.overlapping
-            if rows is None:
-                (rows,) = above_zero(quality[None])
-            positives, quality = positives[rows], quality[rows]
-        terms = self.cls_loss(
-            matched.logits.flatten(),
-            matched.binary_labels(positives).flatten(),
-            quality,
-            positives=positives,
-            group=group,
-        )
+        """Compute ranking terms and box losses of one pool, or of one in each layer."""
+        terms = self._ranking_terms(matched, group)
         if self.cls_weights.keys() - terms.keys():
             raise ValueError(f"cls_weights names {list(self.cls_weights)}, terms are {list(terms)}")
         losses = {name: weighted(x, self.cls_weights.get(name, 1.0)) for name, x in terms.items()}
@@ -111,10 +112,12 @@ class RankingCriterion(PooledCriterion):
             weights = matched.logits.detach()[matched.foreground].float().sigmoid().amax(1)
         else:
             weights = matched.gt_boxes.new_ones(len(matched.gt_boxes))
-        num_positives = group.total(len(weights), weights.device)
+        by_layer = matched.by_layer(weights)
+        num_positives = group.total(by_layer.shape[-1], weights.device)
         unbalanced = {}
         for name, box_loss in self.box_losses.items():
-            mean = weighted_mean(matched.box_losses(box_loss), weights, group)
+            values = matched.by_layer(matched.box_losses(box_loss))
+            mean = weighted_mean(values, by_layer, group)
             weighted_loss = weighted(mean, self.box_weights.get(name, 1.0))
             losses[name] = self.balancer(cls_total, weighted_loss, num_positives)
             unbalanced[f"{name.removeprefix('loss_')}_unbalanced"] = mean.detach()
@@ -125,8 +128,31 @@ class RankingCriterion(PooledCriterion):
             weights,
             cls_total,
             metrics=lambda: {
-                "num_positives": len(weights),
+                "num_positives": by_layer.shape[-1],
                 "pool_size": matched.num_decisions,
                 **unbalanced,
             },
         )
+
+    def _ranking_terms(self, matched: MatchedPredictions, group: PoolGroup) -> dict[str, Tensor]:
+        """Return the terms of `cls_loss` by name: (), or (L,) of L layers."""
+        count = matched.num_layers or 1
+        quality = matched.localization_quality().view(count, -1)
+        positives = matched.positives.view(count, -1)
+        kept = above_zero(quality) if self.disjoint_is_negative else [slice(None)] * count
+        rows = [x[index] for x, index in zip(positives, kept, strict=True)]
+        labels = matched.binary_labels(rows[0] if count == 1 else torch.cat(rows))
+        labels, logits = labels.view(count, -1), matched.logits.reshape(count, -1)
+        layers = [
+            self.cls_loss(
+                logits[i],
+                labels[i],
+                quality[i][kept[i]],
+                positives=rows[i] - i * logits.shape[1] if i else rows[i],
+                group=group,
+            )
+            for i in range(count)
+        ]
+        if matched.num_layers is None:
+            return layers[0]
+        return {name: torch.stack([terms[name] for terms in layers]) for name in layers[0]}
