@@ -96,7 +96,7 @@ class RankingCriterion(PooledCriterion):
         """Compute the losses of each layer, (L,) by name; see `Criterion.layers`."""
         size, count = self.images_per_pool, matched.num_layers or 1
         one_pool = self.pool == "local" and (size is None or matched.num_images <= size * count)
-        stateless = not any(True for _ in self.balancer.buffers())
+        stateless = len(list(self.balancer.buffers())) == 0
         if one_pool and stateless and self.correlation is None:
             return of_last_layer(self.pool_losses(matched, PoolGroup()))
         return super().layers(matched)
