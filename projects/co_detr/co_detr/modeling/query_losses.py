@@ -252,7 +252,7 @@ def match_queries(
     pred = boxes.flatten(1, 2).gather(1, at[..., None].expand(num_layers, -1, 4)).float()
     scales = image_scales(image_sizes, pred)[at // num_queries]
     gt_boxes = targets.gt_boxes.float().expand_as(pred)
-    first_row = torch.arange(0, num_layers * rows, rows, device=at.device)
+    first_row = torch.arange(num_layers, device=at.device) * rows
     return MatchedPredictions(
         logits=logits.flatten(0, 2),
         labels=targets.labels.expand(num_layers, -1).flatten(),
