@@ -13,6 +13,7 @@ from brloss_d2.losses import BoxLoss, paired_box_iou
 from brloss_d2.losses.base import (
     ConfiguredModule,
     at_least_float32,
+    binary_labels,
     check_tensors,
     check_types,
     check_values,
@@ -180,11 +181,9 @@ class MatchedPredictions:
         """Flatten a tensor of all rows, all decisions or all foreground rows: (L, n), or (n,)."""
         return x.flatten() if self.num_layers is None else x.reshape(self.num_layers, -1)
 
-    def binary_labels(self, positives: Tensor | None = None) -> Tensor:
-        """(R, K) int8: 1 at the class of a foreground row, -1 in all of an ignored row, else 0.
-
-        Args:
-            positives: positions of the decisions with label 1; None is `self.positives`.
+    @property
+    def row_labels(self) -> Tensor:
+        """(R,) `labels`, for losses of all decisions, whose logits (R, K) they label.
 
         Raises:
             ValueError: If the logits have a background column.
@@ -194,10 +193,19 @@ class MatchedPredictions:
                 f"expected logits (R, {self.num_classes}) without a background column, got "
                 f"{tuple(self.logits.shape)}"
             )
-        table = self.labels.clamp(max=0)[:, None].expand(-1, self.num_classes)
-        binary = table.to(torch.int8, memory_format=torch.contiguous_format, copy=True)
-        binary.view(-1).index_fill_(0, self.positives if positives is None else positives, 1)
-        return binary
+        return self.labels
+
+    def binary_labels(self, positives: Tensor | None = None) -> Tensor:
+        """(R, K) int8: 1 at the class of a foreground row, -1 in all of an ignored row, else 0.
+
+        Args:
+            positives: positions of the decisions with label 1; None is `self.positives`.
+
+        Raises:
+            ValueError: If the logits have a background column.
+        """
+        positives = self.positives if positives is None else positives
+        return binary_labels(self.row_labels, self.num_classes, positives).view(self.logits.shape)
 
     def split(self, images_per_pool: int) -> list["MatchedPredictions"]:
         """Split into pools of consecutive images, without copies; the last pool may be smaller.

@@ -20,7 +20,7 @@ from brloss_d2.criteria.matched import (
 from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
 from brloss_d2.criteria.quality import correlation_loss
 from brloss_d2.losses import ALRPLoss, Balancer, CorrelationLoss, RankingLoss
-from brloss_d2.losses.base import check_numbers, check_types
+from brloss_d2.losses.base import LossDict, check_numbers, check_types
 from brloss_d2.ops import PoolGroup
 
 
@@ -134,25 +134,26 @@ class RankingCriterion(PooledCriterion):
             },
         )
 
-    def _ranking_terms(self, matched: MatchedPredictions, group: PoolGroup) -> dict[str, Tensor]:
+    def _ranking_terms(self, matched: MatchedPredictions, group: PoolGroup) -> LossDict:
         """Return the terms of `cls_loss` by name: (), or (L,) of L layers."""
-        count = matched.num_layers or 1
-        quality = matched.localization_quality().view(count, -1)
-        positives = matched.positives.view(count, -1)
-        kept = above_zero(quality) if self.disjoint_is_negative else [slice(None)] * count
-        rows = [x[index] for x, index in zip(positives, kept, strict=True)]
-        labels = matched.binary_labels(rows[0] if count == 1 else torch.cat(rows))
-        labels, logits = labels.view(count, -1), matched.logits.reshape(count, -1)
-        layers = [
-            self.cls_loss(
-                logits[i],
-                labels[i],
-                quality[i][kept[i]],
-                positives=rows[i] - i * logits.shape[1] if i else rows[i],
-                group=group,
-            )
-            for i in range(count)
+        layers = [matched] if matched.num_layers is None else matched.layers()
+        quality = matched.localization_quality().view(len(layers), -1)
+        kept = above_zero(quality) if self.disjoint_is_negative else [None] * len(layers)
+        terms = [
+            self._terms_of_pool(layer, values, rows, group)
+            for layer, values, rows in zip(layers, quality, kept, strict=True)
         ]
         if matched.num_layers is None:
-            return layers[0]
-        return {name: torch.stack([terms[name] for terms in layers]) for name in layers[0]}
+            return terms[0]
+        return {name: torch.stack([x[name] for x in terms]) for name in terms[0]}
+
+    def _terms_of_pool(
+        self, matched: MatchedPredictions, quality: Tensor, kept: Tensor | None, group: PoolGroup
+    ) -> LossDict:
+        """Return the terms of `cls_loss` of one pool; foreground rows not `kept` are negatives."""
+        logits, labels, positives = matched.logits, matched.row_labels, matched.positives
+        if kept is not None and len(kept) < len(quality):
+            positives, quality = positives[kept], quality[kept]
+            # A label for each decision: those of the others are no longer the classes of rows.
+            logits, labels = logits.flatten(), matched.binary_labels(positives).flatten()
+        return self.cls_loss(logits, labels, quality, positives=positives, group=group)
