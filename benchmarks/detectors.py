@@ -73,11 +73,13 @@ class Detector:
     Args:
         path: path of the config.
         device: "cpu" or "cuda".
+        amp: whether to train with automatic mixed precision, in bfloat16.
     """
 
-    def __init__(self, path: Path, device: str) -> None:
+    def __init__(self, path: Path, device: str, *, amp: bool = False) -> None:
         cfg = LazyConfig.load(str(path))
-        self.name, self.device = path.stem, device
+        self.name = f"{path.stem}, bfloat16" if amp else path.stem
+        self.device, self.amp = device, amp
         self.model = instantiate(cfg.model).to(device).train()
         self.num_classes: int = getattr(self.model, "roi_heads", self.model).num_classes
         cfg.optimizer.params.model = self.model
@@ -86,7 +88,8 @@ class Detector:
 
     def total_loss(self, batch: Batch) -> Tensor:
         """Sum of the losses of a batch, ()."""
-        return sum(self.model(batch).values())
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.amp):
+            return sum(self.model(batch).values())
 
     def step(self, batch: Batch) -> float:
         """Run one training iteration; return its milliseconds."""
@@ -225,13 +228,21 @@ class TimedDetector:
         images: number of images per iteration.
         size: (height, width) in pixels.
         objects: number of objects per image.
+        amp: whether to train with automatic mixed precision, in bfloat16.
     """
 
     def __init__(
-        self, path: Path, device: str, images: int, size: tuple[int, int], objects: int
+        self,
+        path: Path,
+        device: str,
+        images: int,
+        size: tuple[int, int],
+        objects: int,
+        *,
+        amp: bool = False,
     ) -> None:
         before = torch.cuda.memory_allocated() if device == "cuda" else 0
-        self.detector = Detector(path, device)
+        self.detector = Detector(path, device, amp=amp)
         self.batch = with_bitmaps(random_batch(images, size, objects, self.detector.num_classes))
         self.detector.calibrate(self.batch)
         self.detector.step(self.batch)  # warm-up
@@ -263,11 +274,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_of_configs(__doc__.split("\n")[0], (800, 1333), "timed iterations per config")
     parser.add_argument("--images", type=int, default=4, help="images per iteration")
     parser.add_argument("--objects", type=int, default=7, help="objects per image")
+    parser.add_argument("--amp", action="store_true", help="automatic mixed precision, bfloat16")
     args = parse(parser, argv, QUICK, "{device}_detectors.csv")
     height, width = args.size
     compare(
         args,
-        lambda path: TimedDetector(path, args.device, args.images, (height, width), args.objects),
+        lambda path: TimedDetector(
+            path, args.device, args.images, (height, width), args.objects, amp=args.amp
+        ),
         HEADERS,
         {"images": args.images, "height": height, "width": width, "objects": args.objects},
     )

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from detectron2.config import instantiate
@@ -25,11 +26,13 @@ from torchvision.ops import sigmoid_focal_loss
 
 from brloss_d2 import losses
 from brloss_d2.model_zoo import get_config, list_configs
+from brloss_d2.ops import use_backend
 from brloss_d2.utils.config_nodes import learns_masks, walk_nodes
 from support.pretend_device import DEVICE, move, pretend_device
 from support.problems import SYNTHETIC, draw
 
 POSITIVES = (50, 2000, 8000)
+_FUSED_POSITIVES = (50, 2000)  # more take the interpreter too long, and no more launches
 _LOGITS = 20_000
 _LOSSES: dict[str, Callable[..., dict[str, Tensor]]] = {
     "rs": losses.rank_sort_loss,
@@ -63,6 +66,7 @@ class Costs(NamedTuple):
 def names() -> list[str]:
     """Return the names of all rows."""
     rows = [f"{name} {count}" for name in _LOSSES for count in POSITIVES]
+    rows += [f"{name} fused {count}" for name in _LOSSES for count in _FUSED_POSITIVES]
     return ["focal", *rows, *(entry.name for entry in list_configs(schedule="300it"))]
 
 
@@ -72,12 +76,20 @@ def measure(name: str, *, show_lines: bool = False) -> Costs:
     Raises:
         AssertionError: The pretend device computes other losses than the CPU.
     """
-    return _of_config(name, show_lines) if "/" in name else _of_loss(name)
+    if "/" in name:
+        return _of_config(name, show_lines)
+    if " fused " not in name:
+        return _of_loss(name)
+    from brloss_d2.ops.triton import fused  # Triton need not be installed
+
+    # The interpreter takes its time per operation, not per number.
+    with use_backend("triton"), patch.multiple(fused, _ROWS=256, _COLUMNS=512, _BLOCK=8192):
+        return _of_loss(name)
 
 
 def _of_loss(name: str) -> Costs:
-    loss, _, count = name.partition(" ")
-    problem = draw(SYNTHETIC, _LOGITS, int(count or 50) / _LOGITS)
+    loss, *words = name.split()
+    problem = draw(SYNTHETIC, _LOGITS, int(words[-1] if words else 50) / _LOGITS)
     labels, quality = problem.labels, problem.quality
     positives = (labels == 1).nonzero().squeeze(1)
 
@@ -87,7 +99,8 @@ def _of_loss(name: str) -> Costs:
         found = _LOSSES[loss](logits, move(labels), move(quality), positives=move(positives))
         return torch.stack(list(found.values())).sum()
 
-    expected = compute(problem.logits, lambda x: x)
+    with use_backend("torch"):
+        expected = compute(problem.logits, lambda x: x)
     with pretend_device() as device:
         logits = problem.logits.to(DEVICE).requires_grad_()
         parts = {id(x): x.to(DEVICE) for x in (labels, quality, positives)}

@@ -4,7 +4,8 @@ Tensors on it keep their data in a CPU tensor and report the device "pretend", a
 torch's own interface for backends in Python (2.10 or newer) registers. Operators that mix them with
 CPU tensors raise as on a GPU. Counted are
 
-* launches: operators, except views and allocations. Inside of torch one may be several kernels;
+* launches: operators, except views and allocations, which inside of torch may be several kernels;
+  and Triton kernels, which run in Triton's interpreter;
 * syncs: operators that make the host wait for the device, with the line that called them.
 """
 
@@ -15,6 +16,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -27,12 +29,17 @@ from torch.utils.backend_registration import (
     _setup_privateuseone_for_python_backend,
 )
 
+from brloss_d2.ops import dispatch
+
 
 class _Backend(_DummyBackendModule):
     """The module `torch.pretend`."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
+
+    def device(self, _: torch.device) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
 
 _setup_privateuseone_for_python_backend("pretend", backend_module=_Backend())
@@ -195,9 +202,34 @@ def _caller() -> str:
 
 
 @contextlib.contextmanager
+def _interpret_kernels(device: PretendDevice) -> Iterator[None]:
+    """Let Triton kernels run on the data of pretend tensors, and be counted."""
+    try:
+        from triton.runtime.interpreter import InterpretedFunction
+        from triton.runtime.jit import JITFunction
+    except ImportError:
+        yield
+        return
+
+    def launch(kernel: Any, *args: Any, **kwargs: Any) -> None:
+        device.launches[kernel.__name__] += 1
+        args, kwargs = tree_map_only(PretendTensor, lambda x: x.data_on_cpu, (args, kwargs))
+        InterpretedFunction(kernel.fn).run(*args, **kwargs)
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        return InterpretedFunction(function.fn)(*args, **kwargs)
+
+    with (
+        patch.multiple(JITFunction, run=launch, __call__=call),
+        patch.object(dispatch, "check_triton"),
+    ):
+        yield
+
+
+@contextlib.contextmanager
 def pretend_device() -> Iterator[PretendDevice]:
     """Run tensors of the pretend device within a `with` block."""
-    with PretendDevice() as device, _FromData():
+    with PretendDevice() as device, _FromData(), _interpret_kernels(device):
         yield device
 
 

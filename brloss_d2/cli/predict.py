@@ -1,4 +1,4 @@
-r"""Detect objects in images; write pictures and predictions in COCO format.
+r"""Detect objects in images and videos; write pictures and predictions in COCO format.
 
     %(prog)s --config-file output/a/config.yaml --weights output/a/model_final.pth \
         --input photo.jpg 'more/*.png' folder/ --output output/predictions
@@ -6,6 +6,12 @@ r"""Detect objects in images; write pictures and predictions in COCO format.
 Writes pictures/*.png, predictions.json (COCO results) and images.json (images and categories that
 the results refer to). Files that cannot be read are skipped and reported at the end; the exit
 status is then 1.
+
+A video, a stream (rtsp://...) or a camera (its number) becomes NAME.mp4 with the objects drawn, and
+NAME.jsonl with a line per frame:
+
+    %(prog)s --config-file output/a/config.yaml --weights output/a/model_final.pth \
+        --input clip.mp4 --batch-size 4
 """
 
 import argparse
@@ -30,7 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__)
     add_model_arguments(parser)
     parser.add_argument(
-        "--input", required=True, nargs="+", metavar="PATH", help="files, folders or patterns"
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="files, folders, patterns; a video",
     )
     parser.add_argument(
         "--output", default="output/predictions", help="folder (default: output/predictions)"
@@ -57,13 +67,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="0.x",
         help="part of a tile that the next one shares (default: 0.2)",
     )
+    parser.add_argument(
+        "--max-frames", type=positive_int, metavar="N", help="end a video after N frames"
+    )
     parser.add_argument("--no-pictures", action="store_true", help="write the JSON files only")
     return run_program(_predict, parser.parse_args(argv))
 
 
 def _predict(args: argparse.Namespace) -> int:
     from brloss_d2.prediction import OutputFolder, find_images
+    from brloss_d2.prediction.video import is_video
 
+    if any(map(is_video, args.input)):
+        return _predict_video(args)
     files = find_images(args.input)
     predictor = load_predictor(args)
     folder = OutputFolder(args.output, predictor.categories, pictures=not args.no_pictures)
@@ -89,3 +105,28 @@ def _predict(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 1 if errors else 0
+
+
+def _predict_video(args: argparse.Namespace) -> int:
+    from brloss_d2.prediction.video import predict_video
+
+    if len(args.input) > 1:
+        raise InputError(f"--input has {len(args.input)} paths: a video is read alone.")
+    done = predict_video(
+        load_predictor(args),
+        args.input[0],
+        args.output,
+        batch_size=args.batch_size,
+        max_frames=args.max_frames,
+        pictures=not args.no_pictures,
+    )
+    print(
+        f"{counted(done.objects, 'object')} in {counted(done.frames, 'frame')}, "
+        f"{done.frames / done.seconds:.1f} frames per second: {', '.join(done.files)}"
+    )
+    if args.max_frames is None and done.frames < 0.95 * done.announced:
+        print(
+            f"note: the video announces {done.announced} frames; the others cannot be read",
+            file=sys.stderr,
+        )
+    return 0

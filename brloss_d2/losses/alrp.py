@@ -6,12 +6,14 @@ from torch import Tensor
 from brloss_d2.losses.base import (
     LossDict,
     RankingLoss,
+    check_ranking,
     check_tensors,
     no_positives,
     ranking_pool,
     ranking_term,
 )
 from brloss_d2.ops import PoolGroup, attach, exact_negatives, with_value
+from brloss_d2.ops.dispatch import fused
 from brloss_d2.ops.ramp import prefix_sums
 from brloss_d2.ops.search import count_reached
 
@@ -36,14 +38,16 @@ def alrp_loss(
     O((P + N) log P) time and O(P + N) memory for P positives and N negatives.
 
     Args:
-        logits: (M,) logits, floating point of any precision.
-        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
+        logits: (M,) logits, floating point of any precision, or those of R rows and K classes,
+            (R, K).
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored; or (R,) class of each row, K
+            for the background, -1 ignored.
         localization_error: (P,) errors >= 0 of the positives, in the order in which
             `labels == 1` occurs, differentiable; 1 is the error of a box that just counts as true.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
-        positives: (P,) int64 positions with label 1, ascending; trusted, as are the values of
-            all other tensors then. If None, they are searched for, which makes the host wait for a
-            GPU.
+        positives: (P,) int64 positions of the positives in the flat logits, ascending; trusted, as
+            are the values of all other tensors then. If None, they are searched for, which makes
+            the host wait for a GPU.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -64,9 +68,16 @@ def alrp_loss(
         {'loss_rank': 0.0, 'loss_box': 0.3}
     """
     check_tensors(localization_error=localization_error)
-    logits, pool = ranking_pool(
+    positives = check_ranking(
         logits, labels, localization_error, delta, positives, group, kind="localization_error"
     )
+    terms = fused(
+        "localize", logits, labels, positives, localization_error, delta, group,
+        floor=MIN_FALSE_POSITIVES,
+    )  # fmt: skip
+    if terms is not None:
+        return terms
+    logits, pool = ranking_pool(logits, labels, positives, delta, group)
     error = pool.collect(localization_error)
     if len(pool) == 0:
         (rank_loss,) = attach(logits, no_positives(pool))

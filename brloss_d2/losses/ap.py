@@ -6,6 +6,7 @@ from torch import Tensor
 from brloss_d2.losses.base import (
     LossDict,
     RankingLoss,
+    check_ranking,
     no_positives,
     ranking_pool,
     ranking_term,
@@ -19,6 +20,7 @@ from brloss_d2.ops import (
     bucketed_negatives,
     exact_negatives,
 )
+from brloss_d2.ops.dispatch import fused
 
 
 def precision_term(
@@ -58,13 +60,15 @@ def ap_loss(
     O((P + N) log P) time and O(P + N) memory for P positives and N negatives.
 
     Args:
-        logits: (M,) logits, floating point of any precision.
-        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
+        logits: (M,) logits, floating point of any precision, or those of R rows and K classes,
+            (R, K).
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored; or (R,) class of each row, K
+            for the background, -1 ignored.
         quality: not used; every positive counts the same.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
-        positives: (P,) int64 positions with label 1, ascending; trusted, as are the values of
-            all other tensors then. If None, they are searched for, which makes the host wait for a
-            GPU.
+        positives: (P,) int64 positions of the positives in the flat logits, ascending; trusted, as
+            are the values of all other tensors then. If None, they are searched for, which makes
+            the host wait for a GPU.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -82,7 +86,11 @@ def ap_loss(
         >>> round(losses["loss_rank"].item(), 4)
         0.0
     """
-    logits, pool = ranking_pool(logits, labels, quality, delta, positives, group)
+    positives = check_ranking(logits, labels, quality, delta, positives, group)
+    terms = fused("interpolated", logits, labels, positives, quality, delta, group)
+    if terms is not None:
+        return terms
+    logits, pool = ranking_pool(logits, labels, positives, delta, group)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}
     rank = pool.rank_among_positives
@@ -106,13 +114,15 @@ def bucketed_ap_loss(
     version of `ap_loss`.
 
     Args:
-        logits: (M,) logits, floating point of any precision.
-        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
+        logits: (M,) logits, floating point of any precision, or those of R rows and K classes,
+            (R, K).
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored; or (R,) class of each row, K
+            for the background, -1 ignored.
         quality: not used; every positive counts the same.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
-        positives: (P,) int64 positions with label 1, ascending; trusted, as are the values of
-            all other tensors then. If None, they are searched for, which makes the host wait for a
-            GPU.
+        positives: (P,) int64 positions of the positives in the flat logits, ascending; trusted, as
+            are the values of all other tensors then. If None, they are searched for, which makes
+            the host wait for a GPU.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -129,7 +139,11 @@ def bucketed_ap_loss(
         >>> round(losses["loss_rank"].item(), 4)
         0.6667
     """
-    logits, pool = ranking_pool(logits, labels, quality, delta, positives, group)
+    positives = check_ranking(logits, labels, quality, delta, positives, group)
+    terms = fused("precision", logits, labels, positives, quality, delta, group, bucketed=True)
+    if terms is not None:
+        return terms
+    logits, pool = ranking_pool(logits, labels, positives, delta, group)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}
     term = precision_term(pool, bucketed_negatives(pool), pool.rank_among_positives)

@@ -184,7 +184,7 @@ class RankingLoss(ConfiguredModule):
         )
 
 
-def ranking_pool(
+def check_ranking(
     logits: Tensor,
     labels: Tensor,
     values: Tensor | None,
@@ -193,22 +193,22 @@ def ranking_pool(
     group: PoolGroup | None,
     *,
     kind: str = "quality",
-) -> tuple[Tensor, RankingPool]:
-    """Check the arguments of a ranking loss and set up its pool.
+) -> Tensor:
+    """Check the arguments of a ranking loss.
 
     Args:
-        logits: (M,) logits.
-        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
+        logits: (M,) logits, or (R, K).
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored; or (R,) class of each row, K for
+            the background, -1 ignored.
         values: (P,) quality or localization errors of the positives, None if not used.
         delta: half-width of the ramp, in logits, >= 0.
-        positives: (P,) positions with label 1; None searches for them. If they are given, the
-            values of labels, quality and errors are trusted.
+        positives: (P,) positions of the positives in the flat logits; None searches for them. If
+            they are given, the values of labels, quality and errors are trusted.
         group: processes whose decisions are ranked together; None is this process alone.
         kind: meaning of `values`, "quality" or "localization_error".
 
     Returns:
-        `(logits, pool)`: the logits in at least float32 (half precision is upcast once, here) and
-        the pool made of them.
+        `positives`, found if they were not given.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -219,34 +219,73 @@ def ranking_pool(
     check_tensors(logits=logits, labels=labels, **given)
     if group is not None:
         check_types(group=(group, PoolGroup))
-    if logits.ndim != 1 or logits.dtype not in _FLOATS:
+    rows = logits.ndim == 2 and labels.shape == logits.shape[:1]
+    if not (logits.ndim == 1 or rows) or logits.dtype not in _FLOATS:
         raise ValueError(
             f"logits must be a floating point tensor of shape (M,), got {logits.dtype} "
-            f"{tuple(logits.shape)}; flatten (R, K) logits together with their labels"
+            f"{tuple(logits.shape)}; flatten (R, K) logits together with their labels, or give one "
+            "class for each row"
         )
-    if labels.shape != logits.shape or labels.dtype not in _INTEGERS:
+    if not (rows or labels.shape == logits.shape) or labels.dtype not in _INTEGERS:
         raise ValueError(
             f"labels must be integers (1 positive, 0 negative, -1 ignored) of the shape of logits "
             f"{tuple(logits.shape)}, got {labels.dtype} {tuple(labels.shape)}"
         )
     if positives is None:
-        check_values("labels", labels, *_LABELS)
+        positives = _find_positives(labels, logits.shape[1] if rows else 0)
+        if values is not None and len(values) == len(positives):
+            check_values(kind, values, *_VALUES[kind])
     elif positives.dtype != torch.int64 or positives.ndim != 1:
         raise ValueError(
             f"positives must be int64 positions of shape (P,), got {positives.dtype} "
             f"{tuple(positives.shape)}"
         )
-    logits = at_least_float32(logits)
-    pool = RankingPool(logits, labels, delta, group, positives)
-    count = len(pool.index)
+    count = len(positives)
     if values is not None and values.shape != (count,):
         raise ValueError(
             f"expected one {kind} for each of the {count} positives (labels == 1), shape "
             f"({count},), got {tuple(values.shape)}"
         )
-    if values is not None and positives is None:
-        check_values(kind, values, *_VALUES[kind])
-    return logits, pool
+    return positives
+
+
+def _find_positives(labels: Tensor, classes: int) -> Tensor:
+    """Return (P,) positions of the positives from labels of decisions, or of rows of `classes`."""
+    if not classes:
+        check_values("labels", labels, *_LABELS)
+        return (labels == 1).nonzero().squeeze(1)
+    meaning = f"a class of 0..{classes - 1}, {classes} (background) or -1 (ignored)"
+    check_values("labels", labels, -1, classes, meaning)
+    rows = ((labels >= 0) & (labels < classes)).nonzero().squeeze(1)
+    return rows * classes + labels[rows]
+
+
+def binary_labels(labels: Tensor, classes: int, positives: Tensor) -> Tensor:
+    """Return (R * K,) int8 labels of the decisions: 1 positive, 0 negative, -1 ignored.
+
+    Args:
+        labels: (R,) class of each row; negative if it is ignored.
+        classes: number of classes, K.
+        positives: (P,) int64 positions of the positives.
+    """
+    table = labels.clamp(max=0)[:, None].expand(-1, classes)
+    binary = table.to(torch.int8, memory_format=torch.contiguous_format, copy=True)
+    return binary.view(-1).index_fill_(0, positives, 1)
+
+
+def ranking_pool(
+    logits: Tensor, labels: Tensor, positives: Tensor, delta: float, group: PoolGroup | None
+) -> tuple[Tensor, RankingPool]:
+    """Set up the pool of a ranking loss from arguments that `check_ranking` has checked.
+
+    Returns:
+        `(logits, pool)`: the flat logits in at least float32 (half precision is upcast once, here)
+        and the pool made of them.
+    """
+    if logits.ndim == 2:
+        labels = binary_labels(labels, logits.shape[1], positives)
+    logits = at_least_float32(logits.flatten())
+    return logits, RankingPool(logits, labels, delta, group, positives)
 
 
 def no_positives(pool: RankingPool) -> Term:

@@ -9,6 +9,7 @@ from brloss_d2.losses.ap import precision_term
 from brloss_d2.losses.base import (
     LossDict,
     RankingLoss,
+    check_ranking,
     check_tensors,
     no_positives,
     ranking_pool,
@@ -23,6 +24,7 @@ from brloss_d2.ops import (
     exact_negatives,
     prefix_ramp_sum,
 )
+from brloss_d2.ops.dispatch import fused
 from brloss_d2.ops.pairs import PairSums
 from brloss_d2.ops.search import count_below
 
@@ -103,14 +105,16 @@ def rank_sort_loss(
     O((P + N) log P) time and O(P + N) memory for P positives and N negatives.
 
     Args:
-        logits: (M,) logits, floating point of any precision.
-        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
+        logits: (M,) logits, floating point of any precision, or those of R rows and K classes,
+            (R, K).
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored; or (R,) class of each row, K
+            for the background, -1 ignored.
         quality: (P,) quality of the positives in [0, 1], such as the IoU of their boxes, in the
             order in which `labels == 1` occurs.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
-        positives: (P,) int64 positions with label 1, ascending; trusted, as are the values of
-            all other tensors then. If None, they are searched for, which makes the host wait for a
-            GPU.
+        positives: (P,) int64 positions of the positives in the flat logits, ascending; trusted, as
+            are the values of all other tensors then. If None, they are searched for, which makes
+            the host wait for a GPU.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -132,7 +136,11 @@ def rank_sort_loss(
         {'loss_rank': 0.5333, 'loss_sort': 0.1}
         >>> sum(losses.values()).backward()
     """
-    logits, pool = ranking_pool(logits, labels, quality, delta, positives, group)
+    positives = check_ranking(logits, labels, quality, delta, positives, group)
+    terms = fused("sort", logits, labels, positives, quality, delta, group, floor=SORT_MIN_MASS)
+    if terms is not None:
+        return terms
+    logits, pool = ranking_pool(logits, labels, positives, delta, group)
     return _rank_and_sort(logits, pool, quality, exact_negatives(pool) if len(pool) else None)
 
 
@@ -150,14 +158,16 @@ def bucketed_rank_sort_loss(
     `rank_sort_loss` with the negatives between two successive positives replaced by their mean.
 
     Args:
-        logits: (M,) logits, floating point of any precision.
-        labels: (M,) integers: 1 positive, 0 negative, -1 ignored.
+        logits: (M,) logits, floating point of any precision, or those of R rows and K classes,
+            (R, K).
+        labels: (M,) integers: 1 positive, 0 negative, -1 ignored; or (R,) class of each row, K
+            for the background, -1 ignored.
         quality: (P,) quality of the positives in [0, 1], such as the IoU of their boxes, in the
             order in which `labels == 1` occurs.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
-        positives: (P,) int64 positions with label 1, ascending; trusted, as are the values of
-            all other tensors then. If None, they are searched for, which makes the host wait for a
-            GPU.
+        positives: (P,) int64 positions of the positives in the flat logits, ascending; trusted, as
+            are the values of all other tensors then. If None, they are searched for, which makes
+            the host wait for a GPU.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -175,7 +185,13 @@ def bucketed_rank_sort_loss(
         >>> {name: round(value.item(), 4) for name, value in losses.items()}
         {'loss_rank': 0.5333, 'loss_sort': 0.1}
     """
-    logits, pool = ranking_pool(logits, labels, quality, delta, positives, group)
+    positives = check_ranking(logits, labels, quality, delta, positives, group)
+    terms = fused(
+        "sort", logits, labels, positives, quality, delta, group, bucketed=True, floor=SORT_MIN_MASS
+    )
+    if terms is not None:
+        return terms
+    logits, pool = ranking_pool(logits, labels, positives, delta, group)
     return _rank_and_sort(logits, pool, quality, bucketed_negatives(pool) if len(pool) else None)
 
 

@@ -1,10 +1,13 @@
-"""Loss terms with hand-made gradients: the only `autograd.Function` of the package."""
+"""Loss terms with hand-made gradients: the only uses of `autograd.Function` in the package."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+Differentiate = Callable[..., tuple[Tensor | None, ...]]
 
 
 class Term(NamedTuple):
@@ -53,6 +56,36 @@ def attach(logits: Tensor, *terms: Term) -> tuple[Tensor, ...]:
     value, so that terms may be weighted separately.
     """
     return _HandMadeGradients.apply(logits, *(x for term in terms for x in term))
+
+
+class _GradientsOnDemand(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, differentiate: Differentiate, values: tuple[Tensor, ...], *inputs: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        ctx.differentiate = differentiate
+        ctx.save_for_backward(*inputs)
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        _ = ctx.saved_tensors  # raises if an input has been changed in place
+        return (None, None, *ctx.differentiate(*upstream))
+
+
+def attach_function(
+    differentiate: Differentiate, values: tuple[Tensor, ...], *inputs: Tensor | None
+) -> tuple[Tensor, ...]:
+    """Attach `values` to the graph of `inputs`, whose gradients are computed when they are needed.
+
+    Args:
+        differentiate: function from the upstream gradients of all values to the gradients of the
+            inputs.
+        values: tensors without gradient.
+        inputs: tensors that the values depend on; None are passed on.
+    """
+    return _GradientsOnDemand.apply(differentiate, values, *inputs)
 
 
 def with_value(x: Tensor, value: Tensor) -> Tensor:

@@ -5,8 +5,9 @@
 
 The default, `"auto"`, is PyTorch. It will be Triton on GPUs once the kernels have been run on one:
 so far they agree with PyTorch in Triton's interpreter and compile for GPUs. A back-end requested by
-name is used or refused, never replaced. Steps without a kernel (sorting the positives, sums over
-more positives than are worth comparing in pairs) run in PyTorch with either back-end.
+name is used or refused, never replaced. With Triton, the loss of a process alone with up to 16,384
+positives is computed by kernels as a whole, `fused`; others are put together from primitives, whose
+steps without a kernel (sorting, sums over more positives) run in PyTorch with either back-end.
 `chosen_backend` tells what "auto" is on a device; so does this module's logger, at debug level and
 once per device.
 """
@@ -14,13 +15,14 @@ once per device.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from brloss_d2.ops import cells, dense, pairs, ramp
 from brloss_d2.ops.pairs import PairSums
+from brloss_d2.ops.pool_group import PoolGroup
 from brloss_d2.ops.triton.launch import check_triton, has_triton
 
 Backend = Literal["auto", "torch", "triton", "reference"]
@@ -145,3 +147,26 @@ def prefix_ramp_sum(
     tiled = backend == "torch" and len(values) <= limit
     form = ramp.prefix_ramp_sum_tiled if tiled else ramp.prefix_ramp_sum_wavelet
     return form(thresholds, prefix, values, weights, delta)
+
+
+def fused(
+    kind: str,
+    logits: Tensor,
+    labels: Tensor,
+    positives: Tensor,
+    values: Tensor | None,
+    delta: float,
+    group: PoolGroup | None,
+    **options: Any,
+) -> dict[str, Tensor] | None:
+    """Compute the terms of a loss in kernels; None if they are put together from the primitives.
+
+    The arguments are those of `triton.fused.compute`, and the processes that are ranked together.
+    """
+    alone = group is None or group.group is None
+    fits = 0 < len(positives) <= _FUSED_UP_TO
+    if not (alone and fits and chosen_backend(logits.device) == "triton"):
+        return None
+    from brloss_d2.ops.triton import fused as kernels
+
+    return kernels.compute(kind, logits, labels, positives, values, delta=delta, **options)

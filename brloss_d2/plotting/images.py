@@ -39,7 +39,7 @@ _VERY_CROWDED = 40  # number of boxes from which scores do so too
 _MASK_ALPHA = 0.45
 _PADDING = 0.8  # points around a label
 _COVERED = 0.1  # largest share of an object that a label may cover
-_PALETTE: list[_Color] = [colormaps["tab10"](i)[:3] for i in (1, 0, 2, 3, 4, 6, 8, 9, 5, 7)]
+PALETTE: list[_Color] = [colormaps["tab10"](i)[:3] for i in (1, 0, 2, 3, 4, 6, 8, 9, 5, 7)]
 # Shares of white (> 0) or black (< 0) that tell the objects of a class apart.
 _SHADES = (0.0, 0.4, -0.35, 0.65, -0.6)
 _DASHES = (0, (2.5, 1.2))
@@ -302,7 +302,7 @@ def _find_place(
 def _color(label: int, number: int, *, single: bool) -> _Color:
     """Return the color of object `number` of a class, which may be the `single` one."""
     if single:
-        return _PALETTE[(label + number) % len(_PALETTE)]
-    shade, base = _SHADES[number % len(_SHADES)], _PALETTE[label % len(_PALETTE)]
+        return PALETTE[(label + number) % len(PALETTE)]
+    shade, base = _SHADES[number % len(_SHADES)], PALETTE[label % len(PALETTE)]
     red, green, blue = (x + abs(shade) * ((shade > 0) - x) for x in base)
     return red, green, blue

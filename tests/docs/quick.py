@@ -15,6 +15,7 @@ INSTALLED = {
     "brloss-analyze": "tools/analyze_detections.py",
     "brloss-convert": "tools/convert_checkpoint.py",
     "brloss-export": "tools/export.py",
+    "brloss-env": "tools/env.py",
     "brloss-configs": "tools/list_configs.py",
     "brloss-data": "tools/convert_data.py",
 }

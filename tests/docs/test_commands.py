@@ -10,6 +10,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -84,9 +86,19 @@ def desk(furnished: Path, tmp_path: Path, document: str) -> Path:
         (tmp_path / name).symlink_to(tmp_path / target)
     picture = sorted((tmp_path / SHAPES / "val").iterdir())[0]
     (tmp_path / "photo.jpg").symlink_to(picture)
+    _film(picture, tmp_path / "clip.mp4")
     (tmp_path / "more").mkdir()
     Image.open(picture).save(tmp_path / "more" / "a.png")
     return tmp_path
+
+
+def _film(picture: Path, path: Path) -> None:
+    """Write a video of two equal frames."""
+    frame = np.asarray(Image.open(picture).convert("RGB"))
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, frame.shape[1::-1])
+    for _ in range(2):
+        video.write(frame)
+    video.release()
 
 
 def _link_programs(folder: Path) -> None:

@@ -1,12 +1,14 @@
-"""Compile every kernel for two generations of GPUs. Run by `test_triton.py`; needs no GPU."""
+"""Compile every kernel for three generations of GPUs. Run by `test_triton.py`; needs no GPU."""
 
 import tempfile
+from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from brloss_d2.ops.triton import cells as cells_triton
+from brloss_d2.ops.triton import fused
 from brloss_d2.ops.triton import ramp as ramp_triton
 from brloss_d2.projects.co_detr.layers import ms_deform_triton
 
@@ -14,28 +16,65 @@ _SAMPLING = dict.fromkeys(["value", "locations", "weights"], "*f") | {"levels": 
 _SAMPLED = dict.fromkeys(["cells", "queries", "heads", "channels"], "i32")
 _BLOCKS = {"LEVELS": 4, "POINTS": 4, "QUERIES": 32, "CHANNELS": 32}
 
+_FLOAT64 = ("edges", "tails", "counts", "distances", "poison", "level", "slope", "errors", "values")
+_FLOAT64 += ("false_positives", "others", "shares", "gradients")
+_POINTERS = dict.fromkeys(_FLOAT64, "*fp64") | {
+    **dict.fromkeys(["logits", "ranked", "gradient"], "*f"),
+    # The results of half precision are float32.
+    **dict.fromkeys(["value", "other_value", "upstream", "other_upstream"], "*fp32"),
+    **dict.fromkeys(["qualities", "error_gradient"], "*fp32"),
+    **dict.fromkeys(["labels", "order", "positives", "totals"], "*i64"),
+}
+_NUMBERS = dict.fromkeys(["size", "num", "cells", "step", "copies", "blocks"], "i32")
+_PASS = {"CLASSES": 0, "BLOCK": 1024}
+_PAIRS = {"ROWS": 16, "COLUMNS": 64}
+
+
+def of_losses(kernel: Any, types: dict[str, str], **constants: Any) -> tuple[Any, ...]:
+    """Kernel of whole losses with the types of its arguments, named alike in all of them."""
+    types = _POINTERS | _NUMBERS | types
+    names = [name for name in kernel.arg_names if name not in constants]
+    return kernel, {name: types[name] for name in names}, constants
+
+
 KERNELS = {
-    "count": (
+    "count": of_losses(cells_triton._count, {}, SIZE_BITS=20, **_PASS),
+    # Triton makes constants of arguments that are 1, unless told not to.
+    "count in one cell": of_losses(
         cells_triton._count,
-        {"edges": "*fp64", "scale": "*fp64", "labels": "*i64"}
-        | {"logits": "*f", "cell_of": "*i32", "totals": "*i64", "last_sums": "*fp64"}
-        | {"size": "i32", "cells": "i32", "copies": "i32"},
-        {"SEARCH_STEPS": 5, "BLOCK": 1024},
+        {"labels": "*i8", "size": "i64"},
+        SIZE_BITS=40,
+        cells=1,
+        copies=1,
+        **_PASS,
     ),
-    # Triton makes constants of arguments that are 1.
-    "count in one cell": (
-        cells_triton._count,
-        {"edges": "*fp64", "scale": "*fp64", "labels": "*i8"}
-        | {"logits": "*f", "cell_of": "*i32", "totals": "*i64", "last_sums": "*fp64"}
-        | {"size": "i64"},
-        {"cells": 1, "copies": 1, "SEARCH_STEPS": 0, "BLOCK": 1024},
+    "count, labels of rows": of_losses(
+        cells_triton._count, {"labels": "*i1"}, SIZE_BITS=20, CLASSES=80, BLOCK=1024
     ),
-    "write": (
-        cells_triton._write,
-        dict.fromkeys(["edges", "level", "slope"], "*fp64")
-        | {"logits": "*f", "gradient": "*f", "cell_of": "*i32", "size": "i32"},
-        {"SLOPED": True, "BLOCK": 1024},
+    "add up": of_losses(cells_triton._add_up, {}, SIZE_BITS=20, CELLS=32, WIDE=32, BLOCK=1024),
+    "write": of_losses(cells_triton._write, {}, SLOPED=True, **_PASS),
+    "write, labels of rows": of_losses(
+        cells_triton._write, {}, SLOPED=False, CLASSES=80, BLOCK=1024
     ),
+    **{
+        f"{name}, {delta}, {kind}": of_losses(kernel, {}, DELTA=delta, KIND=kind, **_PAIRS, **more)
+        for name, kernel, more in (
+            ("rank", fused._rank, {"FLOOR": 1e-10}),
+            ("settle", fused._settle, {}),
+        )
+        for delta, kind in (
+            *((0.3, kind) for kind in ("precision", "interpolated", "sort", "localize")),
+            (0.0, "sort"),
+        )
+    },
+    "cut, exact comparison": of_losses(fused._cut, {}, DELTA=0.0, BUCKETS=False, BLOCK=1024),
+    "cut": of_losses(fused._cut, {}, DELTA=0.3, BUCKETS=False, BLOCK=1024),
+    "cut into buckets": of_losses(fused._cut, {}, DELTA=0.3, BUCKETS=True, BLOCK=1024),
+    "level": of_losses(fused._level, {}, DELTA=0.3, SLOPED=True, **_PAIRS),
+    "level, exact comparison": of_losses(fused._level, {}, DELTA=0.0, SLOPED=False, **_PAIRS),
+    "level of one positive": of_losses(fused._level, {}, num=1, DELTA=0.3, SLOPED=True, **_PAIRS),
+    "overwrite": of_losses(fused._overwrite, {}, KIND="sort", BLOCK=1024),
+    "overwrite errors": of_losses(fused._overwrite, {}, KIND="localize", BLOCK=1024),
     "sum_pairs": (
         ramp_triton._sum_pairs,
         dict.fromkeys(["thresholds", "values", "weights", "partial"], "*fp64")
@@ -63,6 +102,17 @@ KERNELS = {
     ),
 }
 
+# Those that read or write logits.
+OTHER_TYPES = (
+    "count",
+    "write",
+    "cut",
+    "level",
+    "rank, 0.3, sort",
+    "settle, 0.3, sort",
+    "overwrite",
+)
+
 
 def compile_kernel(name: str, real: str, capability: int) -> None:
     kernel, types, constants = KERNELS[name]
@@ -78,6 +128,8 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as cache, triton.knobs.cache.scope():
         triton.knobs.cache.dir = cache
         for kernel_name in KERNELS:
-            for real in ("fp32", "fp64"):
-                for capability in (80, 90):
-                    compile_kernel(kernel_name, real, capability)
+            for capability in (80, 90, 100):
+                compile_kernel(kernel_name, "fp32", capability)
+        for kernel_name in OTHER_TYPES:
+            for real in ("fp16", "bf16", "fp64"):
+                compile_kernel(kernel_name, real, 80)

@@ -26,14 +26,15 @@ def run(*command: str, **variables: str) -> None:
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
 
 
-def test_kernels_interpreted():
-    run("-m", "pytest", "tests/ops/triton_cases.py", TRITON_INTERPRET="1")
+@pytest.mark.parametrize("cases", ["fused_cases", "triton_cases"])
+def test_kernels_interpreted(cases):
+    run("-m", "pytest", f"tests/ops/{cases}.py", TRITON_INTERPRET="1")
 
 
 def test_kernels_on_a_gpu():
     if not torch.cuda.is_available():
         pytest.skip("no GPU here")
-    run("-m", "pytest", "tests/ops/triton_cases.py")
+    run("-m", "pytest", "tests/ops/fused_cases.py", "tests/ops/triton_cases.py")
 
 
 def test_kernels_compile_for_gpus():
