@@ -262,9 +262,8 @@ class TestTaskAligned:
         }
         assert z[f"tal_assign_top{topk}/topk"] == topk
         centers = case["centers"].double()
-        grid = LevelAnchors(
-            torch.cat([centers - 4, centers + 4], 1), torch.zeros(len(centers)).long()
-        )
+        boxes = torch.cat([centers - 4, centers + 4], 1)
+        grid = LevelAnchors(boxes, torch.zeros(len(centers)).long(), [len(centers)])
         gt = Instances((64, 64), gt_boxes=Boxes(case["gt_boxes"]))
         gt.gt_classes = case["gt_classes"].long()
         predictions = AnchorPredictions(case["scores"].double().logit(), case["boxes"])
