@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from brloss_d2.checkpoint.sources import TORCHVISION, is_backbone_only
 from brloss_d2.data import CustomData
+from brloss_d2.engine.config.augmentation import set_augmentation
 from brloss_d2.engine.config.test_augmentation import set_test_augmentation
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import COCOEvaluator
@@ -32,6 +33,10 @@ _KEYS: dict[str, tuple[str, type, str]] = {
         "shorter side of the images in pixels, in training and evaluation; max_size in proportion",
     ),
     "data.batch_size": ("batch_size", int, "images per batch of the data loader, of all GPUs"),
+    "data.augment": (
+        *("augment", str),
+        "augmentation of the training images: none, light, strong or aerial",
+    ),
     "train.epochs": (
         *("epochs", float),
         "length of the training in passes over the images; the schedule follows",
@@ -64,6 +69,7 @@ class ShortKeys:
         backbone: name of a backbone, as for `brloss_d2.model_zoo.set_backbone`.
         short_side: shorter side of images in pixels.
         batch_size: images per batch of the data loader.
+        augment: name of a preset, see `set_augmentation`.
         epochs: length of the training in passes over the training images.
         test_scales: sizes for test-time augmentation, see `set_test_augmentation`.
         tile: side of tiles in pixels of the test image, see `set_tiles`.
@@ -75,6 +81,7 @@ class ShortKeys:
     backbone: str | None = None
     short_side: int | None = None
     batch_size: int | None = None
+    augment: str | None = None
     epochs: float | None = None
     test_scales: list[float] | None = None
     tile: int | None = None
@@ -126,6 +133,8 @@ class ShortKeys:
             for split in ("train", "test"):
                 if cfg.dataloader.get(split) is not None:
                     _set_short_side(cfg.dataloader[split], self.short_side, split)
+        if self.augment:
+            set_augmentation(cfg, self.augment)
         if self.batch_size:
             cfg.dataloader.train.total_batch_size = self.batch_size
         if self.test_scales is not None:
