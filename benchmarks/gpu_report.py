@@ -139,7 +139,8 @@ def in_quick_form(step: Step) -> Step:
     if "pytest" in command:
         command = [*command[:3], "-q", "--collect-only", *(x for x in command if x.endswith(".py"))]
     elif program == "benchmarks/losses.py":
-        command += ["--quick", "--device", "cpu", "--sizes", "2e3", "--losses", "focal", "rs"]
+        command += ["--device", "cpu", "--sizes", "2e3", "--positives", "0.01", "--rounds", "1"]
+        command += ["--limit", "60", "--losses", "focal", "rs"]
     elif program == "benchmarks/detectors.py":
         command += ["--quick", "--device", "cpu"]
     elif program == "tools/make_shapes.py":

@@ -130,8 +130,9 @@ class MatchedPredictions:
 
     @property
     def num_images(self) -> int:
-        """Number of images, N."""
-        return 1 if self.rows_per_image is None else len(self.rows_per_image)
+        """Number of images, N: of each layer if there are several."""
+        counts = [len(self.labels)] if self.rows_per_image is None else self.rows_per_image
+        return len(counts) // (self.num_layers or 1)
 
     @cached_property
     def positives(self) -> Tensor:
@@ -224,7 +225,7 @@ class MatchedPredictions:
     def layers(self) -> list["MatchedPredictions"]:
         """Split into the layers, without copies and waits."""
         count = self.num_layers or 1
-        return self._parts(self.num_images // count, [len(self.foreground) // count] * count)
+        return self._parts(self.num_images, [len(self.foreground) // count] * count)
 
     def _parts(self, num_images: int, counts: list[int]) -> list["MatchedPredictions"]:
         """Split into parts of so many images, the last one possibly of fewer.

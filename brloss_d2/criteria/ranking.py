@@ -94,11 +94,10 @@ class RankingCriterion(PooledCriterion):
 
     def layers(self, matched: MatchedPredictions) -> CriterionOutput:
         """Compute the losses of each layer, (L,) by name; see `Criterion.layers`."""
-        size, count = self.images_per_pool, matched.num_layers or 1
-        one_pool = self.pool == "local" and (size is None or matched.num_images <= size * count)
+        one_pool = self.images_per_pool is None or matched.num_images <= self.images_per_pool
         stateless = len(list(self.balancer.buffers())) == 0
-        if one_pool and stateless and self.correlation is None:
-            return of_last_layer(self.pool_losses(matched, PoolGroup()))
+        if self.pool == "local" and one_pool and stateless and self.correlation is None:
+            return of_last_layer(self(matched))
         return super().layers(matched)
 
     def pool_losses(self, matched: MatchedPredictions, group: PoolGroup) -> CriterionOutput:

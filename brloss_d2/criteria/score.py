@@ -210,8 +210,7 @@ class SigmoidCriterion(Criterion):
 
     def _count(self, normalizer: str, matched: MatchedPredictions, targets: Tensor) -> Tensor:
         """Return the () number that a normalizer stands for, or (L,) of L layers."""
-        layers = matched.num_layers or 1
-        count, num_images = len(matched.foreground) // layers, matched.num_images // layers
+        count = len(matched.foreground) // (matched.num_layers or 1)
         positives = torch.full((), count, device=matched.labels.device)
         match normalizer:
             case "rows":
@@ -221,9 +220,9 @@ class SigmoidCriterion(Criterion):
             case "positives_per_image":
                 return matched.by_layer(matched.positives_per_image.clamp(min=1)).sum(-1)
             case "positives_or_images":
-                return positives.clamp(min=num_images)
+                return positives.clamp(min=matched.num_images)
             case "positives_and_images":
-                return positives + num_images
+                return positives + matched.num_images
             case "positives_plus_one":
                 return positives + 1
             case _:

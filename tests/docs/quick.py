@@ -16,6 +16,7 @@ INSTALLED = {
     "brloss-convert": "tools/convert_checkpoint.py",
     "brloss-export": "tools/export.py",
     "brloss-env": "tools/env.py",
+    "brloss-share": "tools/share.py",
     "brloss-configs": "tools/list_configs.py",
     "brloss-data": "tools/convert_data.py",
 }
