@@ -107,8 +107,9 @@ def steps(output: Path, python: str, minutes: float) -> list[Step]:
         add(f"train_{loss}", share, "train_net.py", "--config-file", QUICK.format(loss), *words)
 
     shapes = output / "shapes"
-    # Random cases have many widths of the ramp, each of which is compiled.
-    add("kernels", 0.2, "-m", "pytest", "-q", "-k", "not random and not golden", *KERNELS)
+    # Those left out have many widths of the ramp, each of which is compiled.
+    quick = "not (random or golden or edge_cases or test_losses)"
+    add("kernels", 0.2, "-m", "pytest", "-q", "-k", quick, *KERNELS)
     for backend in ("triton", "torch"):
         sizes = ("--sizes", "1e5", "1e6", "1e7", "--positives", "0.001", "--losses", *LOSSES)
         add_losses(f"losses_{backend}", 0.09, backend, *sizes)
@@ -138,7 +139,8 @@ def in_quick_form(step: Step) -> Step:
     if "pytest" in command:
         command = [*command[:3], "-q", "--collect-only", *(x for x in command if x.endswith(".py"))]
     elif program == "benchmarks/losses.py":
-        command += ["--quick", "--device", "cpu", "--sizes", "2e3", "--losses", "focal", "rs"]
+        command += ["--device", "cpu", "--sizes", "2e3", "--positives", "0.01", "--rounds", "1"]
+        command += ["--limit", "60", "--losses", "focal", "rs"]
     elif program == "benchmarks/detectors.py":
         command += ["--quick", "--device", "cpu"]
     elif program == "tools/make_shapes.py":

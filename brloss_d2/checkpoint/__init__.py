@@ -16,6 +16,7 @@ from brloss_d2.checkpoint.mmdetection_names import (
     architectures,
     register_architecture,
 )
+from brloss_d2.checkpoint.safe_tensors import write_safetensors
 from brloss_d2.checkpoint.sources import is_backbone_only, local_file, register_classifiers
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "register_architecture",
     "register_classifiers",
     "to_mmdetection",
+    "write_safetensors",
 ]

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
+from brloss_d2.checkpoint.safe_tensors import SUFFIX, read_safetensors
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import kind_of_content
 from brloss_d2.utils.text import first_few, printable
@@ -74,12 +75,12 @@ _SAFE: list[Any] = [
 
 
 def read_checkpoint(file: str) -> dict[str, Any]:
-    """Load a checkpoint of torch, or pickled arrays, to the CPU; run no code and notice damage.
+    """Load a checkpoint of torch, safetensors or pickled arrays to the CPU; run no code.
 
     Args:
         file: path of the file. Checkpoints are zip archives, whose checksums are compared. Older
             ones, and the `.pkl` files of detectron2's model zoo, of Caffe2 or Detectron, have
-            none.
+            none. A `.safetensors` file needs that package.
 
     Returns:
         The dictionary in the file. That of pickled arrays is what detectron2's checkpointer makes
@@ -94,7 +95,10 @@ def read_checkpoint(file: str) -> dict[str, Any]:
     with open(file, "rb") as opened:
         start = opened.read(len(_TORCH_LEGACY))
     by_torch = start == _TORCH_LEGACY or start.startswith(b"PK")
-    loaded = _read_torch(file) if by_torch else _read_arrays(file)
+    if file.endswith(SUFFIX):
+        loaded: Any = _read_safetensors(file)
+    else:
+        loaded = _read_torch(file) if by_torch else _read_arrays(file)
     if not isinstance(loaded, dict):
         _refuse(
             file,
@@ -130,6 +134,8 @@ def check_file(file: str, *, checksums: bool = False) -> None:
     kind, cure = kind_of_content(start, "a checkpoint of PyTorch")
     if start.startswith(b"PK"):
         _check_archive(file, checksums=checksums)
+    elif file.endswith(SUFFIX):
+        pass  # its reader notices if the weights are not all there
     elif kind:
         _refuse(file, f"it is {kind}; {cure}")
     elif start.startswith(_TORCH_LEGACY):
@@ -186,6 +192,15 @@ def _read_torch(file: str) -> Any:
         if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
             _refuse(file, "it needs more memory than there is, or is damaged")
         _refuse_damaged(file, "its content contradicts itself")
+
+
+def _read_safetensors(file: str) -> Any:
+    try:
+        return read_safetensors(file)
+    except InputError:
+        raise
+    except Exception as error:  # of the package, about the header
+        _refuse_damaged(file, printable(error, length=80))
 
 
 def _read_arrays(file: str) -> Any:

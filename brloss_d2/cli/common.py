@@ -65,9 +65,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         *("--config-file", "--config"),
         required=True,
-        help="config file, config.yaml of a run, or name in the model zoo",
+        help="config file, config.yaml of a run, or name in the model zoo; or a model with its "
+        "weights: folder of a run, or hf://OWNER/NAME",
     )
-    parser.add_argument("--weights", required=True, help="checkpoint, such as model_final.pth")
+    parser.add_argument("--weights", help="checkpoint, such as model_final.pth")
     parser.add_argument("--annotations", help="COCO file with the names of the classes")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument(
@@ -81,9 +82,13 @@ def load_predictor(args: argparse.Namespace) -> "Predictor":
     Tiles are those of --tile and --overlap, in a program that has them.
     """
     from brloss_d2.prediction import Predictor
+    from brloss_d2.prediction.hub import is_shared
 
+    shared = is_shared(args.config_file)
+    if args.weights is None and not shared:
+        raise InputError("--weights is missing: name a checkpoint, such as model_final.pth.")
     return Predictor.load(
-        find_config(args.config_file),
+        args.config_file if shared else find_config(args.config_file),
         args.weights,
         score_threshold=args.score_threshold,
         tile=getattr(args, "tile", None),

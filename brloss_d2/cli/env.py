@@ -142,7 +142,7 @@ def _losses(device: str) -> Iterator[Finding]:
         if name != "ap_loss":
             inputs.append(quality.to(device, dtype))
         terms = getattr(brloss_d2, name)(x, *inputs)
-        total = sum(terms.values()) if isinstance(terms, dict) else terms
+        total = torch.stack(list(terms.values())).sum()
         (gradient,) = torch.autograd.grad(total, x)
         return torch.cat([total.detach().reshape(1), gradient]).cpu().double()
 

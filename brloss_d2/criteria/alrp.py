@@ -53,11 +53,7 @@ class ALRPCriterion(PooledCriterion):
         """Compute both components of one pool."""
         errors = matched.box_losses(self.box_loss) * self.error_scale
         losses = self.cls_loss(
-            matched.logits.flatten(),
-            matched.binary_labels().flatten(),
-            errors,
-            positives=matched.positives,
-            group=group,
+            matched.logits, matched.row_labels, errors, positives=matched.positives, group=group
         )
         rank_loss, box_loss = losses["loss_rank"], losses["loss_box"]
         num_positives = group.total(len(errors), errors.device)

@@ -1,5 +1,6 @@
 """Criterion of the mask branch, balanced against the classification of the box head."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
 from brloss_d2.losses import Balancer, MaskLoss
 from brloss_d2.losses.base import check_numbers, check_types
 from brloss_d2.ops import PoolGroup
+from brloss_d2.utils.devices import upload
 
 
 @dataclass(frozen=True)
@@ -131,21 +133,32 @@ class MaskCriterion(PooledCriterion):
         Returns:
             (P,) bool, which candidates are kept: regions, targets and weights alike.
         """
-        counts, size = masks_per_image, self.images_per_pool or len(masks_per_image)
-        kept = torch.ones(sum(counts), dtype=torch.bool, device=device)
-        limit = self.max_masks_per_image or self.max_masks
-        if limit is None:
+        kept = torch.ones(sum(masks_per_image), dtype=torch.bool, device=device)
+        if not self.leaves_out(masks_per_image):
             return kept
-        if self.max_masks_per_image:
-            size = 1
-        sizes = [sum(counts[i : i + size]) for i in range(0, len(counts), size)]
+        limit, sizes = self._limit(masks_per_image)
         pools = torch.arange(len(sizes), device=device)
-        pools = pools.repeat_interleave(torch.tensor(sizes, device=device), output_size=len(kept))
+        pools = pools.repeat_interleave(
+            upload(torch.tensor(sizes), kept.device), output_size=len(kept)
+        )
         order = torch.randperm(len(kept), device=device)
         order = order[pools[order].argsort(stable=True)]  # by pool, random within
         place = torch.arange(len(kept), device=device) - torch.searchsorted(pools, pools)
         kept[order] = place < limit
         return kept
+
+    def leaves_out(self, masks_per_image: Sequence[int]) -> bool:
+        """Return whether `sample` chooses: whether any pool, or image, has more than the limit."""
+        limit, sizes = self._limit(masks_per_image)
+        return max(sizes, default=0) > limit
+
+    def _limit(self, masks_per_image: Sequence[int]) -> tuple[float, list[int]]:
+        """Return the limit, and the numbers of masks that it is for."""
+        counts, size = list(masks_per_image), self.images_per_pool or len(masks_per_image)
+        if self.max_masks_per_image is not None:
+            return self.max_masks_per_image, counts
+        pools = [sum(counts[i : i + size]) for i in range(0, len(counts), size)] if counts else []
+        return math.inf if self.max_masks is None else self.max_masks, pools
 
     def pool_losses(self, matched: MatchedMasks, group: PoolGroup) -> CriterionOutput:
         """Compute the mask loss of one pool."""

@@ -13,6 +13,7 @@ from brloss_d2.losses import BoxLoss, paired_box_iou
 from brloss_d2.losses.base import (
     ConfiguredModule,
     at_least_float32,
+    binary_labels,
     check_tensors,
     check_types,
     check_values,
@@ -47,9 +48,9 @@ class MatchedPredictions:
         levels: (P,) int64 pyramid level of each foreground row, 0 the finest.
         quality: (P,) quality in [0, 1] of each foreground row, detached, such as the Dice
             coefficient of its mask; None is the IoU of its boxes.
-        overlapping: (P',) int64 indices of the foreground rows among the P whose quality is above
-            0, ascending; trusted. If None, they are searched for when a criterion needs them, which
-            makes the host wait for a GPU; `above_zero` finds those of many pools at once.
+        num_layers: L, if the predictions are those of L layers of a decoder, one layer after the
+            other, each with the same numbers of images, rows and foreground rows; every layer has
+            losses of its own then (`Criterion.layers`). None is one set of predictions.
 
     Raises:
         ValueError: If shapes, types or labels do not fit.
@@ -75,7 +76,7 @@ class MatchedPredictions:
     quality_logits: Tensor | None = None
     levels: Tensor | None = None
     quality: Tensor | None = None
-    overlapping: Tensor | None = None
+    num_layers: int | None = None
 
     def __post_init__(self) -> None:
         """Check the arguments and find the foreground."""
@@ -129,8 +130,9 @@ class MatchedPredictions:
 
     @property
     def num_images(self) -> int:
-        """Number of images, N."""
-        return 1 if self.rows_per_image is None else len(self.rows_per_image)
+        """Number of images, N: of each layer if there are several."""
+        counts = [len(self.labels)] if self.rows_per_image is None else self.rows_per_image
+        return len(counts) // (self.num_layers or 1)
 
     @cached_property
     def positives(self) -> Tensor:
@@ -174,7 +176,25 @@ class MatchedPredictions:
     @property
     def num_decisions(self) -> Tensor:
         """() number of pairs of a row and a class that are not ignored: the size of the pool."""
-        return (self.labels >= 0).sum() * self.num_classes
+        return self.by_layer(self.labels >= 0).sum(-1) * self.num_classes
+
+    def by_layer(self, x: Tensor) -> Tensor:
+        """Flatten a tensor of all rows, all decisions or all foreground rows: (L, n), or (n,)."""
+        return x.flatten() if self.num_layers is None else x.reshape(self.num_layers, -1)
+
+    @property
+    def row_labels(self) -> Tensor:
+        """(R,) `labels`, for losses of all decisions, whose logits (R, K) they label.
+
+        Raises:
+            ValueError: If the logits have a background column.
+        """
+        if self.logits.shape[1] != self.num_classes:
+            raise ValueError(
+                f"expected logits (R, {self.num_classes}) without a background column, got "
+                f"{tuple(self.logits.shape)}"
+            )
+        return self.labels
 
     def binary_labels(self, positives: Tensor | None = None) -> Tensor:
         """(R, K) int8: 1 at the class of a foreground row, -1 in all of an ignored row, else 0.
@@ -185,15 +205,8 @@ class MatchedPredictions:
         Raises:
             ValueError: If the logits have a background column.
         """
-        if self.logits.shape[1] != self.num_classes:
-            raise ValueError(
-                f"expected logits (R, {self.num_classes}) without a background column, got "
-                f"{tuple(self.logits.shape)}"
-            )
-        table = self.labels.clamp(max=0)[:, None].expand(-1, self.num_classes)
-        binary = table.to(torch.int8, memory_format=torch.contiguous_format, copy=True)
-        binary.view(-1).index_fill_(0, self.positives if positives is None else positives, 1)
-        return binary
+        positives = self.positives if positives is None else positives
+        return binary_labels(self.row_labels, self.num_classes, positives).view(self.logits.shape)
 
     def split(self, images_per_pool: int) -> list["MatchedPredictions"]:
         """Split into pools of consecutive images, without copies; the last pool may be smaller.
@@ -206,13 +219,29 @@ class MatchedPredictions:
         if self.rows_per_image is None:
             raise ValueError("pools of images need rows_per_image, the number of rows per image")
         counts = self.positives_per_image.tolist()
+        first = range(0, self.num_images, images_per_pool)
+        return self._parts(images_per_pool, [sum(counts[i : i + images_per_pool]) for i in first])
+
+    def layers(self) -> list["MatchedPredictions"]:
+        """Split into the layers, without copies and waits."""
+        count = self.num_layers or 1
+        return self._parts(self.num_images, [len(self.foreground) // count] * count)
+
+    def _parts(self, num_images: int, counts: list[int]) -> list["MatchedPredictions"]:
+        """Split into parts of so many images, the last one possibly of fewer.
+
+        Args:
+            num_images: number of images of a part.
+            counts: number of foreground rows of each part.
+        """
         optional = ("pred_boxes", *_PER_POSITIVE)
         given = {name: x for name in optional if (x := getattr(self, name)) is not None}
+        all_rows = [len(self.labels)] if self.rows_per_image is None else self.rows_per_image
         parts, row, positive = [], 0, 0
-        for first in range(0, self.num_images, images_per_pool):
-            rows_per_image = self.rows_per_image[first : first + images_per_pool]
+        for number, count in enumerate(counts):
+            rows_per_image = all_rows[number * num_images : (number + 1) * num_images]
             rows = slice(row, row + sum(rows_per_image))
-            kept = slice(positive, positive + sum(counts[first : first + images_per_pool]))
+            kept = slice(positive, positive + count)
             parts.append(
                 replace(
                     self,
@@ -221,7 +250,7 @@ class MatchedPredictions:
                     gt_boxes=self.gt_boxes[kept],
                     foreground=self.foreground[kept] - row,
                     rows_per_image=rows_per_image,
-                    overlapping=None,
+                    num_layers=None,
                     **{name: x[kept] for name, x in given.items()},
                 )
             )
@@ -275,12 +304,13 @@ class CriterionOutput:
     """Losses of one head.
 
     Attributes:
-        losses: 0-dim losses by name, to be summed. A criterion always returns the same names.
+        losses: 0-dim losses by name, to be summed, or (L,) losses of L layers. A criterion always
+            returns the same names.
         box_weights: (P,) detached weight of each foreground row in the box loss.
         cls_total: detached sum of the classification terms, to balance other losses against: () if
             all images are ranked together, else (N,), that of the pool of each image.
         metrics: function that returns detached numbers for the log, by name; they are computed only
-            in the iterations that are logged.
+            in the iterations that are logged. Of several layers they are those of the last one.
 
     Example:
         >>> total = torch.tensor(1.5)
@@ -322,6 +352,31 @@ class Criterion(ConfiguredModule, ABC):
     @abstractmethod
     def forward(self, matched: Any) -> CriterionOutput:
         """Compute the losses of `MatchedPredictions` (or, in the mask branch, `MatchedMasks`)."""
+
+    def layers(self, matched: MatchedPredictions) -> CriterionOutput:
+        """Compute the losses of each of `matched.num_layers` layers, (L,) by name.
+
+        They are those of every layer alone. Criteria that can compute them together do so, with
+        about as many operators as one layer takes.
+        """
+        outputs = [self(layer) for layer in matched.layers()]
+        return CriterionOutput(
+            {name: torch.stack([o.losses[name] for o in outputs]) for name in outputs[0].losses},
+            box_weights=torch.cat([o.box_weights for o in outputs]),
+            cls_total=torch.stack([o.cls_total for o in outputs]),
+            metrics=outputs[-1].metrics,
+        )
+
+
+def of_last_layer(output: CriterionOutput) -> CriterionOutput:
+    """Replace the metrics of several layers, (L,) each, by those of the last one."""
+    metrics = output.metrics
+    return replace(
+        output,
+        metrics=lambda: {
+            name: x[-1] if isinstance(x, Tensor) and x.ndim else x for name, x in metrics().items()
+        },
+    )
 
 
 def weighted(loss: Tensor, weight: float) -> Tensor:

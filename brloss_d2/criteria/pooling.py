@@ -102,17 +102,17 @@ def world() -> PoolGroup:
 
 
 def weighted_mean(values: Tensor, weights: Tensor, group: PoolGroup) -> Tensor:
-    """Compute `sum(w v) / sum(w)`, (), over all processes; 0 if the weights vanish.
+    """Compute `sum(w v) / sum(w)`, (...), over all processes; 0 if the weights vanish.
 
     The value is that of the whole pool; the gradient is that of the local part times the number of
     processes, because data-parallel training averages over these.
 
     Args:
-        values: (P,) values of this process.
-        weights: (P,) weights >= 0, detached.
+        values: (..., P) values of this process.
+        weights: (..., P) weights >= 0, detached.
         group: processes that share the pool.
     """
-    total, weight = (values * weights).sum(), weights.sum()
+    total, weight = (values * weights).sum(-1), weights.sum(-1)
     if group.group is None:
         return total / weight.masked_fill(weight < _MIN_WEIGHT, 1.0)
     whole, weight = group.sum(torch.stack([total.detach(), weight]))

@@ -5,18 +5,22 @@ from functools import reduce
 from operator import add
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from brloss_d2.criteria.matched import (
     BoxLosses,
     CriterionOutput,
     MatchedPredictions,
     above_zero,
     named_box_losses,
+    of_last_layer,
     weighted,
 )
 from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
 from brloss_d2.criteria.quality import correlation_loss
 from brloss_d2.losses import ALRPLoss, Balancer, CorrelationLoss, RankingLoss
-from brloss_d2.losses.base import check_numbers, check_types
+from brloss_d2.losses.base import LossDict, check_numbers, check_types
 from brloss_d2.ops import PoolGroup
 
 
@@ -88,21 +92,17 @@ class RankingCriterion(PooledCriterion):
                 f"box_weights names {list(self.box_weights)}, losses are {list(self.box_losses)}"
             )
 
+    def layers(self, matched: MatchedPredictions) -> CriterionOutput:
+        """Compute the losses of each layer, (L,) by name; see `Criterion.layers`."""
+        one_pool = self.images_per_pool is None or matched.num_images <= self.images_per_pool
+        stateless = len(list(self.balancer.buffers())) == 0
+        if self.pool == "local" and one_pool and stateless and self.correlation is None:
+            return of_last_layer(self(matched))
+        return super().layers(matched)
+
     def pool_losses(self, matched: MatchedPredictions, group: PoolGroup) -> CriterionOutput:
-        """Compute ranking terms and box losses of one pool."""
-        positives, quality = matched.positives, matched.localization_quality()
-        if self.disjoint_is_negative:
-            rows = matched.overlapping
-            if rows is None:
-                (rows,) = above_zero(quality[None])
-            positives, quality = positives[rows], quality[rows]
-        terms = self.cls_loss(
-            matched.logits.flatten(),
-            matched.binary_labels(positives).flatten(),
-            quality,
-            positives=positives,
-            group=group,
-        )
+        """Compute ranking terms and box losses of one pool, or of one in each layer."""
+        terms = self._ranking_terms(matched, group)
         if self.cls_weights.keys() - terms.keys():
             raise ValueError(f"cls_weights names {list(self.cls_weights)}, terms are {list(terms)}")
         losses = {name: weighted(x, self.cls_weights.get(name, 1.0)) for name, x in terms.items()}
@@ -111,10 +111,12 @@ class RankingCriterion(PooledCriterion):
             weights = matched.logits.detach()[matched.foreground].float().sigmoid().amax(1)
         else:
             weights = matched.gt_boxes.new_ones(len(matched.gt_boxes))
-        num_positives = group.total(len(weights), weights.device)
+        by_layer = matched.by_layer(weights)
+        num_positives = group.total(by_layer.shape[-1], weights.device)
         unbalanced = {}
         for name, box_loss in self.box_losses.items():
-            mean = weighted_mean(matched.box_losses(box_loss), weights, group)
+            values = matched.by_layer(matched.box_losses(box_loss))
+            mean = weighted_mean(values, by_layer, group)
             weighted_loss = weighted(mean, self.box_weights.get(name, 1.0))
             losses[name] = self.balancer(cls_total, weighted_loss, num_positives)
             unbalanced[f"{name.removeprefix('loss_')}_unbalanced"] = mean.detach()
@@ -125,8 +127,32 @@ class RankingCriterion(PooledCriterion):
             weights,
             cls_total,
             metrics=lambda: {
-                "num_positives": len(weights),
+                "num_positives": by_layer.shape[-1],
                 "pool_size": matched.num_decisions,
                 **unbalanced,
             },
         )
+
+    def _ranking_terms(self, matched: MatchedPredictions, group: PoolGroup) -> LossDict:
+        """Return the terms of `cls_loss` by name: (), or (L,) of L layers."""
+        layers = [matched] if matched.num_layers is None else matched.layers()
+        quality = matched.localization_quality().view(len(layers), -1)
+        kept = above_zero(quality) if self.disjoint_is_negative else [None] * len(layers)
+        terms = [
+            self._terms_of_pool(layer, values, rows, group)
+            for layer, values, rows in zip(layers, quality, kept, strict=True)
+        ]
+        if matched.num_layers is None:
+            return terms[0]
+        return {name: torch.stack([x[name] for x in terms]) for name in terms[0]}
+
+    def _terms_of_pool(
+        self, matched: MatchedPredictions, quality: Tensor, kept: Tensor | None, group: PoolGroup
+    ) -> LossDict:
+        """Return the terms of `cls_loss` of one pool; foreground rows not `kept` are negatives."""
+        logits, labels, positives = matched.logits, matched.row_labels, matched.positives
+        if kept is not None and len(kept) < len(quality):
+            positives, quality = positives[kept], quality[kept]
+            # A label for each decision: those of the others are no longer the classes of rows.
+            logits, labels = logits.flatten(), matched.binary_labels(positives).flatten()
+        return self.cls_loss(logits, labels, quality, positives=positives, group=group)

@@ -168,13 +168,15 @@ class SigmoidCriterion(Criterion):
             weights = self.box_weighting(matched)
         targets, kinds = self._targets(matched), (self.normalizer, self.box_normalizer)
         counts = [self._count(kind, matched, targets) for kind in kinds]
-        divisors = torch.stack([*(c.to(weights) for c in counts), weights.sum()])
+        total_weight = matched.by_layer(weights).sum(-1)
+        counts = [count.to(weights).expand_as(total_weight) for count in counts]
+        divisors = torch.stack([*counts, total_weight], -1)
         if self.sync_normalizer:
             group = world()
             divisors = group.sum(divisors) / group.size
         floors = [_MIN_TARGETS if kind == "targets" else 1.0 for kind in kinds]
         divisors = torch.where(divisors < constant((*floors, 1.0), divisors), 1, divisors)
-        cls_count, box_count, total_weight = divisors.unbind()
+        cls_count, box_count, total_weight = divisors.unbind(-1)
 
         if isinstance(self.cls_loss, DRLoss):
             losses = {"loss_cls": _ranked(self.cls_loss, matched)}
@@ -183,13 +185,20 @@ class SigmoidCriterion(Criterion):
         by_count = self.box_weighting is None or self.box_normalizer == "targets"
         box_divisor = box_count if by_count else total_weight
         for name, box_loss in self.box_losses.items():
-            box_sum = (matched.box_losses(box_loss) * weights).sum()
+            box_sum = matched.by_layer(matched.box_losses(box_loss) * weights).sum(-1)
             losses[name] = weighted(box_sum, self.box_weight[name]) / box_divisor
         if self.quality is not None:
             losses["loss_quality"] = self.quality(matched) / box_count
         if self.correlation is not None:
             losses["loss_corr"] = correlation_loss(self.correlation, matched)
         return _output(losses, weights)
+
+    def layers(self, matched: MatchedPredictions) -> CriterionOutput:
+        """Compute the losses of each layer, (L,) by name; see `Criterion.layers`."""
+        ranked = isinstance(self.cls_loss, DRLoss)
+        if ranked or self.quality is not None or self.correlation is not None:
+            return super().layers(matched)
+        return self(matched)
 
     def _targets(self, matched: MatchedPredictions) -> Tensor:
         """Return (P,) targets of the positives."""
@@ -200,15 +209,16 @@ class SigmoidCriterion(Criterion):
         return matched.logits.new_ones(len(matched.foreground))
 
     def _count(self, normalizer: str, matched: MatchedPredictions, targets: Tensor) -> Tensor:
-        """Return the () number that a normalizer stands for."""
-        positives = torch.full((), len(matched.foreground), device=matched.labels.device)
+        """Return the () number that a normalizer stands for, or (L,) of L layers."""
+        count = len(matched.foreground) // (matched.num_layers or 1)
+        positives = torch.full((), count, device=matched.labels.device)
         match normalizer:
             case "rows":
-                return (matched.labels >= 0).sum()
+                return matched.by_layer(matched.labels >= 0).sum(-1)
             case "positives":
                 return positives
             case "positives_per_image":
-                return matched.positives_per_image.clamp(min=1).sum()
+                return matched.by_layer(matched.positives_per_image.clamp(min=1)).sum(-1)
             case "positives_or_images":
                 return positives.clamp(min=matched.num_images)
             case "positives_and_images":
@@ -216,15 +226,15 @@ class SigmoidCriterion(Criterion):
             case "positives_plus_one":
                 return positives + 1
             case _:
-                return targets.sum()
+                return matched.by_layer(targets).sum(-1)
 
 
 def _compared(cls_loss: ScoreLoss, matched: MatchedPredictions, targets: Tensor) -> Tensor:
-    """Return the () sum of the losses of all rows and classes, with (P,) targets of positives."""
+    """Return the sum of the losses of all rows and classes, with (P,) targets of positives."""
     logits, labels = at_least_float32(matched.logits), matched.binary_labels()
     dense = labels.clamp(min=0).to(logits.dtype)
     dense.view(-1)[matched.positives] = targets.to(dense.dtype)
-    return cls_loss(logits, dense).masked_fill(labels < 0, 0.0).sum()
+    return matched.by_layer(cls_loss(logits, dense).masked_fill(labels < 0, 0.0)).sum(-1)
 
 
 def _ranked(cls_loss: DRLoss, matched: MatchedPredictions) -> Tensor:
@@ -238,9 +248,10 @@ def _ranked(cls_loss: DRLoss, matched: MatchedPredictions) -> Tensor:
 
 
 def _output(losses: dict[str, Tensor], box_weights: Tensor) -> CriterionOutput:
+    num_positives = len(box_weights) // losses["loss_cls"].numel()
     return CriterionOutput(
         losses,
         box_weights=box_weights,
         cls_total=losses["loss_cls"].detach(),
-        metrics=lambda: {"num_positives": len(box_weights)},
+        metrics=lambda: {"num_positives": num_positives},
     )

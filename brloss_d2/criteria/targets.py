@@ -83,7 +83,8 @@ class RelativeIoU(PositiveQuality):
     def forward(self, matched: MatchedPredictions) -> Tensor:
         """Return (P,) targets in (0, 1]."""
         quality = matched.localization_quality() ** self.power
-        best = _largest(quality, matched.images, matched.num_images)
+        num_images = matched.num_images * (matched.num_layers or 1)
+        best = _largest(quality, matched.images, num_images)
         target = quality * (1 / (best + _EPS)).clamp(min=1)
         return target.clamp(min=torch.finfo(torch.float32).tiny, max=1)
 

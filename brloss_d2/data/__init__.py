@@ -21,6 +21,7 @@ from brloss_d2.data.folders import DataFolder, read_folder
 from brloss_d2.data.image_files import check_custom_images
 from brloss_d2.data.images import read_image
 from brloss_d2.data.mapper import DetectionMapper
+from brloss_d2.data.mixing import MixingMapper
 from brloss_d2.data.repeat_factors import ceil_repeat_factors
 from brloss_d2.data.sources import CustomData
 from brloss_d2.data.synthetic.miniatures import write_miniatures
@@ -37,6 +38,7 @@ __all__ = [
     "DetectionMapper",
     "Expand",
     "MinIoUCrop",
+    "MixingMapper",
     "PhotometricDistortion",
     "apply_custom_data",
     "ceil_repeat_factors",

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
@@ -31,17 +32,7 @@ class DetectionMapper(DatasetMapper):
                 object has no mask that the mapper can use.
         """
         record = copy.deepcopy(dataset_dict)
-        file = record["file_name"]
-        try:
-            image = read_image(PathManager.get_local_path(file), self.image_format)
-        except InputError as error:
-            message = f"{error} Replace it, or remove it from the annotations."
-            raise InputError(message) from error
-        height, width = image.shape[:2]
-        record.setdefault("width", width)
-        record.setdefault("height", height)
-        check_size(file, (width, height), (record["width"], record["height"]))
-        inputs = T.AugInput(image)
+        inputs = T.AugInput(self._read(record))
         transforms = self.augmentations(inputs)
         height, width = inputs.image.shape[:2]
         record["image"] = torch.from_numpy(inputs.image.transpose(2, 0, 1).copy())
@@ -54,6 +45,20 @@ class DetectionMapper(DatasetMapper):
         elif "annotations" in record:
             self._transform_annotations(record, transforms, (height, width))
         return record
+
+    def _read(self, record: dict[str, Any]) -> np.ndarray:
+        """Return the image of a record, (H, W, C), whose height and width are completed."""
+        file = record["file_name"]
+        try:
+            image = read_image(PathManager.get_local_path(file), self.image_format)
+        except InputError as error:
+            message = f"{error} Replace it, or remove it from the annotations."
+            raise InputError(message) from error
+        height, width = image.shape[:2]
+        record.setdefault("width", width)
+        record.setdefault("height", height)
+        check_size(file, (width, height), (record["width"], record["height"]))
+        return image
 
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]

@@ -269,8 +269,9 @@ def binary_labels(labels: Tensor, classes: int, positives: Tensor) -> Tensor:
         classes: number of classes, K.
         positives: (P,) int64 positions of the positives.
     """
-    binary = torch.zeros((len(labels), classes), dtype=torch.int8, device=labels.device)
-    return binary.masked_fill_((labels < 0)[:, None], -1).view(-1).index_fill_(0, positives, 1)
+    table = labels.clamp(max=0)[:, None].expand(-1, classes)
+    binary = table.to(torch.int8, memory_format=torch.contiguous_format, copy=True)
+    return binary.view(-1).index_fill_(0, positives, 1)
 
 
 def ranking_pool(

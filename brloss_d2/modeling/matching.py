@@ -11,6 +11,7 @@ from torch import Tensor
 
 from brloss_d2.criteria import CriterionOutput, MatchedMasks, MatchedPredictions
 from brloss_d2.errors import InputError
+from brloss_d2.utils.devices import upload
 
 # Metrics are computed and read, which stalls a GPU, once in so many iterations.
 _METRICS_PERIOD = 20
@@ -81,7 +82,24 @@ def inside_padded_image(centers: Tensor, image_size: tuple[int, int], divisor: i
         (R,) bool, True inside.
     """
     height, width = (-(-side // divisor) * divisor for side in image_size)
-    return (centers < torch.tensor([width, height], device=centers.device)).all(1)
+    x, y = centers.unbind(1)
+    return (x < width) & (y < height)
+
+
+def kept_rows(kept: Tensor, sizes: Sequence[int]) -> tuple[Tensor, list[int]]:
+    """Find what is kept of groups of rows; the host waits for a GPU twice, for all groups together.
+
+    Args:
+        kept: (R,) bool.
+        sizes: number of rows of each group, in order.
+
+    Returns:
+        (P,) int64 rows that are kept, ascending, and the number of them in each group.
+    """
+    rows = kept.nonzero().squeeze(1)
+    ends = upload(torch.tensor(sizes, dtype=torch.int64).cumsum(0), rows.device)
+    found = torch.searchsorted(rows, ends)
+    return rows, found.diff(prepend=found.new_zeros(1)).tolist()
 
 
 def match_predictions(

@@ -13,7 +13,6 @@ from typing import Any
 
 import detectron2.data.transforms as T
 import torch
-from detectron2.layers import batched_nms
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from brloss_d2.errors import InputError
 from brloss_d2.modeling.one_stage import DensePostprocessor
+from brloss_d2.modeling.one_stage.postprocessing import suppress
 
 _BOX_FIELDS = {"pred_boxes", "scores", "pred_classes"}
 _NO_SUPPRESSION = 2.0  # a threshold that no IoU exceeds
@@ -248,9 +248,8 @@ class Suppression:
 
 
 def _suppressed(candidates: Instances, nms_thresh: float, max_detections: int) -> Instances:
-    boxes = candidates.pred_boxes.tensor
-    keep = batched_nms(boxes, candidates.scores, candidates.pred_classes, nms_thresh)
-    return candidates[keep[: max_detections if max_detections >= 0 else None]]
+    most = max_detections if max_detections >= 0 else sys.maxsize
+    return candidates[suppress(candidates, nms_thresh, most)]
 
 
 def _predicts_masks(model: nn.Module) -> bool:

@@ -31,6 +31,7 @@ from brloss_d2.errors import InputError
 from brloss_d2.evaluation.calibration import FILE_NAME as CALIBRATION_FILE
 from brloss_d2.evaluation.calibration import is_score, load_calibration
 from brloss_d2.prediction.categories import Categories
+from brloss_d2.prediction.hub import find_shared, is_shared
 from brloss_d2.prediction.inputs import Input, each_input, list_inputs, read_input
 from brloss_d2.prediction.results import OutputFolder, Prediction
 from brloss_d2.utils.config_nodes import walk_nodes
@@ -47,8 +48,8 @@ _THRESHOLD_KEYS = ("score_thresh", "test_score_thresh")
 
 def predict(
     config: str | os.PathLike[str] | DictConfig,
-    weights: str | os.PathLike[str],
-    images: Input | Iterable[Input],
+    weights: str | os.PathLike[str] | None = None,
+    images: Input | Iterable[Input] = (),
     *,
     output: str | None = None,
     score_threshold: float | None = None,
@@ -65,9 +66,10 @@ def predict(
     To call a detector many times, build a `brloss_d2.prediction.Predictor` once.
 
     Args:
-        config: config file, `config.yaml` of a run, or loaded config. All three are code: use them
-            only from people you trust.
-        weights: checkpoint; code in it does not run.
+        config: config file, `config.yaml` of a run, or loaded config, which are code: use them only
+            from people you trust; or a model with its weights: the folder of a run or of
+            `brloss-share`, or `hf://OWNER/NAME` of the Hugging Face Hub.
+        weights: checkpoint; code in it does not run. None for a config with its weights.
         images: files, folders or patterns; or arrays (H, W, 3) of uint8, RGB, and images of
             Pillow; not both.
         output: folder for pictures and COCO files, see `OutputFolder`; None writes nothing.
@@ -154,7 +156,7 @@ class Predictor:
     def load(
         cls,
         config: str | os.PathLike[str] | DictConfig,
-        weights: str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None = None,
         *,
         score_threshold: float | None = None,
         tile: int | None = None,
@@ -166,9 +168,9 @@ class Predictor:
         """Build the detector of a config with the weights of a training.
 
         Args:
-            config: config file, `config.yaml` of a run, or loaded config. All three are code: use
-                them only from people you trust.
-            weights: checkpoint; code in it does not run.
+            config: config file, `config.yaml` of a run, loaded config, or a model with its weights,
+                see `predict`.
+            weights: checkpoint; code in it does not run. None for a config with its weights.
             score_threshold: lowest score that is kept, 0..1; higher thresholds of the model are
                 lowered to it. None takes the one in `calibration.json` next to the weights, or
                 leaves it to the model.
@@ -182,7 +184,10 @@ class Predictor:
         Raises:
             InputError: config, weights, annotations or threshold are missing or wrong.
         """
+        if weights is None and is_shared(config):
+            config, weights = find_shared(os.fspath(config))  # type: ignore[arg-type]
         _check_path("weights", weights)
+        file = os.fspath(weights)  # type: ignore[arg-type]
         if annotations is not None:
             _check_path("annotations", annotations)
         is_list = isinstance(overrides, Sequence) and not isinstance(overrides, str)
@@ -195,11 +200,11 @@ class Predictor:
             _check_path("config", config)
             cfg, _ = load_config(os.fspath(config), overrides)
         set_tiles(cfg, tile, overlap)
-        local_file(os.fspath(weights))  # fails early: building the model takes time
-        folder = os.path.dirname(os.path.abspath(os.fspath(weights)))
+        local_file(file)  # fails early: building the model takes time
+        folder = os.path.dirname(os.path.abspath(file))
         threshold = score_threshold
         if threshold is None:
-            threshold = _find_threshold(folder, os.fspath(weights))
+            threshold = _find_threshold(folder, file)
         elif not is_score(threshold):
             raise InputError(
                 f"The score threshold is {threshold!r:.40}: expected a number from 0 to 1."
@@ -220,7 +225,7 @@ class Predictor:
                 "defines how images are resized."
             )
         model = instantiate(cfg.model).to(choose_device(device)).eval()
-        Checkpointer(model, strict=True).load(os.fspath(weights))
+        Checkpointer(model, strict=True).load(file)
         model = with_test_augmentation(model, cfg)
         return cls(model, mapper, categories, score_threshold=threshold or 0.0)
 

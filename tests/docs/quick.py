@@ -16,6 +16,7 @@ INSTALLED = {
     "brloss-convert": "tools/convert_checkpoint.py",
     "brloss-export": "tools/export.py",
     "brloss-env": "tools/env.py",
+    "brloss-share": "tools/share.py",
     "brloss-configs": "tools/list_configs.py",
     "brloss-data": "tools/convert_data.py",
 }
@@ -157,6 +158,8 @@ def _training(arguments: list[str]) -> list[str]:
     if "--resume" in arguments and config.endswith(".yaml"):
         return arguments + SMALL[:3]  # a run continues with its own schedule only
     added = list(SMALL)
+    if "data.augment" in keys:  # whose steps are others
+        added = [x for x in SMALL if ".augmentations." not in x] + ["data.short_side=64"]
     if "/quick/" in config and not {"data.train", "data.val"} & keys:
         added += CUSTOM_DATA
     elif "rcnn" in config:

@@ -206,14 +206,14 @@ SPLITS = [
 class TestPAA:
     @pytest.mark.parametrize(("scores", "count"), SPLITS)
     def test_split_of_one(self, scores, count):
-        chosen = _split(torch.tensor(scores), torch.zeros(len(scores), dtype=torch.long), 1)
+        chosen = _split(torch.tensor(scores), torch.zeros(len(scores), dtype=torch.long), 1, 20)
         assert chosen.tolist() == [i < count for i in range(len(scores))]
 
     def test_split_of_many_at_once(self):
         losses = torch.tensor([loss for scores, _ in SPLITS for loss in scores])
         sizes = [len(scores) for scores, _ in SPLITS]
         owners = torch.arange(len(SPLITS)).repeat_interleave(torch.tensor(sizes))
-        chosen = _split(losses, owners, len(SPLITS)).split(sizes)
+        chosen = _split(losses, owners, len(SPLITS), 12).split(sizes)
         assert [int(part.sum()) for part in chosen] == [count for _, count in SPLITS]
 
     def test_lower_component_and_peak(self):
@@ -262,9 +262,8 @@ class TestTaskAligned:
         }
         assert z[f"tal_assign_top{topk}/topk"] == topk
         centers = case["centers"].double()
-        grid = LevelAnchors(
-            torch.cat([centers - 4, centers + 4], 1), torch.zeros(len(centers)).long()
-        )
+        boxes = torch.cat([centers - 4, centers + 4], 1)
+        grid = LevelAnchors(boxes, torch.zeros(len(centers)).long(), [len(centers)])
         gt = Instances((64, 64), gt_boxes=Boxes(case["gt_boxes"]))
         gt.gt_classes = case["gt_classes"].long()
         predictions = AnchorPredictions(case["scores"].double().logit(), case["boxes"])

@@ -5,6 +5,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from brloss_d2.modeling import DensePostprocessor, ScoreVoting, TopAnchors, TopPairs
+from brloss_d2.modeling.one_stage import postprocessing
 
 PROBS = torch.tensor([[0.9, 0.8, 0.01], [0.3, 0.02, 0.1], [0.7, 0.6, 0.5]])
 QUALITY = torch.tensor([0.25, 1.0, 0.81])
@@ -111,3 +112,17 @@ def test_at_most_so_many_detections():
     )
     assert len(found) == 7
     assert found.scores[0] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("most", [20, 4000])
+def test_the_best_of_many_candidates_are_those_of_all(most, monkeypatch):
+    monkeypatch.setattr(postprocessing, "_COMPARED_AT_ONCE", 100)
+    g = torch.Generator().manual_seed(0)
+    xy = torch.rand(400, 2, generator=g) * 100
+    candidates = Instances((200, 200), scores=torch.rand(400, generator=g))
+    candidates.pred_boxes = Boxes(torch.cat([xy, xy + 40], 1))
+    candidates.pred_classes = torch.randint(3, (400,), generator=g)
+    boxes, scores = candidates.pred_boxes.tensor, candidates.scores
+    whole = postprocessing.batched_nms(boxes, scores, candidates.pred_classes, 0.5)
+    assert 100 < len(whole) < 400
+    assert torch.equal(postprocessing.suppress(candidates, 0.5, most), whole[:most])

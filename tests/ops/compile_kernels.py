@@ -51,7 +51,7 @@ KERNELS = {
     "count, labels of rows": of_losses(
         cells_triton._count, {"labels": "*i1"}, SIZE_BITS=20, CLASSES=80, BLOCK=1024
     ),
-    "add up": of_losses(cells_triton._add_up, {}, SIZE_BITS=20, CELLS=32, WIDE=32),
+    "add up": of_losses(cells_triton._add_up, {}, SIZE_BITS=20, CELLS=32, WIDE=32, BLOCK=1024),
     "write": of_losses(cells_triton._write, {}, SLOPED=True, **_PASS),
     "write, labels of rows": of_losses(
         cells_triton._write, {}, SLOPED=False, CLASSES=80, BLOCK=1024

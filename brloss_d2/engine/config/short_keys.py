@@ -7,11 +7,14 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import yaml
+from detectron2.config import LazyCall as L
+from detectron2.data.samplers import RepeatFactorTrainingSampler
 from omegaconf import DictConfig, ListConfig
 from tabulate import tabulate
 
 from brloss_d2.checkpoint.sources import TORCHVISION, is_backbone_only
 from brloss_d2.data import CustomData
+from brloss_d2.engine.config.augmentation import set_augmentation
 from brloss_d2.engine.config.test_augmentation import set_test_augmentation
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import COCOEvaluator
@@ -32,6 +35,14 @@ _KEYS: dict[str, tuple[str, type, str]] = {
         "shorter side of the images in pixels, in training and evaluation; max_size in proportion",
     ),
     "data.batch_size": ("batch_size", int, "images per batch of the data loader, of all GPUs"),
+    "data.augment": (
+        *("augment", str),
+        "augmentation of the training images: none, light, strong or aerial",
+    ),
+    "data.repeat_rare": (
+        *("repeat_rare", float),
+        "share of the images below which a class is rare, so that its images are repeated",
+    ),
     "train.epochs": (
         *("epochs", float),
         "length of the training in passes over the images; the schedule follows",
@@ -64,6 +75,8 @@ class ShortKeys:
         backbone: name of a backbone, as for `brloss_d2.model_zoo.set_backbone`.
         short_side: shorter side of images in pixels.
         batch_size: images per batch of the data loader.
+        augment: name of a preset, see `set_augmentation`.
+        repeat_rare: share of the images below which a class is rare, see `_repeat_rare`.
         epochs: length of the training in passes over the training images.
         test_scales: sizes for test-time augmentation, see `set_test_augmentation`.
         tile: side of tiles in pixels of the test image, see `set_tiles`.
@@ -75,6 +88,8 @@ class ShortKeys:
     backbone: str | None = None
     short_side: int | None = None
     batch_size: int | None = None
+    augment: str | None = None
+    repeat_rare: float | None = None
     epochs: float | None = None
     test_scales: list[float] | None = None
     tile: int | None = None
@@ -126,6 +141,10 @@ class ShortKeys:
             for split in ("train", "test"):
                 if cfg.dataloader.get(split) is not None:
                     _set_short_side(cfg.dataloader[split], self.short_side, split)
+        if self.augment:
+            set_augmentation(cfg, self.augment)
+        if self.repeat_rare:
+            _repeat_rare(cfg, self.repeat_rare)
         if self.batch_size:
             cfg.dataloader.train.total_batch_size = self.batch_size
         if self.test_scales is not None:
@@ -224,6 +243,18 @@ def _parse(key: str, text: str, kind: type) -> Any:
         what = "an integer, at least 1" if kind is int else "a number above 0"
         raise InputError(f"{key} is {text!r}: expected {what}.")
     return value
+
+
+def _repeat_rare(cfg: DictConfig, threshold: float) -> None:
+    """Repeat images with rare classes (Gupta et al., "LVIS", CVPR 2019, appendix B.2)."""
+    if threshold > 1:
+        raise InputError(f"data.repeat_rare is {threshold:g}: expected a share, at most 1.")
+    factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency
+    cfg.dataloader.train.sampler = L(RepeatFactorTrainingSampler)(
+        repeat_factors=L(factors)(
+            dataset_dicts="${dataloader.train.dataset}", repeat_thresh=threshold
+        )
+    )
 
 
 def _set_short_side(loader: DictConfig, side: int, split: str) -> None:

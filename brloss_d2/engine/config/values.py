@@ -67,7 +67,7 @@ _RULES = (
         "a number from 0 to 1",
         lambda x: 0 <= x <= 1,
         "score_thresh test_score_thresh nms_thresh test_nms_thresh warmup_length warmup_factor "
-        "thresholds prob min_iou min_low_quality_iou",
+        "thresholds prob mosaic copy_paste min_iou min_low_quality_iou",
     ),
     _Rule("a number above 0", lambda x: x > 0, "lr pixel_std sizes aspect_ratios strides sigma"),
     _Rule(

@@ -17,7 +17,7 @@ from brloss_d2.modeling.instance.coefficient_head import CoefficientOutputs
 from brloss_d2.modeling.instance.masks import bitmaps, paste_masks
 from brloss_d2.modeling.instance.prototypes import PrototypeNet, mask_targets, prototype_masks
 from brloss_d2.modeling.instance.semantic_head import SemanticHead
-from brloss_d2.modeling.matching import log_metrics
+from brloss_d2.modeling.matching import kept_rows, log_metrics
 from brloss_d2.modeling.one_stage import DenseMatch, OneStageDetector
 
 # Masks of an image whose intermediate results are kept for the backward pass. Those of more masks
@@ -131,9 +131,10 @@ class YOLACT(OneStageDetector):
             image_size: height and width of the batch in pixels.
         """
         matched, assigned = match.matched, match.assigned.flatten()
-        kept = self.mask_criterion.sample(matched.positives_per_image.tolist(), assigned.device)
-        images = matched.images[kept]
-        counts = images.bincount(minlength=len(gt_instances)).tolist()
+        counts = matched.positives_per_image.tolist()
+        kept: Tensor | slice = slice(None)
+        if self.mask_criterion.leaves_out(counts):
+            kept, counts = kept_rows(self.mask_criterion.sample(counts, assigned.device), counts)
         foreground = matched.foreground[kept].split(counts)
         losses = [
             self.mask_losses(maps, coefficients[rows], objects, assigned[rows], image_size)
@@ -143,7 +144,7 @@ class YOLACT(OneStageDetector):
             logits=None,
             targets=None,
             weights=output.box_weights[kept],
-            cls_total=output.cls_total.expand(len(gt_instances))[images],
+            cls_total=output.cls_total.expand(len(gt_instances))[matched.images[kept]],
             masks_per_image=counts,
             losses=torch.cat(losses),
         )

@@ -8,7 +8,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from brloss_d2.criteria import MatchedPredictions
-from brloss_d2.modeling.matching import inside_padded_image, match_predictions
+from brloss_d2.modeling.matching import inside_padded_image, kept_rows, match_predictions
 from brloss_d2.modeling.one_stage.assigners import (
     IGNORED,
     AnchorPredictions,
@@ -17,6 +17,7 @@ from brloss_d2.modeling.one_stage.assigners import (
 )
 from brloss_d2.modeling.one_stage.box_coding import DeltaTransform, LogDistanceTransform
 from brloss_d2.modeling.one_stage.head import DenseOutputs
+from brloss_d2.utils.devices import upload
 
 
 class DenseMatch(NamedTuple):
@@ -71,20 +72,16 @@ class DenseMatcher:
         rows = self.rows(outputs)
         logits, deltas = torch.cat(rows.logits, 1), torch.cat(rows.deltas, 1)
         all_anchors = LevelAnchors.cat(anchors)
-        with torch.no_grad():
-            assigned = torch.stack(
-                [
-                    self._assign_image(all_anchors, logits[i], deltas[i], objects)
-                    for i, objects in enumerate(gt_instances)
-                ]
-            )
+        assigned = self._assign(all_anchors, logits, deltas, gt_instances)
         foreground = (assigned.flatten() >= 0).nonzero().squeeze(1)
         num_anchors = assigned.shape[1]
         image, anchor = foreground // num_anchors, foreground % num_anchors
         # Rows of the objects of the whole batch.
-        counts = torch.tensor([len(x) for x in gt_instances], device=assigned.device)
-        objects = assigned.flatten()[foreground] + (counts.cumsum(0) - counts)[image]
-        labels = torch.where(assigned == IGNORED, -1, self.num_classes).flatten()
+        counts = torch.tensor([len(x) for x in gt_instances])
+        starts = upload(counts.cumsum(0) - counts, assigned.device)
+        objects = assigned.flatten()[foreground] + starts[image]
+        labels = torch.full_like(assigned, self.num_classes)
+        labels = labels.masked_fill_(assigned == IGNORED, -1).flatten()
         labels[foreground] = torch.cat([x.gt_classes for x in gt_instances])[objects]
         quality = None
         if rows.quality is not None:
@@ -114,18 +111,41 @@ class DenseMatcher:
             quality and [permute_to_N_HWA_K(x, 1) for x in quality],
         )
 
-    def _assign_image(
-        self, anchors: LevelAnchors, logits: Tensor, deltas: Tensor, objects: Instances
+    @torch.no_grad()
+    def _assign(
+        self,
+        anchors: LevelAnchors,
+        logits: Tensor,
+        deltas: Tensor,
+        gt_instances: list[Instances],
     ) -> Tensor:
-        """(R,) index of an object, `BACKGROUND` or `IGNORED`."""
-        rows = torch.arange(len(anchors), device=anchors.boxes.device)
-        if self.padding_divisor is not None:
-            kept = inside_padded_image(anchors.centers, objects.image_size, self.padding_divisor)
-            rows = kept.nonzero().squeeze(1)
-        predictions = None
+        """(N, R) index of an object of the image, `BACKGROUND` or `IGNORED`.
+
+        Args:
+            anchors: anchors of an image.
+            logits: (N, R, `num_logits`) class logits.
+            deltas: (N, R, 4) encoded boxes.
+            gt_instances: objects of each image.
+        """
+        size, divisor, centers = len(anchors), self.padding_divisor, anchors.centers
+        rows = torch.arange(size * len(gt_instances), device=centers.device)
+        counts = list(anchors.counts) * len(gt_instances)
+        if divisor is not None:
+            inside = [inside_padded_image(centers, x.image_size, divisor) for x in gt_instances]
+            rows, counts = kept_rows(torch.cat(inside), counts)
+        levels = len(anchors.counts)
+        per_image = [counts[i : i + levels] for i in range(0, len(counts), levels)]
+        totals = [sum(x) for x in per_image]
+        boxes, level = (x[rows % size] for x in (anchors.boxes, anchors.levels))
+        predictions: list[AnchorPredictions | None] = [None] * len(gt_instances)
         if self.assigner.needs_predictions:
-            boxes = self.box_transform.apply_deltas(deltas[rows], anchors.boxes[rows])
-            predictions = AnchorPredictions(logits[rows], boxes)
-        assigned = torch.full_like(anchors.levels, IGNORED)
-        assigned[rows] = self.assigner(anchors[rows], objects, predictions)
-        return assigned
+            decoded = self.box_transform.apply_deltas(deltas.flatten(0, 1)[rows], boxes)
+            pairs = zip(
+                logits.flatten(0, 1)[rows].split(totals), decoded.split(totals), strict=True
+            )
+            predictions = [AnchorPredictions(*pair) for pair in pairs]
+        kept = map(LevelAnchors, boxes.split(totals), level.split(totals), per_image)
+        found = map(self.assigner, kept, gt_instances, predictions)
+        assigned = rows.new_full((size * len(gt_instances),), IGNORED)
+        assigned[rows] = torch.cat(list(found))
+        return assigned.view(-1, size)

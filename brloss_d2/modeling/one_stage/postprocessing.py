@@ -15,6 +15,9 @@ from torch import Tensor
 
 from brloss_d2.modeling.one_stage.head import DenseOutputs
 
+# Up to so many boxes torchvision suppresses on a GPU in all classes together.
+_COMPARED_AT_ONCE = 5000
+
 Selection = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -36,12 +39,7 @@ class TopAnchors:
         self, probs: Tensor, quality: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return rows (C,), classes (C,) and scores (C,) of the candidates of a level."""
-        if quality is not None:
-            probs = (probs * quality[:, None]).sqrt()
-        anchors = torch.arange(probs.shape[0], device=probs.device)
-        if torch.jit.is_tracing() or len(probs) > self.topk:
-            anchors = probs.amax(1).topk(at_most(self.topk, probs)).indices
-        best = probs[anchors]
+        anchors, best = best_anchors(probs, quality, self.topk)
         kept, classes = (best > self.score_thresh).nonzero(as_tuple=True)
         return anchors[kept], classes, best[kept, classes]
 
@@ -68,6 +66,25 @@ class TopPairs:
         scores, best = probs[rows, classes].topk(at_most(self.topk, rows))
         rows, classes = rows[best], classes[best]
         return rows, classes, scores if quality is None else scores * quality[rows]
+
+
+def best_anchors(probs: Tensor, quality: Tensor | None, topk: int) -> tuple[Tensor, Tensor]:
+    """Choose the anchors of a level with the best class scores.
+
+    Args:
+        probs: (R, K) class probabilities.
+        quality: (R,) predicted quality; then a score is its geometric mean with the probability.
+        topk: largest number of anchors.
+
+    Returns:
+        (A,) rows, by descending score if there are more than `topk`, and their (A, K) scores.
+    """
+    scores = probs if quality is None else (probs * quality[:, None]).sqrt()
+    if torch.jit.is_tracing() or len(scores) > topk:
+        rows = scores.amax(1).topk(at_most(topk, scores)).indices
+    else:
+        rows = torch.arange(len(scores), device=scores.device)
+    return rows, scores[rows]
 
 
 def at_most(limit: int, rows: Tensor) -> Any:
@@ -216,6 +233,30 @@ class DensePostprocessor(Postprocessor):
         clipped = Boxes(boxes)
         clipped.clip((image_size[0] - self.border, image_size[1] - self.border))
         candidates = Instances(image_size, pred_boxes=clipped, scores=scores, pred_classes=classes)
-        keep = batched_nms(clipped.tensor, scores, classes, self.nms_thresh)
-        kept = candidates[keep[: self.max_detections]]
+        kept = candidates[suppress(candidates, self.nms_thresh, self.max_detections)]
         return kept if self.voting is None else self.voting(kept, candidates)
+
+
+def suppress(candidates: Instances, nms_thresh: float, max_detections: int) -> Tensor:
+    """Suppress non-maxima by class.
+
+    torchvision takes the classes of many boxes one by one and waits for a GPU at each. What is kept
+    of the best boxes does not depend on the others: all are compared only if these leave too few
+    detections.
+
+    Args:
+        candidates: C candidates with `pred_boxes`, `scores` and `pred_classes`.
+        nms_thresh: IoU above which the lower of two boxes of a class is dropped.
+        max_detections: largest number of detections.
+
+    Returns:
+        (D,) int64 indices of the detections, by descending score.
+    """
+    boxes, scores = candidates.pred_boxes.tensor, candidates.scores
+    enough = max_detections < _COMPARED_AT_ONCE < len(scores)
+    if enough and not torch.jit.is_tracing():
+        best = scores.argsort(descending=True, stable=True)[:_COMPARED_AT_ONCE]
+        own = batched_nms(boxes[best], scores[best], candidates.pred_classes[best], nms_thresh)
+        if len(own) >= max_detections:
+            return best[own[:max_detections]]
+    return batched_nms(boxes, scores, candidates.pred_classes, nms_thresh)[:max_detections]

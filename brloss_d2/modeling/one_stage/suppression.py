@@ -7,7 +7,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from brloss_d2.losses.base import check_numbers
-from brloss_d2.modeling.one_stage.postprocessing import Postprocessor, at_most
+from brloss_d2.modeling.one_stage.postprocessing import Postprocessor, best_anchors
 
 # Bounds the memory: 64 classes with 200 boxes each are 2.6 million pairs.
 _CLASSES_AT_ONCE = 64
@@ -112,15 +112,12 @@ class FastNMSPostprocessor(Postprocessor):
         """
         parts, first = [], 0
         for level, level_anchors in enumerate(anchors):
-            scores = probs[level]
-            if quality is not None:
-                scores = (scores * quality[level][:, None]).sqrt()
-            rows = torch.arange(len(scores), device=scores.device)
-            if torch.jit.is_tracing() or len(scores) > self.topk:
-                rows = scores.amax(1).topk(at_most(self.topk, scores)).indices
+            rows, scores = best_anchors(
+                probs[level], None if quality is None else quality[level], self.topk
+            )
             boxes = decode(deltas[level][rows], level_anchors.tensor[rows])
-            parts.append((boxes, scores[rows], rows + first))
-            first = first + scores.shape[0]
+            parts.append((boxes, scores, rows + first))
+            first = first + probs[level].shape[0]
         boxes, scores, rows = (torch.cat(part) for part in zip(*parts, strict=True))
         clipped = Boxes(boxes)
         clipped.clip(image_size)

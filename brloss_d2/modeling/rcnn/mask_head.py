@@ -1,5 +1,6 @@
 """The mask branch of Mask R-CNN, trained with any mask criterion."""
 
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from brloss_d2.criteria import MaskCriterion
 from brloss_d2.criteria.matched import weighted
 from brloss_d2.losses.base import check_types
-from brloss_d2.modeling.matching import log_metrics, match_masks
+from brloss_d2.modeling.matching import kept_rows, log_metrics, match_masks
 from brloss_d2.modeling.yaml import build_criterion
 
 
@@ -53,8 +54,12 @@ class CriterionMaskHead(MaskRCNNConvUpsampleHead):
     def sample(self, foreground: list[Instances]) -> list[Instances]:
         """Choose the foreground regions of each image to train on, as the criterion says."""
         counts = [len(x) for x in foreground]
-        kept = self.criterion.sample(counts, foreground[0].gt_classes.device).split(counts)
-        return [x[rows] for x, rows in zip(foreground, kept, strict=True)]
+        if not self.criterion.leaves_out(counts):
+            return foreground
+        kept = self.criterion.sample(counts, foreground[0].gt_classes.device)
+        rows, kept_counts = kept_rows(kept, counts)
+        parts = zip(foreground, rows.split(kept_counts), accumulate([0, *counts]), strict=False)
+        return [x[own - first] for x, own, first in parts]
 
     def forward(self, x: Tensor, instances: list[Instances]) -> dict[str, Tensor] | list[Instances]:
         """Return losses in training, else the instances with `pred_masks`.

@@ -5,11 +5,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.roi_heads import (
-    ROI_HEADS_REGISTRY,
-    StandardROIHeads,
-    select_foreground_proposals,
-)
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
@@ -135,7 +131,14 @@ class CriterionROIHeads(StandardROIHeads):
     def _forward_mask(
         self, features: dict[str, Tensor], instances: list[Instances]
     ) -> dict[str, Tensor] | list[Instances]:
-        if self.training and self.mask_on and isinstance(self.mask_head, CriterionMaskHead):
-            instances, _ = select_foreground_proposals(instances, self.num_classes)
-            instances = self.mask_head.sample(instances)
-        return super()._forward_mask(features, instances)
+        trains = self.training and self.mask_on
+        if not (trains and isinstance(self.mask_head, CriterionMaskHead)):
+            return super()._forward_mask(features, instances)
+        # Foreground comes first. detectron2 searches for it, image by image.
+        classes = [x.gt_classes for x in instances]
+        counts = torch.stack([((c >= 0) & (c < self.num_classes)).sum() for c in classes])
+        instances = [x[:count] for x, count in zip(instances, counts.tolist(), strict=True)]
+        instances = self.mask_head.sample(instances)
+        maps = [features[name] for name in self.mask_in_features]
+        regions = self.mask_pooler(maps, [x.proposal_boxes for x in instances])
+        return self.mask_head(regions, instances)

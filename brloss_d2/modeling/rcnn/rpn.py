@@ -114,14 +114,13 @@ class CriterionRPN(RPN):
             kept = inside_padded_image(every.get_centers(), size, self.padding_divisor)
             if self.anchor_boundary_thresh >= 0:
                 kept &= every.inside_box(size, self.anchor_boundary_thresh)
-            kept = kept.nonzero().squeeze(1)
-            iou = retry_if_cuda_oom(pairwise_iou)(gt_boxes, every[kept])
-            matches, match_labels = retry_if_cuda_oom(self.anchor_matcher)(iou)
-            labels = torch.full((len(every),), -1, dtype=torch.int8, device=every.device)
-            labels[kept] = match_labels.to(labels.device)
-            boxes = torch.zeros_like(every.tensor)
-            if len(gt_boxes):
-                boxes[kept] = gt_boxes.tensor[matches.to(labels.device)]
+            # Anchors that are left out overlap nothing, and no label of theirs counts.
+            iou = retry_if_cuda_oom(pairwise_iou)(gt_boxes, every)
+            iou = iou.masked_fill_(~kept.to(iou.device), 0)
+            found = retry_if_cuda_oom(self.anchor_matcher)(iou)
+            matches, labels = (x.to(every.device) for x in found)
+            labels = labels.masked_fill(~kept, -1)
+            boxes = gt_boxes.tensor[matches] if len(gt_boxes) else torch.zeros_like(every.tensor)
             if self.batch_size_per_image is not None:
                 labels = self._subsample_labels(labels)
             all_labels.append(labels)

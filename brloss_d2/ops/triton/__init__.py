@@ -1,1 +1,1 @@
-"""Triton kernels: `cells` and `ramp` import Triton, this package and `launch` do not."""
+"""Triton kernels: `cells`, `fused` and `ramp` import Triton, this package and `launch` do not."""

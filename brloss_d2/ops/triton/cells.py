@@ -81,7 +81,7 @@ def _count(
 @triton.jit
 def _add_up(
     edges, totals, tails, counts, distances, poison, cells, copies, blocks,
-    SIZE_BITS: tl.constexpr, CELLS: tl.constexpr, WIDE: tl.constexpr,
+    SIZE_BITS: tl.constexpr, CELLS: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Add up the copies of the cells, and the tails, which are the last cell."""
     c = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
@@ -95,11 +95,12 @@ def _add_up(
         count += tl.load(at, mask=inside, other=0)
         units += tl.load(at + cells, mask=inside, other=0)
         start += WIDE
-    tail = tl.zeros([WIDE], tl.float64)
+    tail = tl.zeros([BLOCK], tl.float64)
     start = 0
     while start < blocks:
-        tail += tl.load(tails + start + wide, mask=start + wide < blocks, other=0.0)
-        start += WIDE
+        block = start + tl.arange(0, BLOCK)
+        tail += tl.load(tails + block, mask=block < blocks, other=0.0)
+        start += BLOCK
     last = tl.sum(tail, axis=0)
     left = tl.load(edges + c, mask=known, other=0.0)
     right = tl.load(edges + c + 1, mask=c < cells - 1, other=1.0)
@@ -186,7 +187,7 @@ class LabeledLogits:
             )  # fmt: skip
             _add_up[(triton.cdiv(cells, _CELLS),)](
                 self.edges, totals, tails, *found, cells, copies, blocks,
-                SIZE_BITS=bits, CELLS=_CELLS, WIDE=_WIDE,
+                SIZE_BITS=bits, CELLS=_CELLS, WIDE=_WIDE, BLOCK=_BLOCK,
             )  # fmt: skip
         return found
 

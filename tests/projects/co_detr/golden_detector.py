@@ -94,7 +94,7 @@ def inputs(golden: Golden) -> list[dict]:
 def use_stored_samples(model, golden: Golden) -> Iterator[None]:
     """Take random draws from the file: customized queries and, for the baseline, samples."""
     rows = iter([golden.tensor(f"aux{head}/row_index").long() for head in range(2)])
-    with mock.patch.object(co_detr, "choose_rows", lambda *_: next(rows)):
+    with mock.patch.object(co_detr, "choose_rows", lambda *_, **__: next(rows)):
         if "rpn/sample0/pos_index" not in golden:
             yield
             return

@@ -82,18 +82,19 @@ def test_boxes_and_targets_of_the_rows():
         gt_boxes=[objects, objects + 1],
         features=torch.zeros_like,
     )
-    rows = torch.tensor([[1, 0, -1], [2, 1, 0]])
-    found = custom_queries(rows, handed_over, [(80, 100), (40, 50)])
+    rows = torch.tensor([[0, 1, -1], [0, 2, 1]])
+    found = custom_queries(rows, handed_over, [1, 1], [(80, 100), (40, 50)])
     first, second = found.boxes
     assert first.tolist() == [
-        [0.5, 0.25, 2.0, 0.5],
         [pytest.approx(x) for x in (0.2, 0.5, 0.2, 0.5)],
+        [0.5, 0.25, 2.0, 0.5],
         [0] * 4,
     ]
-    assert second[:2].tolist() == [[0] * 4, [1.0, 0.5, 4.0, 1.0]]
-    assert found.labels.tolist() == [[CLASSES, 4, -1], [CLASSES, CLASSES, 4]]
-    assert torch.equal(found.gt_boxes[0, :2], objects[[1, 0]])
-    assert torch.equal(found.gt_boxes[1], objects[[2, 1, 0]] + 1)
+    assert second[1:].tolist() == [[0] * 4, [1.0, 0.5, 4.0, 1.0]]
+    assert found.labels.tolist() == [[4, CLASSES, -1], [4, CLASSES, CLASSES]]
+    assert found.foreground.tolist() == [0, 3]
+    assert torch.equal(found.gt_boxes[0, :2], objects[:2])
+    assert torch.equal(found.gt_boxes[1], objects[[0, 2, 1]] + 1)
     assert not found.boxes.requires_grad
 
 
@@ -105,6 +106,6 @@ def test_order_of_the_rows_does_not_matter():
     for rows in (torch.arange(12), order):
         chosen = choose_rows([image[rows]], CLASSES)
         handed_over = HeadRows([boxes[rows]], [image[rows]], [boxes[rows]], torch.zeros_like)
-        found = custom_queries(chosen, handed_over, [(50, 50)])
+        found = custom_queries(chosen, handed_over, [12], [(50, 50)])
         sets.append(found.gt_boxes[0][found.labels[0].argsort()])
     assert torch.equal(*sets)

@@ -4,6 +4,7 @@ Intermediate values; tests of whole steps are in `test_golden_dino_whole`.
 """
 
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from detectron2.modeling.poolers import assign_boxes_to_levels
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from brloss_d2.criteria import RankingCriterion, SigmoidCriterion
 from brloss_d2.losses import paired_box_iou
 from brloss_d2.projects.co_detr.layers.position import sine_map
+from brloss_d2.projects.co_detr.modeling import query_losses
 from brloss_d2.projects.co_detr.modeling.query_head import proposal_logits
 from brloss_d2.projects.co_detr.modeling.soft_nms import SoftNMS
 from tests.helpers.golden_models import ground_truth, load, relative
@@ -165,19 +166,27 @@ def test_regions_of_five_levels(golden, model, where):
 @pytest.fixture(scope="module")
 def sites(golden, model):
     """Input and criterion of each set of queries in a training step, by site."""
-    calls = []
-    losses = model.query_losses
-    kinds = (RankingCriterion, SigmoidCriterion)
-    handles = [
-        module.register_forward_pre_hook(lambda m, args: calls.append((m, args[0])))
-        for module in losses.modules()
-        if isinstance(module, kinds)
-    ]
-    with EventStorage(), use_stored_draws(model, golden):
+    layers, match = [], query_losses.match_queries
+
+    def keep(*args):
+        matched = match(*args)
+        layers.extend(matched.layers())
+        return matched
+
+    with (
+        mock.patch.object(query_losses, "match_queries", keep),
+        EventStorage(),
+        use_stored_draws(model, golden),
+    ):
         model(inputs(golden))
-    for handle in handles:
-        handle.remove()
-    return dict(zip(QUERIES, calls, strict=True))
+    sets = (["encoder"], DECODER, DENOISING, CUSTOM)
+    kinds = ("encoder", "decoder", "denoising", "custom")
+    criteria = [
+        model.query_losses.get_submodule(kind)
+        for kind, names in zip(kinds, sets, strict=True)
+        for _ in names
+    ]
+    return dict(zip(QUERIES, zip(criteria, layers, strict=True), strict=True))
 
 
 @pytest.mark.parametrize("site", QUERIES)

@@ -5,7 +5,12 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from brloss_d2.projects.co_detr.modeling.boxes import image_scales, relative_boxes
-from brloss_d2.projects.co_detr.modeling.custom_queries import HeadRows, choose_rows, custom_queries
+from brloss_d2.projects.co_detr.modeling.custom_queries import (
+    HeadRows,
+    choose_rows,
+    count_positives,
+    custom_queries,
+)
 from brloss_d2.projects.co_detr.modeling.hungarian import HungarianMatcher
 from brloss_d2.projects.co_detr.modeling.query_head import proposal_logits
 from tests.helpers.golden_models import Golden, load
@@ -127,11 +132,14 @@ def test_chosen_rows(golden, number):
 def test_custom_queries(golden, where, number):
     stem = f"aux{number}/query"
     rows = golden.tensor(f"aux{number}/row_index").long()
-    found = custom_queries(rows, handed_over(golden, HEADS[number]), where.image_sizes)
+    rows_of_head = handed_over(golden, HEADS[number])
+    counts = count_positives(rows_of_head.labels, CLASSES)
+    found = custom_queries(rows, rows_of_head, counts, where.image_sizes)
     close(found.boxes, golden.tensor(f"{stem}/boxes_cxcywh"), 1e-6)
     assert torch.equal(found.labels, golden.tensor(f"{stem}/labels").long())
     assert (golden.tensor(f"{stem}/label_weights") == 1).all()
     positive = found.labels < CLASSES
+    assert torch.equal(found.foreground, positive.flatten().nonzero().squeeze(1))
     assert torch.equal(positive, golden.tensor(f"{stem}/box_weights")[..., 0] == 1)
     expected = golden.tensor(f"{stem}/gt_boxes_cxcywh")
     scales = image_scales(where.image_sizes, expected)

@@ -90,7 +90,8 @@ def test_queries_of_any_batch(loss: str) -> None:
             twice = torch.arange(2 * len(x)) // 2
             labels[i, : len(twice)] = x.gt_classes[twice]
             gt_boxes[i, : len(twice)] = x.gt_boxes.tensor[twice]
-        custom = CustomQueries(boxes.detach(), labels, gt_boxes)
+        positive = ((labels >= 0) & (labels < CLASSES)).flatten().nonzero().squeeze(1)
+        custom = CustomQueries(boxes.detach(), labels, gt_boxes, positive)
         losses = {
             **query_losses.decoder_losses(decoded, objects),
             **query_losses.proposal_losses(Proposals(logits, boxes, None, None), objects),
@@ -139,7 +140,7 @@ def matched(boxes: Tensor):
     labels = torch.zeros(2, 1, dtype=torch.long)
     sizes = [(1000, 1000)] * 2
     targets = QueryTargets.of_all_layers(labels, 1000 * pixels, torch.arange(2))
-    return match_queries(torch.zeros(1, 2, 1, 1), (centers + boxes)[None], targets, sizes)[0]
+    return match_queries(torch.zeros(1, 2, 1, 1), (centers + boxes)[None], targets, sizes)
 
 
 def test_the_iou_of_tiny_boxes_is_not_rounded_down() -> None:
@@ -160,7 +161,7 @@ def test_task_alignment_of_one_query_per_object_is_its_iou() -> None:
     labels[0, 4] = 2
     gt_boxes = truth.gt_boxes.tensor.expand(1, QUERIES, 4)
     targets = QueryTargets.of_all_layers(labels, gt_boxes, torch.tensor([4]))
-    (rows,) = match_queries(logits[None], boxes[None], targets, [SIZE])
+    (rows,) = match_queries(logits[None], boxes[None], targets, [SIZE]).layers()
     plain = SigmoidCriterion(QualityFocalLoss(), GIoULoss())(rows).losses["loss_cls"]
     iou = PredictedIoU()(rows).sum()
     assert 0.5 < iou < 1

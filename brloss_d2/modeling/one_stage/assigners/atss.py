@@ -70,7 +70,7 @@ class ATSSAssigner(Assigner):
         """(G, C) rows of the candidates of each object."""
         centers = (boxes[:, :2] + boxes[:, 2:]) / 2
         found, start = [], 0
-        for points in anchors.centers.split(torch.bincount(anchors.levels).tolist()):
+        for points in anchors.centers.split(list(anchors.counts)):
             k, nearest = min(self.topk, len(points)), []
             for part in centers.split(OBJECTS_AT_ONCE):
                 distance = (part[:, None] - points).pow(2).sum(-1).sqrt()

@@ -1,12 +1,15 @@
 """Interface of the assigners of one-stage detectors."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
+
+from brloss_d2.utils.devices import upload
 
 BACKGROUND = -1
 IGNORED = -2
@@ -21,18 +24,21 @@ class LevelAnchors:
     Attributes:
         boxes: (R, 4) XYXY in pixels. A point of an anchor-free head is a box around it.
         levels: (R,) int64 pyramid level of each anchor, 0 the finest; ascending.
+        counts: number of anchors of each level; they add up to R.
     """
 
     boxes: Tensor
     levels: Tensor
+    counts: Sequence[int]
 
     @classmethod
     def cat(cls, anchors: list[Boxes]) -> "LevelAnchors":
         """Concatenate the anchors of all levels, as an anchor generator returns them."""
-        boxes = Boxes.cat(anchors).tensor
-        counts = torch.tensor([len(level) for level in anchors], device=boxes.device)
-        levels = torch.arange(len(anchors), device=boxes.device)
-        return cls(boxes, levels.repeat_interleave(counts, output_size=len(boxes)))
+        boxes, counts = Boxes.cat(anchors).tensor, [len(level) for level in anchors]
+        levels = torch.arange(len(anchors), device=boxes.device).repeat_interleave(
+            upload(torch.tensor(counts), boxes.device), output_size=len(boxes)
+        )
+        return cls(boxes, levels, counts)
 
     @property
     def centers(self) -> Tensor:
@@ -40,8 +46,10 @@ class LevelAnchors:
         return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
 
     def __getitem__(self, rows: Tensor) -> "LevelAnchors":
-        """Select rows."""
-        return LevelAnchors(self.boxes[rows], self.levels[rows])
+        """Select rows, ascending; the host waits for a GPU."""
+        levels = self.levels[rows]
+        counts = torch.bincount(levels, minlength=len(self.counts)).tolist()
+        return LevelAnchors(self.boxes[rows], levels, counts)
 
     def __len__(self) -> int:
         """Number of anchors, R."""

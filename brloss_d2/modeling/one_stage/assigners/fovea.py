@@ -53,8 +53,7 @@ class FoveaAssigner(Assigner):
         sides = boxes[:, 2:] - boxes[:, :2]
         centers = (boxes[:, 2:] + boxes[:, :2]) / 2
         scale = sides.prod(1).sqrt()
-        counts = torch.bincount(anchors.levels, minlength=len(self.scale_ranges)).tolist()
-        levels = zip(anchors.centers.split(counts), self.scale_ranges, strict=True)
+        levels = zip(anchors.centers.split(list(anchors.counts)), self.scale_ranges, strict=True)
         assigned = []
         for points, (low, high) in levels:
             if len(points) == 0:

@@ -17,45 +17,46 @@ def split_in_two(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
     The settings of Probabilistic Anchor Assignment (Kim & Lee, ECCV 2020): the components start at
     the minimum and the maximum with weight 1/2 and variance 1, 1e-5 is added to variances, and a
-    row stops once its mean log-likelihood changes by less than 1e-3, or after 100 iterations.
+    row stops once its mean log-likelihood changes by less than 1e-3, or after 100 iterations. Rows
+    with less than two samples are left alone.
 
     Args:
         values: (G, n) samples.
-        valid: (G, n) bool, which entries are samples; at least two per row.
+        valid: (G, n) bool, which entries are samples.
 
     Returns:
         `(lower, log_likelihood)`: (G, n) bool, whether the component that started at the minimum is
         the more likely one, and (G, n) float64 log-likelihood under the mixture. Both have no
-        meaning for entries that are not valid.
+        meaning for entries that are not valid, and in rows with less than two that are.
     """
     x, mask = values.double(), valid.double()
     lowest = x.masked_fill(~valid, math.inf).amin(1)
     highest = x.masked_fill(~valid, -math.inf).amax(1)
     x = torch.where(valid, x, lowest[:, None])
-    mean = torch.stack([lowest, highest], 1)
-    weight, precision = torch.full_like(mean, 0.5), torch.ones_like(mean)
+    # (3, G, 2) mean, precision and weight of each component.
+    start = torch.stack([lowest, highest], 1)
+    mixture = torch.stack([start, torch.ones_like(start), torch.full_like(start, 0.5)])
+    powers, size = torch.stack([mask, x * mask, x**2 * mask], 2), mask.sum(1)
     previous = x.new_full((len(x),), -math.inf)
-    active = torch.ones_like(previous, dtype=torch.bool)
+    active = size >= 2
     for iteration in range(_MAX_ITERATIONS):
-        joint = _log_joint(x, mean, precision, weight)
+        joint = _log_joint(x, *mixture)
         total = joint.logsumexp(2)
-        level = (total * mask).sum(1) / mask.sum(1)
-        # Maximization: mean, precision and weight given the share of each component.
-        share = (joint - total[..., None]).exp() * mask[..., None]
-        count = share.sum(1) + 10 * torch.finfo(x.dtype).eps
-        new_mean = (share * x[..., None]).sum(1) / count
-        variance = (share * x[..., None] ** 2).sum(1) / count - new_mean**2 + _REGULARIZATION
-        new = new_mean, 1 / variance, count / count.sum(1, keepdim=True)
+        level = (total * mask).sum(1) / size
+        # Maximization: sums over the samples with the share of each component as weight.
+        share = (joint - total[..., None]).exp()
+        moments = share.transpose(1, 2) @ powers
+        count = moments[..., 0] + 10 * torch.finfo(x.dtype).eps
+        mean, mean_square = (moments[..., 1:] / count[..., None]).unbind(2)
+        variance = mean_square - mean**2 + _REGULARIZATION
+        new = torch.stack([mean, 1 / variance, count / count.sum(1, keepdim=True)])
         # A row that has converged keeps its parameters.
-        mean, precision, weight = (
-            torch.where(active[:, None], fresh, old)
-            for fresh, old in zip(new, (mean, precision, weight), strict=True)
-        )
-        active = active & ~((level - previous).abs() < _TOLERANCE)
+        mixture = torch.where(active[:, None], new, mixture)
+        active = active & ((level - previous).abs() >= _TOLERANCE)
         previous = level
         if iteration % _CHECK_PERIOD == _CHECK_PERIOD - 1 and not active.any():
             break
-    joint = _log_joint(x, mean, precision, weight)
+    joint = _log_joint(x, *mixture)
     return joint[..., 0] >= joint[..., 1], joint.logsumexp(2)
 
 
@@ -63,4 +64,4 @@ def _log_joint(x: Tensor, mean: Tensor, precision: Tensor, weight: Tensor) -> Te
     """(G, n, 2) log of density times weight of each component."""
     square = (x[..., None] - mean[:, None]) ** 2 * precision[:, None]
     scale = 0.5 * (precision.log() - math.log(2 * math.pi)) + weight.log()
-    return scale[:, None] - 0.5 * square
+    return scale[:, None].sub(square, alpha=0.5)

@@ -8,6 +8,7 @@ from torch.nn.functional import one_hot
 from brloss_d2.criteria.targets import sort_in_groups
 from brloss_d2.losses import BoxLoss, GIoULoss, ScoreLoss, SigmoidFocalLoss
 from brloss_d2.modeling.one_stage.assigners.base import (
+    BACKGROUND,
     AnchorPredictions,
     Assigner,
     LevelAnchors,
@@ -72,10 +73,9 @@ class PAAAssigner(Assigner):
         order, place = sort_in_groups(losses, groups)
         competing = order[place < self.topk]
         rows, owners, losses = rows[competing], owners[competing], losses[competing]
-        positive = _split(losses, owners, len(objects))
-        assigned = background(anchors)
-        assigned[rows[positive]] = owners[positive]
-        return assigned
+        most = self.topk * len(anchors.counts)
+        positive = _split(losses, owners, len(objects), most)
+        return background(anchors).scatter_(0, rows, owners.where(positive, BACKGROUND))
 
     def candidate_losses(
         self, predictions: AnchorPredictions, objects: Instances, owners: Tensor
@@ -87,21 +87,18 @@ class PAAAssigner(Assigner):
         return self.cls_loss(logits, targets).sum(1) + self.box_weight * box_losses
 
 
-def _split(losses: Tensor, owners: Tensor, num_objects: int) -> Tensor:
-    """(C,) bool, which of the competing candidates become positive."""
+def _split(losses: Tensor, owners: Tensor, num_objects: int, most: int) -> Tensor:
+    """(C,) bool, which of the competing candidates, at most `most` per object, become positive."""
     order, place = sort_in_groups(losses, owners)
-    counts = torch.bincount(owners, minlength=num_objects)
-    valid = torch.arange(int(counts.amax()), device=losses.device) < counts[:, None]
     # A row per object with its losses in ascending order; a single candidate is background.
-    table = losses.new_zeros(valid.shape)
+    table, valid = losses.new_zeros(num_objects, most), owners.new_zeros(num_objects, most).bool()
     table[owners[order], place] = losses[order]
-    kept = (counts >= 2).nonzero().squeeze(1)
+    valid[owners[order], place] = True
     # Entries of the lower component up to its likeliest one.
-    lower, likelihood = split_in_two(table[kept], valid[kept])
-    lower &= valid[kept]
+    lower, likelihood = split_in_two(table, valid)
+    lower &= valid & (valid.sum(1, keepdim=True) >= 2)
     peak = likelihood.masked_fill(~lower, -torch.inf).argmax(1)
-    chosen = torch.zeros_like(valid)
-    chosen[kept] = lower & (torch.arange(table.shape[1], device=losses.device) <= peak[:, None])
+    chosen = lower & (torch.arange(most, device=losses.device) <= peak[:, None])
     positive = torch.zeros_like(owners, dtype=torch.bool)
     positive[order] = chosen[owners[order], place]
     return positive

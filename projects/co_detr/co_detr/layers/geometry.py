@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from brloss_d2.utils.devices import upload
+
 # Height and width of each level in cells.
 Shapes = Sequence[tuple[int, int]]
 
@@ -22,15 +24,21 @@ class FeatureGeometry:
         shapes: (H_l, W_l) per level.
         masks: (N, H_l, W_l) bool per level, True for padded cells.
         padding: (N, S) bool, the masks concatenated level by level.
+        covered: (N, L, 2) int64 columns and rows of each level that are no padding.
         valid_ratios: (N, L, 2) float32 fractions (of the width, of the height) of each level that
             the image covers, in (0, 1].
+        levels: (S,) int64 level of each cell.
+        centers: (S, 2) float32 centers (x, y) of the cells, in cells of their level.
         image_sizes: (height, width) of each image in pixels.
     """
 
     shapes: Shapes
     masks: list[Tensor]
     padding: Tensor
+    covered: Tensor
     valid_ratios: Tensor
+    levels: Tensor
+    centers: Tensor
     image_sizes: list[tuple[int, int]]
 
     @classmethod
@@ -49,25 +57,37 @@ class FeatureGeometry:
             image_sizes: (height, width) of each image in pixels.
             batch_size_hw: height and width of the padded batch in pixels.
         """
-        device = features[0].device
-        sizes = torch.tensor([list(size) for size in image_sizes], device=device)
         shapes = tuple((int(x.shape[2]), int(x.shape[3])) for x in features)  # in a trace too
+        cells = [height * width for height, width in shapes]
+        # All of it on the CPU: tiny operators.
+        sizes = torch.tensor([list(size) for size in image_sizes])
         pixels = [
-            (torch.arange(n, device=device) >= sizes[:, axis, None]).float()
+            (torch.arange(n) >= sizes[:, axis, None]).float()
             for axis, n in enumerate(batch_size_hw)
         ]
-        masks, ratios = [], []
+        padding, covered, centers = [], [], []
         for shape in shapes:
             rows, columns = (
                 F.interpolate(x[:, None], size=n)[:, 0].bool()
                 for x, n in zip(pixels, shape, strict=True)
             )
-            masks.append(rows[:, :, None] | columns[:, None, :])
-            ratios.append(torch.stack([(~x).float().mean(1) for x in (columns, rows)], dim=-1))
+            padding.append((rows[:, :, None] | columns[:, None, :]).flatten(1))
+            covered.append(torch.stack([(~columns).sum(1), (~rows).sum(1)], -1))
+            y, x = (torch.arange(n) + 0.5 for n in shape)
+            centers.append(torch.cartesian_prod(y, x).flip(-1))
+        counts = torch.stack(covered, 1)
+        tensors = dict(
+            padding=torch.cat(padding, 1),
+            covered=counts,
+            valid_ratios=counts / torch.tensor(shapes).flip(-1),
+            levels=torch.arange(len(shapes)).repeat_interleave(torch.tensor(cells)),
+            centers=torch.cat(centers),
+        )
+        moved = {name: upload(x, features[0].device) for name, x in tensors.items()}
+        masks = moved["padding"].split(cells, 1)
         return cls(
             shapes=shapes,
-            masks=masks,
-            padding=torch.cat([mask.flatten(1) for mask in masks], dim=1),
-            valid_ratios=torch.stack(ratios, dim=1),
+            masks=[x.unflatten(1, shape) for x, shape in zip(masks, shapes, strict=True)],
             image_sizes=[(int(h), int(w)) for h, w in image_sizes],
+            **moved,
         )

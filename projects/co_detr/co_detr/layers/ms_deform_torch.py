@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from brloss_d2.projects.co_detr.layers.geometry import Shapes
+from brloss_d2.utils.devices import constant
 
 # Corners of a cell as (row, column), in the order of every tensor that has four of them.
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -51,7 +52,7 @@ def sample_backward(
         table = _table(value[chunk], shapes)
         points = _locate(locations[chunk], weights[chunk], shapes)
         grad_sums = _heads_first(upstream[chunk]).flatten(0, 1)
-        at, weight = _point_gradients(grad_sums, table.flatten(0, 1), points, shapes)
+        at, weight = _point_gradients(grad_sums, table.flatten(0, 1), points)
         grad_locations[chunk] = _queries_first(at, grad_locations[chunk])
         grad_weights[chunk] = _queries_first(weight, grad_weights[chunk])
         cells = _cell_gradients(grad_sums, points, shapes, len(table))
@@ -63,6 +64,7 @@ class _Points(NamedTuple):
     """Points of a chunk and the cells around them.
 
     Attributes:
+        sizes: (K, 2) width and height of the level of each point, in cells.
         pixels: (R, K, 2) positions (x, y) in cells, 0 at the center of the first cell, clamped to
             the border of zeros.
         fractions: (R, K, 2) positions between the corners in x and y, in [0, 1].
@@ -71,6 +73,7 @@ class _Points(NamedTuple):
         parts: (R, 4 * K) weights of the corners in the sum.
     """
 
+    sizes: Tensor
     pixels: Tensor
     fractions: Tensor
     weights: Tensor
@@ -83,21 +86,25 @@ def _locate(locations: Tensor, weights: Tensor, shapes: Shapes) -> _Points:
     locations, weights = (_heads_first(x) for x in (locations, weights))
     b, q, _, p = weights.shape
     locations, weights = locations.reshape(b * q, -1, 2), weights.reshape(b * q, -1)
-    sizes = locations.new_tensor(shapes).flip(-1).repeat_interleave(p, dim=0)
+    levels = [shape for shape in shapes for _ in range(p)]
+    sizes = constant(tuple(x for shape in levels for x in shape[::-1]), locations).view(-1, 2)
     # Values are 0 from one cell outside on, so that cells within the border suffice.
     pixels = (locations * sizes - 0.5).clamp_(min=-1).minimum(sizes)
     corner = pixels.floor().minimum(sizes - 1)
     fractions = pixels - corner
-    rows = _level_rows(shapes)
     x, y = corner.int().clamp_(min=-1).unbind(-1)  # NaN becomes an arbitrary integer
-    levels = [(sum(rows[:level]), width + 2) for level, (_, width) in enumerate(shapes)]
-    starts, widths = x.new_tensor(levels).repeat_interleave(p, dim=0).unbind(1)
-    first = (y + 1) * widths + (x + 1) + starts
-    tables = torch.arange(b, dtype=x.dtype, device=x.device) * sum(rows)
-    first += tables.repeat_interleave(q)[:, None]
-    steps = torch.stack([row * widths + column for row, column in _CORNERS])
-    corners = (first[:, None] + steps).flatten(1)
-    return _Points(pixels, fractions, weights, corners, _parts(weights, fractions))
+    rows = _level_rows(shapes)
+    starts = [sum(rows[:level]) for level in range(len(shapes)) for _ in range(p)]
+    steps = [
+        start + (1 + row) * (width + 2) + 1 + column
+        for row, column in _CORNERS
+        for start, (_, width) in zip(starts, levels, strict=True)
+    ]
+    first = (y * constant(tuple(width + 2 for _, width in levels), y)).add_(x)
+    tables = torch.arange(0, b * sum(rows), sum(rows), dtype=x.dtype, device=x.device)
+    first.view(b, q, -1).add_(tables[:, None, None])
+    corners = (first[:, None] + constant(tuple(steps), first).view(4, -1)).flatten(1)
+    return _Points(sizes, pixels, fractions, weights, corners, _parts(weights, fractions))
 
 
 def _parts(weights: Tensor, fractions: Tensor) -> Tensor:
@@ -113,9 +120,7 @@ def _parts(weights: Tensor, fractions: Tensor) -> Tensor:
     return parts.flatten(1)
 
 
-def _point_gradients(
-    grad_sums: Tensor, table: Tensor, points: _Points, shapes: Shapes
-) -> tuple[Tensor, Tensor]:
+def _point_gradients(grad_sums: Tensor, table: Tensor, points: _Points) -> tuple[Tensor, Tensor]:
     """Gradients of the locations (R, K, 2) and weights (R, K) from that of the sums (R, D)."""
     # Product of each query's gradient with the table rows at its corners.
     dots = grad_sums.new_empty(points.corners.shape)
@@ -133,11 +138,9 @@ def _point_gradients(
     top = top_left + x * top_slope
     down = bottom_left + x * bottom_slope - top
     across = top_slope + y * (bottom_slope - top_slope)
-    sizes = dots.new_tensor(shapes).flip(-1)
-    sizes = sizes.repeat_interleave(dots.shape[1] // (4 * len(shapes)), dim=0)
-    moving = (points.pixels > -1) & (points.pixels < sizes)
+    moving = (points.pixels > -1) & (points.pixels < points.sizes)
     slopes = torch.stack([across, down], dim=-1) * points.weights[..., None]
-    return slopes * sizes * moving, top + y * down
+    return slopes * points.sizes * moving, top + y * down
 
 
 def _cell_gradients(grad_sums: Tensor, points: _Points, shapes: Shapes, tables: int) -> Tensor:

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from brloss_d2.utils.devices import upload
+
 
 def sine_map(mask: Tensor, dim: int, temperature: float = 10000.0, offset: float = -0.5) -> Tensor:
     """Encode the row and column of each cell, counted without the padding.
@@ -61,6 +63,7 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
 
 def _sine(angles: Tensor, dim: int, temperature: float) -> Tensor:
     """Encode angles (...) as (..., dim): sine and cosine in turn at each of dim / 2 frequencies."""
-    k = torch.arange(dim, dtype=torch.float32, device=angles.device)
-    phases = angles[..., None] / temperature ** ((k // 2) / (dim // 2))
+    k = torch.arange(dim, dtype=torch.float32)
+    wavelengths = upload(temperature ** (2 * (k // 2) / dim), angles.device)
+    phases = angles[..., None] / wavelengths
     return torch.stack([phases[..., 0::2].sin(), phases[..., 1::2].cos()], dim=-1).flatten(-2)

@@ -1,8 +1,22 @@
-"""Boxes relative to the image and in pixels, and what the host knows moved to a device."""
+"""Boxes relative to the image and in pixels."""
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert
+
+from brloss_d2.utils.devices import upload
+
+
+def centers_and_sizes(boxes: Tensor) -> Tensor:
+    """Convert boxes (..., 4) from XYXY to cxcywh, in any unit."""
+    start, end = boxes.split(2, -1)
+    return torch.cat([(start + end) / 2, end - start], -1)
+
+
+def corners(boxes: Tensor) -> Tensor:
+    """Convert boxes (..., 4) from cxcywh to XYXY, in any unit."""
+    center, size = boxes.split(2, -1)
+    half = 0.5 * size
+    return torch.cat([center - half, center + half], -1)
 
 
 def relative_boxes(boxes: Tensor, scales: Tensor) -> Tensor:
@@ -15,20 +29,15 @@ def relative_boxes(boxes: Tensor, scales: Tensor) -> Tensor:
     Returns:
         (..., 4) cxcywh, in [0, 1] if the box is inside the image.
     """
-    return box_convert(boxes, "xyxy", "cxcywh") / scales
+    return centers_and_sizes(boxes) / scales
 
 
 def pixel_boxes(boxes: Tensor, scales: Tensor) -> Tensor:
     """Convert cxcywh relative to the image to XYXY in pixels; the inverse of `relative_boxes`."""
-    return box_convert(boxes, "cxcywh", "xyxy") * scales
+    return corners(boxes) * scales
 
 
 def image_scales(image_sizes: list[tuple[int, int]], like: Tensor) -> Tensor:
     """Width, height, width and height of each image in pixels, (N, 4) on the device of `like`."""
     scales = torch.tensor([(w, h, w, h) for h, w in image_sizes], dtype=like.dtype)
     return upload(scales.view(-1, 4), like.device)
-
-
-def upload(x: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor from the CPU to a device, without waiting for a GPU."""
-    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -9,15 +10,15 @@ import torch.nn.functional as F
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
-from torchvision.ops import box_convert
 
 from brloss_d2.errors import InputError
 from brloss_d2.modeling import CriterionROIHeads, CriterionRPN
 from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.layers.recompute import run
-from brloss_d2.projects.co_detr.modeling.boxes import image_scales
+from brloss_d2.projects.co_detr.modeling.boxes import image_scales, pixel_boxes
 from brloss_d2.projects.co_detr.modeling.custom_queries import (
     choose_rows,
+    count_positives,
     custom_queries,
     region_rows,
 )
@@ -253,7 +254,7 @@ class CoDETR(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return boxes (N, D, 4), not clipped, scores and labels (N, D) of the last layer."""
         probs, boxes = predictions.logits[-1].float().sigmoid(), predictions.boxes[-1].float()
-        boxes = box_convert(boxes, "cxcywh", "xyxy") * image_scales(image_sizes, boxes)[:, None]
+        boxes = pixel_boxes(boxes, image_scales(image_sizes, boxes)[:, None])
         num_queries, num_classes = probs.shape[1:]
         most = self.max_detections if self.suppression is None else num_queries
         count = min(most, num_queries * num_classes)
@@ -277,9 +278,13 @@ class CoDETR(nn.Module):
         dense_losses, anchors = self.dense_head(maps, objects)
         losses = {**rpn_losses, **roi_losses, **dense_losses}
         heads = {"roi": region_rows(regions, pooled, self.roi_heads.box_pooler), "dense": anchors}
+        num_classes = self.query_head.num_classes
+        labels = [x for handed_over in heads.values() for x in handed_over.labels]
+        counts = iter(count_positives(labels, num_classes))
         for number, (name, handed_over) in enumerate(heads.items()):
-            rows = choose_rows(handed_over.labels, self.query_head.num_classes, self.max_custom)
-            custom = custom_queries(rows, handed_over, images.image_sizes)
+            positives = list(islice(counts, len(objects)))
+            rows = choose_rows(handed_over.labels, num_classes, self.max_custom, counts=positives)
+            custom = custom_queries(rows, handed_over, positives, images.image_sizes)
             embed = self.query_head.custom
             features = handed_over.features(rows) if embed.uses_features else None
             queries = embed(custom.boxes, features, number)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from brloss_d2.projects.co_detr.layers.position import inverse_sigmoid, sine_box
 from brloss_d2.projects.co_detr.modeling.boxes import image_scales, relative_boxes
 from brloss_d2.projects.co_detr.modeling.decoder import Queries
+from brloss_d2.utils.devices import upload
 
 IGNORED = -1
 # Largest number of regions that are handed over per image; the foreground comes first.
@@ -51,11 +52,13 @@ class CustomQueries:
             be larger than the image. Zeros if the image had no row left.
         labels: (N, T) int64 in 0..K-1, K for background, -1 if the image had no row left.
         gt_boxes: (N, T, 4) XYXY in pixels; arbitrary for background.
+        foreground: int64 positions of the positives in the N * T labels, ascending.
     """
 
     boxes: Tensor
     labels: Tensor
     gt_boxes: Tensor
+    foreground: Tensor
 
 
 class CustomEmbedding(nn.Module):
@@ -184,12 +187,23 @@ def region_rows(regions: list[Instances], maps: list[Tensor], pooler: ROIPooler)
     )
 
 
+def count_positives(labels: Sequence[Tensor], num_classes: int) -> list[int]:
+    """Count the positives of every image; the host waits for a GPU.
+
+    Args:
+        labels: (n,) labels per image, positives in 0..K-1.
+        num_classes: number of classes K.
+    """
+    return torch.stack([((x >= 0) & (x < num_classes)).sum() for x in labels]).tolist()
+
+
 def choose_rows(
     labels: Sequence[Tensor],
     num_classes: int,
     max_count: int = 300,
     min_count: int = 9,
     generator: torch.Generator | None = None,
+    counts: Sequence[int] | None = None,
 ) -> Tensor:
     """Draw the same number of rows for every image, positives first.
 
@@ -203,16 +217,17 @@ def choose_rows(
         max_count: largest number of rows.
         min_count: smallest number of rows.
         generator: random generator on any device; the default one of the labels' device if None.
+        counts: number of positives per image; counted if None.
 
     Returns:
         (N, T) int64 rows without repetition; -1 if an image has neither positives nor background
         left.
     """
-    positives = [(x >= 0) & (x < num_classes) for x in labels]
-    most = torch.stack([positive.sum() for positive in positives]).max()
-    count = int(most.clamp(max=max_count).clamp(min=min_count))
+    most = max(count_positives(labels, num_classes) if counts is None else counts)
+    count = max(min(most, max_count), min_count)
     drawn = []
-    for positive, image in zip(positives, labels, strict=True):
+    for image in labels:
+        positive = (image >= 0) & (image < num_classes)
         device = image.device if generator is None else generator.device
         # In double precision no two are equal: positives in [1, 2), background in [0, 1).
         keys = torch.rand(len(image), generator=generator, device=device, dtype=torch.float64)
@@ -226,20 +241,26 @@ def choose_rows(
 
 @torch.no_grad()
 def custom_queries(
-    rows: Tensor, handed_over: HeadRows, image_sizes: list[tuple[int, int]]
+    rows: Tensor,
+    handed_over: HeadRows,
+    counts: Sequence[int],
+    image_sizes: list[tuple[int, int]],
 ) -> CustomQueries:
     """Gather boxes and targets of the chosen rows.
 
     Args:
-        rows: (N, T) int64 rows, from `choose_rows`.
+        rows: (N, T) int64 rows, positives first, from `choose_rows`.
         handed_over: rows of the auxiliary head.
+        counts: number of positives per image among all rows.
         image_sizes: (height, width) of each image in pixels.
     """
-    boxes = take_rows(handed_over.boxes, rows)
+    boxes, length = take_rows(handed_over.boxes, rows), rows.shape[1]
+    first = [torch.arange(min(n, length)) + i * length for i, n in enumerate(counts)]
     return CustomQueries(
         boxes=relative_boxes(boxes, image_scales(image_sizes, boxes)[:, None]),
         labels=take_rows(handed_over.labels, rows, fill=IGNORED),
         gt_boxes=take_rows(handed_over.gt_boxes, rows),
+        foreground=upload(torch.cat(first), rows.device),
     )
 
 

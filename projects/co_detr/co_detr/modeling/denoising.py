@@ -13,12 +13,17 @@ from dataclasses import dataclass
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
-from torchvision.ops import box_convert
 
 from brloss_d2.losses.base import check_numbers
 from brloss_d2.projects.co_detr.layers.position import inverse_sigmoid
-from brloss_d2.projects.co_detr.modeling.boxes import image_scales, relative_boxes, upload
+from brloss_d2.projects.co_detr.modeling.boxes import (
+    centers_and_sizes,
+    corners,
+    image_scales,
+    relative_boxes,
+)
 from brloss_d2.projects.co_detr.modeling.decoder import Queries
+from brloss_d2.utils.devices import upload
 
 
 @dataclass(frozen=True)
@@ -210,8 +215,8 @@ def move_corners(boxes: Tensor, noise: Noise, negative: Tensor, box_noise: float
     """
     halves = boxes[:, 2:].repeat(1, 2) / 2
     moves = upload(noise.signs * (noise.sizes + negative[:, None]), boxes.device)
-    corners = box_convert(boxes, "cxcywh", "xyxy") + moves * halves * box_noise
-    return box_convert(corners.clamp(0, 1), "xyxy", "cxcywh")
+    moved = corners(boxes) + moves * halves * box_noise
+    return centers_and_sizes(moved.clamp(0, 1))
 
 
 def _layout(counts: list[int], groups: int) -> tuple[Tensor, Tensor, Tensor]:

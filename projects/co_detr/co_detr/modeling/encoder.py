@@ -13,6 +13,7 @@ from brloss_d2.projects.co_detr.layers.geometry import FeatureGeometry
 from brloss_d2.projects.co_detr.layers.position import sine_map
 from brloss_d2.projects.co_detr.layers.recompute import run
 from brloss_d2.projects.co_detr.layers.transformer import EncoderLayer
+from brloss_d2.utils.devices import upload
 
 
 class DeformableEncoder(nn.Module):
@@ -80,14 +81,9 @@ def cell_references(geometry: FeatureGeometry) -> Tensor:
         (N, S, L, 2) points (x, y).
     """
     ratios = geometry.valid_ratios
-    centers = []
-    for level, (height, width) in enumerate(geometry.shapes):
-        y = torch.arange(height, device=ratios.device) + 0.5
-        x = torch.arange(width, device=ratios.device) + 0.5
-        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
-        covered = ratios[:, None, level] * ratios.new_tensor([width, height])
-        centers.append(grid / covered)
-    return torch.cat(centers, dim=1)[:, :, None] * ratios[:, None]
+    sizes = upload(torch.tensor(geometry.shapes).flip(-1), ratios.device)  # (width, height)
+    centers = geometry.centers / (ratios * sizes)[:, geometry.levels]
+    return centers[:, :, None] * ratios[:, None]
 
 
 def _flatten(maps: Sequence[Tensor]) -> Tensor:

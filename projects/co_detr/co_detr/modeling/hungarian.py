@@ -18,8 +18,8 @@ from brloss_d2.projects.co_detr.modeling.boxes import (
     image_scales,
     pixel_boxes,
     relative_boxes,
-    upload,
 )
+from brloss_d2.utils.devices import upload
 
 UNMATCHED = -1
 

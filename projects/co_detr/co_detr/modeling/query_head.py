@@ -293,15 +293,9 @@ def proposal_logits(geometry: FeatureGeometry) -> Tensor:
         (N, S, 4) logits of cxcywh; infinite for cells in the padding and for centers within 1 % of
         the border of the image.
     """
-    levels = []
-    for level, padding in enumerate(geometry.masks):
-        rows, columns = (torch.arange(n, device=padding.device) + 0.5 for n in padding.shape[1:])
-        valid_columns, valid_rows = (~padding[:, 0]).sum(1), (~padding[:, :, 0]).sum(1)
-        x = (columns / valid_columns[:, None])[:, None].expand(padding.shape)
-        y = (rows / valid_rows[:, None])[..., None].expand(padding.shape)
-        size = torch.full_like(x, _PROPOSAL_SIZE * 2**level)
-        levels.append(torch.stack([x, y, size, size], -1).flatten(1, 2))
-    boxes = torch.cat(levels, 1)
+    places = geometry.centers / geometry.covered[:, geometry.levels]
+    sizes = (_PROPOSAL_SIZE * 2.0**geometry.levels)[:, None].expand_as(places)
+    boxes = torch.cat([places, sizes], -1)
     # Centers of cells in the padding are beyond 1.
     usable = ((boxes > _MARGIN) & (boxes < 1 - _MARGIN)).all(-1)
     return boxes.logit().masked_fill(~usable[..., None], torch.inf)

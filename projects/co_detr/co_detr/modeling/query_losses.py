@@ -9,20 +9,20 @@ from dataclasses import dataclass
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
-from torchvision.ops import box_convert
 
 from brloss_d2.criteria import Criterion, MatchedPredictions
 from brloss_d2.errors import InputError
 from brloss_d2.modeling.matching import log_metrics
 from brloss_d2.projects.co_detr.modeling.boxes import (
+    centers_and_sizes,
     image_scales,
     pixel_boxes,
-    upload,
 )
 from brloss_d2.projects.co_detr.modeling.custom_queries import CustomQueries
 from brloss_d2.projects.co_detr.modeling.denoising import NoisyQueries
 from brloss_d2.projects.co_detr.modeling.hungarian import HungarianMatcher
 from brloss_d2.projects.co_detr.modeling.query_head import Proposals, QueryPredictions
+from brloss_d2.utils.devices import upload
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,11 @@ class QueryLosses(nn.Module):
         Returns:
             Losses named `loss_<term>_layer<d>`.
         """
-        matched = self.matcher(predictions.logits, predictions.boxes, gt_instances)
-        targets = QueryTargets.of_matching(matched, gt_instances, predictions.logits.shape[-1])
-        return self._layer_losses("decoder", predictions, targets, gt_instances, logged="decoder")
+        logits, boxes = predictions.logits, predictions.boxes
+        matched = self.matcher(logits, boxes, gt_instances)
+        targets = QueryTargets.of_matching(matched, gt_instances, logits.shape[-1])
+        named = dict(site="decoder", suffix="layer{}", logged="decoder")
+        return self._layer_losses(logits, boxes, targets, gt_instances, **named)
 
     def proposal_losses(
         self, proposals: Proposals, gt_instances: list[Instances]
@@ -149,10 +151,8 @@ class QueryLosses(nn.Module):
         logits, boxes = proposals.logits[None], proposals.boxes[None]
         matched = self.matcher(logits, boxes, objects)
         targets = QueryTargets.of_matching(matched, objects, logits.shape[-1])
-        sizes = [x.image_size for x in objects]
-        output = self.encoder(*match_queries(logits, boxes, targets, sizes))
-        log_metrics("proposals", output)
-        return {f"{name}_proposals": self.weight * x for name, x in output.losses.items()}
+        named = dict(site="encoder", suffix="proposals", logged="proposals")
+        return self._layer_losses(logits, boxes, targets, objects, **named)
 
     def custom_losses(
         self,
@@ -172,13 +172,10 @@ class QueryLosses(nn.Module):
         Returns:
             Losses named `loss_<term>_<head>_layer<d>`.
         """
-        labels = queries.labels.flatten()
-        positive = (labels >= 0) & (labels < predictions.logits.shape[-1])
-        foreground = positive.nonzero().squeeze(1)
-        targets = QueryTargets.of_all_layers(queries.labels, queries.gt_boxes, foreground)
-        return self._layer_losses(
-            "custom", predictions, targets, gt_instances, f"{head}_", logged=f"{head}_queries"
-        )
+        targets = QueryTargets.of_all_layers(queries.labels, queries.gt_boxes, queries.foreground)
+        logits, boxes = predictions.logits, predictions.boxes
+        named = dict(site="custom", suffix=f"{head}_layer{{}}", logged=f"{head}_queries")
+        return self._layer_losses(logits, boxes, targets, gt_instances, **named)
 
     def denoising_losses(
         self,
@@ -197,29 +194,40 @@ class QueryLosses(nn.Module):
             Losses named `loss_<term>_denoising_layer<d>`.
         """
         targets = QueryTargets.of_all_layers(queries.labels, queries.gt_boxes, queries.foreground)
-        return self._layer_losses(
-            "denoising", predictions, targets, gt_instances, "denoising_", logged="denoising"
-        )
+        logits, boxes = predictions.logits, predictions.boxes
+        named = dict(site="denoising", suffix="denoising_layer{}", logged="denoising")
+        return self._layer_losses(logits, boxes, targets, gt_instances, **named)
 
     def _layer_losses(
         self,
-        site: str,
-        predictions: QueryPredictions,
+        logits: Tensor,
+        boxes: Tensor,
         targets: QueryTargets,
-        gt_instances: list[Instances],
-        prefix: str = "",
+        objects: list[Instances],
         *,
+        site: str,
+        suffix: str,
         logged: str,
     ) -> dict[str, Tensor]:
-        """Compute the losses of every layer; metrics are logged from those of the last one."""
-        sizes = [x.image_size for x in gt_instances]
-        layers = match_queries(predictions.logits, predictions.boxes, targets, sizes)
-        outputs = [getattr(self, site)(matched) for matched in layers]
-        log_metrics(logged, outputs[-1])
+        """Compute the losses of all layers of a pass together; proposals are one layer.
+
+        Args:
+            logits: (D, N, Q, K) class logits.
+            boxes: (D, N, Q, 4) cxcywh relative to the image.
+            targets: what they have to predict.
+            objects: objects per image.
+            site: name of the criterion.
+            suffix: end of the names of the losses, with the place of the number of the layer.
+            logged: name in the log of the metrics, those of the last layer.
+        """
+        matched = match_queries(logits, boxes, targets, [x.image_size for x in objects])
+        output = getattr(self, site).layers(matched)
+        log_metrics(logged, output)
+        losses = {name: (self.weight * x).unbind() for name, x in output.losses.items()}
         return {
-            f"{name}_{prefix}layer{d}": self.weight * value
-            for d, output in enumerate(outputs)
-            for name, value in output.losses.items()
+            f"{name}_{suffix.format(d)}": values[d]
+            for d in range(len(logits))
+            for name, values in losses.items()
         }
 
 
@@ -230,7 +238,7 @@ def _classless(objects: Instances) -> Instances:
 
 def match_queries(
     logits: Tensor, boxes: Tensor, targets: QueryTargets, image_sizes: list[tuple[int, int]]
-) -> list[MatchedPredictions]:
+) -> MatchedPredictions:
     """Pair the queries of every layer with their ground truth for a criterion.
 
     Args:
@@ -240,24 +248,20 @@ def match_queries(
         image_sizes: (height, width) of each image in pixels.
     """
     num_layers, num_images, num_queries, num_classes = logits.shape
-    at, gt_boxes = targets.foreground, targets.gt_boxes.float()
+    at, rows = targets.foreground, num_images * num_queries
     pred = boxes.flatten(1, 2).gather(1, at[..., None].expand(num_layers, -1, 4)).float()
     scales = image_scales(image_sizes, pred)[at // num_queries]
-    tensors = dict(
-        logits=logits.flatten(1, 2),
-        labels=targets.labels,
-        pred_boxes=pixel_boxes(pred, scales),
-        gt_boxes=gt_boxes,
-        foreground=at,
-        pred_deltas=pred,
-        gt_deltas=box_convert(gt_boxes / scales, "xyxy", "cxcywh"),
+    gt_boxes = targets.gt_boxes.float().expand_as(pred)
+    first_row = torch.arange(num_layers, device=at.device) * rows
+    return MatchedPredictions(
+        logits=logits.flatten(0, 2),
+        labels=targets.labels.expand(num_layers, -1).flatten(),
+        pred_boxes=pixel_boxes(pred, scales).flatten(0, 1),
+        gt_boxes=gt_boxes.flatten(0, 1),
+        num_classes=num_classes,
+        foreground=(at + first_row[:, None]).flatten(),
+        rows_per_image=[num_queries] * (num_layers * num_images),
+        pred_deltas=pred.flatten(0, 1),
+        gt_deltas=centers_and_sizes(gt_boxes / scales).flatten(0, 1),
+        num_layers=num_layers,
     )
-    layers = {name: x.expand(num_layers, *x.shape[1:]).unbind() for name, x in tensors.items()}
-    return [
-        MatchedPredictions(
-            **{name: x[d] for name, x in layers.items()},
-            num_classes=num_classes,
-            rows_per_image=[num_queries] * num_images,
-        )
-        for d in range(num_layers)
-    ]
