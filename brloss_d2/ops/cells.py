@@ -100,7 +100,7 @@ def accumulate_without_sync(logits: Tensor, labels: Tensor, edges: Tensor) -> Ce
         tables = rows.repeat(*[1] * (rows.ndim - 2), copies, 1).flatten(1)
         intercept, *slopes = (table.index_select(0, cell) for table in tables)
         if slopes:
-            intercept.addcmul_(slopes[0], exact.view(-1))
+            intercept.addcmul_(slopes.pop(), logits.reshape(-1))  # popped: its memory is free
         return intercept.to(logits.dtype).view_as(logits)
 
     return Cells(sums.reshape(*edges.shape[:-1], 2, size), write)

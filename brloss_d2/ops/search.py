@@ -39,8 +39,8 @@ def count_reached(values: Tensor, edges: Tensor) -> Tensor:
     steps = [1 << bit for bit in reversed(range(int(edges_in.max()).bit_length()))]
     padded = torch.cat([edges, edges.new_full((2 * steps[0],), torch.nan)])  # NaN: never reached
     for step in steps:
-        edge = padded.index_select(0, reached + (step - 1))
-        reached.add_(edge <= values, alpha=step)
+        # Without names: what has a name is in memory during the next step.
+        reached.add_(padded.index_select(0, reached + (step - 1)) <= values, alpha=step)
     return reached
 
 
