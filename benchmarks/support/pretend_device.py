@@ -6,7 +6,9 @@ CPU tensors raise as on a GPU. Counted are
 
 * launches: operators, except views and allocations, which inside of torch may be several kernels;
   and Triton kernels, which run in Triton's interpreter;
-* syncs: operators that make the host wait for the device, with the line that called them.
+* syncs: operators that make the host wait for the device, with the line that called them;
+* uploads: copies to the device that are not asked for without a wait (`non_blocking=True`). CUDA
+  waits for the work before such a copy from pageable memory, too.
 """
 
 from __future__ import annotations
@@ -93,17 +95,19 @@ class PretendDevice(TorchDispatchMode):
     Attributes:
         launches: number of launches by operator.
         syncs: number of waits by operator and line of code.
+        uploads: number of blocking copies to the device by line of code.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.launches: Counter[str] = Counter()
         self.syncs: Counter[tuple[str, str]] = Counter()
+        self.uploads: Counter[str] = Counter()
 
     def reset(self) -> None:
         """Start to count anew."""
-        self.launches.clear()
-        self.syncs.clear()
+        for counts in (self.launches, self.syncs, self.uploads):
+            counts.clear()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -157,6 +161,10 @@ class PretendDevice(TorchDispatchMode):
             return
         if not (func.is_view or name.startswith(_ALLOCATIONS)):
             self.launches[name] += 1
+        source = args[1] if name == "copy_" else args[0]
+        uploads = name in _COPIES and on_device and not isinstance(source, PretendTensor)
+        if uploads and not (kwargs.get("non_blocking") or args[2:] == (True,)):
+            self.uploads[_caller()] += 1
         waits = name in _SYNCS or (name in _COPIES and here and not on_device)
         if name in _MASKED:
             waits = any(x is not None and x.dtype == torch.bool for x in args[1])

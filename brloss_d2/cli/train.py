@@ -14,6 +14,7 @@ FILE may be a name in the model zoo, which brloss-configs lists. Short keys, for
     data.short_side=512      shorter side of the images in pixels, max_size in proportion
     data.batch_size=4        images per batch, of all GPUs
     data.augment=strong      augmentation: none, light, strong or aerial
+    data.repeat_rare=0.1     images with classes that are in fewer of the images are repeated
     train.epochs=24          length of the training; the schedule follows
     data.val_fraction=0.2    part of data.train to evaluate on, instead of data.val
     test.augmentation=True   evaluation and prediction in several sizes and mirrored

@@ -123,6 +123,7 @@ class COCOEvaluator(evaluation.COCOEvaluator):
         matches = match_detections(coco_eval)
         if class_names is not None and len(class_names) > 1:
             ap = np.array([results[f"AP-{name}"] for name in class_names])
-            table = lrp_table(OptimalLRP.of(matches), class_names, columns={"AP": ap})
+            best, objects = OptimalLRP.of(matches), matches.num_objects
+            table = lrp_table(best, class_names, columns={"AP": ap}, num_objects=objects)
             logger.info("Classes, %s, percent:\n%s", iou_type, table)
         return {**results, **lrp_metrics(matches, class_names)}

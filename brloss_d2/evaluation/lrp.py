@@ -209,6 +209,7 @@ def lrp_table(
     class_names: Sequence[str],
     *,
     columns: Mapping[str, np.ndarray] | None = None,
+    num_objects: np.ndarray | None = None,
 ) -> str:
     """Return a table with a row per class and one for their mean.
 
@@ -216,6 +217,8 @@ def lrp_table(
         best: oLRP per class, 0..1.
         class_names: names of the classes, K of them.
         columns: title -> percent per class, (K,), of the columns before oLRP.
+        num_objects: number of objects of each class, (K,), a column by which the rows are sorted,
+            the rarest class first; None for the order of the classes.
     """
     rows = np.column_stack([best.rows()[:, :4] * 100, best.thresholds])
     headers = ["class", "oLRP", "Loc", "FP", "FN", "best score"]
@@ -227,12 +230,17 @@ def lrp_table(
     formats = [".2f"] * (rows.shape[1] - 1) + [".4f"]
     cells = [
         [
-            printable(name, length=20),
+            printable(name, length=20 if num_objects is None else 16),
             *("-" if np.isnan(v) else format(v, f) for v, f in zip(row, formats, strict=True)),
         ]
         for name, row in zip([*class_names, "mean"], rows, strict=True)
     ]
-    align = ["left", *["right"] * len(formats)]
+    if num_objects is not None:
+        headers.insert(1, "objects")
+        for row, count in zip(cells, [*num_objects.tolist(), "-"], strict=True):
+            row.insert(1, str(count))
+        cells = [cells[i] for i in (*np.argsort(num_objects, kind="stable"), -1)]
+    align = ["left", *["right"] * (len(headers) - 1)]
     return tabulate(cells, headers=headers, disable_numparse=True, colalign=align)
 
 

@@ -113,7 +113,8 @@ class EpochSelfBalancer(Balancer):
     def forward(self, cls_total: Tensor, box_loss: Tensor, num_positives: Tensor | int) -> Tensor:
         """Record both losses and return the weighted box loss."""
         with torch.no_grad():
-            counted = torch.as_tensor(num_positives, device=self.steps.device) > 0
+            # Filled on the device: a copy to it would make the host wait.
+            counted = torch.zeros_like(self.steps).add_(num_positives) > 0
             self.cls_sum += torch.where(counted, cls_total, 0.0)
             self.box_sum += torch.where(counted, box_loss, 0.0)
             self.steps += counted

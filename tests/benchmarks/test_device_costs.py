@@ -95,3 +95,14 @@ def test_what_is_counted() -> None:
         device.launches == {"add": 1, "sum": 1, "_local_scalar_dense": 1, "gt": 1, "index": 1} | {}
     )
     assert [name for name, _ in device.syncs] == ["_local_scalar_dense", "index"]
+
+
+def test_copies_to_the_device_that_make_the_host_wait() -> None:
+    with pretend_device() as device:
+        x = torch.ones(2).to(DEVICE, non_blocking=True)
+        assert device.uploads.total() == 0
+        x.new_tensor([1.0, 2.0])
+        torch.tensor(3, device=DEVICE)
+        torch.ones(2).to(DEVICE)
+        x.clone().to(torch.float64)
+    assert device.uploads.total() == 3

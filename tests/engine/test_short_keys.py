@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from detectron2.config import LazyConfig
+import torch
+from detectron2.config import LazyConfig, instantiate
 from omegaconf import OmegaConf
 
 from brloss_d2.cli import train
@@ -138,3 +139,20 @@ def test_every_key_is_explained() -> None:
         "bring the table up to date with what this prints: python -c "
         "'from brloss_d2.engine.config.short_keys import short_keys; print(short_keys())'"
     )
+
+
+def test_images_with_rare_classes_are_repeated(data: list[str], tmp_path: Path) -> None:
+    """The second class is in the share 0.05 of the images: they come sqrt(0.2 / 0.05) times."""
+    content = coco_files.content(images=40)
+    for record in content["annotations"]:
+        record["category_id"] = 7 if record["id"] in (3, 4) else 2
+    data = [f"data.train={coco_files.write(tmp_path / 'rare', content)}"]
+    cfg, _ = load_config(SLIM, ["data.repeat_rare=0.2", *data])
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    sampler = instantiate(LazyConfig.load(str(tmp_path / "config.yaml")).dataloader.train.sampler)
+    order = sampler._get_epoch_indices(torch.Generator())
+    counts = torch.bincount(order, minlength=40)
+    assert counts[2:4].tolist() == [2, 2] and counts.sum() == 42
+    for value in ("2", "0", "x"):
+        with pytest.raises(InputError, match=r"data\.repeat_rare is"):
+            load_config(SLIM, [f"data.repeat_rare={value}", *data])

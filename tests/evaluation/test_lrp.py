@@ -9,6 +9,7 @@ from brloss_d2.evaluation.lrp import (
     best_f1_threshold,
     best_lrp_threshold,
     lrp_curves,
+    lrp_table,
     mean_lrp_curve,
 )
 from brloss_d2.evaluation.matches import Matches
@@ -168,3 +169,16 @@ def test_an_unbalanced_score_shift_moves_thresholds_alone():
     before, after = OptimalLRP.of(matches), OptimalLRP.of(lower)
     np.testing.assert_array_equal(after.rows()[:, :4], before.rows()[:, :4])
     np.testing.assert_allclose(after.thresholds, before.thresholds * 0.05)
+
+
+def test_rare_classes_are_at_the_top():
+    names, objects = ["often", "never", "rare"], np.array([200, 0, 3])
+    best = OptimalLRP.of(matches_of((0, 0.9, 0.8), (2, 0.7, 0.9), num_objects=objects))
+    lines = lrp_table(best, names, columns={"AP": np.zeros(3)}, num_objects=objects).split("\n")
+    assert lines[0].split()[:3] == ["class", "objects", "AP"]
+    rows = [line.split()[:2] for line in lines[2:]]
+    assert rows == [["never", "0"], ["rare", "3"], ["often", "200"], ["mean", "-"]]
+    plain = lrp_table(best, names).split("\n")
+    assert [line.split()[0] for line in plain[2:]] == [*names, "mean"]
+    most = lrp_table(best, ["x" * 30] * 3, columns={"AP": np.full(3, 100.0)}, num_objects=objects)
+    assert max(map(len, most.split("\n"))) <= 80

@@ -30,6 +30,21 @@ class TestEveryLoss:
         assert module(*case.arguments(loss)) == expected
         assert "0.75" in repr(module)
 
+    def test_classes_of_rows(self, loss):
+        """Beside (R, K) logits they are the labels of all decisions."""
+        rows, classes = torch.tensor([2, 3, -1, 0, 3, 1, 2, 2]), torch.arange(3)
+        labels = (rows[:, None] == classes).int().masked_fill(rows[:, None] < 0, -1).flatten()
+        case = usual_case(positives=5, negatives=19)
+        logits, values = case.logits[:24].requires_grad_(), case.arguments(loss)[2:]
+        expected = TABLE[loss].function(logits, labels, *values, delta=0.5)
+        (gradient,) = torch.autograd.grad(sum(expected.values()), logits)
+        matrix = logits.detach().view(8, 3).requires_grad_()
+        found = TABLE[loss].function(matrix, rows, *values, delta=0.5)
+        assert found == expected
+        assert torch.equal(torch.autograd.grad(sum(found.values()), matrix)[0], gradient.view(8, 3))
+        with pytest.raises(ValueError, match=r"a class of 0\.\.2, 3 \(background\)"):
+            TABLE[loss].function(matrix, rows + 1, *values, delta=0.5)
+
     def test_gradient_sums_to_zero_and_spares_ignored(self, loss):
         case = usual_case()
         for gradient in run(loss, case)[1].values():

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import yaml
+from detectron2.config import LazyCall as L
+from detectron2.data.samplers import RepeatFactorTrainingSampler
 from omegaconf import DictConfig, ListConfig
 from tabulate import tabulate
 
@@ -36,6 +38,10 @@ _KEYS: dict[str, tuple[str, type, str]] = {
     "data.augment": (
         *("augment", str),
         "augmentation of the training images: none, light, strong or aerial",
+    ),
+    "data.repeat_rare": (
+        *("repeat_rare", float),
+        "share of the images below which a class is rare, so that its images are repeated",
     ),
     "train.epochs": (
         *("epochs", float),
@@ -70,6 +76,7 @@ class ShortKeys:
         short_side: shorter side of images in pixels.
         batch_size: images per batch of the data loader.
         augment: name of a preset, see `set_augmentation`.
+        repeat_rare: share of the images below which a class is rare, see `_repeat_rare`.
         epochs: length of the training in passes over the training images.
         test_scales: sizes for test-time augmentation, see `set_test_augmentation`.
         tile: side of tiles in pixels of the test image, see `set_tiles`.
@@ -82,6 +89,7 @@ class ShortKeys:
     short_side: int | None = None
     batch_size: int | None = None
     augment: str | None = None
+    repeat_rare: float | None = None
     epochs: float | None = None
     test_scales: list[float] | None = None
     tile: int | None = None
@@ -135,6 +143,8 @@ class ShortKeys:
                     _set_short_side(cfg.dataloader[split], self.short_side, split)
         if self.augment:
             set_augmentation(cfg, self.augment)
+        if self.repeat_rare:
+            _repeat_rare(cfg, self.repeat_rare)
         if self.batch_size:
             cfg.dataloader.train.total_batch_size = self.batch_size
         if self.test_scales is not None:
@@ -233,6 +243,18 @@ def _parse(key: str, text: str, kind: type) -> Any:
         what = "an integer, at least 1" if kind is int else "a number above 0"
         raise InputError(f"{key} is {text!r}: expected {what}.")
     return value
+
+
+def _repeat_rare(cfg: DictConfig, threshold: float) -> None:
+    """Repeat images with rare classes (Gupta et al., "LVIS", CVPR 2019, appendix B.2)."""
+    if threshold > 1:
+        raise InputError(f"data.repeat_rare is {threshold:g}: expected a share, at most 1.")
+    factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency
+    cfg.dataloader.train.sampler = L(RepeatFactorTrainingSampler)(
+        repeat_factors=L(factors)(
+            dataset_dicts="${dataloader.train.dataset}", repeat_thresh=threshold
+        )
+    )
 
 
 def _set_short_side(loader: DictConfig, side: int, split: str) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from brloss_d2.losses.base import check_numbers
+from brloss_d2.utils.devices import upload
 
 # Pixels of a mask per pixel of the mask features, along each side.
 MASK_STRIDE = 4
@@ -120,7 +121,10 @@ class GridAssigner:
         labels = torch.zeros_like(positive)
         labels.scatter_reduce_(0, rows, owners, rule, include_self=False)
         if self.first_wins:
-            kept = (owners == labels[rows]).nonzero().squeeze(1)
+            # One claim of each cell: the first one, since they are in the order of the objects.
+            claims = torch.arange(len(rows), device=rows.device)
+            first = torch.full_like(positive, len(rows)).scatter_reduce_(0, rows, claims, "amin")
+            kept = first.sort().values
             cells, owners, rows = cells[kept], owners[kept], rows[kept]
         if self.published_order:
             rows = torch.arange(len(rows), device=rows.device)
@@ -130,9 +134,9 @@ class GridAssigner:
         self, boxes: Tensor, masks: Tensor, canvas: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """Return cells and objects of all claims, by level, object and cell."""
-        grids = torch.tensor(self.grid_sizes, device=boxes.device)
+        grids = upload(torch.tensor(self.grid_sizes), boxes.device)
         per_side = grids.double()[:, None, None]
-        extent = torch.tensor(canvas, device=boxes.device, dtype=torch.float64)
+        extent = upload(torch.tensor(canvas, dtype=torch.float64), boxes.device)
 
         def cell(position: Tensor) -> Tensor:
             """(L, G, 2) row and column of (G, 2) positions."""
@@ -145,7 +149,8 @@ class GridAssigner:
         first = torch.maximum(cell(centers - margins).clamp(min=0), center - 1)
         last = torch.minimum(cell(centers + margins), center + 1).minimum(per_side - 1)
 
-        lowest, highest = torch.tensor(self.scale_ranges, device=boxes.device).T[..., None]
+        ranges = upload(torch.tensor(self.scale_ranges), boxes.device)
+        lowest, highest = ranges.T[..., None]
         sizes = sides.prod(1).sqrt()
         takes = (lowest <= sizes) & (sizes <= highest) & found
         # The three rows and columns around the center, of which the region meets some.

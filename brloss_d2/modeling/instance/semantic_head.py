@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from brloss_d2.losses.base import check_numbers
 from brloss_d2.modeling.instance.masks import bitmaps
 from brloss_d2.modeling.instance.prototypes import mask_targets
+from brloss_d2.utils.devices import upload
 
 
 class SemanticHead(nn.Module):
@@ -62,7 +63,7 @@ class SemanticHead(nn.Module):
             [self.targets(objects, image_size, logits.shape[-2:]) for objects in gt_instances]
         )
         cells = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
-        counted = torch.tensor([len(objects) > 0 for objects in gt_instances], device=x.device)
+        counted = upload(torch.tensor([len(objects) > 0 for objects in gt_instances]), x.device)
         return {"loss_semantic": self.loss_weight * (cells * counted[:, None, None]).mean()}
 
     @torch.no_grad()

@@ -27,6 +27,7 @@ from brloss_d2.modeling.instance.grid_postprocessing import GridPostprocessor
 from brloss_d2.modeling.instance.masks import bitmaps
 from brloss_d2.modeling.matching import log_metrics
 from brloss_d2.modeling.yaml import recipe_parts
+from brloss_d2.utils.devices import upload
 
 # Masks of an image whose intermediate results are kept for the backward pass. Those of more masks
 # are computed again.
@@ -244,7 +245,7 @@ class SOLOv2(DenseDetector):
         labels[targets.cells] = gt_classes[targets.owners]
         quality = dice.new_zeros(len(targets.cells))
         quality.scatter_reduce_(0, targets.mask_rows, dice, "mean", include_self=False)
-        ends = torch.tensor([x[0, 0].numel() for x in logits], device=rows.device).cumsum(0)
+        ends = upload(torch.tensor([x[0, 0].numel() for x in logits]).cumsum(0), rows.device)
         return MatchedPredictions(
             logits=rows.flatten(0, 1),
             labels=labels,
