@@ -1,6 +1,7 @@
 """Average Localization-Recall-Precision Loss."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.losses.base import (
@@ -12,7 +13,7 @@ from brloss_d2.losses.base import (
     ranking_pool,
     ranking_term,
 )
-from brloss_d2.ops import PoolGroup, attach, exact_negatives, with_value
+from brloss_d2.ops import PoolGroup, Term, attach, exact_negatives
 from brloss_d2.ops.dispatch import fused
 from brloss_d2.ops.ramp import prefix_sums
 from brloss_d2.ops.search import count_reached
@@ -83,21 +84,20 @@ def alrp_loss(
         (rank_loss,) = attach(logits, no_positives(pool))
         return {"loss_rank": rank_loss, "loss_box": localization_error.sum() + rank_loss.detach()}
     own = 1.0 if delta == 0 else 0.5  # H(0)
-    above, errors_above = pool.own_sum(torch.stack([torch.ones_like(error), error]))
+    above, errors_above = pool.own_sum(F.pad(error[None], (0, 0, 1, 0), value=1.0))
     negatives = exact_negatives(pool)
     fp = negatives.false_positives
-    rank = above - own + 1 + fp
-    counted = fp > MIN_FALSE_POSITIVES
-    received = torch.where(counted, (fp + errors_above - own * error) / rank, 0.0)
-    share = torch.where(counted, received / fp, 0.0)
+    rank = above + fp + (1 - own)
+    received = torch.add(fp + errors_above, error, alpha=-own) / rank * (fp > MIN_FALSE_POSITIVES)
+    share = received / fp.clamp(min=MIN_FALSE_POSITIVES)
     term = ranking_term(pool, negatives, (fp / rank).mean(), received, share)
     (rank_loss,) = attach(logits, term)
     # The component `mean_i [sum of E_k over s_k >= s_i] / rank(i)`, by k: each error counts in the
     # positives at or below it.
     at_or_below = count_reached(pool.logits, pool.logits)
-    weights = prefix_sums(1 / rank).index_select(0, at_or_below) / len(pool)
-    mine = pool.spread(weights).to(localization_error.dtype) * pool.group.size
-    box_loss = with_value((localization_error * mine).sum(), (error * weights).sum() + pool.poison)
+    weights = prefix_sums(rank.reciprocal()).index_select(0, at_or_below)
+    box_gradient = pool.spread(weights * pool.scale).to(localization_error.dtype)
+    (box_loss,) = attach(localization_error, Term((error * weights).mean(), box_gradient))
     return {"loss_rank": rank_loss, "loss_box": box_loss}
 
 

@@ -7,6 +7,7 @@ from brloss_d2.losses.base import (
     LossDict,
     RankingLoss,
     check_ranking,
+    each_ranking,
     no_positives,
     ranking_pool,
     ranking_term,
@@ -39,13 +40,15 @@ def precision_term(
     fp = negatives.false_positives
     if interpolated and pool.delta > 0:
         rank = rank + 0.5
-    error = fp / (rank + fp)
+    share = (rank + fp).reciprocal()
+    error = fp * share
     if interpolated:
-        error = error.cummin(0).values
-    share = torch.where(fp > 0, error / fp, 0.0)
-    return ranking_term(pool, negatives, error.mean(), error, share)
+        error = torch.cummin(error, -1).values
+        share = error / fp
+    return ranking_term(pool, negatives, error.mean(-1), error, share)
 
 
+@each_ranking
 def ap_loss(
     logits: Tensor,
     labels: Tensor,
@@ -61,14 +64,14 @@ def ap_loss(
 
     Args:
         logits: (M,) logits, floating point of any precision, or those of R rows and K classes,
-            (R, K).
+            (R, K); or (L, M) for L rankings with as many positives each.
         labels: (M,) integers: 1 positive, 0 negative, -1 ignored; or (R,) class of each row, K
             for the background, -1 ignored.
         quality: not used; every positive counts the same.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
         positives: (P,) int64 positions of the positives in the flat logits, ascending; trusted, as
             are the values of all other tensors then. If None, they are searched for, which makes
-            the host wait for a GPU.
+            the host wait for a GPU. (L, P) for L rankings: all tensors and terms have that axis.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -98,6 +101,7 @@ def ap_loss(
     return {"loss_rank": attach(logits, term)[0]}
 
 
+@each_ranking
 def bucketed_ap_loss(
     logits: Tensor,
     labels: Tensor,
@@ -115,14 +119,14 @@ def bucketed_ap_loss(
 
     Args:
         logits: (M,) logits, floating point of any precision, or those of R rows and K classes,
-            (R, K).
+            (R, K); or (L, M) for L rankings with as many positives each.
         labels: (M,) integers: 1 positive, 0 negative, -1 ignored; or (R,) class of each row, K
             for the background, -1 ignored.
         quality: not used; every positive counts the same.
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
         positives: (P,) int64 positions of the positives in the flat logits, ascending; trusted, as
             are the values of all other tensors then. If None, they are searched for, which makes
-            the host wait for a GPU.
+            the host wait for a GPU. (L, P) for L rankings: all tensors and terms have that axis.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.

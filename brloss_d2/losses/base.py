@@ -5,6 +5,7 @@ a CPU; on a GPU by an asynchronous assertion of torch, for which the host does n
 process at one of the next operations. Compiled code does not check values.
 """
 
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from brloss_d2.ops import Negatives, PoolGroup, RankingPool, Term
+from brloss_d2.ops import Negatives, PoolGroup, RankingPool, Term, ranks_together
 
 LossDict = dict[str, Tensor]
 
@@ -220,7 +221,8 @@ def check_ranking(
     if group is not None:
         check_types(group=(group, PoolGroup))
     rows = logits.ndim == 2 and labels.shape == logits.shape[:1]
-    if not (logits.ndim == 1 or rows) or logits.dtype not in _FLOATS:
+    several = logits.ndim == 2 and positives is not None and positives.ndim == 2
+    if not (logits.ndim == 1 or rows or several) or logits.dtype not in _FLOATS:
         raise ValueError(
             f"logits must be a floating point tensor of shape (M,), got {logits.dtype} "
             f"{tuple(logits.shape)}; flatten (R, K) logits together with their labels, or give one "
@@ -235,16 +237,15 @@ def check_ranking(
         positives = _find_positives(labels, logits.shape[1] if rows else 0)
         if values is not None and len(values) == len(positives):
             check_values(kind, values, *_VALUES[kind])
-    elif positives.dtype != torch.int64 or positives.ndim != 1:
+    elif positives.dtype != torch.int64 or positives.ndim != 1 + several:
         raise ValueError(
             f"positives must be int64 positions of shape (P,), got {positives.dtype} "
             f"{tuple(positives.shape)}"
         )
-    count = len(positives)
-    if values is not None and values.shape != (count,):
+    if values is not None and values.shape != positives.shape:
         raise ValueError(
-            f"expected one {kind} for each of the {count} positives (labels == 1), shape "
-            f"({count},), got {tuple(values.shape)}"
+            f"expected one {kind} for each of the {positives.numel()} positives (labels == 1), "
+            f"shape {tuple(positives.shape)}, got {tuple(values.shape)}"
         )
     return positives
 
@@ -282,17 +283,44 @@ def ranking_pool(
         `(logits, pool)`: the flat logits in at least float32 (half precision is upcast once, here)
         and the pool made of them.
     """
-    if logits.ndim == 2:
-        labels = binary_labels(labels, logits.shape[1], positives)
-    logits = at_least_float32(logits.flatten())
+    if labels.ndim < logits.ndim:
+        labels, logits = binary_labels(labels, logits.shape[1], positives), logits.flatten()
+    logits = at_least_float32(logits)
     return logits, RankingPool(logits, labels, delta, group, positives)
+
+
+def each_ranking(loss: Callable[..., LossDict]) -> Callable[..., LossDict]:
+    """Let a loss of one pool take several, as a leading axis of all its tensors.
+
+    On a GPU they are ranked together, in hardly more operations than one of them.
+
+    Args:
+        loss: functional form, computed with leading axes where `ops.ranks_together` says so.
+
+    Returns:
+        The loss of (M,) logits, or of (L, M) logits with (L, P) positives: terms (L,).
+    """
+
+    @functools.wraps(loss)
+    def of_each(logits: Tensor, labels: Tensor, *values: Tensor | None, **options: Any) -> LossDict:
+        positives, group = options.pop("positives", None), options.get("group")
+        several = isinstance(positives, Tensor) and positives.ndim == logits.ndim == 2
+        if not several or (group is None and ranks_together(positives)):
+            return loss(logits, labels, *values, positives=positives, **options)
+        rows = zip(logits, labels, positives, strict=True)
+        terms = [
+            loss(*row[:2], *(v if v is None else v[i] for v in values), positives=row[2], **options)
+            for i, row in enumerate(rows)
+        ]
+        return {name: torch.stack([term[name] for term in terms]) for name in terms[0]}
+
+    return of_each
 
 
 def no_positives(pool: RankingPool) -> Term:
     """Return a term of value 0 and gradient 0 (NaN if a logit is NaN or infinite)."""
-    return Term(
-        pool.poison, torch.zeros_like(pool.decisions) + pool.poison.to(pool.decisions.dtype)
-    )
+    nothing = torch.zeros_like(pool.decisions) + pool.poison.to(pool.decisions.dtype)
+    return Term(pool.poison.squeeze(-1), nothing)
 
 
 def ranking_term(
@@ -308,5 +336,6 @@ def ranking_term(
         share: (P,) part of `error` that a negative with H = 1 over positive i receives, uphill.
     """
     gradient = negatives.gradient(share * pool.scale)
-    own = (pool.poison - error * pool.scale)[pool.mine].to(gradient.dtype)
-    return Term(value + pool.poison, gradient.index_add_(0, pool.where, own))
+    own = error[..., pool.mine].to(gradient.dtype).view(-1)
+    gradient.view(-1).index_add_(0, pool.where.view(-1), own, alpha=-pool.scale)
+    return Term(value, gradient)

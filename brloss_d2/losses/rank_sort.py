@@ -1,8 +1,7 @@
 """Rank & Sort Loss and its bucketed form."""
 
-from collections.abc import Callable
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.losses.ap import precision_term
@@ -11,6 +10,7 @@ from brloss_d2.losses.base import (
     RankingLoss,
     check_ranking,
     check_tensors,
+    each_ranking,
     no_positives,
     ranking_pool,
 )
@@ -22,75 +22,39 @@ from brloss_d2.ops import (
     attach,
     bucketed_negatives,
     exact_negatives,
-    prefix_ramp_sum,
 )
-from brloss_d2.ops.dispatch import fused
-from brloss_d2.ops.pairs import PairSums
-from brloss_d2.ops.search import count_below
+from brloss_d2.ops.dispatch import Sums, fused
 
-# Below this mass of worse positives the published sorting error is 0.
+# Below this mass of worse positives the published sorting error is 0, and nobody causes it.
 SORT_MIN_MASS = 1e-10
 
 
-def sorting_term(pool: RankingPool, quality: Tensor, weights: Tensor, everyone: Tensor) -> Term:
+def sorting_term(pool: RankingPool, weights: Tensor, everyone: Tensor, worse: Sums) -> Term:
     """Return the sorting error of the positives with its identity update.
 
     Oksuz et al., ICCV 2021, eq. 8-9: the current minus the target sorting error, where in the
-    target ranking only positives of no lower quality are above a positive.
+    target ranking only positives of no lower quality are above a positive. Errors are means of
+    `1 - quality`: the difference is that of the mean quality of those and of all.
 
     Args:
         pool: ranking problem with at least one positive.
-        quality: (P,) quality of the positives in score order.
-        weights: (2, P) ones, and `1 - quality`.
-        everyone: (2, P) `pool.own_sum(weights)`.
+        weights: (..., 2, P) ones, and the quality of the positives in score order.
+        everyone: (..., 2, P) `pool.own_sum(weights)`.
+        worse: sums over the positives that are worse.
     """
-    of_worse, from_better = _sums_by_quality(pool, quality)
-    # Sums over the others are taken by difference: they hold the positive itself and never vanish.
-    worse = of_worse(weights)
-    others = everyone - worse
-    error = (everyone[1] / everyone[0] - others[1] / others[0]).clamp(min=0)
-    none = worse[0] <= SORT_MIN_MASS
-    error = error.masked_fill_(none, 0.0)
-    share = (error / worse[0]).masked_fill_(none, 0.0)
+    mass, quality = worse.of_values(weights).unbind(-2)
+    total, total_quality = everyone.unbind(-2)
+    lacking = torch.addcmul(quality, mass, total_quality / total, value=-1)
+    # Those that are not worse hold the positive itself: their mass never vanishes.
+    error = (lacking / (mass - total)).clamp(min=0)
+    share = error / mass.clamp(min=SORT_MIN_MASS)
     # Positive k receives `share[i] H(s_k - s_i)` of each better positive i.
-    gradient = (from_better(share) - error) * pool.scale + pool.poison
-    own = gradient[pool.mine].to(pool.decisions.dtype)
-    return Term(error.mean() + pool.poison, own, pool.where)
+    gradient = (worse.of_thresholds(share) - error) * pool.scale
+    own = gradient[..., pool.mine].to(pool.decisions.dtype)
+    return Term(error.mean(-1), own, pool.where)
 
 
-def _sums_by_quality(
-    pool: RankingPool, quality: Tensor
-) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Return the ramp sums of each positive over those of another quality.
-
-    Args:
-        pool: ranking problem with at least one positive.
-        quality: (P,) quality in score order.
-
-    Returns:
-        Functions from weights (K, P) and (P,): `sum_k weights[..., k] H(s_k - s_i)` over the
-        positives k that are worse than i, and `sum_i weights[i] H(s_k - s_i)` over the positives
-        i that are better than k.
-    """
-    if isinstance(pool.own_sums, PairSums):
-        sums = pool.own_sums.where(quality[:, None] < quality)
-        return sums.of_values, sums.of_thresholds
-    # In the order of quality these are prefix sums, the second mirrored and from best to worst.
-    ranked, ascending = quality.sort()
-    descending = ascending.flip(0)
-
-    def of_worse(weights: Tensor) -> Tensor:
-        prefix, values = count_below(quality, ranked), pool.logits[ascending]
-        ordered = weights.index_select(1, ascending)
-        return prefix_ramp_sum(pool.logits, prefix, values, ordered, pool.delta)
-
-    def from_better(weights: Tensor) -> Tensor:
-        prefix, values = count_below(-quality, -ranked.flip(0)), -pool.logits[descending]
-        return prefix_ramp_sum(-pool.logits, prefix, values, weights[descending], pool.delta)
-
-    return of_worse, from_better
-
-
+@each_ranking
 def rank_sort_loss(
     logits: Tensor,
     labels: Tensor,
@@ -106,7 +70,7 @@ def rank_sort_loss(
 
     Args:
         logits: (M,) logits, floating point of any precision, or those of R rows and K classes,
-            (R, K).
+            (R, K); or (L, M) for L rankings with as many positives each.
         labels: (M,) integers: 1 positive, 0 negative, -1 ignored; or (R,) class of each row, K
             for the background, -1 ignored.
         quality: (P,) quality of the positives in [0, 1], such as the IoU of their boxes, in the
@@ -114,7 +78,7 @@ def rank_sort_loss(
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
         positives: (P,) int64 positions of the positives in the flat logits, ascending; trusted, as
             are the values of all other tensors then. If None, they are searched for, which makes
-            the host wait for a GPU.
+            the host wait for a GPU. (L, P) for L rankings: all tensors and terms have that axis.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -144,6 +108,7 @@ def rank_sort_loss(
     return _rank_and_sort(logits, pool, quality, exact_negatives(pool) if len(pool) else None)
 
 
+@each_ranking
 def bucketed_rank_sort_loss(
     logits: Tensor,
     labels: Tensor,
@@ -159,7 +124,7 @@ def bucketed_rank_sort_loss(
 
     Args:
         logits: (M,) logits, floating point of any precision, or those of R rows and K classes,
-            (R, K).
+            (R, K); or (L, M) for L rankings with as many positives each.
         labels: (M,) integers: 1 positive, 0 negative, -1 ignored; or (R,) class of each row, K
             for the background, -1 ignored.
         quality: (P,) quality of the positives in [0, 1], such as the IoU of their boxes, in the
@@ -167,7 +132,7 @@ def bucketed_rank_sort_loss(
         delta: half-width of the ramp that smooths the comparison of two logits, in logits, >= 0.
         positives: (P,) int64 positions of the positives in the flat logits, ascending; trusted, as
             are the values of all other tensors then. If None, they are searched for, which makes
-            the host wait for a GPU.
+            the host wait for a GPU. (L, P) for L rankings: all tensors and terms have that axis.
         group: processes whose decisions are ranked together; all of them have to call. Values are
             those of the whole pool on every process; gradients are such that their average over
             the processes is the gradient of the whole pool.
@@ -203,12 +168,12 @@ def _rank_and_sort(
     if negatives is None:
         terms = no_positives(pool), no_positives(pool)
     else:
-        ranked = pool.collect(quality)
-        weights = torch.stack([torch.ones_like(ranked), 1 - ranked])
-        everyone = pool.own_sum(weights)
+        ranked, sums = pool.collect(quality), pool.own_sums()
+        weights = F.pad(ranked[..., None, :], (0, 0, 1, 0), value=1.0)
+        everyone = sums.of_values(weights)
         terms = (
-            precision_term(pool, negatives, everyone[0]),
-            sorting_term(pool, ranked, weights, everyone),
+            precision_term(pool, negatives, everyone[..., 0, :]),
+            sorting_term(pool, weights, everyone, sums.of_worse(ranked)),
         )
     rank, sort = attach(logits, *terms)
     return {"loss_rank": rank, "loss_sort": sort}

@@ -6,6 +6,7 @@ from brloss_d2.ops.dispatch import (
     chosen_backend,
     prefix_ramp_sum,
     ramp_sum,
+    ranks_together,
     set_backend,
     use_backend,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "exact_negatives",
     "prefix_ramp_sum",
     "ramp_sum",
+    "ranks_together",
     "set_backend",
     "use_backend",
     "with_value",

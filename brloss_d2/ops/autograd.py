@@ -14,9 +14,11 @@ class Term(NamedTuple):
     """Value and gradient of one loss term.
 
     Attributes:
-        value: () value of the term.
-        gradient: (M,) gradient with respect to the logits, or (P,) those at the positions `where`.
-        where: (P,) positions of the entries of `gradient`; None if it has all M.
+        value: (...) value of the term.
+        gradient: (..., M) gradient with respect to the logits, or (..., P) those at the positions
+            `where`.
+        where: (..., P) positions of the entries of `gradient` among all logits, flattened; None if
+            it has all of them.
     """
 
     value: Tensor
@@ -39,18 +41,18 @@ class _HandMadeGradients(torch.autograd.Function):
         indices = ctx.saved_tensors[len(upstream) :]
         total: Tensor | None = None
         for scale, gradient, index in zip(upstream, gradients, indices, strict=True):
-            part = scale * gradient.to(ctx.dtype)
+            part = scale[..., None] * gradient.to(ctx.dtype)
             if index is not None:
                 if total is None:
                     total = part.new_zeros(ctx.shape)
-                total = total.index_add_(0, index, part)
+                total.view(-1).index_add_(0, index.view(-1), part.view(-1))
             else:
                 total = part if total is None else total.add_(part)
         return (total, *([None] * 3 * len(upstream)))
 
 
 def attach(logits: Tensor, *terms: Term) -> tuple[Tensor, ...]:
-    """Attach the values of `terms` to the graph of `logits` (M,), in its dtype.
+    """Attach the values of `terms` to the graph of `logits` (..., M), in its dtype.
 
     In the backward pass each term contributes its own gradient times the upstream gradient of its
     value, so that terms may be weighted separately.

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.ops.search import count_reached
@@ -17,18 +16,19 @@ _COPIED_CELLS, _MAX_COPIES = 1 << 17, 256
 
 @dataclass(frozen=True)
 class Cells:
-    """Result of the first pass: C cells, and the second pass over the same logits.
+    """Result of the first pass, and the second pass over the same logits.
+
+    C edges make C + 1 cells. The first, below all edges, counts as empty.
 
     Attributes:
-        count: (C,) float64, number of negatives per cell.
-        offset_sum: (C,) float64, sum of their distances to the left edge of the cell, in logits.
-        write: second pass, `write(level (C,), slope (C,) or None) -> (M,)` in the dtype of the
-            logits, from float64: `level + slope * distance` of its cell for each negative, else 0.
+        sums: (..., 2, C + 1) float64, number of negatives per cell and sum of their logits.
+        write: second pass, `write(lines) -> (..., M)` in the dtype of the logits: the function of
+            its cell at the logit of each negative, else 0. `lines` are (..., 2, C + 1) float64
+            intercepts and slopes, 0 in the first cell, or (..., 1, C + 1) intercepts alone.
     """
 
-    count: Tensor
-    offset_sum: Tensor
-    write: Callable[[Tensor, Tensor | None], Tensor]
+    sums: Tensor
+    write: Callable[[Tensor], Tensor]
 
 
 def accumulate(logits: Tensor, labels: Tensor, edges: Tensor) -> Cells:
@@ -37,64 +37,73 @@ def accumulate(logits: Tensor, labels: Tensor, edges: Tensor) -> Cells:
     Args:
         logits: (M,) logits.
         labels: (M,) integers; 0 marks a negative.
-        edges: (C,) float64 left edges of the cells, ascending. Negatives below the first are left
-            out; the last cell has no right edge.
+        edges: (C,) float64, ascending. A logit on an edge belongs to the cell above.
     """
     # A logit reaches an edge if it reaches the next number of its own precision.
     left = round_up(edges, logits.dtype)
-    excess = left.double() - edges
     negatives = ((labels == 0) & (logits >= left[0])).nonzero().squeeze(1)
     offset = logits.index_select(0, negatives)
     cell = count_reached(offset, left[1:])
     # Sums of the distances to the left edge: no cancellation within a cell.
     offset.sub_(left.index_select(0, cell))
-    count, offset_sum = edges.new_zeros((2, len(edges)))
+    sums = edges.new_zeros((2, len(edges) + 1))
+    count, total = sums[:, 1:]
     count.index_add_(0, cell, count.new_ones(()).expand(len(cell)))
     for part, distances in zip(cell.split(_CHUNK), offset.split(_CHUNK), strict=True):
-        offset_sum.index_add_(0, part, distances.double())
+        total.index_add_(0, part, distances.double())
+    left = left.double()
+    total.addcmul_(count, left)
 
-    def write(level: Tensor, slope: Tensor | None) -> Tensor:
-        if slope is None:
-            value = level.to(logits.dtype).index_select(0, cell)
+    def write(lines: Tensor) -> Tensor:
+        intercept, *slopes = lines[:, 1:]
+        if not slopes:
+            value = intercept.to(logits.dtype).index_select(0, cell)
         else:
-            value = torch.addcmul(level, slope, excess).to(logits.dtype).index_select(0, cell)
-            value.addcmul_(slope.to(logits.dtype).index_select(0, cell), offset)
+            level = torch.addcmul(intercept, slopes[0], left)
+            value = level.to(logits.dtype).index_select(0, cell)
+            value.addcmul_(slopes[0].to(logits.dtype).index_select(0, cell), offset)
         return torch.zeros_like(logits).scatter_(0, negatives, value)
 
-    return Cells(count, offset_sum.addcmul_(count, excess), write)
+    return Cells(sums, write)
 
 
 def accumulate_without_sync(logits: Tensor, labels: Tensor, edges: Tensor) -> Cells:
     """`accumulate` for GPUs: all logits are visited, so that the host need not know how many count.
 
-    Those that do not count are added to a cell of their own, the first. Successive parts of the
-    logits add to copies of the cells, because threads that add to the same number wait for each
-    other.
+    Those that do not count are in the first cell. Successive parts of the logits add to copies of
+    the cells, because threads that add to the same number wait for each other.
+
+    Args:
+        logits: (..., M) logits.
+        labels: (..., M) integers; 0 marks a negative.
+        edges: (..., C) float64, ascending.
     """
-    size = len(edges) + 1
-    copies = max(1, min(_COPIED_CELLS // size, _MAX_COPIES, len(logits) // size))
-    offset = logits.double()
-    cell = torch.bucketize(offset, edges, right=True, out_int32=True).mul_(labels == 0)
-    offset.sub_(F.pad(edges, (1, 0)).index_select(0, cell))
-    if copies > 1:
-        width = len(logits) // copies
-        first = torch.arange(0, copies * size, size, dtype=torch.int32, device=cell.device)
-        cell[: copies * width].view(copies, width).add_(first[:, None])
-    sums = edges.new_zeros((2, copies * size))
+    size, length = edges.shape[-1] + 1, logits.shape[-1]
+    pools = logits.numel() // max(1, length)
+    copies = max(1, min(_COPIED_CELLS // size, _MAX_COPIES, length // size)) if pools == 1 else 1
+    exact = logits.double()
+    cell = torch.searchsorted(edges, exact, right=True, out_int32=True).mul_(labels == 0)
+    rows = pools * copies
+    if rows > 1:
+        width = logits.numel() // rows
+        first = torch.arange(0, rows * size, size, dtype=torch.int32, device=cell.device)
+        cell.view(-1)[: rows * width].view(rows, width).add_(first[:, None])
+    cell = cell.view(-1)
+    sums = edges.new_zeros((2, rows * size))
     sums[0].index_add_(0, cell, sums.new_ones(()).expand(len(cell)))
-    sums[1].index_add_(0, cell, offset)
-    count, offset_sum = sums.view(2, copies, size).sum(1)[:, 1:]
-    distance = offset.to(logits.dtype)
+    sums[1].index_add_(0, cell, exact.view(-1))
+    sums = sums.view(2, pools, copies, size).sum(2).transpose(0, 1)
+    sums[..., 0].zero_()
 
-    def write(level: Tensor, slope: Tensor | None) -> Tensor:
-        def at_cells(values: Tensor) -> Tensor:
-            table = F.pad(values.to(logits.dtype), (1, 0)).repeat(copies)
-            return table.index_select(0, cell)
+    def write(lines: Tensor) -> Tensor:
+        rows = lines.unflatten(-2, (-1, 1)).movedim(-3, 0)
+        tables = rows.repeat(*[1] * (rows.ndim - 2), copies, 1).flatten(1)
+        intercept, *slopes = (table.index_select(0, cell) for table in tables)
+        if slopes:
+            intercept.addcmul_(slopes[0], exact.view(-1))
+        return intercept.to(logits.dtype).view_as(logits)
 
-        value = at_cells(level)
-        return value if slope is None else value.addcmul_(at_cells(slope), distance)
-
-    return Cells(count, offset_sum, write)
+    return Cells(sums.reshape(*edges.shape[:-1], 2, size), write)
 
 
 def round_up(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,6 +1,7 @@
 """The primitives by tables of all pairs, as their definitions read."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.ops.cells import Cells
@@ -28,13 +29,13 @@ def prefix_ramp_sum(
 
 def accumulate(logits: Tensor, labels: Tensor, edges: Tensor) -> Cells:
     """The contract of `cells.accumulate` by a table of all logits x cells."""
-    offset = logits.double()[:, None] - edges
-    cell = (offset >= 0).sum(1) - 1
-    member = cell[:, None] == torch.arange(len(edges), device=edges.device)
-    member &= (labels == 0)[:, None]
+    exact = logits.double()
+    cell = (exact[:, None] >= edges).sum(1) * (labels == 0)
+    member = (cell[:, None] == torch.arange(1, len(edges) + 1, device=edges.device)).double()
+    sums = torch.stack([torch.ones_like(exact), exact]) @ member
 
-    def write(level: Tensor, slope: Tensor | None) -> Tensor:
-        value = level if slope is None else level + slope * offset
-        return torch.where(member, value, 0.0).sum(1).to(logits.dtype)
+    def write(lines: Tensor) -> Tensor:
+        values = [member @ row[1:] for row in lines]
+        return (values[0] + values[-1] * exact * (len(values) - 1)).to(logits.dtype)
 
-    return Cells(member.sum(0).double(), torch.where(member, offset, 0.0).sum(0), write)
+    return Cells(F.pad(sums, (1, 0)), write)

@@ -15,7 +15,7 @@ once per device.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from torch import Tensor
 from brloss_d2.ops import cells, dense, pairs, ramp
 from brloss_d2.ops.pairs import PairSums
 from brloss_d2.ops.pool_group import PoolGroup
+from brloss_d2.ops.search import count_below
 from brloss_d2.ops.triton.launch import check_triton, has_triton
 
 Backend = Literal["auto", "torch", "triton", "reference"]
@@ -108,26 +109,77 @@ def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) 
     return form(thresholds, values, weights, delta)
 
 
+class Sums(Protocol):
+    """Sums of `H(v_j - t_i)` over all pairs of values v and thresholds t, or a part of them."""
+
+    def of_values(self, weights: Tensor) -> Tensor:
+        """Compute `sum_j weights[..., j] H(v_j - t_i)` from (..., K, V) weights: (..., K, T)."""
+        ...
+
+    def of_thresholds(self, weights: Tensor) -> Tensor:
+        """Compute `sum_i weights[..., i] H(v_j - t_i)` from (..., T) weights: (..., V)."""
+        ...
+
+
 class RampSums(NamedTuple):
-    """Sums of `H(v_j - t_i)` over the thresholds t or the values v; see `pairs.PairSums`."""
+    """`Sums` of (T,) thresholds and (V,) values by sorting."""
 
     thresholds: Tensor
     values: Tensor
     delta: float
 
     def of_values(self, weights: Tensor) -> Tensor:
-        """Compute `sum_j weights[..., j] H(v_j - t_i)` from (..., V) weights: (..., T)."""
+        """Compute `sum_j weights[k, j] H(v_j - t_i)` from (K, V) weights: (K, T)."""
         return ramp_sum(self.thresholds, self.values, weights, self.delta)
+
+    def of_ones(self) -> Tensor:
+        """Compute `sum_j H(v_j - t_i)`: (T,)."""
+        return self.of_values(torch.ones_like(self.values))
 
     def of_thresholds(self, weights: Tensor) -> Tensor:
         """Compute `sum_i weights[i] H(v_j - t_i)` from (T,) weights: (V,)."""
         # H(v - t) = H((-t) - (-v)): the mirrored sum.
         return ramp_sum(-self.values, -self.thresholds, weights, self.delta)
 
+    def of_worse(self, quality: Tensor) -> "WorseSums":
+        """Return the sums over pairs of values that are worse than the threshold alone."""
+        return WorseSums(self.thresholds, quality, *quality.sort(), self.delta)
+
+
+class WorseSums(NamedTuple):
+    """`RampSums` over pairs whose value has a lower quality than the threshold.
+
+    In the order of quality these are prefix sums, for thresholds mirrored and from best to worst.
+    """
+
+    logits: Tensor
+    quality: Tensor
+    ranked: Tensor
+    ascending: Tensor
+    delta: float
+
+    def of_values(self, weights: Tensor) -> Tensor:
+        """Compute the sums over values from (K, V) weights: (K, T)."""
+        prefix, values = count_below(self.quality, self.ranked), self.logits[self.ascending]
+        ordered = weights.index_select(1, self.ascending)
+        return prefix_ramp_sum(self.logits, prefix, values, ordered, self.delta)
+
+    def of_thresholds(self, weights: Tensor) -> Tensor:
+        """Compute the sums over thresholds from (T,) weights: (V,)."""
+        descending = self.ascending.flip(0)
+        prefix = count_below(-self.quality, -self.ranked.flip(0))
+        values = -self.logits[descending]
+        return prefix_ramp_sum(-self.logits, prefix, values, weights[descending], self.delta)
+
+
+def ranks_together(positives: Tensor) -> bool:
+    """Whether several rankings, with (L, P) positives, are computed at once."""
+    return chosen_backend(positives.device) == "torch" and pairs.fits(positives)
+
 
 def ramp_sums(thresholds: Tensor, values: Tensor, delta: float) -> RampSums | PairSums:
-    """Return the sums between (T,) thresholds and (V,) values, float64."""
-    if chosen_backend(values.device) == "torch" and pairs.fits(thresholds, values):
+    """Return the sums between (..., T) thresholds and (..., V) values, float64."""
+    if chosen_backend(values.device) == "torch" and pairs.fits(thresholds):
         return PairSums.between(thresholds, values, delta)
     return RampSums(thresholds, values, delta)
 

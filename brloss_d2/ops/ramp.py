@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.ops import dense
-from brloss_d2.ops.pairs import pair_ramp
 from brloss_d2.ops.search import count_below
 
 # Pairs evaluated at once. On CPUs a tile of float64 stays in the cache; on GPUs it takes 64 MiB.
@@ -106,11 +105,7 @@ def prefix_ramp_sum_tiled(
     """
     rows = max(1, _TILE_PAIRS[device_kind(values)] // max(1, len(values)))
     tiles = zip(thresholds.split(rows), prefix.split(rows), strict=True)
-    if values.device.type == "cpu":
-        parts = [dense.prefix_ramp_sum(t, n, values, weights, delta) for t, n in tiles]
-    else:
-        number = torch.arange(len(values), device=values.device)[:, None]
-        parts = [weights @ pair_ramp(values[:, None] - t, delta).mul_(number < n) for t, n in tiles]
+    parts = [dense.prefix_ramp_sum(t, n, values, weights, delta) for t, n in tiles]
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 

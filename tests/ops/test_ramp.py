@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from brloss_d2.ops import dense, prefix_ramp_sum, ramp, ramp_sum
+from brloss_d2.ops.dispatch import RampSums
 from brloss_d2.ops.pairs import PairSums
 
 
@@ -58,14 +59,26 @@ def test_running_sums_on_a_device(shape):
 
 
 @pytest.mark.parametrize("delta", [0.0, 0.5])
-def test_sums_from_a_table_of_pairs(delta):
+@pytest.mark.parametrize("form", [PairSums.between, RampSums])
+def test_sums_between_numbers(form, delta):
     t, _, v, weights = problem(90, 80, ties=True)
-    sums = PairSums.between(t, v, delta)
+    sums = form(t, v, delta)
     expected = dense.ramp_sum(t, v, weights, delta)
     torch.testing.assert_close(sums.of_values(weights), expected, rtol=0, atol=1e-11)
+    expected = dense.ramp_sum(t, v, torch.ones_like(v), delta)
+    torch.testing.assert_close(sums.of_ones(), expected, rtol=0, atol=1e-11)
     own = torch.linspace(-1, 1, len(t), dtype=t.dtype)
     expected = dense.ramp_sum(-v, -t, own, delta)
     torch.testing.assert_close(sums.of_thresholds(own), expected, rtol=0, atol=1e-11)
-    half = sums.where(torch.arange(len(v))[:, None] < len(v) // 2)
-    expected = dense.ramp_sum(t, v[: len(v) // 2], weights[..., : len(v) // 2], delta)
-    torch.testing.assert_close(half.of_values(weights), expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("delta", [0.0, 0.5])
+@pytest.mark.parametrize("form", [PairSums.between, RampSums])
+def test_sums_over_the_worse(form, delta):
+    t, quality, _, weights = problem(80, 80, ties=True)
+    quality = (quality / 20).round()
+    table = dense.ramp(t[:, None] - t, delta) * (quality[:, None] < quality)
+    sums = form(t, t, delta).of_worse(quality)
+    torch.testing.assert_close(sums.of_values(weights), weights @ table, rtol=0, atol=1e-11)
+    own = torch.linspace(-1, 1, len(t), dtype=t.dtype)
+    torch.testing.assert_close(sums.of_thresholds(own), table @ own, rtol=0, atol=1e-11)

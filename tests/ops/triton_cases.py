@@ -36,16 +36,16 @@ def cells_problem(size: int, edges: int, dtype: torch.dtype, *, ties: bool = Fal
 @pytest.mark.parametrize(("size", "edges"), [(1, 1), (5, 2), (700, 1), (1025, 3), (3000, 65)])
 def test_cells(size, edges, ties, dtype):
     problem = cells_problem(size, edges, dtype, ties=ties)
-    level, slope = torch.rand(2, edges, dtype=torch.float64, device=DEVICE)
+    lines = torch.rand(2, edges + 1, dtype=torch.float64, device=DEVICE)
     found = cells_triton.accumulate(*problem)
     for form in (dense.accumulate, cells.accumulate):
         expected = form(*problem)
-        assert torch.equal(found.count, expected.count)
         exact = 1e-12 if dtype == torch.float64 else 1e-6
-        torch.testing.assert_close(found.offset_sum, expected.offset_sum, rtol=exact, atol=exact)
-        for arguments in ((level, None), (level, slope)):
-            assert found.write(*arguments).dtype == dtype
-            torch.testing.assert_close(found.write(*arguments), expected.write(*arguments))
+        assert torch.equal(found.sums[0], expected.sums[0])
+        torch.testing.assert_close(found.sums, expected.sums, rtol=exact, atol=exact)
+        for functions in (lines[:1], lines):
+            assert found.write(functions).dtype == dtype
+            torch.testing.assert_close(found.write(functions), expected.write(functions))
 
 
 def test_the_last_cell_needs_no_bound():
@@ -53,8 +53,7 @@ def test_the_last_cell_needs_no_bound():
     labels = torch.tensor([0, 0, 0, 1], device=DEVICE)
     edges = torch.tensor([0.0, 1.0], dtype=torch.float64, device=DEVICE)
     found = cells_triton.accumulate(logits, labels, edges)
-    assert found.count.tolist() == [1, 2]
-    assert found.offset_sum.tolist() == [0.5, float(logits[2].double())]
+    assert found.sums.tolist() == [[0, 1, 2], [0, 0.5, float(logits[2].double())]]
 
 
 def test_fixed_point_adapts_to_each_cell():
@@ -63,9 +62,9 @@ def test_fixed_point_adapts_to_each_cell():
     logits = torch.tensor([2e-21, 3e-21, 0.25, 0.5, 3e19, 9e19], device=DEVICE)
     labels = torch.zeros(6, dtype=torch.long, device=DEVICE)
     found = cells_triton.accumulate(logits, labels, edges)
-    expected = torch.tensor([5e-21, 0.0, 0.75, 1.2e20, 0.0], dtype=torch.float64)
-    assert found.count.tolist() == [2, 0, 2, 2, 0]
-    torch.testing.assert_close(found.offset_sum.cpu(), expected, rtol=1e-6, atol=0)
+    expected = torch.tensor([0.0, 5e-21, 0.0, 0.75, 1.2e20, 0.0], dtype=torch.float64)
+    assert found.sums[0].tolist() == [0, 2, 0, 2, 2, 0]
+    torch.testing.assert_close(found.sums[1].cpu(), expected, rtol=1e-6, atol=0)
 
 
 def test_the_same_bits_in_any_order():
@@ -73,9 +72,9 @@ def test_the_same_bits_in_any_order():
     shuffle = torch.randperm(5000, generator=torch.Generator().manual_seed(1)).to(DEVICE)
     first = cells_triton.accumulate(*problem)
     again = cells_triton.accumulate(problem[0][shuffle], problem[1][shuffle], *problem[2:])
-    assert torch.equal(first.count, again.count)
+    assert torch.equal(first.sums[0], again.sums[0])
     # All but the last cell are sums of integers.
-    assert torch.equal(first.offset_sum[:-1], again.offset_sum[:-1])
+    assert torch.equal(first.sums[:, :-1], again.sums[:, :-1])
 
 
 @pytest.mark.parametrize("copied", [1, 40])
@@ -84,15 +83,15 @@ def test_copies_of_the_cells_add_up(copied, monkeypatch):
     monkeypatch.setattr(cells_triton, "_BLOCK", 64)
     problem = cells_problem(1000, 10, torch.float64)
     found, expected = cells_triton.accumulate(*problem), dense.accumulate(*problem)
-    assert torch.equal(found.count, expected.count)
-    torch.testing.assert_close(found.offset_sum, expected.offset_sum, rtol=1e-12, atol=1e-12)
+    assert torch.equal(found.sums[0], expected.sums[0])
+    torch.testing.assert_close(found.sums, expected.sums, rtol=1e-12, atol=1e-12)
 
 
 def test_strided_arguments_and_small_labels():
     logits, labels, edges = cells_problem(2000, 5, torch.float32)
     strided = logits.repeat_interleave(2)[::2], labels.to(torch.int8).repeat_interleave(2)[::2]
     found = cells_triton.accumulate(*strided, edges)
-    assert torch.equal(found.count, dense.accumulate(logits, labels, edges).count)
+    assert torch.equal(found.sums[0], dense.accumulate(logits, labels, edges).sums[0])
 
 
 @pytest.mark.parametrize("delta", [0.0, 0.3])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -210,5 +211,14 @@ def accumulate(logits: Tensor, labels: Tensor, edges: Tensor) -> Cells:
     """Count the negatives between edges; arguments as in `cells.accumulate`."""
     passes = LabeledLogits(logits.contiguous(), labels.contiguous(), 0, edges.contiguous())
     counts, distances, _ = passes.count()
+    sums = torch.stack([counts, torch.addcmul(distances, counts, edges)])
     one = torch.ones_like(edges[:1])
-    return Cells(counts, distances, lambda level, slope: passes.write(level, slope, one))
+
+    def write(lines: Tensor) -> Tensor:
+        intercept, *slopes = lines[:, 1:]
+        if not slopes:
+            return passes.write(intercept.contiguous(), None, one)
+        slope = slopes[0].contiguous()
+        return passes.write(torch.addcmul(intercept, slope, edges), slope, one)
+
+    return Cells(F.pad(sums, (1, 0)), write)
