@@ -21,7 +21,7 @@ from brloss_d2.criteria.pooling import PooledCriterion, weighted_mean
 from brloss_d2.criteria.quality import correlation_loss
 from brloss_d2.losses import ALRPLoss, Balancer, CorrelationLoss, RankingLoss
 from brloss_d2.losses.base import LossDict, check_numbers, check_types
-from brloss_d2.ops import PoolGroup
+from brloss_d2.ops import PoolGroup, ranks_together
 
 
 class RankingCriterion(PooledCriterion):
@@ -135,9 +135,17 @@ class RankingCriterion(PooledCriterion):
 
     def _ranking_terms(self, matched: MatchedPredictions, group: PoolGroup) -> LossDict:
         """Return the terms of `cls_loss` by name: (), or (L,) of L layers."""
+        count = matched.num_layers or 1
+        quality = matched.localization_quality().view(count, -1)
+        kept = above_zero(quality) if self.disjoint_is_negative else [None] * count
+        positives = matched.positives.view(quality.shape)
+        all_kept = all(rows is None or len(rows) == quality.shape[1] for rows in kept)
+        if count > 1 and all_kept and ranks_together(positives):
+            logits, labels = (
+                matched.by_layer(x) for x in (matched.logits, matched.binary_labels())
+            )
+            return self.cls_loss(logits, labels, quality, positives=positives % logits.shape[1])
         layers = [matched] if matched.num_layers is None else matched.layers()
-        quality = matched.localization_quality().view(len(layers), -1)
-        kept = above_zero(quality) if self.disjoint_is_negative else [None] * len(layers)
         terms = [
             self._terms_of_pool(layer, values, rows, group)
             for layer, values, rows in zip(layers, quality, kept, strict=True)

@@ -19,6 +19,7 @@ _WANTED = (CONFIG_FILE, *WEIGHTS_FILES, "categories.json", "calibration.json")
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool")}
 _PLAIN |= {"tag:yaml.org,2002:null", "tag:yaml.org,2002:python/tuple"}
 _NAME = "tag:yaml.org,2002:python/name:"
+_HARMLESS = {"collections.OrderedDict"}
 _PACKAGES = ("brloss_d2.", "detectron2.", "fvcore.", "torch.")
 # Modules whose objects the config of a stranger may call: parts of detectors, not programs.
 _PARTS = (
@@ -77,7 +78,7 @@ def check_parts_only(file: str, source: str) -> None:
             names = list(_called(yaml.compose(opened, Loader=yaml.SafeLoader)))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"The config of {printable(source)} cannot be read: {error}") from error
-    for name in names:
+    for name in [name for name in names if name not in _HARMLESS]:
         # The package, so that nothing else is imported; and the origin: a.os.system is not of a.
         try:
             found = locate(name) if name.startswith(_PACKAGES) else None

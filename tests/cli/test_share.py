@@ -129,7 +129,9 @@ def test_configs_of_strangers_call_no_programs(tmp_path: Path, text: str) -> Non
         check_parts_only(str(tmp_path / "config.yaml"), "hf://me/a")
 
 
-@pytest.mark.parametrize("name", ["coco/mask_rcnn_R_50_FPN_rs_1x", "quick/atss_R_18_FPN_brs_300it"])
+@pytest.mark.parametrize(
+    "name", ["coco/mask_rcnn_R_50_FPN_rs_1x", "co_detr/quick/co_dino_R_18_brs_300it"]
+)
 def test_configs_of_the_package_are_let_through(tmp_path: Path, name: str) -> None:
     from detectron2.config import LazyConfig
 

@@ -112,6 +112,24 @@ def test_layers_together_have_the_losses_of_each_alone(name: str) -> None:
         torch.testing.assert_close(torch.as_tensor(value), torch.as_tensor(expected[key]))
 
 
+def test_layers_are_ranked_at_once_on_a_device() -> None:
+    pretend = pytest.importorskip("support.pretend_device", exc_type=ImportError)
+    expected = CRITERIA["rs"]().layers(layers()).losses
+    with pretend.pretend_device() as device:
+        tensors = {k: x for k, x in vars(layers()).items() if isinstance(x, torch.Tensor)}
+        there = {name: x.detach().to(pretend.DEVICE) for name, x in tensors.items()}
+        matched = replace(layers(), **there)
+        launches = []
+        for part in (matched.layers()[0], matched):
+            device.reset()
+            criterion = CRITERIA["rs"]()
+            output = criterion(part) if part.num_layers is None else criterion.layers(part)
+            launches.append(device.launches.total())
+        assert launches[1] < 1.2 * launches[0] and not device.syncs
+        for name, value in expected.items():
+            torch.testing.assert_close(output.losses[name].to("cpu"), value.detach())
+
+
 def test_parts() -> None:
     parts = layers().layers()
     assert len(parts) == LAYERS and {x.num_layers for x in parts} == {None}

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from detectron2.modeling.box_regression import Box2BoxTransformLinear
+import torch
 from torch import Tensor
 
 from brloss_d2.modeling.box_coding import BoxTransform
@@ -33,13 +33,22 @@ class LogDistanceTransform:
     and 16 of it; predictions are not bounded.
     """
 
-    def __init__(self) -> None:
-        self.transform = Box2BoxTransformLinear(normalize_by_size=True)
-
     def get_deltas(self, src_boxes: Tensor, target_boxes: Tensor) -> Tensor:
         """Encode (P, 4) boxes as logarithms from (P, 4) squares, both XYXY in pixels."""
-        return self.transform.get_deltas(src_boxes, target_boxes).clamp(1 / 16, 16).log()
+        center, sides = _center_and_sides(src_boxes)
+        start, end = target_boxes.split(2, 1)
+        distances = torch.cat([center - start, end - center], 1) / sides
+        return distances.clamp(1 / 16, 16).log()
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
         """Decode (P, 4) logarithms from (P, 4) squares into boxes, XYXY in pixels."""
-        return self.transform.apply_deltas(deltas.float().exp(), boxes)
+        distances = deltas.float().exp()
+        center, sides = _center_and_sides(boxes.to(distances.dtype))
+        to_start, to_end = (distances * sides).split(2, 1)
+        return torch.cat([center - to_start, center + to_end], 1)
+
+
+def _center_and_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (P, 2) centers of (P, 4) boxes, and (P, 4) width, height, width, height."""
+    start, end = boxes.split(2, 1)
+    return 0.5 * (start + end), (end - start).repeat(1, 2)
