@@ -10,11 +10,9 @@ from brloss_d2.utils.devices import constant
 class BoxTransform(Box2BoxTransform):
     """detectron2's `Box2BoxTransform` with x and y together: a third of the operators, no waits.
 
-    Encoding trusts that the sides of anchors are above 0.
-
-    Args:
-        weights: weights of dx, dy, dw and dh, 1 / standard deviation.
-        scale_clamp: largest logarithm of a predicted side over that of its anchor.
+    Encoding trusts that the sides of anchors are above 0. The arguments are those of detectron2:
+    `weights` of dx, dy, dw and dh, 1 / standard deviation, and `scale_clamp`, the largest logarithm
+    of a predicted side over that of its anchor.
     """
 
     # Smallest logarithm of a predicted side over that of its anchor; None is no bound.

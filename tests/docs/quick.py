@@ -30,7 +30,7 @@ PLACEHOLDERS = {
         f"{CO_DETR}/quick/co_deformable_detr_R_18_brs_300it.py"
     ),
 }
-VARIABLES = {"BCCD": SHAPES}
+VARIABLES = {"BCCD": SHAPES, "DEEPPCB": SHAPES}
 CUSTOM_DATA = [
     f"data.train={SHAPES}/annotations/instances_train.json",
     f"data.train_images={SHAPES}/train",
