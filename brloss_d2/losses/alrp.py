@@ -69,9 +69,13 @@ def alrp_loss(
         {'loss_rank': 0.0, 'loss_box': 0.3}
     """
     check_tensors(localization_error=localization_error)
+    if not localization_error.is_floating_point():
+        raise ValueError(f"localization_error must be floating point: {localization_error.dtype}")
     positives = check_ranking(
         logits, labels, localization_error, delta, positives, group, kind="localization_error"
     )
+    if positives.ndim != 1:
+        raise ValueError(f"positives must have the shape (P,), got {tuple(positives.shape)}")
     terms = fused(
         "localize", logits, labels, positives, localization_error, delta, group,
         floor=MIN_FALSE_POSITIVES,

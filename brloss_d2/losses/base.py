@@ -305,6 +305,13 @@ def each_ranking(loss: Callable[..., LossDict]) -> Callable[..., LossDict]:
     def of_each(logits: Tensor, labels: Tensor, *values: Tensor | None, **options: Any) -> LossDict:
         positives, group = options.pop("positives", None), options.get("group")
         several = isinstance(positives, Tensor) and positives.ndim == logits.ndim == 2
+        if several and not len(logits) == len(labels) == len(positives) > 0:
+            raise ValueError(
+                f"expected labels and positives for each of {len(logits)} rankings, and at least "
+                f"one; got {tuple(labels.shape)} labels, {tuple(positives.shape)} positives"
+            )
+        if several and any(v is not None and v.shape != positives.shape for v in values):
+            raise ValueError(f"expected a quality for each of {tuple(positives.shape)} positives")
         if not several or (group is None and ranks_together(positives)):
             return loss(logits, labels, *values, positives=positives, **options)
         rows = zip(logits, labels, positives, strict=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from brloss_d2.ops.search import count_reached
 
-# Distances that are widened to float64 at a time.
+# Logits that are widened to float64 at a time.
 _CHUNK = 1 << 18
 # Cells of all copies together, where many threads add to the same cell.
 _COPIED_CELLS, _MAX_COPIES = 1 << 17, 256
@@ -44,15 +44,14 @@ def accumulate(logits: Tensor, labels: Tensor, edges: Tensor) -> Cells:
     negatives = ((labels == 0) & (logits >= left[0])).nonzero().squeeze(1)
     offset = logits.index_select(0, negatives)
     cell = count_reached(offset, left[1:])
-    # Sums of the distances to the left edge: no cancellation within a cell.
-    offset.sub_(left.index_select(0, cell))
     sums = edges.new_zeros((2, len(edges) + 1))
     count, total = sums[:, 1:]
     count.index_add_(0, cell, count.new_ones(()).expand(len(cell)))
-    for part, distances in zip(cell.split(_CHUNK), offset.split(_CHUNK), strict=True):
-        total.index_add_(0, part, distances.double())
+    # In float64 before anything is subtracted: a cell may reach from an outlier to the others.
+    for part, values in zip(cell.split(_CHUNK), offset.split(_CHUNK), strict=True):
+        total.index_add_(0, part, values.double())
+    offset.sub_(left.index_select(0, cell))  # to the left edge; no ramp rises in a wide cell
     left = left.double()
-    total.addcmul_(count, left)
 
     def write(lines: Tensor) -> Tensor:
         intercept, *slopes = lines[:, 1:]

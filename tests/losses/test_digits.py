@@ -77,3 +77,19 @@ def test_digits(loss: str, dtype: torch.dtype) -> None:
             error = (gradient.double() - expected_gradients[term]).abs().sum()
             allowed = tolerance(gradient) * expected_gradients[term].abs().sum()
             assert error <= allowed, (case.name, term)
+
+
+@pytest.mark.parametrize("low", [-1e3, -1e5, -1e6])
+@pytest.mark.parametrize("delta", [0.1, 0.5])
+@pytest.mark.parametrize("loss", TABLE)
+def test_one_low_positive(loss: str, delta: float, low: float) -> None:
+    """The negatives of the top positive are in a cell that reaches down to it."""
+    logits = torch.tensor([low, 0.0, -0.0513, -0.0871]).double()
+    quality = torch.tensor([0.5, 0.875], dtype=torch.float64)
+    case = Case(f"low {low}", logits, torch.tensor([1, 1, 0, 0]), quality, 1 - quality, delta)
+    values, gradients, _ = run(loss, case, torch.float32)
+    expected, expected_gradients = TABLE[loss].reference(*case.arguments(loss), delta=delta)
+    for term, value in expected.items():
+        assert abs(values[term] - value) < 1e-6, term
+    for term, gradient in gradients.items():
+        assert (gradient.double() - expected_gradients[term]).abs().max() < 1e-6, term

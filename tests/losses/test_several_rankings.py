@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from brloss_d2.losses import alrp_loss, rank_sort_loss
 from tests.helpers.cases import TABLE
 
 pytest.importorskip("support.pretend_device", exc_type=ImportError)  # an older torch
@@ -76,3 +77,27 @@ def test_no_positives_and_broken_logits(loss: str) -> None:
             for value in found.values():
                 assert value.to("cpu").isnan().tolist() == [False, True, False, False, False]
                 assert count or not value.to("cpu")[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "values", "message"),
+    [
+        ((3, 3, 2), (2, 1), "for each of 3 rankings"),
+        ((0, 0, 0), (0, 1), "at least one"),
+        ((3, 3, 3), (3,), r"a quality for each of \(3, 1\) positives"),
+    ],
+)
+def test_axes_that_do_not_fit(rows, values, message) -> None:
+    logits, labels = torch.zeros(rows[0], 5), torch.zeros(rows[1], 5, dtype=torch.int64)
+    positives = torch.zeros(rows[2], 1, dtype=torch.int64)
+    with pytest.raises(ValueError, match=message):
+        rank_sort_loss(logits, labels, torch.zeros(values), positives=positives)
+
+
+def test_alrp_takes_one_ranking() -> None:
+    logits, labels = torch.zeros(3, 5), torch.zeros(3, 5, dtype=torch.int64)
+    positives = torch.zeros(3, 1, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"positives must have the shape \(P,\), got \(3, 1\)"):
+        alrp_loss(logits, labels, torch.zeros(3, 1), positives=positives)
+    with pytest.raises(ValueError, match="localization_error must be floating point"):
+        alrp_loss(logits[0], labels[0] + 1, torch.ones(5, dtype=torch.int64))
