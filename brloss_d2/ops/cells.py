@@ -8,7 +8,7 @@ from torch import Tensor
 
 from brloss_d2.ops.search import count_reached
 
-# Logits that are widened to float64 at a time.
+# Logits that are widened to float64, or have their gradient written, at a time.
 _CHUNK = 1 << 18
 # Cells of all copies together, where many threads add to the same cell.
 _COPIED_CELLS, _MAX_COPIES = 1 << 17, 256
@@ -55,13 +55,16 @@ def accumulate(logits: Tensor, labels: Tensor, edges: Tensor) -> Cells:
 
     def write(lines: Tensor) -> Tensor:
         intercept, *slopes = lines[:, 1:]
-        if not slopes:
-            value = intercept.to(logits.dtype).index_select(0, cell)
-        else:
-            level = torch.addcmul(intercept, slopes[0], left)
-            value = level.to(logits.dtype).index_select(0, cell)
-            value.addcmul_(slopes[0].to(logits.dtype).index_select(0, cell), offset)
-        return torch.zeros_like(logits).scatter_(0, negatives, value)
+        level = torch.addcmul(intercept, slopes[0], left) if slopes else intercept
+        level, slopes = level.to(logits.dtype), [x.to(logits.dtype) for x in slopes]
+        gradient = torch.zeros_like(logits)
+        parts = (negatives.split(_CHUNK), cell.split(_CHUNK), offset.split(_CHUNK))
+        for where, part, distances in zip(*parts, strict=True):
+            value = level.index_select(0, part)
+            for slope in slopes:
+                value.addcmul_(slope.index_select(0, part), distances)
+            gradient.scatter_(0, where, value)
+        return gradient
 
     return Cells(sums, write)
 

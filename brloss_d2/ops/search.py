@@ -14,6 +14,8 @@ from torch import Tensor
 _BINS_PER_EDGE = 4
 _MIN_BINS, _MAX_BINS = 1 << 12, 1 << 20
 _FEW_EDGES = 16
+# Values that are searched for at a time, which fit into a cache with their temporary copies.
+_CHUNK = 1 << 18
 
 
 def count_reached(values: Tensor, edges: Tensor) -> Tensor:
@@ -31,16 +33,16 @@ def count_reached(values: Tensor, edges: Tensor) -> Tensor:
 
     def bin_of(x: Tensor) -> Tensor:
         # Rounding is monotone: an edge in a lower bin is below the value, whatever the digits.
-        return ((x - edges[0]) * (bins / width)).clamp_(0, bins - 1).int()
+        return (x - edges[0]).mul_(bins / width).clamp_(0, bins - 1).int()
 
     edges_in = torch.bincount(bin_of(edges), minlength=bins)
     reached = (edges_in.cumsum(0) - edges_in).int().index_select(0, bin_of(values))
     # Add the edges of the value's own bin that it reaches, by halving steps.
     steps = [1 << bit for bit in reversed(range(int(edges_in.max()).bit_length()))]
     padded = torch.cat([edges, edges.new_full((2 * steps[0],), torch.nan)])  # NaN: never reached
-    for step in steps:
-        # Without names: what has a name is in memory during the next step.
-        reached.add_(padded.index_select(0, reached + (step - 1)) <= values, alpha=step)
+    for part, own in zip(reached.split(_CHUNK), values.split(_CHUNK), strict=True):
+        for step in steps:
+            part.add_(padded.index_select(0, part + (step - 1)) <= own, alpha=step)
     return reached
 
 
