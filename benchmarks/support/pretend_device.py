@@ -47,6 +47,39 @@ class _Backend(_DummyBackendModule):
 _setup_privateuseone_for_python_backend("pretend", backend_module=_Backend())
 DEVICE = torch.device("pretend", 0)
 aten = torch.ops.aten
+# Autocast: operators in the lower precision, and those of torchvision that only know float32, as on
+# a GPU; all others as they are.
+_LOWERED = ("linear", "matmul", "mm", "bmm", "addmm", "conv2d", "conv_transpose2d.input")
+_RAISED = ("nms", "roi_align", "deform_conv2d")
+_AUTOCAST = torch._C.DispatchKey.AutocastPrivateUse1
+_LIBRARIES = {name: torch.library.Library(name, "IMPL") for name in ("_", "aten", "torchvision")}
+
+
+def _autocast(name: str, dtype: torch.dtype | None) -> None:
+    """Let an operator compute in a type, that of autocast if None; all in float32 return theirs."""
+    namespace, _, path = name.partition(".")
+    packet, _, overload = path.partition(".")
+    operator = getattr(getattr(getattr(torch.ops, namespace), packet), overload or "default")
+
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        wanted = dtype or torch.get_autocast_dtype("pretend")
+
+        def change(x: torch.Tensor) -> torch.Tensor:
+            return x.to(wanted) if x.is_floating_point() and x.dtype != torch.float64 else x
+
+        given, args, kwargs = args[0].dtype, *tree_map_only(torch.Tensor, change, (args, kwargs))
+        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(_AUTOCAST)):
+            result = operator(*args, **kwargs)
+        return result if dtype is None or not result.is_floating_point() else result.to(given)
+
+    _LIBRARIES[namespace].impl(path, kernel, "AutocastPrivateUse1")
+
+
+_LIBRARIES["_"].fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+for _name in _LOWERED:
+    _autocast(f"aten.{_name}", None)
+for _name in _RAISED:
+    _autocast(f"torchvision.{_name}", torch.float32)
 # Operators whose result, or the size of it, the host has to know.
 _SYNCS = {
     *("_local_scalar_dense", "_unique2", "bincount", "equal", "is_nonzero", "masked_select", "nms"),

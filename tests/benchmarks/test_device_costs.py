@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from brloss_d2 import losses
+from brloss_d2.modeling.backbone import ModulatedDeformConv2d
 
 pytest.importorskip("support.pretend_device", exc_type=ImportError)  # an older torch
 from device_costs import measure, names, read
-from support.pretend_device import DEVICE, pretend_device
+from support.pretend_device import DEVICE, move, pretend_device
 
 COMMITTED = read(Path(__file__).parents[2] / "docs/benchmarks/device_costs.csv")
 LOSSES = {
@@ -35,6 +36,31 @@ def test_costs(name: str) -> None:
         assert 0.95 * before <= now <= 1.05 * before, f"{field} {before} -> {now}: {UPDATE}"
     assert found.syncs <= committed.syncs, UPDATE
     assert found.inference_syncs <= committed.inference_syncs, UPDATE
+
+
+@pytest.mark.parametrize(
+    "name", ["retinanet_R_18_FPN_rs", "faster_rcnn_R_18_FPN_brs", "mask_rcnn_R_18_FPN_rs"]
+)
+def test_mixed_precision(name: str) -> None:
+    """Two types meet nowhere, and the losses are about those of the CPU."""
+    assert measure(f"quick/{name}_300it", autocast=True).launches > 0
+
+
+def test_deformable_convolution() -> None:
+    torch.manual_seed(0)
+    layer = ModulatedDeformConv2d(4, 6, 3, padding=1)
+    inputs = [torch.randn(2, 4, 9, 7), torch.randn(2, 18, 9, 7), torch.rand(2, 9, 9, 7)]
+    expected = layer(*inputs)
+    expected.sum().backward()
+    gradients = {key: p.grad for key, p in layer.named_parameters()}
+    layer.zero_grad()
+    with pretend_device():
+        move(layer)
+        found = layer(*(x.to(DEVICE) for x in inputs))
+        found.sum().backward()
+        torch.testing.assert_close(found.to("cpu"), expected)
+        for key, parameter in layer.named_parameters():
+            torch.testing.assert_close(parameter.grad.to("cpu"), gradients[key])
 
 
 def problem(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
