@@ -208,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output.mkdir(parents=True, exist_ok=True)
     machine = describe("cpu" if args.dry_run else "cuda")
     print(f"{machine}\n{versions()}, commit {commit()}", flush=True)
-    deadline = time.perf_counter() + 60 * args.minutes
+    deadline, status = time.perf_counter() + 60 * args.minutes, 0
     with (output / "report.csv").open("a", newline="", encoding="utf-8") as file:
         for step in todo:
             left = deadline - time.perf_counter()
@@ -218,7 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             csv.writer(file).writerow([step.name, result, machine, versions(), commit()])
             file.flush()
             print(f"{step.name}: {result}", flush=True)
-    return 0
+            status |= not result.startswith("ok")
+    return status
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ aten = torch.ops.aten
 # a GPU; all others as they are.
 _LOWERED = ("linear", "matmul", "mm", "bmm", "addmm", "conv2d", "conv_transpose2d.input")
 _RAISED = ("nms", "roi_align", "deform_conv2d")
-_AUTOCAST = torch._C.DispatchKey.AutocastPrivateUse1
+_AUTOCAST = torch._C.DispatchKey.AutocastPrivateUse1  # type: ignore[attr-defined]
 _LIBRARIES = {name: torch.library.Library(name, "IMPL") for name in ("_", "aten", "torchvision")}
 
 
@@ -67,10 +67,11 @@ def _autocast(name: str, dtype: torch.dtype | None) -> None:
         def change(x: torch.Tensor) -> torch.Tensor:
             return x.to(wanted) if x.is_floating_point() and x.dtype != torch.float64 else x
 
-        given, args, kwargs = args[0].dtype, *tree_map_only(torch.Tensor, change, (args, kwargs))
+        changed, named = tree_map_only(torch.Tensor, change, (args, kwargs))
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(_AUTOCAST)):
-            result = operator(*args, **kwargs)
-        return result if dtype is None or not result.is_floating_point() else result.to(given)
+            result = operator(*changed, **named)
+        keeps = dtype is None or not result.is_floating_point()
+        return result if keeps else result.to(args[0].dtype)
 
     _LIBRARIES[namespace].impl(path, kernel, "AutocastPrivateUse1")
 

@@ -9,8 +9,8 @@ from brloss_d2.losses.base import (
     RankingLoss,
     check_ranking,
     check_tensors,
+    make_pool,
     no_positives,
-    ranking_pool,
     ranking_term,
 )
 from brloss_d2.ops import PoolGroup, Term, attach, exact_negatives
@@ -82,7 +82,7 @@ def alrp_loss(
     )  # fmt: skip
     if terms is not None:
         return terms
-    logits, pool = ranking_pool(logits, labels, positives, delta, group)
+    logits, pool = make_pool(logits, labels, positives, delta, group)
     error = pool.collect(localization_error)
     if len(pool) == 0:
         (rank_loss,) = attach(logits, no_positives(pool))

@@ -8,8 +8,8 @@ from brloss_d2.losses.base import (
     RankingLoss,
     check_ranking,
     each_ranking,
+    make_pool,
     no_positives,
-    ranking_pool,
     ranking_term,
 )
 from brloss_d2.ops import (
@@ -93,7 +93,7 @@ def ap_loss(
     terms = fused("interpolated", logits, labels, positives, quality, delta, group)
     if terms is not None:
         return terms
-    logits, pool = ranking_pool(logits, labels, positives, delta, group)
+    logits, pool = make_pool(logits, labels, positives, delta, group)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}
     rank = pool.rank_among_positives
@@ -147,7 +147,7 @@ def bucketed_ap_loss(
     terms = fused("precision", logits, labels, positives, quality, delta, group, bucketed=True)
     if terms is not None:
         return terms
-    logits, pool = ranking_pool(logits, labels, positives, delta, group)
+    logits, pool = make_pool(logits, labels, positives, delta, group)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}
     term = precision_term(pool, bucketed_negatives(pool), pool.rank_among_positives)

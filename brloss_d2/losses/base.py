@@ -275,6 +275,19 @@ def binary_labels(labels: Tensor, classes: int, positives: Tensor) -> Tensor:
 
 
 def ranking_pool(
+    logits: Tensor,
+    labels: Tensor,
+    values: Tensor | None,
+    delta: float,
+    positives: Tensor | None,
+    group: PoolGroup | None,
+) -> tuple[Tensor, RankingPool]:
+    """Check the arguments of a ranking loss and set up its pool; see `check_ranking`."""
+    positives = check_ranking(logits, labels, values, delta, positives, group)
+    return make_pool(logits, labels, positives, delta, group)
+
+
+def make_pool(
     logits: Tensor, labels: Tensor, positives: Tensor, delta: float, group: PoolGroup | None
 ) -> tuple[Tensor, RankingPool]:
     """Set up the pool of a ranking loss from arguments that `check_ranking` has checked.

@@ -11,8 +11,8 @@ from brloss_d2.losses.base import (
     check_ranking,
     check_tensors,
     each_ranking,
+    make_pool,
     no_positives,
-    ranking_pool,
 )
 from brloss_d2.ops import (
     Negatives,
@@ -104,7 +104,7 @@ def rank_sort_loss(
     terms = fused("sort", logits, labels, positives, quality, delta, group, floor=SORT_MIN_MASS)
     if terms is not None:
         return terms
-    logits, pool = ranking_pool(logits, labels, positives, delta, group)
+    logits, pool = make_pool(logits, labels, positives, delta, group)
     return _rank_and_sort(logits, pool, quality, exact_negatives(pool) if len(pool) else None)
 
 
@@ -156,7 +156,7 @@ def bucketed_rank_sort_loss(
     )
     if terms is not None:
         return terms
-    logits, pool = ranking_pool(logits, labels, positives, delta, group)
+    logits, pool = make_pool(logits, labels, positives, delta, group)
     return _rank_and_sort(logits, pool, quality, bucketed_negatives(pool) if len(pool) else None)
 
 

@@ -42,7 +42,8 @@ def run(loss: str, case: Case, labels: Tensor | None = None, shape: tuple[int, .
     logits, _, *others = (x.to(DEVICE) for x in case.arguments(loss))
     logits = logits.view(shape).requires_grad_()
     values = others[0].requires_grad_(loss == "alrp") if others else None
-    positives = (case.labels == 1).nonzero().squeeze(1).to(DEVICE)
+    ones = (case.labels == 1).nonzero().squeeze(1)
+    positives = ones.repeat_interleave(2).to(DEVICE)[::2]  # not contiguous
     labels = (case.labels if labels is None else labels).to(DEVICE)
     _, options = LOSSES[loss]
     found = fused.compute(
@@ -138,6 +139,17 @@ def test_labels_of_rows(loss):
     found = run(loss, case, rows, (70, 7))
     for ours, others in zip(found, expected, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, others, strict=True))
+
+
+@pytest.mark.parametrize(("kind", "classes"), [(torch.bool, 1), (torch.uint8, 3), (torch.int8, 3)])
+def test_types_of_labels_of_rows(kind, classes):
+    rows = torch.randint(classes + 1, (70,), generator=torch.Generator().manual_seed(0))
+    binary = (rows[:, None] == torch.arange(classes)).long().flatten()
+    quality = torch.rand(int(binary.sum()))
+    case = Case("rows", torch.randn(70 * classes), binary, quality, quality, 0.5)
+    expected, found = (run("rs", case, x, (70, classes)) for x in (rows, rows.to(kind)))
+    assert found[0] == expected[0]
+    assert all(map(torch.equal, found[1], expected[1]))
 
 
 @pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int8, torch.int32])

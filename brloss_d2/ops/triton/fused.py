@@ -284,7 +284,10 @@ def compute(
     cells = 2 * num if sloped else num + (delta > 0)
     edges, flat = new(cells), logits.detach().contiguous().view(-1)
     classes = logits.shape[1] if logits.ndim == 2 else 0
+    if not labels.dtype.is_signed:  # -1 is what a kernel reads behind the end
+        labels = labels.long()
     passes = LabeledLogits(flat, labels.contiguous(), classes, edges)
+    positives = positives.contiguous()
     ranked, order = flat.index_select(0, positives).sort()
     weights = ranked if qualities is None else qualities.detach().contiguous()
     false_positives, errors, values, others, shares = new(5, num)

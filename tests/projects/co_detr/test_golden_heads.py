@@ -123,7 +123,7 @@ def sites(golden, model):
         pytest.skip("the baseline ranks nothing")
     calls = []
     handles = [
-        module.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0]))
+        module.register_forward_pre_hook(lambda _, inputs: calls.extend(inputs[0].layers()))
         for module in model.modules()
         if isinstance(module, RankingCriterion)
     ]
