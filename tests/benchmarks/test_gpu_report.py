@@ -82,13 +82,21 @@ def test_a_row_is_written_after_each_step(tmp_path, monkeypatch, capsys):
 
     def fake(step, output):
         seen.append((tmp_path / "report.csv").read_text().count("\n"))
-        return f"result of {step.name}"
+        return f"ok, result of {step.name}"
 
     monkeypatch.setattr(gpu_report, "run", fake)
     assert gpu_report.main(["--dry-run", "--output", str(tmp_path)]) == 0
     assert seen == list(range(len(steps(tmp_path, "python", 9))))
     assert "result of train_brs" in (tmp_path / "report.csv").read_text()
     assert "result of shapes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("result", ["FAILED, exit status 3", "stopped after 9 s"])
+def test_a_step_without_success_shows_in_the_status(tmp_path, monkeypatch, result):
+    results = iter([result, "ok"])
+    monkeypatch.setattr(gpu_report, "run", lambda step, output: next(results))
+    arguments = ["--dry-run", "--output", str(tmp_path), "--steps", "losses_torch", "shapes"]
+    assert gpu_report.main(arguments) == 1
 
 
 def test_command_line(capsys, monkeypatch):
