@@ -3,6 +3,7 @@
 Configs of the repository are read once per process, whoever loads them.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,9 @@ LONG = (
     "engine/test_slurm.py",
 )
 
+# Those that a training run takes to its own log.
+LOGGERS = ("brloss_d2", "detectron2", "fvcore")
+
 torch.set_num_threads(1)
 LazyConfig.load = staticmethod(configs.load)
 
@@ -45,6 +49,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     names = {path: path.relative_to(folder).as_posix() for path in tests}
     place = {path: LONG.index(name) if name in LONG else len(LONG) for path, name in names.items()}
     items.sort(key=lambda item: (place[item.path], -tests[item.path]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:  # noqa: ARG001
+    """Let the loggers pass on their records again: a test that trains takes them to its own log.
+
+    `caplog` would find nothing in the tests after it in the same process.
+    """
+    yield
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+        for handler in logger.handlers[:]:
+            logger.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture(scope="session")
