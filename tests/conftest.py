@@ -5,7 +5,7 @@ Configs of the repository are read once per process, whoever loads them.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,7 @@ LONG = (
     "engine/test_slurm.py",
 )
 
-# Those that a training run takes to its own log.
+# Loggers that a training run takes to its own log.
 LOGGERS = ("brloss_d2", "detectron2", "fvcore")
 
 torch.set_num_threads(1)
@@ -52,12 +52,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:  # noqa: ARG001
-    """Let the loggers pass on their records again: a test that trains takes them to its own log.
+def pytest_runtest_protocol() -> Generator[None, bool, bool]:
+    """Give no test the loggers of the one before it: their level, the files that they write.
 
-    `caplog` would find nothing in the tests after it in the same process.
+    `caplog` found nothing if another file of the same process had raised a level.
     """
-    yield
+    result = yield
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.propagate = True
@@ -65,6 +65,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:  # noqa: ARG00
         for handler in logger.handlers[:]:
             logger.removeHandler(handler)
             handler.close()
+    return result
 
 
 @pytest.fixture(scope="session")

@@ -99,8 +99,8 @@ def numbers(path, folder, expected, masks):
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_no_traceback_and_no_silence(tmp_path, masks):
-    logging.getLogger("detectron2").setLevel(logging.WARNING)
+def test_no_traceback_and_no_silence(tmp_path, caplog, masks):
+    caplog.set_level(logging.WARNING, logger="detectron2")
     base, rng, outcomes = good(), random.Random(3), []
     path = files.write(tmp_path, base)
     table, *expected = numbers(path, str(tmp_path), base, masks)

@@ -1,7 +1,6 @@
 import argparse
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def train_net(config: Path) -> Iterator[Callable[..., Path]]:
+def train_net(config: Path) -> Callable[..., Path]:
     """Do what `train_net.py --config-file CONFIG options key=value...` does, in this process."""
 
     def call(
@@ -37,12 +36,10 @@ def train_net(config: Path) -> Iterator[Callable[..., Path]]:
             machine_rank=0,
             dist_url="auto",
         )
-        _forget_log_handlers()
         run(main, args)
         return config.parent / "out"
 
-    yield call
-    _forget_log_handlers()
+    return call
 
 
 @pytest.fixture
@@ -58,11 +55,3 @@ def coco(tmp_path: Path) -> list[str]:
     file = tmp_path / "a.json"
     file.write_text(json.dumps(data))
     return [f"data.train={file}", f"data.val={file}"]
-
-
-def _forget_log_handlers() -> None:
-    """What other tests do is not logged into the folder of this one."""
-    for name in ("detectron2", "fvcore", "brloss_d2"):
-        for handler in logging.getLogger(name).handlers[:]:
-            logging.getLogger(name).removeHandler(handler)
-            handler.close()
