@@ -53,8 +53,8 @@ from comparison.report import (
     write_overview,
     write_runs,
 )
-from comparison.runs import Outcome, Run, command, execute, main_metric, outcome, threads
-from comparison.tested import metrics_of_test
+from comparison.runs import PREFIXES, Outcome, Run, command, execute, main_metric, outcome, threads
+from comparison.tested import intervals, metrics_of_test
 from comparison.tuning import Tuning
 from support.machine import ROOT, commit, describe, versions
 
@@ -89,7 +89,7 @@ class Comparison:
             self._execute(self.chosen(), "runs with the best learning rates")
         if plan.data.test:
             self._execute(list(self.tests().values()), "evaluations on the images to test on")
-        study = self._report()
+        study = self._report(with_intervals=True)
         print(f"\n{summary_table(study)}\n\nWrote {self.output}/table.md and what it refers to.")
         return study
 
@@ -149,9 +149,8 @@ class Comparison:
         if not run.is_test:
             return outcome(run, self.plan.metric, self.args.rare)
         if run not in self._tested:
-            evaluator = self.effective[run.loss].dataloader.evaluator
-            limit = evaluator.get("max_dets_per_image") or 100
-            metrics = metrics_of_test(run, str(self.plan.data.test), limit, self.args.rare)
+            file, limit = str(self.plan.data.test), self._limit(run.loss)
+            metrics = metrics_of_test(run, file, limit, self.args.rare)
             self._tested[run] = Outcome(metrics, math.nan)
         return self._tested[run]
 
@@ -159,9 +158,11 @@ class Comparison:
         name = self.plan.metric or main_metric(metrics)
         return f"{name} {metrics[name]:.1f}"
 
-    def _report(self) -> Study:
+    def _report(self, *, with_intervals: bool = False) -> Study:
         """Write tables and picture of the runs that have finished."""
         study = self._study()
+        if with_intervals:  # which take seconds
+            study = replace(study, intervals=self._intervals(study))
         write_csv(study, self.output / "table.csv")
         write_runs(self.rows(), self.output / "runs.csv")
         plot(study, self.output / "plot.png")
@@ -193,6 +194,17 @@ class Comparison:
             plan.metric,
             self.tuning() if plan.tunes else None,
         )
+
+    def _intervals(self, study: Study) -> dict[str, dict[str, tuple[float, float]]]:
+        tests, data = self.tests(), self.plan.data
+        runs = [tests.get(run, run) for run in study.outcomes]
+        limit = self._limit(study.losses[0])
+        task = "segm" if study.main.startswith(PREFIXES["segm"]) else "bbox"
+        return intervals(runs, str(data.test or data.val), limit, self.args.rare, task)
+
+    def _limit(self, loss: str) -> int:
+        """Return how many detections count per image."""
+        return self.effective[loss].dataloader.evaluator.get("max_dets_per_image") or 100
 
     def _setting(self) -> list[str]:
         """Return facts about detector, data, budget and machine, a line each."""

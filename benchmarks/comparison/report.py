@@ -3,12 +3,13 @@
 import csv
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tabulate import tabulate
 
 from comparison.runs import COMMON, PREFIXES, RARE, Outcome, Run, main_metric
+from comparison.tested import DIFFERENCE
 from comparison.tuning import Tuning
 
 METRICS = tuple(
@@ -26,6 +27,9 @@ learning rates. Losses learn at different speeds and like different rates: befor
 a small difference, train longer, and try rates with `--lr LOSS=RATE`. AP is COCO's, in percent, of
 boxes, and of masks if the detector has them; for oLRP, if it is reported, lower is better. The
 seconds are those of training alone, without start and evaluation."""
+READING_INTERVALS = """\
+Brackets: the middle 95 % of 1000 samples in which images and seeds are drawn with replacement, the
+same ones for every loss. Of three seeds they say less than of many: the interval is too short."""
 READING_TUNED = """\
 The learning rate of each loss is the one with the best mean on the validation split, among as many
 rates for every loss. The numbers of the first table are those of the images to test on, which
@@ -48,6 +52,7 @@ class Study:
         notes: differences between the losses that belong to them, a line each.
         metric: name of the metric by which losses are compared; by default that of `main_metric`.
         tuning: results of the learning rates; None if each loss has one.
+        intervals: 95 % intervals by loss and metric, or `DIFFERENCE`, as far as they are known.
     """
 
     title: str
@@ -59,6 +64,7 @@ class Study:
     notes: Sequence[str]
     metric: str = ""
     tuning: Tuning | None = None
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> list[str]:
@@ -102,8 +108,14 @@ def summary_table(study: Study) -> str:
     for number, loss in enumerate(study.losses):
         count = len(study.values(loss, study.main))
         seeds = str(count) if count == study.planned else f"{count} of {study.planned}"
-        cells = [_cell(study.values(loss, metric).values()) for metric in metrics]
+        known = study.intervals.get(loss, {})
+        cells = [
+            _cell(study.values(loss, metric).values()) + _range(known.get(metric))
+            for metric in metrics
+        ]
         difference = _cell(study.differences(loss).values(), sign="+") if number else ""
+        if number and study.main in ("AP", "mask AP"):
+            difference += _range(known.get(DIFFERENCE), sign="+")
         seconds = _cell(study.values(loss, SECONDS).values(), digits=0)
         rate = [_chosen(study.tuning, loss)] if study.tuning else []
         rows.append([loss, *rate, seeds, *cells, difference, seconds])
@@ -142,6 +154,10 @@ def _cell(values: Iterable[float], *, digits: int = 1, sign: str = "") -> str:
     return text if spread is None else f"{text} ± {spread:.{digits}f}"
 
 
+def _range(found: tuple[float, float] | None, sign: str = "") -> str:
+    return f" [{found[0]:{sign}.1f}, {found[1]:{sign}.1f}]" if found else ""
+
+
 def write_markdown(study: Study, path: Path, picture: str) -> None:
     """Write the report in Markdown, with a link to the picture."""
     seeds = sorted({run.seed for run in study.outcomes})
@@ -157,6 +173,7 @@ def write_markdown(study: Study, path: Path, picture: str) -> None:
         "\n".join(f"- {line}" for line in lines) for lines in (study.setting, failed, study.notes)
     )
     parts = [f"# {study.title}", setting, summary_table(study)]
+    parts += [READING_INTERVALS] if study.intervals else []
     if failed:
         parts += ["Runs that failed and are in no mean:", failures]
     parts += [f"![{study.main} of each loss, and on the way]({picture})"]
@@ -186,6 +203,9 @@ def write_csv(study: Study, path: Path) -> None:
             found = [mean_and_spread(list(column.values())) for column in columns]
             for i, name in enumerate(("mean", "standard deviation")):
                 lines[name] = [pair and pair[i] for pair in found]
+            known = study.intervals.get(loss, {})
+            for i, name in enumerate(("95 % from", "95 % to")[: 2 * bool(known)]):
+                lines[name] = [pair and pair[i] for pair in map(known.get, (*metrics, DIFFERENCE))]
             for line, values in lines.items():
                 cells = ("" if value is None else f"{value:.4f}" for value in values)
                 writer.writerow([loss, line, *cells])

@@ -188,12 +188,12 @@ def _last_loss(arguments: list[str]) -> list[str]:
     for option in {"--losses", "--lr"} & set(arguments):
         at = arguments.index(option) + 1
         arguments[at] = arguments[at].split(",")[-1]
-    if "--lr-grid" in arguments:  # two rates are enough for a choice
-        at = arguments.index("--lr-grid")
-        arguments[at : at + 2] = ["--lr-factors", "1,2"]
     if "--vary" in arguments:
         at = arguments.index("--vary") + 1
         arguments[at] = arguments[at].split(",")[0]
+    elif "--lr-grid" in arguments:  # two rates are enough for a choice
+        at = arguments.index("--lr-grid")
+        arguments[at : at + 2] = ["--lr-factors", "1,2"]
     if "--seeds" in arguments:
         del arguments[arguments.index("--seeds") : arguments.index("--seeds") + 2]
     return arguments
