@@ -21,12 +21,13 @@ from brloss_d2.utils.text import printable
 
 NAME = "LabelMe"
 LOOKED_FOR = "a JSON file of LabelMe per image (shapes, imagePath)"
+_KEYS = ('"shapes"', '"imagePath"')
 _CORNERS = 64  # of the polygon of a circle
 
 
 def recognizes(tree: Tree) -> bool:
     """Return whether a folder has a JSON file of LabelMe."""
-    return any(_looks_right(tree.path(file)) for file in tree.ending(".json"))
+    return any(tree.contains(file, *_KEYS) for file in tree.ending(".json"))
 
 
 def read(tree: Tree) -> Record:
@@ -45,7 +46,7 @@ def read(tree: Tree) -> Record:
     found, declared = [], {}
     for file in tree.ending(".json"):
         with problems.about(file):
-            if not _looks_right(tree.path(file)):
+            if not tree.contains(file, *_KEYS):
                 continue
             content = read_json(tree.path(file), "this file")
             name = str(content.get("imagePath") or "")
@@ -58,13 +59,6 @@ def read(tree: Tree) -> Record:
             found.append((image, list(_objects(content.get("shapes"), declared.get(image)))))
     problems.refuse(len(found))
     return numbered(tree, found, declared=declared)
-
-
-def _looks_right(path: str) -> bool:
-    """Return whether the keys of LabelMe are in a file, whose image may be in it too, and large."""
-    with open(path, "rb") as file:
-        content = file.read()
-    return b'"shapes"' in content and b'"imagePath"' in content
 
 
 def _objects(shapes: Any, size: tuple[int, int] | None) -> Iterator[Record]:

@@ -76,7 +76,12 @@ def read_folder(folder: str, image_root: str | None = None) -> DataFolder:
     tree = Tree.below(os.path.abspath(folder), image_root and os.path.abspath(image_root))
     formats = [reader for reader in _FORMATS if reader.recognizes(tree)]
     if not formats:
-        raise InputError(_unknown(tree))
+        endings = Counter(os.path.splitext(file)[1].casefold() or "none" for file in tree.files)
+        found = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5))
+        raise InputError(
+            f"no labels of a known format (files by ending: {found or 'no files'}). Looked for"
+            + "".join(f"\n  {reader.NAME}: {reader.LOOKED_FOR}" for reader in _FORMATS)
+        )
     reader, *others = formats
     if reader is coco:
         parts, notes = coco.read(tree)
@@ -141,10 +146,3 @@ def _by_split(content: Record, tree: Tree) -> tuple[dict[str, Part], list[str]]:
     if same:
         notes.append(f"classes differ in the case of their letters only: {first_few(same)}")
     return parts, notes
-
-
-def _unknown(tree: Tree) -> str:
-    endings = Counter(os.path.splitext(file)[1].casefold() or "none" for file in tree.files)
-    found = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5)) or "no files"
-    lines = "".join(f"\n  {reader.NAME}: {reader.LOOKED_FOR}" for reader in _FORMATS)
-    return f"no labels of a known format (files by ending: {found}). Looked for{lines}"

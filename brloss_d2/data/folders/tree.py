@@ -93,6 +93,12 @@ class Tree:
         """Return the absolute path of a file of labels."""
         return os.path.join(self.folder, file)
 
+    def contains(self, file: str, *words: str) -> bool:
+        """Return whether a file of labels, which may be too large to parse, has all words in it."""
+        with open(self.path(file), "rb") as opened:
+            content = opened.read()
+        return all(word.encode() in content for word in words)
+
     def image_of(self, labels: str, named: str = "") -> str | None:
         """Return the image that a file of labels is about; None if there is none.
 

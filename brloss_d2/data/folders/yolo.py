@@ -41,7 +41,8 @@ def read(tree: Tree) -> Record:
     Raises:
         InputError: files have mistakes; the message names the first ones.
     """
-    info = _read_yaml(tree)
+    path = yaml_file(tree.folder)
+    info = {**_load(path), "file": path} if path else {}
     names = _names(tree, info)
     boxes_only = "kpt_shape" in info
     problems = Problems("lines of the label files")
@@ -94,11 +95,6 @@ def yaml_file(folder: str) -> str:
 def _load(path: str) -> Any:
     with open(path, encoding="utf-8-sig") as file:
         return yaml.safe_load(file)
-
-
-def _read_yaml(tree: Tree) -> dict[str, Any]:
-    path = yaml_file(tree.folder)
-    return {**_load(path), "file": path} if path else {}
 
 
 def _names(tree: Tree, info: Mapping[str, Any]) -> dict[int, str]:
