@@ -141,6 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     option("--output", type=Path, default=ROOT / "docs/benchmarks/cpu_throughput.csv", help="CSV")
     args = parser.parse_args(argv)
     files = [file for file in find_images(args.images) if file.lower().endswith((".jpg", ".jpeg"))]
+    if not files:
+        parser.error("--images has no JPEG files")
     files = files[:: -(-len(files) // args.most)]
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
