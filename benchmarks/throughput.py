@@ -54,7 +54,7 @@ def by_torchvision(file: str) -> np.ndarray:
 
 def by_opencv(file: str) -> np.ndarray:
     """Read an image by OpenCV."""
-    return cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)
+    return np.asarray(cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR))
 
 
 def by_simplejpeg(file: str) -> np.ndarray:
@@ -93,7 +93,7 @@ def mapped(mapper: Any, read: Callable[[str], np.ndarray]) -> Callable[[str], An
     """Return a function that maps an image file by a mapper with another reader."""
 
     def call(file: str) -> Any:
-        mapping.read_image = lambda path, image_format: read(path)
+        vars(mapping)["read_image"] = lambda path, image_format: read(path)
         return mapper({"file_name": file, "annotations": []})
 
     return call
