@@ -81,12 +81,11 @@ def _analyze(args: argparse.Namespace) -> int:
     text = tables.all_tables(analysis, calibration, counts, kept, worst)
     print(text, end="\n\n")
     folder = os.path.join(args.output_dir, "analysis")
-    files = [os.path.join(folder, name) for name in ("tables.txt", "classes.csv")]
-    for file, content in zip(
-        files, (f"{text}\n", tables.class_csv(analysis, counts, threshold)), strict=True
-    ):
-        write_text(file, content)
-    files.insert(0, save_calibration(calibration, args.output_dir))
+    csv = tables.class_csv(analysis, counts, threshold)
+    files = [save_calibration(calibration, args.output_dir)]
+    for name, content in (("tables.txt", f"{text}\n"), ("classes.csv", csv)):
+        files.append(os.path.join(folder, name))
+        write_text(files[-1], content)
     files += pictures.draw_charts(analysis, calibration, folder, per_class=args.per_class)
     for file in files:
         print(_line(os.path.splitext(os.path.basename(file))[0], file))

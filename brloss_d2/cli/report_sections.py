@@ -173,8 +173,8 @@ def curves(log: TrainedRun, found: Findings | None) -> Html:
 def errors(found: Findings) -> Html:
     """Return the kinds of errors, and the classes taken for each other."""
     kinds, names = found.analysis.errors, found.analysis.class_names
-    if kinds is None:  # without hotcoco
-        return element("p", "Kinds of errors are counted by hotcoco, which is not installed.")
+    if kinds is None:
+        return element("p", "Kinds of errors are counted by hotcoco, which did not evaluate here.")
     text = (
         "Kinds of errors at IoU 0.5 (TIDE), over all scores, and the AP50 that the detector would "
         "gain without each."

@@ -17,8 +17,8 @@ from brloss_d2.evaluation.analysis import KINDS
 from brloss_d2.evaluation.counts import Counts
 from brloss_d2.evaluation.run import EvaluatedRun
 from brloss_d2.plotting.run_plots import TrainedRun
-from tests.helpers.html import Page
 from tests.helpers.imaginary_run import write_metrics, write_run
+from tests.helpers.web_pages import Page
 
 LOG = """[01/02] brloss_d2.engine.train DEBUG: Command line: train_net.py --config-file a<b>.py x=1
 [01/02] brloss_d2.engine.train DEBUG: Environment:

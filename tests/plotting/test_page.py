@@ -6,7 +6,7 @@ from PIL import Image
 
 from brloss_d2.errors import InputError
 from brloss_d2.plotting.page import Html, chart, element, joined, page, picture, table, tiles
-from tests.helpers.html import Page
+from tests.helpers.web_pages import Page
 
 NAMES = ["<script>alert(1)</script>", "a & b", '"q\'uote"', "\u87ba\u6bcd", "&lt;", "</td>"]
 
