@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brloss_d2.losses import BoxLoss, paired_box_iou
+from brloss_d2.losses import BoxLoss, GIoULoss
 from brloss_d2.losses.base import (
     ConfiguredModule,
     at_least_float32,
@@ -18,6 +18,7 @@ from brloss_d2.losses.base import (
     check_types,
     check_values,
 )
+from brloss_d2.losses.box import BoxPairs
 from brloss_d2.utils.devices import upload
 
 # Optional attributes with an entry per foreground row.
@@ -268,13 +269,20 @@ class MatchedPredictions:
             return self.quality
         if self.pred_boxes is None:
             raise ValueError("predictions without boxes need `quality`")
-        return paired_box_iou(self.pred_boxes, self.gt_boxes)
+        return self._box_pairs.iou()
+
+    @cached_property
+    def _box_pairs(self) -> BoxPairs:
+        """Predicted and true boxes, of which quality and losses share the areas."""
+        return BoxPairs(self.pred_boxes, self.gt_boxes)
 
     def box_losses(self, box_loss: nn.Module) -> Tensor:
         """(P,) loss of every foreground row by a `BoxLoss`, of its boxes or its deltas."""
         if not box_loss.on_deltas:
             if self.pred_boxes is None:
                 raise ValueError(f"{type(box_loss).__name__} needs pred_boxes")
+            if type(box_loss) is GIoULoss:  # of areas that the quality needs, too
+                return self._box_pairs.giou_loss()
             return box_loss(self.pred_boxes, self.gt_boxes)
         if self.pred_deltas is None or self.gt_deltas is None:
             raise ValueError(f"{type(box_loss).__name__} needs pred_deltas and gt_deltas")
