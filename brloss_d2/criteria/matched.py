@@ -273,8 +273,8 @@ class MatchedPredictions:
 
     @cached_property
     def _box_pairs(self) -> BoxPairs:
-        """Predicted and true boxes, of which quality and losses share the areas."""
-        return BoxPairs(self.pred_boxes, self.gt_boxes)
+        """Predicted and true boxes, whose areas quality and losses share; for heads with boxes."""
+        return BoxPairs(self.pred_boxes, self.gt_boxes)  # type: ignore[arg-type]
 
     def box_losses(self, box_loss: nn.Module) -> Tensor:
         """(P,) loss of every foreground row by a `BoxLoss`, of its boxes or its deltas."""
