@@ -8,12 +8,13 @@ COMPAT := $(shell find compat -type f ! -path '*/__pycache__/*')
 SHAPES := datasets/shapes
 DEMO := output/demo
 
-.PHONY: help install demo test lint docs clean
+.PHONY: help install demo test nightly lint docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      train Faster R-CNN with BRS loss on colored shapes, evaluate and draw it"
 	@echo "make test      lint, docs and pytest"
+	@echo "make nightly   the tests that take minutes"
 	@echo "make lint      ruff, mypy and codespell"
 	@echo "make docs      the documents and API pages as a website, in site/"
 	@echo "make install   fill $(VENV) (the targets above do it when needed)"
@@ -49,6 +50,10 @@ docs: $(INSTALLED)
 # One thread a worker: more of both are slower than either. Tests of a file share its fixtures.
 test: lint docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+nightly: $(INSTALLED)
+	$(BIN)/python -m pip install -q -c requirements/lock.txt -e '.[evidence]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly
 
 clean:
 	rm -rf $(VENV) $(SHAPES) $(DEMO) site .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -16,6 +16,7 @@ FILE may be a name in the model zoo, which brloss-configs lists. Short keys, for
     data.augment=strong      augmentation: none, light, strong or aerial
     data.repeat_rare=0.1     images with classes that are in fewer of the images are repeated
     train.epochs=24          length of the training; the schedule follows
+    train.layer_decay=0.8    lower learning rates for the lower layers of the backbone
     data.val_fraction=0.2    part of data.train to evaluate on, instead of data.val
     test.augmentation=True   evaluation and prediction in several sizes and mirrored
     test.tile=640            evaluation and prediction in tiles, for large images

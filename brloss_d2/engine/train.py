@@ -33,7 +33,7 @@ from brloss_d2.engine.hooks.signals import StopSignals
 from brloss_d2.engine.hooks.writers import History, PeriodicWriter, ProgressBar
 from brloss_d2.engine.launch import in_agreement
 from brloss_d2.engine.logs import set_up_logging
-from brloss_d2.engine.optimizer import freeze
+from brloss_d2.engine.optimizer import freeze, log_rates
 from brloss_d2.engine.prepare import Job, can_evaluate, prepare
 from brloss_d2.engine.randomness import make_deterministic, seed_run, seeded
 from brloss_d2.engine.trainer import Trainer
@@ -240,6 +240,7 @@ def _build_run(job: Job) -> _Run:
     optimizer_node.params.model = model
     optimizer = instantiate(optimizer_node)
     scale_lr(optimizer, cfg)
+    log_rates(model, optimizer)
     trainer = Trainer(
         model,
         (),  # set once the position to start at is known

@@ -117,7 +117,13 @@ def set_loss(model: DictConfig, loss: str) -> DictConfig:
         return model
     site = _site_of(model)
     if site == "yolact":
-        _set_loss_of_yolact(model, loss)
+        old = {key: model[key] for key in ("criterion", "mask_criterion")}
+        file = root() / "configs" / "common" / "yolact_loss.py"
+        (use_loss,) = LazyConfig.load(str(file), ("use_loss",))
+        use_loss(model, loss)
+        for key, criterion in old.items():
+            new, model[key] = model[key], criterion
+            _replace(model, new, key=key)
         return model
     was_ranked = _target_name(model.criterion.get("cls_loss")) == "DRLoss"
     _replace(model, get_criterion(loss, site))
@@ -155,16 +161,6 @@ def _set_loss_of_rcnn(model: DictConfig, loss: str) -> None:
     for predictor, threshold in zip(predictors, before, strict=True):
         lowest = _LOW_SCORE_THRESH if loss in _LOW_SCORES else threshold
         predictor.test_score_thresh = min(threshold, lowest)
-
-
-def _set_loss_of_yolact(model: DictConfig, loss: str) -> None:
-    old = {key: model[key] for key in ("criterion", "mask_criterion")}
-    file = root() / "configs" / "common" / "yolact_loss.py"
-    (use_loss,) = LazyConfig.load(str(file), ("use_loss",))
-    use_loss(model, loss)
-    for key, criterion in old.items():
-        new, model[key] = model[key], criterion
-        _replace(model, new, key=key)
 
 
 def _replace(node: DictConfig, criterion: DictConfig, *, key: str = "criterion") -> None:

@@ -1,11 +1,15 @@
 """Schedules of the learning rate, and parts that are not trained."""
 
+import re
+
 import pytest
 import torch
+from detectron2.config import instantiate
 from torch import nn
 
 from brloss_d2.engine import StepCosineParamScheduler, load_config, params_by_name
-from brloss_d2.engine.optimizer import freeze
+from brloss_d2.engine.config.values import check_parts
+from brloss_d2.engine.optimizer import freeze, log_rates
 from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import config_file
 
@@ -68,3 +72,40 @@ def test_frozen_parts_are_a_list_of_names(value):
     config = config_file("quick/atss_R_18_FPN_rs_300it")
     with pytest.raises(InputError, match=r"train\.freeze is .*: expected a list of names"):
         load_config(config, [f"train.freeze={value}"])
+
+
+def test_layer_decay_multiplies_the_rates_of_parts_and_is_logged(caplog):
+    config = config_file("quick/atss_R_18_FPN_rs_300it")
+    node = load_config(config, ["train.layer_decay=0.5"])[0].model
+    model = instantiate(node)
+    groups = params_by_name(
+        model, base_lr=1.0, layer_decay=0.5, lr_factors={"backbone.bottom_up": 0.1, "head": 2.0}
+    )
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    names = {p: name for name, p in model.named_parameters()}
+    found = {names[p]: group["lr"] for group in groups for p in group["params"]}
+    for part, rate in {"res2": 0.1 / 16, "res5": 0.1 / 2, "fpn_output3": 1.0, "head": 2.0}.items():
+        rates = [lr for name, lr in found.items() if part in name.split(".")]
+        assert rates and rates == pytest.approx([rate] * len(rates)), part
+    with caplog.at_level("INFO", "brloss_d2.engine.optimizer"):
+        log_rates(model, optimizer)
+    assert re.search(r"(?m)^0\.05 +2,\d+,\d+ +backbone\.bottom_up\.res5$", caplog.text)
+    assert len(caplog.text.splitlines()) < 12
+
+
+def test_one_rate_is_not_logged(model, caplog):
+    with caplog.at_level("INFO", "brloss_d2.engine.optimizer"):
+        log_rates(model, torch.optim.SGD(params_by_name(model, base_lr=1.0), lr=1.0))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["train.layer_decay=1.5"], r"layer_decay is 1\.5: expected a number above 0, at most 1"),
+        (["train.layer_decay=x"], r"train\.layer_decay is 'x': expected a number above 0"),
+    ],
+)
+def test_mistakes_in_layer_decay(opts, message):
+    with pytest.raises(InputError, match=message):
+        check_parts(load_config(config_file("quick/atss_R_18_FPN_rs_300it"), opts)[0], opts)

@@ -18,7 +18,7 @@ def ground_truth(
     annotations: list[dict[str, Any]] = []
     for image in records[1:]:
         for _ in range(rng.integers(1, objects + 1)):
-            x, y, w, h = box = _box(rng).tolist()
+            x, y, w, h = box = draw_box(rng).tolist()
             annotation = {
                 "id": len(annotations) + 1,
                 "image_id": image["id"],
@@ -76,7 +76,7 @@ def detections(
         boxes, classes = [], []
         for number in range(count):
             near = objects[number % len(objects)] if objects and number % 3 else None
-            boxes.append(_box(rng) if near is None else _jitter(rng, np.array(near["bbox"])))
+            boxes.append(draw_box(rng) if near is None else jitter(rng, np.array(near["bbox"])))
             known = near is not None and rng.random() < 0.9
             classes.append(near["category_id"] - 1 if known else int(rng.integers(categories)))
         found = np.array(boxes)
@@ -90,14 +90,14 @@ def detections(
     return pairs
 
 
-def _box(rng: np.random.Generator) -> np.ndarray:
+def draw_box(rng: np.random.Generator) -> np.ndarray:
     """Draw a box (XYWH) with sides of 4 to 119 pixels: small, medium or large as in COCO."""
     size = np.exp(rng.uniform(np.log(4), np.log(119), size=2))
     corner = rng.uniform(0, [WIDTH, HEIGHT] - size)
     return np.concatenate([corner, size])
 
 
-def _jitter(rng: np.random.Generator, box: np.ndarray) -> np.ndarray:
+def jitter(rng: np.random.Generator, box: np.ndarray) -> np.ndarray:
     """Move and resize a box (XYWH) by 0, 3 or 15 % of its sides."""
     scale = np.tile(box[2:], 2) * rng.choice([0.0, 0.03, 0.15])
     jittered = box + rng.normal(size=4) * scale

@@ -17,7 +17,7 @@ NAME = "COCO"
 LOOKED_FOR = (
     "a COCO file per split (annotations/instances_train.json, train/_annotations.coco.json)"
 )
-_SECTIONS = ("images", "annotations", "categories")
+_SECTIONS = ('"images"', '"annotations"', '"categories"')
 _SAMPLE = 5  # number of images that tell the folder of all
 
 
@@ -60,15 +60,9 @@ def read(tree: Tree) -> tuple[dict[str, Part], list[str]]:
 
 def _files(tree: Tree) -> list[str]:
     """Return the files with boxes; not those with captions and the like of the same images."""
-    files = [file for file in tree.ending(".json") if _looks_right(tree.path(file))]
+    files = [file for file in tree.ending(".json") if tree.contains(file, *_SECTIONS)]
     boxes = [file for file in files if os.path.basename(file).startswith("instances")]
     return boxes or files
-
-
-def _looks_right(path: str) -> bool:
-    with open(path, "rb") as file:
-        content = file.read()
-    return all(f'"{name}"'.encode() in content for name in _SECTIONS)
 
 
 def _image_root(tree: Tree, file: str, split: str, content: Record) -> str:

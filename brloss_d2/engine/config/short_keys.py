@@ -16,6 +16,7 @@ from brloss_d2.checkpoint.sources import TORCHVISION, is_backbone_only
 from brloss_d2.data import CustomData
 from brloss_d2.engine.config.augmentation import set_augmentation
 from brloss_d2.engine.config.test_augmentation import set_test_augmentation
+from brloss_d2.engine.optimizer import params_by_name
 from brloss_d2.errors import InputError
 from brloss_d2.evaluation import COCOEvaluator
 from brloss_d2.evaluation.submission import check_submission_name
@@ -46,6 +47,10 @@ _KEYS: dict[str, tuple[str, type, str]] = {
     "train.epochs": (
         *("epochs", float),
         "length of the training in passes over the images; the schedule follows",
+    ),
+    "train.layer_decay": (
+        *("layer_decay", float),
+        "factor of the learning rate from each layer of the backbone to the one below, such as 0.8",
     ),
     "test.augmentation": (
         *("test_scales", list),
@@ -78,6 +83,7 @@ class ShortKeys:
         augment: name of a preset, see `set_augmentation`.
         repeat_rare: share of the images below which a class is rare, see `_repeat_rare`.
         epochs: length of the training in passes over the training images.
+        layer_decay: factor of the learning rate from layer to layer, see `params_by_name`.
         test_scales: sizes for test-time augmentation, see `set_test_augmentation`.
         tile: side of tiles in pixels of the test image, see `set_tiles`.
         overlap: part of a tile that the next one shares.
@@ -91,6 +97,7 @@ class ShortKeys:
     augment: str | None = None
     repeat_rare: float | None = None
     epochs: float | None = None
+    layer_decay: float | None = None
     test_scales: list[float] | None = None
     tile: int | None = None
     overlap: float | None = None
@@ -147,6 +154,11 @@ class ShortKeys:
             _repeat_rare(cfg, self.repeat_rare)
         if self.batch_size:
             cfg.dataloader.train.total_batch_size = self.batch_size
+        if self.layer_decay:
+            params = cfg.optimizer.get("params")
+            if target_of(params) is not params_by_name:
+                raise InputError("train.layer_decay needs optimizer.params to be params_by_name.")
+            params.layer_decay = self.layer_decay
         if self.test_scales is not None:
             set_test_augmentation(cfg, self.test_scales)
 
