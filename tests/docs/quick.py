@@ -74,6 +74,7 @@ QUICK = {
     "tools/show_data.py": [
         *("--output", "data.png", "--images", "1", "data.short_side=64"),
     ],
+    "tools/analyze_detections.py": ["--worst-images", "1"],
     "tools/draw_zoo.py": ["--output", "zoo.png"],
     "tools/gpu_report.py": ["--list"],
     "demo/demo.py": [
