@@ -1,6 +1,6 @@
 """Differences between the configs of several losses, in words."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from detectron2.utils.registry import locate
@@ -23,10 +23,18 @@ _MEANING = {
 }
 
 
-def notes(configs: Mapping[str, DictConfig]) -> list[str]:
-    """Describe the differences between configs, by the name of the loss, one line each."""
+def notes(configs: Mapping[str, DictConfig], factors: Sequence[float] = (1,)) -> list[str]:
+    """Describe the differences between configs, by the name of the loss, one line each.
+
+    Args:
+        configs: configs by the name of the loss.
+        factors: factors of the learning rate that each loss is trained with.
+    """
     rates = {loss: cfg.optimizer.lr for loss, cfg in configs.items()}
-    if len(set(rates.values())) == 1:
+    if len(factors) > 1:
+        tried = ", ".join(f"{factor:g}" for factor in factors)
+        found = [f"learning rates: the best of {tried} times {_by_value(rates)}"]
+    elif len(set(rates.values())) == 1:
         found = [
             f"learning rate {rates[next(iter(rates))]:g} for every loss, tuned for none: one rate "
             "may suit one loss better than another (`--lr LOSS=RATE`)"

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from comparison.report import Study, mean_and_spread
+from comparison.tuning import Tuning
 
 # Colors of Okabe and Ito, which color-blind readers can distinguish; markers and names help too.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000", "#D55E00", "#8C8C8C")
@@ -23,12 +24,14 @@ def plot(study: Study, path: Path) -> None:
         return
     curves = {loss: mean_curve(study, loss) for loss in study.losses}
     with_curves = any(len(curve) > 1 for curve in curves.values())
-    width = (11 if with_curves else 5.5, 4.6)
-    figure = Figure(figsize=width, dpi=_DPI, layout="constrained")
-    axes = figure.subplots(1, 2 if with_curves else 1, squeeze=False)[0]
+    count = 1 + with_curves + bool(study.tuning)
+    figure = Figure(figsize=(5.5 * count, 4.6), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)[0]
     _draw_results(axes[0], study)
     if with_curves:
         _draw_curves(axes[1], curves, study.main)
+    if study.tuning:
+        _draw_rates(axes[-1], study.tuning)
     figure.suptitle(study.title, fontsize=11)
     figure.savefig(path)
 
@@ -62,7 +65,7 @@ def _draw_results(ax: Axes, study: Study) -> None:
     ax.set_xlim(-0.6, len(study.losses) - 0.4)
     ax.margins(y=0.12)
     ax.grid(axis="y", alpha=0.3)
-    ax.set_ylabel(study.main)
+    ax.set_ylabel(study.main + ", images to test on" * bool(study.tuning))
     ax.set_title("filled: mean ± standard deviation; open: each seed", fontsize=9)
 
 
@@ -80,7 +83,30 @@ def _draw_curves(ax: Axes, curves: dict[str, dict[int, float]], metric: str) -> 
     _label_ends(ax, curves, evaluated[-1])
 
 
-def _label_ends(ax: Axes, curves: dict[str, dict[int, float]], last: int) -> None:
+def _draw_rates(ax: Axes, tuning: Tuning) -> None:
+    """Draw the metric over the factor of the learning rate; a ring marks the chosen one."""
+    curves = {}
+    for loss, rates in tuning.rates.items():
+        factors = dict(zip(rates, tuning.factors, strict=True))
+        curves[loss] = {factors[rate]: mean for rate, mean in tuning.means(loss).items()}
+    for number, (loss, curve) in enumerate(curves.items()):
+        color, marker = _style(number)
+        ax.plot(list(curve), list(curve.values()), marker=marker, color=color, markersize=5)
+        if curve:
+            best = list(tuning.rates[loss]).index(tuning.best(loss))
+            spot = tuning.factors[best], curve[tuning.factors[best]]
+            ax.plot(*spot, "o", markersize=12, markerfacecolor="none", color=color)
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(tuning.factors, [f"{factor:g}" for factor in tuning.factors])
+    ax.minorticks_off()
+    ax.grid(alpha=0.3)
+    ax.set_xlabel("factor of the learning rate")
+    ax.set_ylabel(f"{tuning.metric} on the validation split, mean over the seeds")
+    ax.set_title("ring: chosen", fontsize=9)
+    _label_ends(ax, curves, tuning.factors[-1])
+
+
+def _label_ends(ax: Axes, curves: dict[str, dict[Any, float]], last: float) -> None:
     """Write the names of the curves to the right of the axes, each next to its marker."""
     ends = {loss: curve[last] for loss, curve in curves.items() if last in curve}
     low, high = ax.get_ylim()

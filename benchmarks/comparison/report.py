@@ -3,14 +3,20 @@
 import csv
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tabulate import tabulate
 
-from comparison.runs import Outcome, Run, main_metric
+from comparison.runs import COMMON, PREFIXES, RARE, Outcome, Run, main_metric
+from comparison.tested import DIFFERENCE
+from comparison.tuning import Tuning
 
-METRICS = ("AP", "AP50", "AP75", "oLRP", "mask AP", "mask AP50", "mask AP75", "mask oLRP")
+METRICS = tuple(
+    prefix + name
+    for prefix in PREFIXES.values()
+    for name in ("AP", "AP50", "AP75", RARE, COMMON, "oLRP")
+)
 SECONDS = "train seconds"
 READING = """\
 `±` is the sample standard deviation over the seeds: how far single runs scatter, not how well the
@@ -21,6 +27,15 @@ learning rates. Losses learn at different speeds and like different rates: befor
 a small difference, train longer, and try rates with `--lr LOSS=RATE`. AP is COCO's, in percent, of
 boxes, and of masks if the detector has them; for oLRP, if it is reported, lower is better. The
 seconds are those of training alone, without start and evaluation."""
+READING_INTERVALS = """\
+Brackets: the middle 95 % of 1000 samples in which images and seeds are drawn with replacement, the
+same ones for every loss. Of three seeds they say less than of many: the interval is too short."""
+READING_TUNED = """\
+The learning rate of each loss is the one with the best mean on the validation split, among as many
+rates for every loss. The numbers of the first table are those of the images to test on, which
+neither training nor choice has seen. `best − worst` is how much the mean on the validation split
+depends on the rate. †: the best rate is the smallest or the largest one that was tried, so that
+another may be better."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,9 @@ class Study:
         planned: number of runs per loss.
         setting: facts about detector, data and machine, a line each.
         notes: differences between the losses that belong to them, a line each.
+        metric: name of the metric by which losses are compared; by default that of `main_metric`.
+        tuning: results of the learning rates; None if each loss has one.
+        intervals: 95 % intervals by loss and metric, or `DIFFERENCE`, as far as they are known.
     """
 
     title: str
@@ -44,17 +62,20 @@ class Study:
     planned: int
     setting: Sequence[str]
     notes: Sequence[str]
+    metric: str = ""
+    tuning: Tuning | None = None
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> list[str]:
         """Names from `METRICS` that all evaluations have reported."""
         found = [outcome.metrics for outcome in self.outcomes.values()]
-        return [name for name in METRICS if all(name in metrics for metrics in found)]
+        return [n for n in METRICS if found and all(n in metrics for metrics in found)]
 
     @property
     def main(self) -> str:
         """Name of the metric by which losses are compared."""
-        return main_metric(self.metrics)
+        return self.metric or main_metric(self.metrics)
 
     def values(self, loss: str, metric: str) -> dict[int, float]:
         """Return a metric, or `SECONDS`, by seed."""
@@ -82,14 +103,45 @@ def summary_table(study: Study) -> str:
     """Tabulate mean and spread of each loss, in Markdown."""
     metrics = study.metrics
     headers = ["loss", "seeds", *metrics, f"{study.main} − {study.losses[0]}, paired", SECONDS]
+    headers[1:1] = ["learning rate"] if study.tuning else []
     rows = []
     for number, loss in enumerate(study.losses):
         count = len(study.values(loss, study.main))
         seeds = str(count) if count == study.planned else f"{count} of {study.planned}"
-        cells = [_cell(study.values(loss, metric).values()) for metric in metrics]
+        known = study.intervals.get(loss, {})
+        cells = [
+            _cell(study.values(loss, metric).values()) + _range(known.get(metric))
+            for metric in metrics
+        ]
         difference = _cell(study.differences(loss).values(), sign="+") if number else ""
+        if number and study.main in ("AP", "mask AP"):
+            difference += _range(known.get(DIFFERENCE), sign="+")
         seconds = _cell(study.values(loss, SECONDS).values(), digits=0)
-        rows.append([loss, seeds, *cells, difference, seconds])
+        rate = [_chosen(study.tuning, loss)] if study.tuning else []
+        rows.append([loss, *rate, seeds, *cells, difference, seconds])
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def _chosen(tuning: Tuning, loss: str) -> str:
+    """Write the chosen rate of a loss, if one has been tried."""
+    if not tuning.means(loss):
+        return "–"
+    return f"{tuning.best(loss):.3g}{' †' * tuning.is_at_edge(loss)}"
+
+
+def rates_table(tuning: Tuning) -> str:
+    """Tabulate mean and spread of each learning rate on the validation split, in Markdown."""
+    rows = []
+    for loss, rates in tuning.rates.items():
+        row = [loss]
+        for rate in rates:
+            cell = _cell(tuning.values(loss, rate).values())
+            bad = tuning.diverged(loss, rate)
+            cell += f" ({bad} diverged)" * bool(bad)
+            row.append(f"**{cell}**" if tuning.means(loss) and rate == tuning.best(loss) else cell)
+        rows.append([*row, f"{tuning.spread(loss):.1f}" if tuning.means(loss) else "–"])
+    factors = [f"rate × {factor:g}" for factor in tuning.factors]
+    headers = [f"{tuning.metric}, validation", *factors, "best − worst"]
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
@@ -100,6 +152,10 @@ def _cell(values: Iterable[float], *, digits: int = 1, sign: str = "") -> str:
     mean, spread = found
     text = f"{round(mean, digits) + 0.0:{sign}.{digits}f}"  # no -0.0
     return text if spread is None else f"{text} ± {spread:.{digits}f}"
+
+
+def _range(found: tuple[float, float] | None, sign: str = "") -> str:
+    return f" [{found[0]:{sign}.1f}, {found[1]:{sign}.1f}]" if found else ""
 
 
 def write_markdown(study: Study, path: Path, picture: str) -> None:
@@ -117,10 +173,13 @@ def write_markdown(study: Study, path: Path, picture: str) -> None:
         "\n".join(f"- {line}" for line in lines) for lines in (study.setting, failed, study.notes)
     )
     parts = [f"# {study.title}", setting, summary_table(study)]
+    parts += [READING_INTERVALS] if study.intervals else []
     if failed:
         parts += ["Runs that failed and are in no mean:", failures]
+    parts += [f"![{study.main} of each loss, and on the way]({picture})"]
+    if study.tuning:
+        parts += ["## Every learning rate", rates_table(study.tuning), READING_TUNED]
     parts += [
-        f"![{study.main} of each loss, and on the way]({picture})",
         "## Every run",
         runs_table,
     ]
@@ -144,6 +203,27 @@ def write_csv(study: Study, path: Path) -> None:
             found = [mean_and_spread(list(column.values())) for column in columns]
             for i, name in enumerate(("mean", "standard deviation")):
                 lines[name] = [pair and pair[i] for pair in found]
+            known = study.intervals.get(loss, {})
+            for i, name in enumerate(("95 % from", "95 % to")[: 2 * bool(known)]):
+                lines[name] = [pair and pair[i] for pair in map(known.get, (*metrics, DIFFERENCE))]
             for line, values in lines.items():
                 cells = ("" if value is None else f"{value:.4f}" for value in values)
                 writer.writerow([loss, line, *cells])
+
+
+def write_runs(rows: Sequence[Mapping[str, object]], path: Path) -> None:
+    """Write a row for each training and each evaluation on the images to test on."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_overview(studies: Mapping[str, Study], path: Path) -> None:
+    """Write the tables of several comparisons below each other, with links to their reports."""
+    parts = ["# Losses compared"]
+    for name, study in studies.items():
+        parts += [f"## [{name}]({name}/table.md)", summary_table(study)]
+        parts += [rates_table(study.tuning)] if study.tuning else []
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

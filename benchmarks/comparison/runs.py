@@ -4,12 +4,13 @@ import json
 import math
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from brloss_d2.errors import InputError
 # Metrics of a detector that finds nothing; detectron2 reports NaN.
 _NOTHING_FOUND = {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, "oLRP": 100.0}
 # Of the names of metrics, by what is evaluated.
-_PREFIXES = {"bbox": "", "segm": "mask "}
+PREFIXES = {"bbox": "", "segm": "mask "}
+RARE, COMMON = "AP rare", "AP common"
+_DIVERGED = "Training has diverged"  # of the message of train_net.py
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training with its evaluations.
+    """One training with its evaluations, or an evaluation of its last weights on another split.
 
     Attributes:
         loss: name of the loss.
@@ -31,6 +34,7 @@ class Run:
         config: path of the config file.
         output: output folder.
         arguments: arguments of train_net.py.
+        rate: learning rate, if several are compared.
     """
 
     loss: str
@@ -38,11 +42,30 @@ class Run:
     config: Path
     output: Path
     arguments: tuple[str, ...]
+    rate: float | None = None
 
     @property
     def name(self) -> str:
         """Name for messages."""
-        return f"{self.loss} seed {self.seed}"
+        rate = "" if self.rate is None else f", learning rate {self.rate:g}"
+        return f"{self.loss} seed {self.seed}{rate}{', test' * self.is_test}"
+
+    @property
+    def is_test(self) -> bool:
+        """Whether this is an evaluation on another split."""
+        return "--eval-only" in self.arguments
+
+    def test(self, overrides: Sequence[str]) -> "Run":
+        """Return the evaluation of the last weights on another split.
+
+        Args:
+            overrides: overrides of train_net.py that select the split.
+        """
+        config, folder = self.output / "config.yaml", self.output / "test"
+        arguments = ["--config-file", str(config), "--eval-only", *overrides]
+        arguments += [f"train.init_checkpoint={self.output / 'model_final.pth'}"]
+        arguments += [f"train.output_dir={folder}"]
+        return replace(self, config=config, output=folder, arguments=tuple(arguments))
 
     @property
     def settings(self) -> dict[str, object]:
@@ -58,9 +81,15 @@ class Run:
         """
         if not self.has_ended():
             return False
-        if json.loads(self.record.read_text()) != self.settings:
+        found = json.loads(self.record.read_text())
+        if {key: found.get(key) for key in self.settings} != self.settings:
             raise self.other_settings()
         return True
+
+    @property
+    def diverged(self) -> str:
+        """Why the training could not be finished with these settings, "" if it could."""
+        return json.loads(self.record.read_text()).get("diverged", "")
 
     def has_ended(self) -> bool:
         """Return whether a run with any settings has finished in the folder."""
@@ -86,7 +115,7 @@ class Outcome:
     Attributes:
         metrics: metrics of the last evaluation, in percent.
         seconds: seconds of all iterations together, without start and evaluation.
-        curve: `main_metric` by number of iterations, for each evaluation.
+        curve: the main metric by number of iterations, for each evaluation.
     """
 
     metrics: dict[str, float]
@@ -169,13 +198,20 @@ def _execute(
         lines = [line for line in text.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("error: ")]
         gist = (errors or lines or ["no output"])[-1]
+        if _DIVERGED in gist:  # as it would again
+            run.record.write_text(json.dumps({**run.settings, "diverged": gist}, indent=1))
         return f"exit status {status}: {gist}; see {console}", seconds
     run.record.write_text(json.dumps(run.settings, indent=1))
     return None, seconds
 
 
-def outcome(run: Run) -> Outcome:
-    """Read the metrics.json of a finished run.
+def outcome(run: Run, main: str = "", rare: Collection[str] = ()) -> Outcome:
+    """Read the metrics.json of a finished training.
+
+    Args:
+        run: the training.
+        main: name of the metric of the curve; by default that of `main_metric`.
+        rare: classes that are averaged apart from the others.
 
     Raises:
         InputError: the file has no evaluation of boxes.
@@ -189,19 +225,31 @@ def outcome(run: Run) -> Outcome:
     iterations = max(line["iteration"] for line in lines)
     curve = {}
     for line in evaluations:
-        found = _metrics(line)
-        curve[min(line["iteration"] + 1, iterations)] = found[main_metric(found)]
+        found = read_metrics(line, rare)
+        curve[min(line["iteration"] + 1, iterations)] = found[main or main_metric(found)]
     # Each time is the median of the last 20 iterations; the first three of a run are not timed.
     seconds = sum(times) / len(times) * iterations if times else math.nan
-    return Outcome(_metrics(evaluations[-1]), seconds, curve)
+    return Outcome(read_metrics(evaluations[-1], rare), seconds, curve)
 
 
-def _metrics(line: dict[str, float]) -> dict[str, float]:
-    """Select the metrics of boxes and masks over all classes, with numbers for NaN."""
+def read_metrics(line: Mapping[str, float], rare: Collection[str] = ()) -> dict[str, float]:
+    """Select the metrics of boxes and masks over all classes, with numbers for NaN.
+
+    Args:
+        line: metrics by `task/name`, those of classes among them.
+        rare: classes whose mean AP is added as `AP rare`, and that of the others as `AP common`.
+    """
     found = {}
     for key, value in line.items():
         task, _, name = key.partition("/")
-        if task in _PREFIXES and "-" not in name:
+        if task in PREFIXES and "-" not in name:
             value = _NOTHING_FOUND.get(name, value) if math.isnan(value) else value
-            found[_PREFIXES[task] + name] = value
+            found[PREFIXES[task] + name] = value
+    for task, prefix in PREFIXES.items() if rare else ():
+        start = f"{task}/AP-"
+        classes = {k.removeprefix(start): v for k, v in line.items() if k.startswith(start)}
+        for name, is_rare in ((RARE, True), (COMMON, False)):
+            known = [v for c, v in classes.items() if (c in rare) == is_rare and not math.isnan(v)]
+            if classes:
+                found[prefix + name] = statistics.fmean(known) if known else 0.0
     return found

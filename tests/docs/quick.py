@@ -78,6 +78,7 @@ QUICK = {
     "tools/show_data.py": [
         *("--output", "data.png", "--images", "1", "data.short_side=64"),
     ],
+    "tools/analyze_detections.py": ["--worst-images", "1"],
     "tools/draw_zoo.py": ["--output", "zoo.png"],
     "tools/gpu_report.py": ["--list"],
     "demo/demo.py": [
@@ -187,11 +188,17 @@ def _first_config(arguments: list[str]) -> list[str]:
 
 
 def _last_loss(arguments: list[str]) -> list[str]:
-    """A comparison of one loss and seed, with the small detector of its kind."""
+    """A comparison of one loss, seed and setting, with the small detector of its kind."""
     arguments = [a.replace("coco/atss_R_50_FPN_brs_1x", ATSS) for a in arguments]
     for option in {"--losses", "--lr"} & set(arguments):
         at = arguments.index(option) + 1
         arguments[at] = arguments[at].split(",")[-1]
+    if "--vary" in arguments:
+        at = arguments.index("--vary") + 1
+        arguments[at] = arguments[at].split(",")[0]
+    elif "--lr-grid" in arguments:  # two rates are enough for a choice
+        at = arguments.index("--lr-grid")
+        arguments[at : at + 2] = ["--lr-factors", "1,2"]
     if "--seeds" in arguments:
         del arguments[arguments.index("--seeds") : arguments.index("--seeds") + 2]
     return arguments

@@ -38,6 +38,7 @@ class Problems:
     def __init__(self, what: str):
         self.what = what
         self.found: list[str] = []
+        self._owners: dict[str, str] = {}
 
     @contextmanager
     def about(self, where: str) -> Iterator[None]:
@@ -52,6 +53,20 @@ class Problems:
             self.found.append(f"{printable(where)}: {error}")
         except OSError as error:
             self.found.append(f"{printable(where)}: it cannot be read: {error.strerror}")
+
+    def check_alone(self, image: str, file: str) -> None:
+        """Raise if another file has labels of an image, too.
+
+        Args:
+            image: image that the file is about.
+            file: file of labels.
+
+        Raises:
+            InputError: there is another file.
+        """
+        other = self._owners.setdefault(image, file)
+        if other != file:
+            raise InputError(f"{printable(image)} has labels in {printable(other)}, too")
 
     def refuse(self, good: int) -> None:
         """Raise if there were mistakes.
