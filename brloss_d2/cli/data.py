@@ -37,16 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tell_and_convert(args: argparse.Namespace) -> int:
-    from brloss_d2.data import CustomDataSummary
+    from brloss_d2.data.custom import CustomDataSummary, check_same_classes
 
     sources = _read(args)
     checked = {split: source.check(masks=False) for split, source in sources.items()}
-    print(CustomDataSummary(checked.get("train"), checked.get("val")))
-    if test := checked.get("test"):
+    check_same_classes(checked)
+    test = checked.pop("test", None)
+    if checked:
+        print(CustomDataSummary(checked.get("train"), checked.get("val")))
+    if test is not None:
         print(f"test: {counted(test.boxes, 'box')} in {counted(test.images, 'image')}")
     records = [record for s in sources.values() for record in s.content["annotations"]]
     masks = sum(bool(record.get("segmentation")) for record in records)
-    print(f"{masks:,} of {counted(len(records), 'object')} have masks.")
+    print(f"Objects with masks: {masks:,} of {len(records):,}.")
     if args.output:
         _write(sources, args.output)
     return 0
@@ -58,8 +61,10 @@ def _read(args: argparse.Namespace) -> dict[str, "Source"]:
     from brloss_d2.data.sources import divided, of_folder
 
     where = printable(args.folder)
-    if not os.path.isdir(args.folder):
+    if not os.path.exists(args.folder):
         raise InputError(f"{where}: there is no such folder.")
+    if args.images is not None and not os.path.isdir(args.images):
+        raise InputError(f"--images {printable(args.images)}: there is no such folder.")
     try:
         folder = read_folder(args.folder, args.images)
     except InputError as error:

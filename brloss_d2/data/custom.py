@@ -214,18 +214,32 @@ def refuse_missing_dataset(key: str) -> None:
     raise InputError(f"{key} is not given: {purpose} needs {key}=FILE.json {key}_images=FOLDER.")
 
 
+def check_same_classes(splits: Mapping[str, CocoSummary]) -> None:
+    """Check that the splits of a dataset have the same classes.
+
+    Args:
+        splits: key or name of a split -> its contents.
+
+    Raises:
+        InputError: the ids or names of their classes differ.
+    """
+    (first, own), *others = splits.items()
+    for second, other in others:
+        if own.categories != other.categories:
+            details = ""
+            for name, a, b in ((first, own, other), (second, other, own)):
+                difference = sorted(a.categories.items() - b.categories.items())
+                labels = ", ".join(f"{id_} {label!r}" for id_, label in difference) or "none"
+                details += f"\n  only in {name}: {labels}"
+            raise InputError(
+                f"The categories of {first} and {second} differ (id and name):{details}"
+            )
+
+
 def _compare(train: CocoSummary | None, val: CocoSummary | None) -> CustomDataSummary:
     """Check that there is something to learn from and to find, of the same classes."""
-    if train is not None and val is not None and train.categories != val.categories:
-        details = ""
-        pairs = (("data.train", train, val), ("data.val", val, train))
-        for name, own, other in pairs:
-            difference = sorted(own.categories.items() - other.categories.items())
-            labels = ", ".join(f"{id_} {label!r}" for id_, label in difference) or "none"
-            details += f"\n  only in {name}: {labels}"
-        raise InputError(
-            f"The categories of data.train and data.val differ (id and name):{details}"
-        )
+    if train is not None and val is not None:
+        check_same_classes({"data.train": train, "data.val": val})
     for split, purpose in ((train, "learn from"), (val, "find")):
         if split is None or not split.annotated:
             continue

@@ -150,7 +150,8 @@ def bucketed_ap_loss(
     logits, pool = make_pool(logits, labels, positives, delta, group)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}
-    term = precision_term(pool, bucketed_negatives(pool), pool.rank_among_positives)
+    rank = pool.rank_among_positives  # from a table that is gone before the next one is made
+    term = precision_term(pool, bucketed_negatives(pool), rank)
     return {"loss_rank": attach(logits, term)[0]}
 
 

@@ -1,5 +1,7 @@
 """Rank & Sort Loss and its bucketed form."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,14 +25,14 @@ from brloss_d2.ops import (
     bucketed_negatives,
     exact_negatives,
 )
-from brloss_d2.ops.dispatch import Sums, fused
+from brloss_d2.ops.dispatch import fused
 
 # Below this mass of worse positives the published sorting error is 0, and nobody causes it.
 SORT_MIN_MASS = 1e-10
 
 
-def sorting_term(pool: RankingPool, weights: Tensor, everyone: Tensor, worse: Sums) -> Term:
-    """Return the sorting error of the positives with its identity update.
+def sorting_term(pool: RankingPool, quality: Tensor) -> tuple[Term, Tensor]:
+    """Return the sorting error of the positives with its identity update, and their ranks.
 
     Oksuz et al., ICCV 2021, eq. 8-9: the current minus the target sorting error, where in the
     target ranking only positives of no lower quality are above a positive. Errors are means of
@@ -38,20 +40,24 @@ def sorting_term(pool: RankingPool, weights: Tensor, everyone: Tensor, worse: Su
 
     Args:
         pool: ranking problem with at least one positive.
-        weights: (..., 2, P) ones, and the quality of the positives in score order.
-        everyone: (..., 2, P) `pool.own_sum(weights)`.
-        worse: sums over the positives that are worse.
+        quality: (..., p) quality of the positives of this process.
+
+    Returns:
+        `(term, rank)`, with (..., P) `pool.rank_among_positives`.
     """
-    mass, quality = worse.of_values(weights).unbind(-2)
-    total, total_quality = everyone.unbind(-2)
-    lacking = torch.addcmul(quality, mass, total_quality / total, value=-1)
+    ranked, sums = pool.collect(quality), pool.own_sums()
+    weights = F.pad(ranked[..., None, :], (0, 0, 1, 0), value=1.0)
+    rank, total_quality = sums.of_values(weights).unbind(-2)
+    worse = sums.of_worse(ranked)
+    mass, worse_quality = worse.of_values(weights).unbind(-2)
+    lacking = torch.addcmul(worse_quality, mass, total_quality / rank, value=-1)
     # Those that are not worse hold the positive itself: their mass never vanishes.
-    error = (lacking / (mass - total)).clamp(min=0)
+    error = (lacking / (mass - rank)).clamp(min=0)
     share = error / mass.clamp(min=SORT_MIN_MASS)
     # Positive k receives `share[i] H(s_k - s_i)` of each better positive i.
     gradient = (worse.of_thresholds(share) - error) * pool.scale
     own = gradient[..., pool.mine].to(pool.decisions.dtype)
-    return Term(error.mean(-1), own, pool.where)
+    return Term(error.mean(-1), own, pool.where), rank
 
 
 @each_ranking
@@ -105,7 +111,7 @@ def rank_sort_loss(
     if terms is not None:
         return terms
     logits, pool = make_pool(logits, labels, positives, delta, group)
-    return _rank_and_sort(logits, pool, quality, exact_negatives(pool) if len(pool) else None)
+    return _rank_and_sort(logits, pool, quality, exact_negatives)
 
 
 @each_ranking
@@ -157,26 +163,24 @@ def bucketed_rank_sort_loss(
     if terms is not None:
         return terms
     logits, pool = make_pool(logits, labels, positives, delta, group)
-    return _rank_and_sort(logits, pool, quality, bucketed_negatives(pool) if len(pool) else None)
+    return _rank_and_sort(logits, pool, quality, bucketed_negatives)
 
 
 def _rank_and_sort(
-    logits: Tensor, pool: RankingPool, quality: Tensor, negatives: Negatives | None
+    logits: Tensor,
+    pool: RankingPool,
+    quality: Tensor,
+    summarize: Callable[[RankingPool], Negatives],
 ) -> LossDict:
-    """Attach both terms to the logits; `negatives` is None if there is no positive."""
+    """Attach both terms to the logits."""
     check_tensors(quality=quality)
-    if negatives is None:
+    if len(pool) == 0:
         terms = no_positives(pool), no_positives(pool)
-    else:
-        ranked, sums = pool.collect(quality), pool.own_sums()
-        weights = F.pad(ranked[..., None, :], (0, 0, 1, 0), value=1.0)
-        everyone = sums.of_values(weights)
-        terms = (
-            precision_term(pool, negatives, everyone[..., 0, :]),
-            sorting_term(pool, weights, everyone, sums.of_worse(ranked)),
-        )
-    rank, sort = attach(logits, *terms)
-    return {"loss_rank": rank, "loss_sort": sort}
+    else:  # the table of the positives is gone before that with the negatives is made
+        sort, rank = sorting_term(pool, quality)
+        terms = precision_term(pool, summarize(pool), rank), sort
+    rank_loss, sort_loss = attach(logits, *terms)
+    return {"loss_rank": rank_loss, "loss_sort": sort_loss}
 
 
 class RankSortLoss(RankingLoss):

@@ -15,7 +15,7 @@ once per device.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -28,9 +28,6 @@ from brloss_d2.ops.triton.launch import check_triton, has_triton
 
 Backend = Literal["auto", "torch", "triton", "reference"]
 
-# Number of values up to which comparing all pairs beats the wavelet tree: measured on CPUs,
-# estimated from operation counts on GPUs.
-_TILED_UP_TO = {"cpu": 640, "cuda": 8192}
 _FUSED_UP_TO = 16384
 
 # Where "auto" takes Triton; see above.
@@ -109,20 +106,8 @@ def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) 
     return form(thresholds, values, weights, delta)
 
 
-class Sums(Protocol):
-    """Sums of `H(v_j - t_i)` over all pairs of values v and thresholds t, or a part of them."""
-
-    def of_values(self, weights: Tensor) -> Tensor:
-        """Compute `sum_j weights[..., j] H(v_j - t_i)` from (..., K, V) weights: (..., K, T)."""
-        ...
-
-    def of_thresholds(self, weights: Tensor) -> Tensor:
-        """Compute `sum_i weights[..., i] H(v_j - t_i)` from (..., T) weights: (..., V)."""
-        ...
-
-
 class RampSums(NamedTuple):
-    """`Sums` of (T,) thresholds and (V,) values by sorting."""
+    """Sums of `H(v_j - t_i)` over (T,) thresholds t or (V,) values v, by sorting."""
 
     thresholds: Tensor
     values: Tensor
@@ -173,8 +158,9 @@ class WorseSums(NamedTuple):
 
 
 def ranks_together(positives: Tensor) -> bool:
-    """Whether several rankings, with (L, P) positives, are computed at once."""
-    return chosen_backend(positives.device) == "torch" and pairs.fits(positives)
+    """Whether several rankings, with (L, P) positives, are computed at once: not on a CPU."""
+    together = positives.device.type != "cpu" and pairs.fits(positives)
+    return together and chosen_backend(positives.device) == "torch"
 
 
 def ramp_sums(thresholds: Tensor, values: Tensor, delta: float) -> RampSums | PairSums:
@@ -193,12 +179,10 @@ def prefix_ramp_sum(
         from brloss_d2.ops.triton import ramp as kernels
 
         return kernels.prefix_ramp_sum(thresholds, prefix, values, weights, delta)
-    if backend == "reference":
+    few = backend == "torch" and pairs.fits(thresholds) and pairs.fits(values)
+    if few or backend == "reference":
         return dense.prefix_ramp_sum(thresholds, prefix, values, weights, delta)
-    limit = _TILED_UP_TO[ramp.device_kind(values)]
-    tiled = backend == "torch" and len(values) <= limit
-    form = ramp.prefix_ramp_sum_tiled if tiled else ramp.prefix_ramp_sum_wavelet
-    return form(thresholds, prefix, values, weights, delta)
+    return ramp.prefix_ramp_sum_wavelet(thresholds, prefix, values, weights, delta)
 
 
 def fused(

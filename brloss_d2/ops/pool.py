@@ -202,11 +202,13 @@ def bucketed_negatives(pool: RankingPool) -> Negatives:
     if pool.delta == 0:
         return exact_negatives(pool)
     # The lowest bucket starts where the ramps do: negatives below reach none.
-    cells = _cells(pool, torch.cat([pool.logits[..., :1] - pool.delta, pool.logits], -1))
+    edges = torch.cat([pool.logits[..., :1] - pool.delta, pool.logits], -1)
+    cells = _cells(pool, edges)
     count, total = cells.sums[..., 1:].unbind(-2)
-    # Rounding may push a mean out of its bucket. It does not matter: ramps of positive width are
-    # continuous, and no mean is compared with a bucket's edge again.
-    sums = ramp_sums(pool.logits, total / count.clamp(min=1), pool.delta)
+    # An empty bucket (NaN) is at its lower edge: that keeps means in order, which are fast to
+    # search. Rounding may push a mean across its upper edge. It does not matter: ramps of positive
+    # width are continuous, and no mean is compared with a bucket's edge again.
+    sums = ramp_sums(pool.logits, torch.fmax(total / count, edges), pool.delta)
 
     def gradient(weights: Tensor) -> Tensor:
         return cells.write(F.pad(sums.of_thresholds(weights)[..., None, :], (1, 0)))

@@ -21,17 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.ops import dense
+from brloss_d2.ops.pairs import device_kind
 from brloss_d2.ops.search import count_below
 
 # Pairs evaluated at once. On CPUs a tile of float64 stays in the cache; on GPUs it takes 64 MiB.
 _TILE_PAIRS = {"cpu": 1 << 15, "cuda": 1 << 23}
 # Positions in a leaf of the wavelet tree, as a power of 2: fewer levels against more pairs.
 _LEAF_BITS = 4
-
-
-def device_kind(x: Tensor) -> str:
-    """Return "cpu", or "cuda" for any accelerator: the key of what is measured for each."""
-    return "cpu" if x.device.type == "cpu" else "cuda"
 
 
 def running_sums(x: Tensor) -> Tensor:
@@ -94,19 +90,6 @@ def ramp_sum(thresholds: Tensor, values: Tensor, weights: Tensor, delta: float) 
         thresholds,
         delta,
     )
-
-
-def prefix_ramp_sum_tiled(
-    thresholds: Tensor, prefix: Tensor, values: Tensor, weights: Tensor, delta: float
-) -> Tensor:
-    """Compute the sums of `prefix_ramp_sum_wavelet` pair by pair, in tiles.
-
-    Time O(T V), memory O(T + V), few operations.
-    """
-    rows = max(1, _TILE_PAIRS[device_kind(values)] // max(1, len(values)))
-    tiles = zip(thresholds.split(rows), prefix.split(rows), strict=True)
-    parts = [dense.prefix_ramp_sum(t, n, values, weights, delta) for t, n in tiles]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
 def prefix_ramp_sum_wavelet(

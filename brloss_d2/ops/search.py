@@ -36,13 +36,15 @@ def count_reached(values: Tensor, edges: Tensor) -> Tensor:
         return (x - edges[0]).mul_(bins / width).clamp_(0, bins - 1).int()
 
     edges_in = torch.bincount(bin_of(edges), minlength=bins)
-    reached = (edges_in.cumsum(0) - edges_in).int().index_select(0, bin_of(values))
+    before = (edges_in.cumsum(0) - edges_in).int()
     # Add the edges of the value's own bin that it reaches, by halving steps.
     steps = [1 << bit for bit in reversed(range(int(edges_in.max()).bit_length()))]
     padded = torch.cat([edges, edges.new_full((2 * steps[0],), torch.nan)])  # NaN: never reached
+    reached = before.new_empty(len(values))
     for part, own in zip(reached.split(_CHUNK), values.split(_CHUNK), strict=True):
+        torch.index_select(before, 0, bin_of(own), out=part)
         for step in steps:
-            part.add_(padded.index_select(0, part + (step - 1)) <= own, alpha=step)
+            part.add_(padded[step - 1 :].index_select(0, part) <= own, alpha=step)
     return reached
 
 

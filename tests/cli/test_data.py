@@ -23,7 +23,7 @@ def test_a_folder_is_described(folder, capsys):
     lines = capsys.readouterr().out.split("\n")
     assert ["boxes", "of", "bolt", "(id", "1)", "4"] in [line.split() for line in lines]
     assert "Note: data.train: recognized as YOLO." in lines
-    assert "4 of 8 objects have masks." in lines
+    assert "Objects with masks: 4 of 8." in lines
     assert not [file for file in folder.parent.iterdir() if file != folder]
 
 

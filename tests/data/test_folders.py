@@ -238,7 +238,7 @@ SIZE = "<size><width>{}</width><height>{}</height></size>"
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("<annotation><object>", "a.xml: it is no XML: "),
+        ("<annotation><object>", "a.xml: its XML cannot be read: "),
         (xml(("nut", (5, 1, 2, 9))), "bndbox of nut: 5, 1, 2, 9: max is below min"),
         (xml(("nut", ("x", 1, 2, 9))), "bndbox of nut: expected the numbers xmin"),
         (xml(("", (1, 1, 2, 9))), "an object has no name"),
@@ -303,7 +303,11 @@ def test_labelme(tmp_path):
         ([shape("nut", [[1, 1], [2, "x"], [3, 3]])], {}, "polygon of nut"),
         ([shape(None, [])], {}, "shape 1 has no label"),
         (3, {}, "shapes is no list, but 3"),
-        ([shape("nut", [[1, 1], [3, 3]], "mask", mask="AAAA")], {}, "mask of nut: unreadable"),
+        (
+            [shape("nut", [[1, 1], [3, 3]], "mask", mask="AAAA")],
+            {},
+            "mask of nut: expected two",
+        ),
         ([], {"imageWidth": 99}, "its labels say 99 x 20"),
     ],
 )
@@ -416,3 +420,123 @@ def test_links_in_circles(tmp_path):
     image(tmp_path / "images/a.jpg")
     (tmp_path / "images/again").symlink_to(tmp_path)
     assert Tree.below(str(tmp_path)).images == ["images/a.jpg"]
+
+
+def test_broken_and_odd_yaml(tmp_path):
+    image(tmp_path / "a.jpg")
+    text(tmp_path / "a.txt", ROW)
+    for content, expected in (
+        ("names: [nut, bolt\ntrain: x\n", "data.yaml, line 2: "),
+        ("names: !!python/object:os.system []\n", "data.yaml, line 1: could not determine"),
+        ("names: nut\n", "names is nut: expected a list of names"),
+        ("names: [{a: nut}, bolt]\n", "expected a list of names"),
+    ):
+        text(tmp_path / "data.yaml", content)
+        assert expected in refused(tmp_path)
+
+
+def test_a_folder_in_a_folder(tmp_path):
+    """As archives are often unpacked."""
+    inner = tmp_path / "outer" / "my data"
+    image(inner / "images" / "a.jpg")
+    text(inner / "labels" / "a.txt", ROW)
+    text(inner / "data.yaml", YAML)
+    text(tmp_path / ".DS_Store", "")
+    assert boxes(tmp_path) == {"outer/my data/images/a.jpg": [("bolt", [16, 6, 8, 8])]}
+    image(inner / "images" / "b.jpg")
+    text(inner / "data.yaml", YAML + "train: lists/train.txt\n")
+    text(inner / "lists/train.txt", "../images/a.jpg\n")
+    assert set(boxes(tmp_path, "train")) == {"outer/my data/images/a.jpg"}
+
+
+def test_lists_of_darknet(tmp_path):
+    """What they list is used, and what is missing is told."""
+    for name in "abc":
+        image(tmp_path / "obj_train_data" / f"{name}.jpg")
+        text(tmp_path / "obj_train_data" / f"{name}.txt", ROW)
+    text(tmp_path / "obj.names", "nut\nbolt\n")
+    text(tmp_path / "obj.data", "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\n")
+    text(tmp_path / "train.txt", "data/obj_train_data/a.jpg\n\ndata/obj_train_data/d.jpg\n")
+    text(tmp_path / "valid.txt", "data/obj_train_data/b.jpg\n")
+    found = read_folder(str(tmp_path))
+    assert set(boxes(tmp_path, "train")) == {"obj_train_data/a.jpg"}
+    assert set(boxes(tmp_path, "val")) == {"obj_train_data/b.jpg"}
+    assert "missing, but listed: data/obj_train_data/d.jpg" in found.notes
+    assert "1 image of no split, left out" in found.notes
+
+
+def test_labels_of_a_renamed_image(tmp_path):
+    """The name of the file counts, not the one of before in it; an image has one file of labels."""
+    image(tmp_path / "a.jpg")
+    image(tmp_path / "b.jpg")
+    text(tmp_path / "a.xml", xml(("nut", (1, 1, 10, 10)), name="b.jpg"))
+    text(tmp_path / "b.xml", xml(("bolt", (1, 1, 10, 10)), name="b.jpg"))
+    assert {name: found[0][0] for name, found in boxes(tmp_path).items()} == {
+        "a.jpg": "nut",
+        "b.jpg": "bolt",
+    }
+    text(tmp_path / "c.xml", xml(("bolt", (1, 1, 10, 10)), name="b.jpg"))
+    assert "c.xml: b.jpg has labels in b.xml, too" in refused(tmp_path)
+
+
+def test_other_lists_and_encodings_of_voc(tmp_path):
+    for name in "abc":
+        image(tmp_path / "JPEGImages" / f"{name}.jpg")
+        path = tmp_path / "Annotations" / f"{name}.xml"
+        text(path, "")
+        content = xml(("nut", (1, 1, 10, 10)), name=f"{name}.jpg")
+        path.write_text(f'<?xml version="1.0" encoding="utf-16"?>{content}', encoding="utf-16")
+    text(tmp_path / "ImageSets/Main/trainval.txt", "a\nb\nz\n")
+    text(tmp_path / "ImageSets/Main/test.txt", "c\n")
+    found = read_folder(str(tmp_path))
+    assert {split: len(part.content["images"]) for split, part in found.parts.items()} == {
+        "train": 2,
+        "test": 1,
+    }
+    assert "ImageSets lists 1 more without labels: z" in found.notes
+    text(tmp_path / "ImageSets/Main/trainval.txt", "")
+    with pytest.raises(InputError, match="has the split test, and no train"):
+        read_folder(str(tmp_path)).part("train")
+    text(tmp_path / "Annotations/a.xml", '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>')
+    assert "a.xml: it declares entities" in refused(tmp_path)
+
+
+def test_labelme_files_that_are_cut_off(tmp_path):
+    """The last keys are missing, or all; JSON files of other tools do not matter."""
+    shape = {"label": "nut", "shape_type": "rectangle", "points": [[1, 1], [5, 5]]}
+    others = [{**shape, "shape_type": kind} for kind in ("rotation", "rotation", "point")]
+    whole = json.dumps({"shapes": [shape, *others], "imagePath": "a.jpg", "imageData": None})
+    for name in "ab":
+        image(tmp_path / f"{name}.jpg")
+        text(tmp_path / f"{name}.json", whole)
+    text(tmp_path / "settings.json", "{}")
+    found = read_folder(str(tmp_path))
+    assert "shapes that are no objects, left out: 4 rotation, 2 point" in found.notes
+    for content in (whole[:-40], '{"version": "5'):
+        text(tmp_path / "b.json", content)
+        assert "b.json: this file is not valid JSON" in refused(tmp_path)
+
+
+def test_masks_in_the_alpha_channel_and_images_without(tmp_path):
+    for name in ("a", "b"):
+        image(tmp_path / "images" / f"{name}.jpg")
+    alpha = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    alpha[..., :3] = 255
+    alpha[6:14, 16:24, 3] = 255
+    (tmp_path / "masks" / "nut").mkdir(parents=True)
+    Image.fromarray(alpha).save(tmp_path / "masks" / "nut" / "a_1.png")
+    assert boxes(tmp_path) == {"images/a.jpg": [("nut", [16, 6, 8, 8])]}
+    notes = read_folder(str(tmp_path)).notes
+    assert "1 image without masks, left out: images/b.jpg" in notes
+
+
+def test_areas_for_pycocotools(tmp_path):
+    """Of masks if there are any, else of boxes."""
+    image(tmp_path / "a.jpg")
+    text(tmp_path / "a.txt", f"{ROW}\n{POLYGON}")
+    (content,) = [part.content for part in read_folder(str(tmp_path)).parts.values()]
+    assert [item["area"] for item in content["annotations"]] == pytest.approx([64, 128])
+    (tmp_path / "a.txt").unlink()
+    mask(tmp_path / "masks" / "a_1.png", (2, 3, 12, 9))
+    (content,) = [part.content for part in read_folder(str(tmp_path)).parts.values()]
+    assert [item["area"] for item in content["annotations"]] == [60]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from brloss_d2.ops import dispatch, ramp
+from brloss_d2.ops import pairs, ramp
 from tests.helpers.cases import TABLE, Case, golden_cases, random_case, run
 
 
@@ -173,7 +173,7 @@ def test_a_positive_of_quality_zero_stays_a_positive():
 
 @pytest.mark.parametrize("loss", ["rs", "brs"])
 def test_wavelet_form_gives_the_same(loss, monkeypatch):
-    monkeypatch.setattr(dispatch, "_TILED_UP_TO", {"cpu": 0})
+    monkeypatch.setattr(pairs, "_MAX_NUMBERS", {"cpu": 0})
     called = []
 
     def counted(*args):

@@ -68,7 +68,7 @@ def test_the_choice_ends_with_its_block():
 def test_a_loss_uses_nothing_but_the_backend_asked_for(backend, monkeypatch):
     forbidden = {
         "torch": [(dense, "accumulate"), (dense, "ramp_sum")],
-        "reference": [(cells, "accumulate"), (ramp, "ramp_sum"), (ramp, "prefix_ramp_sum_tiled")],
+        "reference": [(cells, "accumulate"), (ramp, "ramp_sum"), (ramp, "prefix_ramp_sum_wavelet")],
     }
     with use_backend("auto"):
         expected = rank_sort_loss(LOGITS, LABELS, QUALITY)

@@ -19,9 +19,7 @@ def problem(values: int, thresholds: int, *, ties: bool, seed: int = 0):
     return t, prefix, v, weights
 
 
-@pytest.mark.parametrize(
-    "form", [ramp.prefix_ramp_sum_tiled, ramp.prefix_ramp_sum_wavelet, prefix_ramp_sum]
-)
+@pytest.mark.parametrize("form", [ramp.prefix_ramp_sum_wavelet, prefix_ramp_sum])
 @pytest.mark.parametrize("delta", [0.0, 0.25, 5.0])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(
@@ -38,7 +36,7 @@ def test_tiles_cover_all_thresholds(monkeypatch):
     monkeypatch.setattr(ramp, "_TILE_PAIRS", {"cpu": 300})
     t, prefix, v, weights = problem(100, 257, ties=False)
     expected = dense.prefix_ramp_sum(t, prefix, v, weights, 0.5)
-    torch.testing.assert_close(ramp.prefix_ramp_sum_tiled(t, prefix, v, weights, 0.5), expected)
+    torch.testing.assert_close(ramp.prefix_ramp_sum_wavelet(t, prefix, v, weights, 0.5), expected)
 
 
 @pytest.mark.parametrize("delta", [0.0, 0.5])

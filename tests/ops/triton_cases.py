@@ -37,6 +37,7 @@ def cells_problem(size: int, edges: int, dtype: torch.dtype, *, ties: bool = Fal
 def test_cells(size, edges, ties, dtype):
     problem = cells_problem(size, edges, dtype, ties=ties)
     lines = torch.rand(2, edges + 1, dtype=torch.float64, device=DEVICE)
+    lines[:, 0] = 0
     found = cells_triton.accumulate(*problem)
     for form in (dense.accumulate, cells.accumulate):
         expected = form(*problem)

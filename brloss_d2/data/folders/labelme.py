@@ -3,7 +3,7 @@
 import base64
 import binascii
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from math import cos, hypot, pi, sin
 from typing import Any
@@ -22,6 +22,7 @@ from brloss_d2.utils.text import printable
 NAME = "LabelMe"
 LOOKED_FOR = "a JSON file of LabelMe per image (shapes, imagePath)"
 _KEYS = ('"shapes"', '"imagePath"')
+_KINDS = ("polygon", "rectangle", "circle", "mask")
 _CORNERS = 64  # of the polygon of a circle
 
 
@@ -30,11 +31,11 @@ def recognizes(tree: Tree) -> bool:
     return any(tree.contains(file, *_KEYS) for file in tree.ending(".json"))
 
 
-def read(tree: Tree) -> Record:
-    """Return the content of a folder as that of a COCO file.
+def read(tree: Tree) -> tuple[Record, list[str]]:
+    """Return the content of a folder as that of a COCO file, and notes.
 
     Classes are numbered from 1 in the order of their names. Polygons, rectangles, circles and masks
-    are objects, points and lines are none; shapes of one label and `group_id` are one object.
+    are objects, other shapes are none; shapes of one label and `group_id` are one object.
 
     Args:
         tree: files of the folder.
@@ -44,21 +45,35 @@ def read(tree: Tree) -> Record:
     """
     problems = Problems("JSON files")
     found, declared = [], {}
+    others: Counter[str] = Counter()
     for file in tree.ending(".json"):
         with problems.about(file):
-            if not tree.contains(file, *_KEYS):
+            # One that is cut off has lost its last keys.
+            if not tree.contains(file, '"shapes"') and tree.image_of(file) is None:
                 continue
-            content = read_json(tree.path(file), "this file")
+            try:
+                content = read_json(tree.path(file), file)
+            except InputError as error:
+                raise InputError(str(error).removeprefix(f"{file}: ")) from error
+            if not isinstance(content, dict) or "shapes" not in content:
+                continue
             name = str(content.get("imagePath") or "")
             image = tree.image_of(file, name)
             if image is None:
                 raise InputError(f"its image {name or 'of the same name'} is missing")
+            problems.check_alone(image, file)
             width, height = content.get("imageWidth"), content.get("imageHeight")
             if isinstance(width, int) and isinstance(height, int):
                 declared[image] = (width, height)
-            found.append((image, list(_objects(content.get("shapes"), declared.get(image)))))
+            shapes = content["shapes"]
+            found.append((image, list(_objects(shapes, declared.get(image)))))
+            others.update(shape["shape_type"] for shape in shapes if _kind(shape) not in _KINDS)
     problems.refuse(len(found))
-    return numbered(tree, found, declared=declared)
+    kinds = ", ".join(f"{count} {printable(kind, length=20)}" for kind, count in others.items())
+    notes = [f"shapes that are no objects, left out: {kinds}"] if kinds else []
+    if notes and not any(objects for _, objects in found):
+        raise InputError(notes[0])
+    return numbered(tree, found, declared=declared), notes
 
 
 def _objects(shapes: Any, size: tuple[int, int] | None) -> Iterator[Record]:
@@ -67,14 +82,15 @@ def _objects(shapes: Any, size: tuple[int, int] | None) -> Iterator[Record]:
         raise InputError(f"shapes is no list, but {printable(repr(shapes), length=40)}")
     groups = defaultdict(list)
     for number, shape in enumerate(shapes):
-        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
+        label = shape.get("label") if isinstance(shape, dict) else None
+        if not isinstance(label, str) or not label.strip():
             raise InputError(f"shape {number + 1} has no label that is text")
         group = shape.get("group_id")
         groups[shape["label"], ("alone", number) if group is None else ("group", group)].append(
             shape
         )
     for (label, _), parts in groups.items():
-        masks = [part for part in parts if part.get("shape_type") == "mask"]
+        masks = [part for part in parts if _kind(part) == "mask"]
         polygons = [p for part in parts if (p := _polygon(part))]
         if masks:
             yield {"class": label, **_merged(masks, polygons, size)}
@@ -82,11 +98,15 @@ def _objects(shapes: Any, size: tuple[int, int] | None) -> Iterator[Record]:
             yield {"class": label, "bbox": polygon_box(polygons), "segmentation": polygons}
 
 
+def _kind(shape: Record) -> Any:
+    return shape.get("shape_type") or "polygon"
+
+
 def _polygon(shape: Record) -> list[float]:
-    """Return the polygon of a shape; none for points, lines and masks."""
-    kind, points = shape.get("shape_type") or "polygon", shape.get("points")
+    """Return the polygon of a shape; none for masks and for what is no object."""
+    kind, points = _kind(shape), shape.get("points")
     label = printable(shape["label"], length=40)
-    if kind not in ("polygon", "rectangle", "circle"):
+    if kind == "mask" or kind not in _KINDS:
         return []
     pairs = points if isinstance(points, list) else []
     least = 3 if kind == "polygon" else 2
@@ -119,7 +139,10 @@ def _merged(
             top, left = round(y0), round(x0)
             canvas[top : top + part.shape[0], left : left + part.shape[1]] |= part
         except (KeyError, TypeError, ValueError, OSError, binascii.Error) as error:
-            raise InputError(f"mask of {printable(shape['label'])}: unreadable: {error}") from error
+            raise InputError(
+                f"mask of {printable(shape['label'], length=40)}: expected two points, and a PNG "
+                "in base64 that fits into the image there"
+            ) from error
     if polygons:
         rle = mask_util.merge(mask_util.frPyObjects([*map(list, polygons)], *canvas.shape))
         canvas |= mask_util.decode(rle).astype(bool)

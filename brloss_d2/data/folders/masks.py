@@ -10,6 +10,7 @@ from brloss_d2.data.folders.records import Problems, mask_record, numbered
 from brloss_d2.data.folders.tree import Tree, is_image
 from brloss_d2.data.images import opened_image
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import counted, first_few
 
 NAME = "one mask per object"
 LOOKED_FOR = (
@@ -26,8 +27,8 @@ def recognizes(tree: Tree) -> bool:
     return 0 < len(masks) < len(tree.images)
 
 
-def read(tree: Tree) -> Record:
-    """Return the content of a folder as that of a COCO file.
+def read(tree: Tree) -> tuple[Record, list[str]]:
+    """Return the content of a folder as that of a COCO file, and notes.
 
     A mask is 0 where its object is not, and one other value where it is. Its class is its folder
     (masks/CLASS/NAME_1.png), or the word before the number of its file (masks/NAME/CLASS_1.png), or
@@ -57,7 +58,10 @@ def read(tree: Tree) -> Record:
         for image, objects in found.items()
         if objects
     }
-    return numbered(tree, [item for item in found.items() if item[1]], declared=sizes)
+    content = numbered(tree, [item for item in found.items() if item[1]], declared=sizes)
+    bare = [image for image, objects in found.items() if not objects]
+    notes = [f"{counted(len(bare), 'image')} without masks, left out: {first_few(bare)}"]
+    return content, notes if bare else []
 
 
 def _is_mask(path: str) -> bool:
@@ -85,8 +89,9 @@ def _whose(file: str, stems: dict[str, str]) -> tuple[str, str]:
 
 def _read(path: str) -> np.ndarray:
     with opened_image(path) as image:
-        grouped = image.convert("L") if len(image.getbands()) > 1 else image
-        pixels = np.asarray(grouped)
+        pixels = np.asarray(image.convert("L") if len(image.getbands()) > 1 else image)
+        if image.has_transparency_data and pixels.min() == pixels.max():  # drawn by the alpha alone
+            pixels = np.asarray(image.convert("RGBA"))[..., 3]
     values = np.unique(pixels)
     if len(values) > 2:
         raise InputError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from brloss_d2.data.coco_file import only_files
 from brloss_d2.data.fields import Record
 from brloss_d2.data.folders import coco, labelme, masks, voc, yolo
-from brloss_d2.data.folders.records import Part
+from brloss_d2.data.folders.records import Part, complete_areas
 from brloss_d2.data.folders.tree import Tree, split_of
 from brloss_d2.errors import InputError
 from brloss_d2.utils.text import counted, first_few, printable
@@ -36,22 +36,23 @@ class DataFolder:
     notes: tuple[str, ...] = ()
 
     def part(self, split: str) -> Part:
-        """Return a split, or everything if there are no splits, or only one.
+        """Return a split, or everything if there are no splits, or only one for training.
 
         Args:
             split: "train" or "val".
 
         Raises:
-            InputError: the folder has several splits, but not this one.
+            InputError: the folder has other splits, but not this one.
         """
-        if len(self.parts) == 1:
-            return next(iter(self.parts.values()))
-        if split not in self.parts:
-            raise InputError(
-                f"{printable(self.path)} has the splits {', '.join(self.parts)}, and no {split}: "
-                "name the folder of one of them."
-            )
-        return self.parts[split]
+        names = list(self.parts)
+        if split in names:
+            return self.parts[split]
+        if names in ([""], ["train"]):
+            return self.parts[names[0]]
+        raise InputError(
+            f"{printable(self.path)} has the split{'s' * (len(names) > 1)} {', '.join(names)}, and "
+            f"no {split}: name the folder of one of them."
+        )
 
     @property
     def names_classes(self) -> bool:
@@ -87,7 +88,10 @@ def read_folder(folder: str, image_root: str | None = None) -> DataFolder:
         parts, notes = coco.read(tree)
         parts = {split: parts[split] for split in _SPLITS if split in parts}
     else:
-        parts, notes = _by_split(reader.read(tree), tree)
+        content, notes = reader.read(tree)
+        complete_areas(content)
+        parts, more = _by_split(content, tree)
+        notes = [*notes, *more]
     found = f"recognized as {reader.NAME}"
     if splits := ", ".join(
         f"{split} ({counted(len(part.content['images']), 'image')})"
@@ -143,6 +147,8 @@ def _by_split(content: Record, tree: Tree) -> tuple[dict[str, Part], list[str]]:
     }
     labels = Counter(record["name"].casefold() for record in content["categories"])
     same = [r["name"] for r in content["categories"] if labels[r["name"].casefold()] > 1]
-    if same:
+    if len(set(same)) < len(same):
+        notes.append(f"several classes have one name: {first_few(same)}")
+    elif same:
         notes.append(f"classes differ in the case of their letters only: {first_few(same)}")
     return parts, notes

@@ -38,6 +38,7 @@ class Problems:
     def __init__(self, what: str):
         self.what = what
         self.found: list[str] = []
+        self._owners: dict[str, str] = {}
 
     @contextmanager
     def about(self, where: str) -> Iterator[None]:
@@ -52,6 +53,20 @@ class Problems:
             self.found.append(f"{printable(where)}: {error}")
         except OSError as error:
             self.found.append(f"{printable(where)}: it cannot be read: {error.strerror}")
+
+    def check_alone(self, image: str, file: str) -> None:
+        """Raise if another file has labels of an image, too.
+
+        Args:
+            image: image that the file is about.
+            file: file of labels.
+
+        Raises:
+            InputError: there is another file.
+        """
+        other = self._owners.setdefault(image, file)
+        if other != file:
+            raise InputError(f"{printable(image)} has labels in {printable(other)}, too")
 
     def refuse(self, good: int) -> None:
         """Raise if there were mistakes.
@@ -130,6 +145,31 @@ def polygon_box(polygons: Sequence[Sequence[float]]) -> list[float]:
     x0, y0 = (min(min(polygon[axis::2]) for polygon in polygons) for axis in (0, 1))
     x1, y1 = (max(max(polygon[axis::2]) for polygon in polygons) for axis in (0, 1))
     return [x0, y0, x1 - x0, y1 - y0]
+
+
+def complete_areas(content: Record) -> None:
+    """Give each object without an `area` that of its mask, or of its box, in square pixels.
+
+    pycocotools does not evaluate annotations without it.
+
+    Args:
+        content: content of a COCO file, changed in place.
+    """
+    for item in content["annotations"]:
+        if "area" in item:
+            continue
+        mask = item.get("segmentation")
+        if isinstance(mask, dict):
+            item["area"] = float(mask_util.area(mask))
+        elif mask:
+            item["area"] = sum(map(_polygon_area, mask))
+        else:
+            item["area"] = item["bbox"][2] * item["bbox"][3]
+
+
+def _polygon_area(polygon: Sequence[float]) -> float:
+    x, y = np.asarray(polygon, dtype=float).reshape(-1, 2).T
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
 
 
 def mask_record(mask: np.ndarray) -> Record:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from brloss_d2.data.images import read_size
 from brloss_d2.errors import InputError
-from brloss_d2.utils.text import first_few, first_lines
+from brloss_d2.utils.text import first_few, first_lines, printable
 
 _IMAGES = {
     *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm"),
@@ -96,14 +96,15 @@ class Tree:
     def contains(self, file: str, *words: str) -> bool:
         """Return whether a file of labels, which may be too large to parse, has all words in it."""
         with open(self.path(file), "rb") as opened:
-            content = opened.read()
+            content = opened.read().replace(b"\0", b"")  # of UTF-16
         return all(word.encode() in content for word in words)
 
     def image_of(self, labels: str, named: str = "") -> str | None:
         """Return the image that a file of labels is about; None if there is none.
 
         It has the same name, in the same folder or in one that differs in its kind only
-        (`labels` and `images`), or else is the only image of that name.
+        (`labels` and `images`), or else is the only image of that name, or else the only one that
+        the file names: files that were copied and renamed still name the image of before.
 
         Args:
             labels: file of labels.
@@ -113,16 +114,17 @@ class Tree:
             InputError: it may be several images.
         """
         named = named.replace("\\", "/").rpartition("/")[2]
-        for name in dict.fromkeys((named, os.path.basename(labels))):
+        several: list[str] = []
+        for name in dict.fromkeys((os.path.basename(labels), named)):
             own = place(os.path.join(os.path.dirname(labels), name))
             found = (name and self._at.get(own)) or self._named.get(own[-1], [])
-            if len(found) > 1:
-                exact = [file for file in found if os.path.basename(file) == name]
-                found = exact if len(exact) == 1 else found
-            if len(found) > 1:
-                raise InputError(f"{labels} may be about {first_few(found)}: rename all but one.")
-            if found:
+            exact = [file for file in found if named and os.path.basename(file) == named]
+            found = exact if len(exact) == 1 else found
+            if len(found) == 1:
                 return found[0]
+            several = several or found
+        if several:
+            raise InputError(f"{labels} may be about {first_few(several)}: rename all but one.")
         return None
 
     def sizes(self, images: Sequence[str]) -> list[tuple[int, int]]:
@@ -185,8 +187,14 @@ def is_image(file: str) -> bool:
 
 def _walk(folder: str) -> Iterator[str]:
     """Yield the files below a folder; a link to a folder is followed, in circles once."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(
+            f"{printable(error.filename)} cannot be read: {error.strerror}."
+        ) from error
+
     seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         seen.add(os.path.realpath(parent))
         folders[:] = [
             name

@@ -9,6 +9,7 @@ from brloss_d2.data.fields import Record
 from brloss_d2.data.folders.records import Problems, numbered, polygon_box
 from brloss_d2.data.folders.tree import Tree
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import first_few
 
 NAME = "Pascal VOC"
 LOOKED_FOR = "an XML file per image (Annotations/*.xml, or next to the images)"
@@ -20,8 +21,8 @@ def recognizes(tree: Tree) -> bool:
     return any(tree.contains(file, "<annotation") for file in tree.ending(".xml"))
 
 
-def read(tree: Tree) -> Record:
-    """Return the content of a folder as that of a COCO file.
+def read(tree: Tree) -> tuple[Record, list[str]]:
+    """Return the content of a folder as that of a COCO file, and notes.
 
     Classes are numbered from 1 in the order of their names. Pixels count from 1, as in VOC, unless
     a box of the folder starts at 0. Objects marked `difficult` become crowds, which neither
@@ -39,11 +40,12 @@ def read(tree: Tree) -> Record:
     declared = {}
     for file in tree.ending(".xml"):
         with problems.about(file):
+            if tree.contains(file, "<!ENTITY"):
+                raise InputError("it declares entities, which labels do not need")
             try:
-                # Expat limits the growth of entities since 2.4.1, and loads no files.
                 root = ElementTree.parse(tree.path(file)).getroot()  # noqa: S314
             except (ElementTree.ParseError, ValueError, LookupError) as error:
-                raise InputError(f"it is no XML: {error}") from error
+                raise InputError(f"its XML cannot be read: {error}") from error
             if root.tag != "annotation":
                 continue
             objects = [_read_object(node) for node in root.iter("object")]
@@ -51,6 +53,7 @@ def read(tree: Tree) -> Record:
             image = tree.image_of(file, name)
             if image is None:
                 raise InputError(f"its image {name or 'of the same name'} is missing")
+            problems.check_alone(image, file)
             found.append((image, objects))
             sides = [root.findtext(f"size/{side}") or "" for side in ("width", "height")]
             if all(side.isdecimal() and int(side) for side in sides):
@@ -68,8 +71,10 @@ def read(tree: Tree) -> Record:
     for image in content["images"]:
         stem = os.path.splitext(os.path.basename(image["file_name"]))[0]
         if stem in listed:
-            image["split"] = listed[stem]
-    return content
+            image["split"] = listed.pop(stem)
+    if not listed:
+        return content, []
+    return content, [f"ImageSets lists {len(listed)} more without labels: {first_few([*listed])}"]
 
 
 def _read_object(node: ElementTree.Element) -> Record:
@@ -113,11 +118,16 @@ def _polygon(node: ElementTree.Element | None) -> Iterator[float]:
 
 def _image_sets(tree: Tree) -> dict[str, str]:
     """Return name of an image without ending -> split, of the lists in ImageSets/Main."""
-    found = {}
+    lists = {}
     for file in tree.files:
         folder, name = os.path.split(file)
-        split = os.path.splitext(name)[0]
-        if folder.endswith("ImageSets/Main") and split in ("train", "val", "test"):
-            with open(tree.path(file), encoding="utf-8") as opened:
+        if folder.endswith("ImageSets/Main"):
+            lists[os.path.splitext(name)[0]] = tree.path(file)
+    if "train" not in lists and "val" not in lists and "trainval" in lists:
+        lists["train"] = lists["trainval"]
+    found: dict[str, str] = {}
+    for split in ("test", "val", "train"):
+        if split in lists:
+            with open(lists[split], encoding="utf-8") as opened:
                 found.update({line.split()[0]: split for line in opened if line.strip()})
     return found

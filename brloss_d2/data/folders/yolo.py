@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -28,8 +27,8 @@ def recognizes(tree: Tree) -> bool:
     return any(_is_labels(tree, file) for file in tree.ending(".txt"))
 
 
-def read(tree: Tree) -> Record:
-    """Return the content of a folder as that of a COCO file.
+def read(tree: Tree) -> tuple[Record, list[str]]:
+    """Return the content of a folder as that of a COCO file, and notes.
 
     Classes keep their numbers, which start at 0. Images without a label file, or with an empty
     one, are images without objects. Of poses, which data.yaml tells by `kpt_shape`, the boxes are
@@ -41,8 +40,7 @@ def read(tree: Tree) -> Record:
     Raises:
         InputError: files have mistakes; the message names the first ones.
     """
-    path = yaml_file(tree.folder)
-    info = {**_load(path), "file": path} if path else {}
+    info = _read_info(tree)
     names = _names(tree, info)
     boxes_only = "kpt_shape" in info
     problems = Problems("lines of the label files")
@@ -55,6 +53,8 @@ def read(tree: Tree) -> Record:
         if image is None:
             problems.found.append(f"{printable(file)}: its image is missing")
             continue
+        with problems.about(file):
+            problems.check_alone(image, file)
         for number, line in enumerate(_lines(tree.path(file)), 1):
             with problems.about(f"{file}, line {number}"):
                 if line.strip():
@@ -67,29 +67,45 @@ def read(tree: Tree) -> Record:
         names = {number: f"class {number}" for number in range(last + 1)}
     content = numbered(tree, list(objects.items()), categories=names)
     _scale(content)
-    splits = dict(_splits(tree, info))
+    missing: list[str] = []
+    splits = dict(_splits(tree, info, missing))
     for image in content["images"]:
         if splits:
             image["split"] = splits.get(image["file_name"], "none")
-    return content
+    notes = [f"missing, but listed: {first_few(missing)}"] if missing else []
+    return content, notes
 
 
-def yaml_file(folder: str) -> str:
-    """Return the path of the data.yaml of a folder or of the one above it; "" for none.
+def _read_info(tree: Tree) -> dict[str, Any]:
+    """Return the content of data.yaml, or of Darknet's obj.data, and its path as `file`; or {}.
 
-    Args:
-        folder: folder of the data, or of one of its splits.
+    The file is in the folder, in the one above it, which has the splits, or below it.
     """
-    for parent in (folder, os.path.dirname(folder)):
-        files = sorted(os.listdir(parent)) if os.path.isdir(parent) else []
-        found = [file for file in files if file.endswith((".yaml", ".yml"))]
-        for file in sorted(found, key=lambda name: not name.startswith("data")):
-            path = os.path.join(parent, file)
-            with suppress(yaml.YAMLError, OSError, UnicodeDecodeError):
-                content = _load(path)
-                if isinstance(content, dict) and {"names", "nc"} & set(content):
-                    return path
-    return ""
+    above = os.path.dirname(tree.folder)
+    paths = [*map(tree.path, tree.files), *(os.path.join(above, n) for n in os.listdir(above))]
+    found = [path for path in paths if path.endswith((".yaml", ".yml"))]
+    order = {tree.folder: 0, above: 1}
+    for path in sorted(found, key=lambda path: (order.get(os.path.dirname(path), 2), path)):
+        try:
+            content = _load(path)
+        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+            if not os.path.basename(path).startswith("data."):
+                continue
+            line = getattr(getattr(error, "problem_mark", None), "line", None)
+            problem = printable(getattr(error, "problem", "") or error, length=80)
+            where = "" if line is None else f", line {line + 1}"
+            raise InputError(f"{printable(path)}{where}: {problem}.") from error
+        if isinstance(content, dict) and {"names", "nc"} & set(content):
+            return {**content, "file": path}
+    for file in tree.ending(".data"):
+        pairs = (line.partition("=") for line in _lines(tree.path(file)))
+        values = {key.strip(): value.strip() for key, _, value in pairs}
+        if "train" in values:
+            return {
+                "file": tree.path(file),
+                **{key: values[key] for key in ("train", "valid", "test") if key in values},
+            }
+    return {}
 
 
 def _load(path: str) -> Any:
@@ -107,12 +123,15 @@ def _names(tree: Tree, info: Mapping[str, Any]) -> dict[int, str]:
             id_: str(name)
             for key, name in names.items()
             if (id_ := whole_number(key)) is not None and id_ >= 0
+            if isinstance(name, str | int | float)
         }
         if len(found) < len(names):
             raise InputError(f"{info['file']}: names is {printable(names, length=80)}: {_NAMES}")
         if info.get("nc", len(found)) != len(found):
             raise InputError(f"{info['file']}: nc is {info['nc']}, but it has {len(found)} names.")
         return found
+    if names is not None:
+        raise InputError(f"{info['file']}: names is {printable(names, length=80)}: {_NAMES}")
     for file in tree.files:
         if os.path.basename(file) in _NAMES_FILES:
             lines = [line.strip() for line in _lines(tree.path(file))]
@@ -178,40 +197,45 @@ def _scale(content: Record) -> None:
             ]
 
 
-def _splits(tree: Tree, info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield images and their splits, as data.yaml of the folder itself lists them.
+def _splits(tree: Tree, info: Mapping[str, Any], missing: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield images and their splits, as data.yaml lists them, unless it is above the folder.
 
     Paths may be those of another machine or of another folder, of which the end counts. A missing
-    `val` or `test` is none.
+    `val` or `test` is none. What is listed and not there is appended to `missing`.
     """
-    if not info or os.path.dirname(info["file"]) != tree.folder:
+    below = os.path.relpath(os.path.dirname(info["file"]), tree.folder) if info else ".."
+    if below == "..":
         return
+    base = "" if below == "." else below.replace(os.sep, "/") + "/"
     for split, keys in (("test", ["test"]), ("val", ["val", "valid"]), ("train", ["train"])):
         entries: Any = next((info[key] for key in keys if info.get(key)), [])
         for entry in [entries] if isinstance(entries, str) else entries:
-            found = list(_listed(tree, str(entry)))
+            found = list(_listed(tree, base, str(entry), missing))
             if not found and split == "train":
                 raise InputError(
                     f"{info['file']}: train is {printable(entry)}, which has no images in "
                     f"{printable(tree.image_root)}."
                 )
+            missing += [] if found else [str(entry)]
             yield from ((image, split) for image in found)
 
 
-def _listed(tree: Tree, entry: str) -> Iterator[str]:
-    """Yield the images of a folder, or those that a text file lists."""
+def _listed(tree: Tree, base: str, entry: str, missing: list[str]) -> Iterator[str]:
+    """Yield the images of a folder below `base`, or those that a text file lists."""
     parts = [p for p in PurePosixPath(entry.replace("\\", "/")).parts if p not in ("..", ".", "/")]
     for start in range(len(parts)):
-        tail = "/".join(parts[start:])
+        tail = base + "/".join(parts[start:])
         if tail in tree.image_folders:
             yield from tree.image_folders[tail]
         elif tail in tree.known and tail.endswith(".txt"):
-            for line in _lines(tree.path(tail)):
-                yield from _listed(tree, line.strip())
+            for line in filter(None, map(str.strip, _lines(tree.path(tail)))):
+                images = list(_listed(tree, base, line, missing))
+                missing += [] if images else [line]
+                yield from images
         elif tail in tree.known:
             yield tail
         else:
             continue
         return
-    if not parts or parts[-1] == os.path.basename(tree.folder):
+    if not parts or parts[-1] == os.path.basename(os.path.join(tree.folder, base.rstrip("/"))):
         yield from tree.images
