@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brloss_d2.losses import BoxLoss, paired_box_iou
+from brloss_d2.losses import BoxLoss, GIoULoss
 from brloss_d2.losses.base import (
     ConfiguredModule,
     at_least_float32,
@@ -18,6 +18,7 @@ from brloss_d2.losses.base import (
     check_types,
     check_values,
 )
+from brloss_d2.losses.box import BoxPairs
 from brloss_d2.utils.devices import upload
 
 # Optional attributes with an entry per foreground row.
@@ -146,6 +147,11 @@ class MatchedPredictions:
         return ends.diff(prepend=ends.new_zeros(1))
 
     @cached_property
+    def foreground_counts(self) -> list[int]:
+        """Number of foreground rows of each image; the host waits for a GPU, once."""
+        return self.positives_per_image.tolist()
+
+    @cached_property
     def _image_ends(self) -> Tensor:
         """(N,) number of rows up to the end of each image."""
         counts = [len(self.labels)] if self.rows_per_image is None else self.rows_per_image
@@ -218,7 +224,7 @@ class MatchedPredictions:
         """
         if self.rows_per_image is None:
             raise ValueError("pools of images need rows_per_image, the number of rows per image")
-        counts = self.positives_per_image.tolist()
+        counts = self.foreground_counts
         first = range(0, self.num_images, images_per_pool)
         return self._parts(images_per_pool, [sum(counts[i : i + images_per_pool]) for i in first])
 
@@ -268,13 +274,37 @@ class MatchedPredictions:
             return self.quality
         if self.pred_boxes is None:
             raise ValueError("predictions without boxes need `quality`")
-        return paired_box_iou(self.pred_boxes, self.gt_boxes)
+        return self._box_pairs.iou()
+
+    @cached_property
+    def _box_pairs(self) -> BoxPairs:
+        """Predicted and true boxes, whose areas quality and losses share; for heads with boxes."""
+        return BoxPairs(self.pred_boxes, self.gt_boxes)  # type: ignore[arg-type]
+
+    def above_zero(self, quality: Tensor) -> list[Tensor]:
+        """Find the foreground rows of quality above 0; the host waits for a GPU once.
+
+        The copy that it waits for brings `foreground_counts` along.
+
+        Args:
+            quality: (L, P / L) quality of the foreground rows of each layer.
+
+        Returns:
+            (P',) int64 indices of the entries above 0 of each layer, ascending.
+        """
+        above = quality > 0
+        order = above.byte().argsort(dim=1, descending=True, stable=True)
+        counts = torch.cat([above.sum(1), self.positives_per_image]).tolist()
+        vars(self)["foreground_counts"] = counts[len(order) :]
+        return [row[:count] for row, count in zip(order, counts, strict=False)]
 
     def box_losses(self, box_loss: nn.Module) -> Tensor:
         """(P,) loss of every foreground row by a `BoxLoss`, of its boxes or its deltas."""
         if not box_loss.on_deltas:
             if self.pred_boxes is None:
                 raise ValueError(f"{type(box_loss).__name__} needs pred_boxes")
+            if type(box_loss) is GIoULoss:  # of areas that the quality needs, too
+                return self._box_pairs.giou_loss()
             return box_loss(self.pred_boxes, self.gt_boxes)
         if self.pred_deltas is None or self.gt_deltas is None:
             raise ValueError(f"{type(box_loss).__name__} needs pred_deltas and gt_deltas")
@@ -282,21 +312,6 @@ class MatchedPredictions:
 
 
 Metrics = dict[str, Tensor | float]
-
-
-def above_zero(quality: Tensor) -> list[Tensor]:
-    """Find the entries above 0 of many pools; the host waits for a GPU once.
-
-    Args:
-        quality: (L, P) quality of the foreground rows of L pools.
-
-    Returns:
-        (P',) int64 indices of the entries above 0 of each pool, ascending.
-    """
-    above = quality > 0
-    order = above.logical_not().byte().argsort(dim=1, stable=True)
-    counts = above.sum(1).tolist()
-    return [row[:count] for row, count in zip(order, counts, strict=True)]
 
 
 @dataclass(frozen=True)

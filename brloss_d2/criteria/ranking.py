@@ -12,7 +12,6 @@ from brloss_d2.criteria.matched import (
     BoxLosses,
     CriterionOutput,
     MatchedPredictions,
-    above_zero,
     named_box_losses,
     of_last_layer,
     weighted,
@@ -137,7 +136,7 @@ class RankingCriterion(PooledCriterion):
         """Return the terms of `cls_loss` by name: (), or (L,) of L layers."""
         count = matched.num_layers or 1
         quality = matched.localization_quality().view(count, -1)
-        kept = above_zero(quality) if self.disjoint_is_negative else [None] * count
+        kept = matched.above_zero(quality) if self.disjoint_is_negative else [None] * count
         positives = matched.positives.view(quality.shape)
         all_kept = all(rows is None or len(rows) == quality.shape[1] for rows in kept)
         if count > 1 and all_kept and ranks_together(positives):

@@ -4,16 +4,21 @@ Boxes are (P, 4) XYXY in absolute pixels. Decoded boxes carry gradients to the d
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from brloss_d2.losses.base import ConfiguredModule, check_numbers, check_tensors
+from brloss_d2.ops import Term, attach
 from brloss_d2.utils.devices import constant
 
 # The published GIoU bounds union and enclosing area from below by this many square pixels.
 _MIN_AREA = 1e-6
+_OUTWARD = (-1.0, -1.0, 1.0, 1.0)
 
 
 def paired_box_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -34,8 +39,7 @@ def paired_box_iou(a: Tensor, b: Tensor) -> Tensor:
         >>> paired_box_iou(a, b)
         tensor([0.5000])
     """
-    intersection, union, _ = _areas(a, b)
-    return intersection / union.masked_fill(union <= 0, 1)
+    return BoxPairs(a, b).iou()
 
 
 def paired_box_giou(a: Tensor, b: Tensor) -> Tensor:
@@ -56,10 +60,7 @@ def paired_box_giou(a: Tensor, b: Tensor) -> Tensor:
         >>> paired_box_giou(a, b)
         tensor([-0.5000])
     """
-    intersection, union, enclosing = _areas(a, b)
-    union, enclosing = areas = torch.stack([union, enclosing]).clamp(min=_MIN_AREA)
-    overlap, gap = torch.stack([intersection, enclosing - union]) / areas
-    return overlap - gap
+    return 1 - BoxPairs(a, b).giou_loss()
 
 
 def _check_pairs(a: Tensor, b: Tensor) -> None:
@@ -68,22 +69,108 @@ def _check_pairs(a: Tensor, b: Tensor) -> None:
         raise ValueError(f"expected two (P, 4) box tensors, got {tuple(a.shape)}, {tuple(b.shape)}")
 
 
-def _areas(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the (P,) areas of intersection, union and smallest enclosing box of each pair."""
-    _check_pairs(a, b)
-    # With the first corner negated sides are sums, intersections minima, enclosing boxes maxima:
-    # all areas take the same few operations.
-    outward = constant((-1.0, -1.0, 1.0, 1.0), a)
-    a, b = a * outward, b * outward
-    boxes = torch.stack([torch.minimum(a, b), torch.maximum(a, b), a, b])
-    sides = boxes.unflatten(-1, (2, 2)).sum(-2).clamp(min=0)
-    if sides.device.type == "cpu":  # where trainings keep the last bits that they always had
-        areas = [x.prod(1) for x in sides]
-    else:  # the gradient of `prod` waits for the device
-        width, height = sides.unbind(-1)
-        areas = list(width * height)
-    intersection, enclosing, area_a, area_b = areas
-    return intersection, area_a + area_b - intersection, enclosing
+class _Extents(NamedTuple):
+    """What the areas of P pairs of boxes are made of.
+
+    The first corner of a box is negated, so that its sides are sums, an intersection is a minimum
+    and an enclosing box a maximum: all areas take the same few operations.
+
+    Attributes:
+        pairs: (2, P, 4) coordinates of both boxes, pointing outward.
+        sides: (4, P, 2) widths and heights of intersection, first box, enclosing box, second box;
+            below 0 if there is none.
+        lengths: (4, P, 2) the same, bounded by 0 from below.
+        areas: (3, P) areas of intersection, union and enclosing box.
+    """
+
+    pairs: Tensor
+    sides: Tensor
+    lengths: Tensor
+    areas: Tensor
+
+
+class BoxPairs:
+    """Pairs of boxes: their areas are computed once for all measures of how they overlap.
+
+    Gradients are made by hand, with the values: autograd would take twice as many operators.
+
+    Args:
+        a: (P, 4) boxes, XYXY.
+        b: (P, 4) boxes, XYXY in the same unit.
+
+    Raises:
+        ValueError: If the shapes differ or are not (P, 4).
+    """
+
+    def __init__(self, a: Tensor, b: Tensor):
+        _check_pairs(a, b)
+        self.a, self.b = a, b
+
+    @cached_property
+    @torch.no_grad()
+    def _extents(self) -> _Extents:
+        pairs = torch.stack([self.a, self.b]) * constant(_OUTWARD, self.a)
+        inner, outer = pairs.aminmax(dim=0)
+        boxes = torch.stack([inner, pairs[0], outer, pairs[1]])
+        sides = boxes.unflatten(-1, (2, 2)).sum(-2)
+        lengths = sides.clamp(min=0)
+        areas = lengths[..., 0] * lengths[..., 1]
+        areas[1].add_(areas[3]).sub_(areas[0])  # the union in the place of the first box
+        return _Extents(pairs, sides, lengths, areas[:3])
+
+    def iou(self) -> Tensor:
+        """(P,) IoU in [0, 1], 0 for two boxes without area."""
+        with torch.no_grad():
+            intersection, union, _ = self._extents.areas
+            union = union.masked_fill(union <= 0, 1)
+            iou = intersection / union
+        return self._attached(iou, lambda: torch.stack([1 / union, -iou / union, 0 * iou]))
+
+    def giou_loss(self) -> Tensor:
+        """(P,) `1 - GIoU` in [0, 2] (Rezatofighi et al., CVPR 2019), of boxes in pixels."""
+        with torch.no_grad():
+            areas = self._extents.areas
+            lowest = constant((0.0, _MIN_AREA, _MIN_AREA), areas)[:, None]
+            bounded = areas.clamp(min=lowest)
+            # GIoU = I / U - (C - U) / C
+            ratios = bounded[:2] / bounded[1:]
+
+        def slopes() -> Tensor:
+            inverse = 1 / bounded[1:]
+            of_union, of_enclosing = ratios * inverse
+            slopes = torch.stack([-inverse[0], of_union - inverse[1], of_enclosing])
+            return slopes * (areas >= lowest)
+
+        return self._attached(2 - ratios.sum(0), slopes)
+
+    def _attached(self, values: Tensor, slopes: Callable[[], Tensor]) -> Tensor:
+        """Attach values of the pairs to the graph of their boxes.
+
+        Args:
+            values: (P,) functions of the areas.
+            slopes: function that returns their derivatives by intersection, union and enclosing
+                box, (3, P).
+        """
+        if not (torch.is_grad_enabled() and (self.a.requires_grad or self.b.requires_grad)):
+            return values
+        pairs, sides, lengths, _ = self._extents
+        with torch.no_grad():
+            # Of the sides of intersection, first box, enclosing box, second box. An area grows with
+            # a side by the length of the other one.
+            of_inner, of_union, of_outer = slopes()
+            of_areas = torch.stack([of_inner - of_union, of_union, of_outer, of_union])
+            of_sides = (of_areas[..., None] * lengths.flip(-1) * (sides >= 0))[:, :, None]
+        attached = []
+        for i, box in enumerate((self.a, self.b)):
+            if not box.requires_grad:
+                continue
+            with torch.no_grad():
+                # 1 where a side is that of the enclosing box, 0 where it bounds the intersection.
+                outside = torch.heaviside(pairs[i] - pairs[1 - i], constant((0.5,), pairs))
+                gradient = of_sides[0].lerp(of_sides[2], outside.unflatten(-1, (2, 2)))
+                gradient = (gradient + of_sides[2 * i + 1]).flatten(1) * constant(_OUTWARD, pairs)
+            attached.append(attach(box, Term(values, gradient))[0])
+        return attached[0] if len(attached) == 1 else attached[0] + attached[1] - values
 
 
 class BoxLoss(ConfiguredModule, ABC):
@@ -118,7 +205,7 @@ class GIoULoss(BoxLoss):
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """Compare (P, 4) predicted with (P, 4) true boxes, XYXY in pixels: (P,) losses."""
-        return 1 - paired_box_giou(pred, target)
+        return BoxPairs(pred, target).giou_loss()
 
 
 class SmoothL1Loss(BoxLoss):

@@ -31,7 +31,9 @@ class BoxTransform(Box2BoxTransform):
         shift, log = (deltas / constant(tuple(self.weights), deltas)).split(2, -1)
         log = log.clamp(min=self.lowest, max=self.scale_clamp)
         center, half = shift * side + center, 0.5 * (log.exp() * side)
-        return torch.cat([center - half, center + half], -1).flatten(1)
+        outward = constant((-1.0, 1.0), deltas)[:, None]
+        corners = torch.addcmul(center[..., None, :], half[..., None, :], outward)
+        return corners.flatten(1)
 
 
 def _center_form(boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,6 @@ from brloss_d2.criteria import (
     SigmoidCriterion,
     SoftmaxCriterion,
 )
-from brloss_d2.criteria.matched import above_zero
 from brloss_d2.errors import InputError
 from brloss_d2.losses import (
     ALRPLoss,
@@ -277,8 +276,9 @@ def test_boxes_beside_their_objects_may_count_as_negatives():
     assert len(dropped(matched).box_weights) == 3
 
     quality = torch.stack([matched.localization_quality(), torch.tensor([0.0, 0.0, 0.5])])
-    found = above_zero(quality)
+    found = matched.above_zero(quality)
     assert [rows.tolist() for rows in found] == [[0, 2], [2]]
+    assert matched.foreground_counts == [3]
 
 
 def test_a_balancer_with_a_state_is_not_shared():

@@ -302,6 +302,20 @@ def test_no_objects_and_no_anchors(name):
 
 
 @pytest.mark.parametrize("name", ASSIGNERS)
+def test_the_images_of_a_batch_are_assigned_as_one_by_one(name):
+    """Of different sizes, one of them without objects."""
+    grid = points() if name == "fovea" else square_anchors(3, 4)
+    grids = [grid, grid[torch.arange(0, len(grid), 2)], grid]
+    batch = [objects(BOXES[:2]), objects([]), objects(BOXES[1:])]
+    g = torch.Generator().manual_seed(0)
+    predictions = [AnchorPredictions(torch.randn(len(x), 2, generator=g), x.boxes) for x in grids]
+    together = ASSIGNERS[name].of_images(grids, batch, predictions)
+    for found, *image in zip(together, grids, batch, predictions, strict=True):
+        assert torch.equal(found, ASSIGNERS[name](*image))
+    assert (together[2] >= 0).any()
+
+
+@pytest.mark.parametrize("name", ASSIGNERS)
 @pytest.mark.parametrize("gone", [(1,), (3, 4)])
 def test_levels_without_anchors(name, gone):
     """As where an image is much smaller than its batch."""

@@ -5,7 +5,7 @@ import torch
 from detectron2.structures import Boxes, pairwise_iou
 
 from brloss_d2.modeling import MaxIoUMatcher
-from brloss_d2.modeling.matching import inside_padded_image
+from brloss_d2.modeling.matching import inside_padded_image, kept_rows
 
 IOU = torch.tensor(
     [
@@ -57,3 +57,13 @@ def test_padding():
     centers = torch.tensor([[0.0, 0], [95, 63], [96, 0], [0, 64]])
     inside = inside_padded_image(centers, (50, 70), divisor=32)
     assert inside.tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("sizes", [[5, 0, 7], [0, 0, 9, 2], [0], []])
+def test_rows_that_are_kept(sizes, share):
+    torch.manual_seed(0)
+    kept = torch.rand(sum(sizes)) < share
+    rows, counts = kept_rows(kept, sizes)
+    assert torch.equal(rows, kept.nonzero().squeeze(1))
+    assert counts == [int(part.sum()) for part in kept.split(sizes)]

@@ -131,7 +131,7 @@ class YOLACT(OneStageDetector):
             image_size: height and width of the batch in pixels.
         """
         matched, assigned = match.matched, match.assigned.flatten()
-        counts = matched.positives_per_image.tolist()
+        counts = matched.foreground_counts
         kept: Tensor | slice = slice(None)
         if self.mask_criterion.leaves_out(counts):
             kept, counts = kept_rows(self.mask_criterion.sample(counts, assigned.device), counts)

@@ -145,7 +145,7 @@ class DenseMatcher:
             )
             predictions = [AnchorPredictions(*pair) for pair in pairs]
         kept = map(LevelAnchors, boxes.split(totals), level.split(totals), per_image)
-        found = map(self.assigner, kept, gt_instances, predictions)
+        found = self.assigner.of_images(list(kept), gt_instances, predictions)
         assigned = rows.new_full((size * len(gt_instances),), IGNORED)
-        assigned[rows] = torch.cat(list(found))
+        assigned[rows] = torch.cat(found)
         return assigned.view(-1, size)

@@ -1,5 +1,7 @@
 """Another assignment and other losses for the first iterations of a training."""
 
+from collections.abc import Sequence
+
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
@@ -45,6 +47,15 @@ class WarmupAssigner(Assigner):
     ) -> Tensor:
         """Assign R anchors; see `Assigner`."""
         return self._current()(anchors, objects, predictions)
+
+    def of_images(
+        self,
+        anchors: Sequence[LevelAnchors],
+        objects: Sequence[Instances],
+        predictions: Sequence[AnchorPredictions | None],
+    ) -> list[Tensor]:
+        """Assign the anchors of each image of a batch; see `Assigner`."""
+        return self._current().of_images(anchors, objects, predictions)
 
     def _current(self) -> Assigner:
         return self.warmup if _in_warmup(self.iterations) else self.main

@@ -13,6 +13,7 @@ from torchvision.ops import clip_boxes_to_image
 
 from brloss_d2.errors import InputError
 from brloss_d2.modeling.box_coding import BoxTransform
+from brloss_d2.modeling.matching import kept_rows
 from brloss_d2.modeling.rcnn.box_predictor import BoxPredictions, CriterionBoxPredictor
 from brloss_d2.modeling.rcnn.roi_heads import CriterionROIHeads
 
@@ -99,15 +100,19 @@ class CriterionCascadeROIHeads(CriterionROIHeads, CascadeROIHeads):
         stage: int,
     ) -> list[Instances]:
         """Make the regions of the next stage from the boxes that a stage predicts."""
-        refined = []
         boxes = self.box_predictor[stage].predict_boxes(predictions, proposals)
-        if self.training and not torch.cat(boxes).isfinite().all():
-            raise FloatingPointError(f"boxes predicted by cascade stage {stage} are not finite")
-        for image_boxes, before in zip(boxes, proposals, strict=True):
-            # In inference rows correspond across stages, so that none is removed.
-            kept = image_boxes[~before.is_gt] if self.training else image_boxes
-            clipped = Boxes(clip_boxes_to_image(kept, before.image_size))
-            refined.append(Instances(before.image_size, proposal_boxes=clipped))
+        if self.training:  # in inference rows correspond across stages, so that none is removed
+            every = torch.cat(boxes)
+            if not every.isfinite().all():
+                raise FloatingPointError(f"boxes predicted by cascade stage {stage} are not finite")
+            own = ~torch.cat([x.is_gt for x in proposals])
+            rows, counts = kept_rows(own, [len(x) for x in proposals])
+            boxes = every[rows].split(counts)
+        sizes = [x.image_size for x in proposals]
+        refined = [
+            Instances(size, proposal_boxes=Boxes(clip_boxes_to_image(x, size)))
+            for x, size in zip(boxes, sizes, strict=True)
+        ]
         if not self.training or targets is None:
             return refined
         return self.label_and_sample_proposals(refined, targets, self.proposal_matchers[stage + 1])

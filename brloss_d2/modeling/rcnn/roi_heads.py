@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
@@ -13,6 +14,7 @@ from brloss_d2.errors import InputError
 from brloss_d2.modeling.matching import MaxIoUMatcher
 from brloss_d2.modeling.rcnn.box_predictor import CriterionBoxPredictor
 from brloss_d2.modeling.rcnn.mask_head import CriterionMaskHead, IndexedMasks
+from brloss_d2.modeling.rcnn.pooling import OneWaitPooler
 from brloss_d2.modeling.yaml import check_config, is_ranking
 
 
@@ -43,6 +45,9 @@ class CriterionROIHeads(StandardROIHeads):
             positive_fraction=positive_fraction,
             **roi_heads,
         )
+        for name, part in list(self.named_children()):
+            if isinstance(part, ROIPooler):
+                setattr(self, name, OneWaitPooler(part))
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:

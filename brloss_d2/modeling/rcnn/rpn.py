@@ -21,6 +21,7 @@ from brloss_d2.modeling.matching import (
     log_metrics,
     match_predictions,
 )
+from brloss_d2.modeling.rcnn.proposals import Candidates
 from brloss_d2.modeling.yaml import build_criterion, is_ranking
 
 
@@ -101,6 +102,33 @@ class CriterionRPN(RPN):
             return super().forward(images, features, gt_instances)
         except FloatingPointError as error:
             raise FloatingPointError(f"RPN outputs, and all loss_rpn_* terms: {error}") from error
+
+    @torch.no_grad()
+    def predict_proposals(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """Return the best proposals of each image; see detectron2's method."""
+        if torch.jit.is_tracing():
+            return super().predict_proposals(
+                anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes
+            )
+        return Candidates.decode(
+            anchors,
+            pred_objectness_logits,
+            pred_anchor_deltas,
+            transform=self.box2box_transform,
+            topk=self.pre_nms_topk[self.training],
+        ).suppress(
+            image_sizes,
+            iou=self.nms_thresh,
+            topk=self.post_nms_topk[self.training],
+            min_size=self.min_box_size,
+            finite=self.training,
+        )
 
     @torch.no_grad()
     def label_and_sample_anchors(

@@ -100,6 +100,18 @@ class Assigner(ABC):
             (R,) int64: index of an object, `BACKGROUND` or `IGNORED`.
         """
 
+    def of_images(
+        self,
+        anchors: Sequence[LevelAnchors],
+        objects: Sequence[Instances],
+        predictions: Sequence[AnchorPredictions | None],
+    ) -> list[Tensor]:
+        """Assign the anchors of each image of a batch; arguments as for one image, in lists.
+
+        Assigners that ask a GPU for numbers override this, to ask once for all images.
+        """
+        return list(map(self, anchors, objects, predictions))
+
     def required(self, predictions: AnchorPredictions | None) -> AnchorPredictions:
         """Return the predictions, for an assigner that needs them.
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
@@ -158,7 +157,7 @@ def _inside(boxes: Tensor) -> Tensor:
     return inverse_sigmoid(boxes).sigmoid()
 
 
-def region_rows(regions: list[Instances], maps: list[Tensor], pooler: ROIPooler) -> HeadRows:
+def region_rows(regions: list[Instances], maps: list[Tensor], pooler: nn.Module) -> HeadRows:
     """Hand over the regions that an R-CNN was trained on, with the mean of their pooled features.
 
     All images hand over as many regions as the image with the fewest.
