@@ -34,7 +34,7 @@ demo: $(INSTALLED)
 	$(BIN)/python train_net.py --config-file configs/quick/faster_rcnn_R_18_FPN_brs_300it.py \
 	    data.train=$(SHAPES)/annotations/instances_train.json data.train_images=$(SHAPES)/train \
 	    data.val=$(SHAPES)/annotations/instances_val.json data.val_images=$(SHAPES)/val \
-	    train.output_dir=$(DEMO)
+	    train.output_dir=$(DEMO) "train.expected_results=[[bbox,AP,78,6]]"
 	$(BIN)/python tools/draw_predictions.py --output-dir $(DEMO)
 
 lint: $(INSTALLED)

@@ -17,6 +17,10 @@ class InputError(Exception):
     """
 
 
+class NothingToAnalyzeError(InputError):
+    """A run without evaluated detections, or with none that is correct."""
+
+
 def user_message(error: Exception) -> str:
     """Return the plain message of an `InputError`, wherever it was raised.
 

@@ -112,6 +112,19 @@ def positive_int(text: str) -> int:
     return number
 
 
+def score(text: str) -> float:
+    """Convert the text of an argument to a score, 0..1.
+
+    Raises:
+        ArgumentTypeError: the number is smaller or larger.
+        ValueError: the text is no number.
+    """
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
+    return number
+
+
 def find_config(name: str) -> str:
     """Return the file of a config.
 

@@ -19,8 +19,9 @@ logger = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = "last_checkpoint"
 DATA_SHEET = "data.png"
+REPORT = "report.html"
 # What belongs to weights that are trained further.
-ANALYSIS = ("calibration.json", "analysis")
+ANALYSIS = ("calibration.json", "analysis", REPORT)
 # What training, evaluation and analysis write, the mark to resume from first. log.txt goes on.
 RUN_FILES = (
     *(LAST_CHECKPOINT, "model_final.pth", "model_final_ema.pth", "model_best.pth"),

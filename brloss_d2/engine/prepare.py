@@ -99,8 +99,13 @@ def prepare(args: argparse.Namespace) -> Job:
         _check_batch(cfg, comm.get_world_size())
         if cfg.train.wandb:
             import_wandb()
-    if not can_evaluate(cfg) and (not training or cfg.train.early_stopping.patience):
-        what = "train.early_stopping" if training else "--eval-only"
+    needs = {
+        "--eval-only": not training,
+        "train.early_stopping": training and cfg.train.early_stopping.patience,
+        "train.expected_results": cfg.train.expected_results,
+    }
+    what = next(filter(needs.get, needs), "")
+    if what and not can_evaluate(cfg):
         raise InputError(f"{what} needs dataloader.test and dataloader.evaluator.")
     categories = read_dataset_categories(cfg, custom_data)
     classes = in_order(categories) if categories else registered_classes(cfg)
@@ -236,25 +241,27 @@ def _check_metrics(
                 "that does, such as mask_rcnn."
             )
         tasks = [task for task in tasks if task != "segm"]
-    if not training:
-        return
-    name = cfg.train.best_metric
-    metric = name.removeprefix("ema/")
-    if metric != name and not cfg.train.ema.enabled:
-        raise InputError(f"train.best_metric={name} needs train.ema.enabled=True.")
+    wanted = [("expected_results", "/".join(row[:2])) for row in cfg.train.expected_results]
+    if training:
+        wanted.append(("best_metric", cfg.train.best_metric))
     # The default metric may belong to a task that is not evaluated, such as boxes.
-    if name in ("", train_defaults()["best_metric"]) or names is None:
-        return
+    defaults = ("", train_defaults()["best_metric"])
     per_class = [f"{m}-{c}" for m in ("AP", "oLRP") for c in (categories or {}).values()]
-    known = [f"{task}/{name}" for task in tasks for name in (*names, *per_class)]
+    known = [f"{task}/{name}" for task in tasks for name in (*(names or ()), *per_class)]
     if target_of(evaluator) is CityscapesEvaluator:
         known += ["segm_cityscapes/AP", "segm_cityscapes/AP50"]
-    if metric not in known and (categories or "-" not in metric):
-        hint = did_you_mean(metric, known, count=1, prefix=name.removesuffix(metric))
-        raise InputError(
-            f"train.best_metric={name} is no metric of this evaluation.{hint} Expected TASK/METRIC "
-            f"with a task of {', '.join(tasks)} and a metric of {', '.join(names)}."
-        )
+    for key, name in wanted:
+        metric = name.removeprefix("ema/")
+        if metric != name and not cfg.train.ema.enabled:
+            raise InputError(f"train.{key}={name} needs train.ema.enabled=True.")
+        if names is None or (key == "best_metric" and name in defaults):
+            continue
+        if metric not in known and (categories or "-" not in metric):
+            hint = did_you_mean(metric, known, count=1, prefix=name.removesuffix(metric))
+            raise InputError(
+                f"train.{key}={name} is no metric of this evaluation.{hint} Expected TASK/METRIC "
+                f"with a task of {', '.join(tasks)} and a metric of {', '.join(names)}."
+            )
 
 
 def _checkpoint_to_evaluate(cfg: DictConfig, *, is_given: bool) -> str:

@@ -26,7 +26,7 @@ from brloss_d2.engine.data_order import ResumableLoader
 from brloss_d2.engine.folder import ANALYSIS, DATA_SHEET, RUN_FILES, reserved, set_aside
 from brloss_d2.engine.hooks.checkpoints import BestCheckpointer, EarlyStopping, Saver
 from brloss_d2.engine.hooks.ema import EMA
-from brloss_d2.engine.hooks.evaluation import EvalHook, Evaluation, results_table
+from brloss_d2.engine.hooks.evaluation import EvalHook, Evaluation, check_results, results_table
 from brloss_d2.engine.hooks.run_state import RunState, describe_config, describe_data
 from brloss_d2.engine.hooks.schedule import ScheduleGuard, scale_lr
 from brloss_d2.engine.hooks.signals import StopSignals
@@ -76,7 +76,9 @@ def main(args: argparse.Namespace) -> None:
 
         # What belongs to a training in the folder stays as it is.
         model, evaluation = in_agreement(load)
-        _report(job, evaluation(model), job.checkpoint)
+        results = evaluation(model)
+        _report(job, results, job.checkpoint)
+        in_agreement(lambda: check_results(results, job.cfg.train.expected_results))
 
 
 def _set_up(job: Job, args: argparse.Namespace) -> None:
@@ -157,6 +159,7 @@ def _train(job: Job) -> None:
     if trainer.stop_reason and not trainer.is_finished:
         comm.synchronize()  # the launcher ends all processes as soon as one exits
         sys.exit(128 + run.signals.received)
+    in_agreement(lambda: check_results(run.results, job.cfg.train.expected_results))
 
 
 def _begin(job: Job) -> None:

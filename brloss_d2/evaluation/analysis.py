@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from brloss_d2.errors import InputError
+from brloss_d2.errors import InputError, NothingToAnalyzeError
 from brloss_d2.evaluation.lrp import OptimalLRP, best_lrp_threshold, lrp_metrics
 from brloss_d2.evaluation.matches import Matches, match_detections
 from brloss_d2.evaluation.protocols import (
@@ -53,6 +53,17 @@ class ErrorKinds:
     def shares(self) -> np.ndarray:
         """`confusion` in percent of its rows, (K+1, K+1)."""
         return 100 * self.confusion / self.confusion.sum(axis=1, keepdims=True).clip(min=1)
+
+    def most_confused(self, count: int) -> list[tuple[int, int]]:
+        """Return the pairs of true class and other class with the most confusions, if any.
+
+        Args:
+            count: largest number of pairs.
+        """
+        between = self.confusion[:-1, :-1] * ~np.eye(len(self.confusion) - 1, dtype=bool)
+        order = np.argsort(-between, axis=None, kind="stable")[:count]
+        pairs = np.column_stack(np.unravel_index(order, between.shape)).tolist()
+        return [(true, other) for true, other in pairs if between[true, other]]
 
     @classmethod
     def of(cls, evaluation: Evaluation, score_threshold: float) -> "ErrorKinds | None":
@@ -133,7 +144,7 @@ def analyze(
     if task not in TASKS:
         raise InputError(f"The task is {task!r}: expected one of {', '.join(TASKS)}.")
     if not results:
-        raise InputError("The run has no detections: there is nothing to analyze.")
+        raise NothingToAnalyzeError("The run has no detections: there is nothing to analyze.")
     if task == "segm" and not all("segmentation" in result for result in results):
         raise InputError("The detections have no masks: there is nothing to analyze for segm.")
     truth = read_ground_truth(json_file, masks=task == "segm")

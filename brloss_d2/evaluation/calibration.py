@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from brloss_d2.errors import InputError
+from brloss_d2.errors import InputError, NothingToAnalyzeError
 from brloss_d2.evaluation.lrp import OptimalLRP, best_f1_threshold, best_lrp_threshold
 from brloss_d2.evaluation.matches import Matches
 from brloss_d2.evaluation.score_maps import (
@@ -70,7 +70,7 @@ def suggest_thresholds(matches: Matches, class_names: Sequence[str]) -> Calibrat
     """
     threshold = best_lrp_threshold(matches)
     if math.isnan(threshold):
-        raise InputError("No detection is correct: there is no threshold to suggest.")
+        raise NothingToAnalyzeError("No detection is correct: there is no threshold to suggest.")
     best = OptimalLRP.of(matches).thresholds.tolist()
     return Calibration(
         score_threshold=threshold,

@@ -6,20 +6,19 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
-from detectron2.structures import BoxMode
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from brloss_d2.data import check_registered_dataset
 from brloss_d2.data.masks import MaskError, normalized_mask, to_rle
-from brloss_d2.errors import InputError
+from brloss_d2.errors import InputError, NothingToAnalyzeError
 from brloss_d2.evaluation.lrp import best_lrp_threshold
 from brloss_d2.evaluation.matches import Matches, match_detections
 from brloss_d2.evaluation.protocols import evaluate_detections, read_ground_truth
@@ -63,6 +62,22 @@ class ImagePair:
     ground_truth: LabeledBoxes
     predictions: LabeledBoxes
 
+    @property
+    def errors(self) -> tuple[int, int]:
+        """Numbers of missed objects and of false detections; 0 if they are unknown."""
+        missed, false = (
+            0 if side.wrong is None else int(side.wrong.sum())
+            for side in (self.ground_truth, self.predictions)
+        )
+        return missed, false
+
+    @property
+    def badness(self) -> tuple[int, float]:
+        """Number of errors, and sum of the scores of the false detections."""
+        scores, wrong = self.predictions.scores, self.predictions.wrong
+        total = 0.0 if scores is None or wrong is None else float(scores[wrong].sum())
+        return sum(self.errors), total
+
 
 @dataclass(frozen=True)
 class EvaluatedRun:
@@ -105,7 +120,9 @@ class EvaluatedRun:
         except YAMLError as error:
             raise InputError(f"{path} is not valid YAML: {error}") from error
         except (OmegaConfBaseException, AttributeError) as error:
-            raise InputError(f"{path} has no dataloader.test.dataset.") from error
+            raise NothingToAnalyzeError(
+                f"{path} has no dataloader.test.dataset: the run was trained without validation."
+            ) from error
         results_file = os.path.join(folder, "coco_instances_results.json")
         results = _read_results(results_file)
         name = names_of(node)[0]
@@ -139,7 +156,7 @@ class EvaluatedRun:
         """Names by category id of the JSON."""
         return {id_: self.class_names[number] for id_, number in self.class_ids.items()}
 
-    def pairs(self, count: int, threshold: float) -> list[ImagePair]:
+    def pairs(self, count: int, threshold: float, *, task: str = "bbox") -> list[ImagePair]:
         """Return images with objects, spread over the dataset, with the errors at IoU 0.5.
 
         Masks are returned if there are masks among the predictions.
@@ -147,27 +164,64 @@ class EvaluatedRun:
         Args:
             count: number of images, at least 1; fewer are returned if there are fewer.
             threshold: lowest score of the predictions to return, 0..1.
+            task: `bbox` or `segm`: whether the IoU is that of boxes or of masks.
 
         Raises:
             InputError: a mask of the predictions is damaged.
         """
         records = [r for r in self.records if r["annotations"]] or self.records
         chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
+        return self._pairs([records[i] for i in chosen], threshold, task=task)
+
+    def worst_pairs(self, count: int, threshold: float, *, task: str = "bbox") -> list[ImagePair]:
+        """Return the images with the most errors at IoU 0.5, the worst one first.
+
+        Each missed object and each false detection counts one, so that an object of the wrong
+        class counts two. Among equals, higher scores of the false detections are worse. Images
+        without errors are left out. Masks are returned as by `pairs`.
+
+        Args:
+            count: largest number of images.
+            threshold: lowest score of the predictions that count, 0..1.
+            task: `bbox` or `segm`: whether the IoU is that of boxes or of masks.
+
+        Raises:
+            InputError: a mask of the predictions is damaged.
+        """
+        pairs = self._pairs(self.records, threshold, task=task, masks=task == "segm")
+        order = sorted(range(len(pairs)), key=lambda i: pairs[i].badness, reverse=True)
+        worst = [self.records[i] for i in order[:count] if any(pairs[i].errors)]
+        return self._pairs(worst, threshold, task=task)
+
+    def _pairs(
+        self,
+        records: Sequence[dict[str, Any]],
+        threshold: float,
+        *,
+        task: str,
+        masks: bool = True,
+    ) -> list[ImagePair]:
+        """Return images with the errors at IoU 0.5; without `masks`, they have boxes alone."""
         found = defaultdict(list)
         for result in self.results:
             if result["score"] >= threshold:
                 found[result["image_id"]].append(result)
-        masks = any("segmentation" in result for result in self.results)
+        masks = masks and any("segmentation" in result for result in self.results)
         pairs = []
-        for record in (records[i] for i in chosen):
+        for record in records:
             annotations = record["annotations"]
             results = sorted(found[record["image_id"]], key=lambda r: r["score"])  # best on top
-            classes = [self.class_ids[result["category_id"]] for result in results]
-            of_truth = [a["category_id"] for a in annotations]
-            missed, false = _find_errors(annotations, of_truth, results, classes)
             size = (record["height"], record["width"]) if masks else None
-            truth = _labeled(annotations, of_truth, missed, size)
-            predictions = _labeled(results, classes, false, size, scored=True)
+            truth = _labeled(annotations, [a["category_id"] for a in annotations], size)
+            labels = [self.class_ids[result["category_id"]] for result in results]
+            predictions = _labeled(results, labels, size, scored=True)
+            crowd = np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool)
+            shapes: Any = [[o["bbox"] for o in objects] for objects in (results, annotations)]
+            if task == "segm" and predictions.masks is not None and truth.masks is not None:
+                shapes = [predictions.masks, truth.masks]
+            same = np.equal.outer(predictions.labels, truth.labels)
+            missed, false = _find_errors(shapes, same, crowd)
+            truth, predictions = replace(truth, wrong=missed), replace(predictions, wrong=false)
             pairs.append(ImagePair(record["file_name"], truth, predictions))
         return pairs
 
@@ -195,12 +249,11 @@ def best_threshold(
 def _labeled(
     objects: list[dict[str, Any]],
     labels: list[int],
-    wrong: np.ndarray,
     size: tuple[int, int] | None,
     *,
     scored: bool = False,
 ) -> LabeledBoxes:
-    boxes = [BoxMode.convert(o["bbox"], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS) for o in objects]
+    boxes = np.array([o["bbox"] for o in objects], dtype=float).reshape(-1, 4)
     masks = None
     if size is not None and all("segmentation" in o for o in objects):
         try:
@@ -208,33 +261,31 @@ def _labeled(
         except MaskError as error:
             raise InputError(f"A mask of the predictions is damaged: {error}.") from error
     return LabeledBoxes(
-        boxes=np.array(boxes, dtype=float).reshape(-1, 4),
+        boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
         labels=np.array(labels, dtype=int),
         scores=np.array([o["score"] for o in objects]) if scored else None,
         masks=masks,
-        wrong=wrong,
     )
 
 
 def _find_errors(
-    annotations: list[dict[str, Any]],
-    labels: list[int],
-    results: list[dict[str, Any]],
-    classes: list[int],
+    shapes: list[Any], same: np.ndarray, crowd: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Match boxes as COCO does, the best detections, which come last, first.
+    """Match D detections with G objects as COCO does, the best ones, which come last, first.
+
+    Args:
+        shapes: boxes XYWH, or masks, of the detections and of the objects.
+        same: whether detection and object have the same class, (D, G).
+        crowd: whether an object is a crowd, (G,).
 
     Returns:
         `(missed, false)`: whether each object was missed, and whether each detection is false.
     """
-    crowd = np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool)
-    missed, false = ~crowd, np.zeros(len(results), bool)
-    if not annotations or not results:
+    missed, false = ~crowd, np.zeros(len(same), bool)
+    if not same.size:
         return missed, ~false
-    boxes = ([o["bbox"] for o in objects] for objects in (results, annotations))
-    ious = np.reshape(mask_util.iou(*boxes, crowd.astype(np.uint8)), (len(results), -1))
-    ious *= np.equal.outer(classes, labels)
-    for number in reversed(range(len(results))):
+    ious = np.reshape(mask_util.iou(*shapes, crowd.astype(np.uint8)), same.shape) * same
+    for number in reversed(range(len(false))):
         free = np.where(missed, ious[number], 0.0)
         if free.max() >= _MATCH_IOU:
             missed[free.argmax()] = False
@@ -244,8 +295,12 @@ def _find_errors(
 
 
 def _read_results(path: str) -> list[dict[str, Any]]:
+    if os.path.isfile(path.replace("coco_instances", "lvis_instances")):
+        raise NothingToAnalyzeError(
+            "The detections are in LVIS format: only those of COCO are analyzed."
+        )
     if not os.path.isfile(path):
-        raise InputError(
+        raise NothingToAnalyzeError(
             f"{path} does not exist: evaluate first (train_net.py does after training, or with "
             "--eval-only)."
         )

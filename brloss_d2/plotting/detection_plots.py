@@ -14,6 +14,7 @@ _NAMED = 7  # number of classes up to which single curves have names
 _COLUMNS, _ROWS = 5, 6  # panels per page
 _WRITTEN = 25  # number of classes up to which numbers fit into the confusion matrix
 _LABELED = 120  # number of classes up to which their names fit
+_LONGEST = 24  # columns of a name
 _POSITIVE, _NEGATIVE, _LRP, _F1 = PALETTE[0], PALETTE[1], PALETTE[6], PALETTE[2]
 
 
@@ -27,35 +28,57 @@ def plot_precision_recall(analysis: Analysis, path: str) -> None:
     several = len(analysis.class_names) > 1
     figure = new_figure(10.5 if several else 5.5, 5.2)
     panels = figure.subplots(1, 1 + several, squeeze=False)[0]
-    curves = np.nanmean(analysis.precisions, axis=2)  # over the classes with objects, as AP
+    draw_mean_precision(panels[0], analysis)
+    if several:
+        draw_class_precision(panels[1], analysis)
+    save_figure(figure, path)
+
+
+def draw_mean_precision(axes: Axes, analysis: Analysis) -> None:
+    """Draw precision against recall, the mean of the classes that have objects, as AP.
+
+    Args:
+        axes: axes to draw on.
+        analysis: analysis with at least one object.
+    """
+    curves = np.nanmean(analysis.precisions, axis=2)
     for number, iou in enumerate(_IOUS):
         curve = curves[_row(analysis, iou)]
         label = f"IoU {iou:.2f} (AP {100 * curve.mean():.1f})"
-        panels[0].plot(analysis.recalls, curve, label=label, **style_of(number))
+        axes.plot(analysis.recalls, curve, label=label, **style_of(number))
     mean = curves.mean(axis=0)
     label = f"IoU 0.50 to 0.95 (AP {100 * mean.mean():.1f})"
-    panels[0].plot(analysis.recalls, mean, label=label, color=PALETTE[6], linewidth=2)
-    panels[0].set_title("Mean of the classes" if several else "")
-    if several:
-        few = len(analysis.class_names) <= _NAMED
-        single = analysis.precisions[_row(analysis, 0.5)]
-        for number, name in enumerate(analysis.class_names):
-            curve = single[:, number]
-            if np.isnan(curve).any():
-                continue
-            style = style_of(number) if few else {"color": "gray", "alpha": 0.35, "linewidth": 0.8}
-            text = plain(f"{name} (AP50 {100 * curve.mean():.1f})") if few else None
-            panels[1].plot(analysis.recalls, curve, label=text, **style)
-        if not few:
-            mean = np.nanmean(single, axis=1)
-            panels[1].plot(analysis.recalls, mean, color=PALETTE[1], linewidth=2, label="mean")
-        panels[1].set_title("Each class, IoU 0.50")
-    for axes in panels:
-        axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        tidy(axes, xlabel="recall", ylabel="precision")
-        # Below the axes, so that it hides no curve.
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=9)
-    save_figure(figure, path)
+    axes.plot(analysis.recalls, mean, label=label, color=PALETTE[6], linewidth=2)
+    _finish(axes, "Mean of the classes" if len(analysis.class_names) > 1 else "")
+
+
+def draw_class_precision(axes: Axes, analysis: Analysis) -> None:
+    """Draw precision against recall of each class at IoU 0.5.
+
+    Args:
+        axes: axes to draw on.
+        analysis: analysis with at least one object.
+    """
+    few = len(analysis.class_names) <= _NAMED
+    curves = analysis.precisions[_row(analysis, 0.5)]
+    for number, name in enumerate(analysis.class_names):
+        curve = curves[:, number]
+        if np.isnan(curve).any():
+            continue
+        style = style_of(number) if few else {"color": "gray", "alpha": 0.35, "linewidth": 0.8}
+        text = f"{plain(name, length=_LONGEST)} (AP50 {100 * curve.mean():.1f})" if few else None
+        axes.plot(analysis.recalls, curve, label=text, **style)
+    if not few:
+        mean = np.nanmean(curves, axis=1)
+        axes.plot(analysis.recalls, mean, color=PALETTE[1], linewidth=2, label="mean")
+    _finish(axes, "Each class, IoU 0.50")
+
+
+def _finish(axes: Axes, title: str) -> None:
+    """Finish a plot of precision against recall, with a legend that hides no curve."""
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    tidy(axes, xlabel="recall", ylabel="precision", title=title)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=9)
 
 
 def plot_scores(analysis: Analysis, thresholds: Calibration, path: str) -> None:
@@ -68,17 +91,9 @@ def plot_scores(analysis: Analysis, thresholds: Calibration, path: str) -> None:
     """
     figure = new_figure(7.5, 6.4)
     above, below = figure.subplots(2, 1, sharex=True)
-    matches = analysis.matches
-    draw_score_histogram(above, matches)
-    tidy(above, ylabel="detections")
-    lowest_scores, lrp = mean_lrp_curve(matches)
-    label = f"LRP, mean of the classes (lowest {100 * lrp.min():.1f})"
-    below.plot(lowest_scores, 100 * lrp, color=_LRP, label=label)
-    lowest_scores, f1 = f1_curve(matches)
-    label = f"F1, all classes (highest {100 * f1.max():.1f})"
-    below.plot(lowest_scores, 100 * f1, color=_F1, label=label)
-    below.set_ylim(0, 102)
-    tidy(below, xlabel="score threshold", ylabel="percent")
+    draw_score_histogram(above, analysis.matches)
+    above.set_xlabel("")
+    draw_thresholds(below, analysis.matches)
     for axes in (above, below):
         axes.legend(fontsize=9)
         axes.axvline(thresholds.score_threshold, color=_LRP, linestyle="--", linewidth=1)
@@ -89,6 +104,23 @@ def plot_scores(analysis: Analysis, thresholds: Calibration, path: str) -> None:
         fontsize=11,
     )
     save_figure(figure, path)
+
+
+def draw_thresholds(axes: Axes, matches: Matches) -> None:
+    """Draw LRP, averaged over classes, and F1 against the score threshold.
+
+    Args:
+        axes: axes to draw on.
+        matches: matches with at least one detection.
+    """
+    lowest_scores, lrp = mean_lrp_curve(matches)
+    label = f"LRP, mean of the classes (lowest {100 * lrp.min():.1f})"
+    axes.plot(lowest_scores, 100 * lrp, color=_LRP, label=label)
+    lowest_scores, f1 = f1_curve(matches)
+    label = f"F1, all classes (highest {100 * f1.max():.1f})"
+    axes.plot(lowest_scores, 100 * f1, color=_F1, label=label)
+    axes.set_ylim(0, 102)
+    tidy(axes, xlabel="score threshold", ylabel="percent")
 
 
 def draw_score_histogram(axes: Axes, matches: Matches, *, bins: int = 50) -> None:
@@ -112,6 +144,7 @@ def draw_score_histogram(axes: Axes, matches: Matches, *, bins: int = 50) -> Non
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)
     axes.set_xlim(0, edges[-1])
+    tidy(axes, xlabel="score", ylabel="detections")
 
 
 def plot_classes(analysis: Analysis, path: str) -> None:
@@ -123,7 +156,7 @@ def plot_classes(analysis: Analysis, path: str) -> None:
     """
     ap, olrp = analysis.class_ap, analysis.lrp.olrp * 100
     order = np.argsort(np.where(np.isnan(ap), -1, ap), kind="stable")
-    names = [plain(analysis.class_names[label]) for label in order]
+    names = [plain(analysis.class_names[label], length=_LONGEST) for label in order]
     figure = new_figure(8.5, 1.2 + 0.24 * max(len(names), 4))
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, values, color, title in (
@@ -183,7 +216,7 @@ def plot_confusion(errors: ErrorKinds, class_names: Sequence[str], path: str) ->
         path: file to write.
     """
     confusion, shares = errors.confusion, errors.shares
-    names = [plain(name) for name in (*class_names, "background")]
+    names = [plain(name, length=_LONGEST) for name in (*class_names, "background")]
     few = len(names) <= _WRITTEN
     size = 2.6 + max(0.42 * len(names), 2) if few else 3 + 0.16 * min(len(names), _LABELED)
     figure = new_figure(size + 0.8, size)
@@ -226,7 +259,9 @@ def plot_each_class(analysis: Analysis, pattern: str) -> list[str]:
             tidy(axes)
             olrp = 100 * analysis.lrp.olrp[label]
             numbers = f"AP {analysis.class_ap[label]:.1f}, oLRP {olrp:.1f}"
-            axes.set_title(f"{plain(analysis.class_names[label])}\n{numbers}", fontsize=8)
+            axes.set_title(
+                f"{plain(analysis.class_names[label], length=_LONGEST)}\n{numbers}", fontsize=8
+            )
         handles = panels.flat[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside upper center", ncols=2)
         figure.supxlabel("recall", fontsize=10)

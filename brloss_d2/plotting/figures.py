@@ -18,9 +18,9 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINE_STYLES = ("-", "--", ":", "-.")
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches."""
-    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+def new_figure(width: float, height: float, *, dpi: int = 110) -> Figure:
+    """Return an empty figure of a size in inches, with `dpi` pixels to the inch."""
+    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
 
 
 def style_of(number: int) -> dict[str, Any]:
@@ -56,9 +56,9 @@ def drawable(text: str, *, length: int | None = None) -> str:
     return "".join(c if c.isascii() or _font_of(c) else ascii(c)[1:-1] for c in text)
 
 
-def plain(text: str) -> str:
+def plain(text: str, *, length: int | None = None) -> str:
     """Return `drawable` text whose dollar signs matplotlib does not read as mathematics."""
-    return drawable(text).replace("$", r"\$")
+    return drawable(text, length=length).replace("$", r"\$")
 
 
 @cache

@@ -83,16 +83,16 @@ def draw_comparison(
     labels = sorted({int(label) for objects in sides for label in objects.labels})
     drawn = []
     for number, (pair, image) in enumerate(zip(pairs, images, strict=True)):
-        for panel, objects, what, mistake in zip(
+        for panel, objects, what, wrong, mistake in zip(
             panels[divmod(number, columns)],
             (pair.ground_truth, pair.predictions),
             ("ground truth", "predictions"),
+            pair.errors,
             ("missed", "false"),
             strict=True,
         ):
             colors = draw_panel(panel, image, objects, _PANEL_WIDTH, single=len(labels) < 2)
             drawn.append((panel, objects, colors))
-            wrong = 0 if objects.wrong is None else int(objects.wrong.sum())
             panel.set_title(what + (f", {wrong} {mistake}" if wrong else ""), fontsize=9, pad=3)
     _draw_legend(figure, sides, labels, [class_names[label] for label in labels])
     figure.suptitle(title, fontsize=11)

@@ -117,15 +117,21 @@ def plot_runs(runs: Sequence[TrainedRun], path: str) -> None:
         (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)
         _draw_scores(below, scored)
     losses, ap = above.subplots(1, 2)
-    _draw_losses(losses, runs)
+    draw_losses(losses, runs)
     handles, labels = losses.get_legend_handles_labels()
     columns = 2 if len(runs) in (2, 4) else _COLUMNS if len(runs) > 1 else 5
     above.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
-    _draw_ap(ap, runs)
+    draw_ap(ap, runs)
     save_figure(figure, path)
 
 
-def _draw_losses(axes: Axes, runs: Sequence[TrainedRun]) -> None:
+def draw_losses(axes: Axes, runs: Sequence[TrainedRun]) -> None:
+    """Draw the losses of one run, or the sums of those of several, over the iterations.
+
+    Args:
+        axes: axes to draw on, without a legend.
+        runs: runs to draw, at least one.
+    """
     if len(runs) == 1:
         (run,) = runs
         names = sorted(name for name in run.metrics if name.startswith("loss"))
@@ -147,7 +153,13 @@ def _draw_losses(axes: Axes, runs: Sequence[TrainedRun]) -> None:
     tidy(axes, xlabel="iteration", ylabel="loss", title=title)
 
 
-def _draw_ap(axes: Axes, runs: Sequence[TrainedRun]) -> None:
+def draw_ap(axes: Axes, runs: Sequence[TrainedRun]) -> None:
+    """Draw AP over the iterations, or bars if there was one evaluation.
+
+    Args:
+        axes: axes to draw on.
+        runs: runs to draw, at least one.
+    """
     tasks = [task for task in _TASKS if any(task in run.metrics for run in runs)]
     if not tasks:
         axes.set_axis_off()
@@ -184,7 +196,6 @@ def _draw_scores(figure: SubFigure, runs: Sequence[tuple[TrainedRun, Matches]]) 
         axes.set_axis_off()
     for axes, (run, matches) in zip(panels.flat, runs, strict=False):
         draw_score_histogram(axes, matches)
-        tidy(axes, xlabel="score", ylabel="detections")
         threshold = best_lrp_threshold(matches)
         best = ""
         if not math.isnan(threshold):

@@ -7,14 +7,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brloss_d2.cli import analyze
+from brloss_d2.cli import analysis_pictures, analyze, report
+from brloss_d2.cli.analysis_tables import error_tables
 from brloss_d2.evaluation import analyze as analyze_detections
 from brloss_d2.evaluation import load_calibration
 from brloss_d2.evaluation.analysis import KINDS, ErrorKinds
 from brloss_d2.evaluation.run import EvaluatedRun
 from tests.helpers.imaginary_run import write_run
 
-PICTURES = {"precision_recall.png", "scores.png", "errors.png", "confusion_matrix.png"}
+CURVES = {"precision_recall.png", "scores.png"}
+IMAGES = {"predictions_01.png", "worst_01.png"}
+PICTURES = CURVES | IMAGES | {"errors.png", "confusion_matrix.png"}
+TABLES = {"tables.txt", "classes.csv"}
+FEW = ["--worst-images", "1"]
+
+
+@pytest.fixture(autouse=True)
+def few_pictures(monkeypatch):
+    """Two images, and no page, which tests/cli/test_report.py looks at."""
+    monkeypatch.setattr(analyze, "_SAMPLES", 1)
+    monkeypatch.setattr(report, "write_report", lambda folder, *_: f"{folder}/report.html")
 
 
 @pytest.fixture
@@ -24,7 +36,7 @@ def run(tmp_path):
 
 
 def test_tables_thresholds_and_pictures(run, capsys):
-    assert analyze.main(["--output-dir", str(run)]) == 0
+    assert analyze.main(["--output-dir", str(run), *FEW]) == 0
     printed = capsys.readouterr().out
     found = load_calibration(str(run))
     assert 0 < found.score_threshold < 0.1
@@ -33,12 +45,15 @@ def test_tables_thresholds_and_pictures(run, capsys):
     assert f"Suggested score threshold: {found.score_threshold:.4f}" in printed
     rows = [line.split() for line in printed.split("\n")]
     (mean,) = [row for row in rows if row[:1] == ["mean"]]
-    circle, confused = [row for row in rows if row[:1] == ["circle"]]
+    circle, counted, confused = [row for row in rows if row[:1] == ["circle"]]
+    objects, tp, fp, fn = map(int, counted[1:5])
+    assert objects == tp + fn and float(counted[5]) == pytest.approx(100 * tp / (tp + fp), abs=0.01)
+    assert f"from score {found.score_threshold:.4f} on (lowest LRP, in calibration.json)" in printed
     assert sum(map(float, confused[1:])) == pytest.approx(100, abs=0.3)
     assert max(map(len, printed[: printed.index("threshold:")].split("\n"))) <= 80
     assert 5 < float(mean[1]) < 95 and 5 < float(mean[2]) < 95
     assert float(circle[-1]) == pytest.approx(found.per_class["circle"], abs=1e-4)
-    assert {path.name for path in (run / "analysis").iterdir()} == PICTURES | {"tables.txt"}
+    assert {path.name for path in (run / "analysis").iterdir()} == PICTURES | TABLES
     assert (run / "analysis" / "tables.txt").read_text().strip() in printed
     for name in PICTURES:
         with Image.open(run / "analysis" / name) as image:
@@ -94,29 +109,43 @@ def test_many_classes_are_a_list_of_confusions():
         0.5,
     )
     analysis = SimpleNamespace(errors=errors, class_names=[f"class {i}" for i in range(30)])
-    *_, table = analyze.error_tables(analysis)
+    *_, table = error_tables(analysis)
     assert len(table.split("\n")) == 3 + 10 and "class 0  class 1" in table
     assert max(map(len, table.split("\n"))) <= 80
 
 
 def test_without_hotcoco_there_are_no_kinds_of_errors(run, monkeypatch, capsys):
     monkeypatch.setattr("brloss_d2.evaluation.protocols.hotcoco", None)
-    assert analyze.main(["--output-dir", str(run)]) == 0
+    assert analyze.main(["--output-dir", str(run), *FEW]) == 0
     assert "TIDE" not in capsys.readouterr().out
     names = {path.name for path in (run / "analysis").iterdir()}
-    assert names == {"precision_recall.png", "scores.png", "tables.txt"}
+    assert names == CURVES | IMAGES | TABLES
 
 
 @pytest.mark.parametrize("kind", ["temperature", "isotonic"])
 def test_calibration_and_classes(run, capsys, kind):
-    arguments = ["--output-dir", str(run), "--calibration", kind, "--per-class"]
+    arguments = ["--output-dir", str(run), "--calibration", kind, "--per-class", *FEW]
     assert analyze.main(arguments) == 0
     assert "held out" in capsys.readouterr().out
     found = load_calibration(str(run))
     assert found.calibration["kind"] == kind
     assert found.computed_on["held_out"]["ece_after"] < found.computed_on["held_out"]["ece_before"]
     names = {path.name for path in (run / "analysis").iterdir()}
-    assert names == PICTURES | {"tables.txt", "reliability.png", "classes.png", "classes_1.png"}
+    assert names == PICTURES | TABLES | {"reliability.png", "classes.png", "classes_1.png"}
+
+
+def test_another_threshold(run, capsys, monkeypatch):
+    for name in ("draw_charts", "draw_images"):
+        monkeypatch.setattr(analysis_pictures, name, lambda *_, **options: [])
+    assert analyze.main(["--output-dir", str(run), "--score-threshold", "1", *FEW]) == 0
+    printed = capsys.readouterr().out
+    assert "Classes, from score 1.0000 on (--score-threshold), at IoU 0.5:" in printed
+    (row,) = [line.split() for line in printed.split("\n") if line.startswith("all classes")]
+    assert row[3:] == ["0", "0", row[2], "-", "0.00", "0.00"]
+    assert load_calibration(str(run)).score_threshold < 0.1  # as suggested
+    with pytest.raises(SystemExit):
+        analyze.main(["--output-dir", str(run), "--score-threshold", "1.5"])
+    assert "expected a number from 0 to 1, got 1.5" in capsys.readouterr().err
 
 
 def test_mistakes_end_in_one_line(run, capsys):

@@ -66,6 +66,10 @@ QUICK = {
     "benchmarks/detectors.py": ["--quick", "--device", "cpu", "--output", "detectors.csv"],
     "benchmarks/inference.py": ["--quick", "--device", "cpu", "--output", "inference.csv"],
     "benchmarks/device_costs.py": ["--only", "bap", "--output", "costs.csv"],
+    "benchmarks/throughput.py": [
+        *("--loader", ATSS, "--most", "1", "--rounds", "1", "--workers", "1"),
+        *("--output", "throughput.csv"),
+    ],
     "benchmarks/bucketing.py": ["--quick", "--output", "bucketing"],
     "tools/draw_losses.py": ["--losses", "ap", "--output", "pictures"],
     "tools/compare_losses.py": [
@@ -74,6 +78,7 @@ QUICK = {
     "tools/show_data.py": [
         *("--output", "data.png", "--images", "1", "data.short_side=64"),
     ],
+    "tools/analyze_detections.py": ["--worst-images", "1"],
     "tools/draw_zoo.py": ["--output", "zoo.png"],
     "tools/gpu_report.py": ["--list"],
     "demo/demo.py": [

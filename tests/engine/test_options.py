@@ -63,6 +63,10 @@ def refusal(capsys: pytest.CaptureFixture, train_net: TrainNet, *args: str, **mo
         ("train.early_stopping.patience=-1", "at least 0"),
         ("train.early_stopping={patience: 1}", "train.eval_period"),
         ("train.auto_scale_lr=-1", "train.auto_scale_lr"),
+        ("train.expected_results=[bbox,AP,78,5]", r"such as \[\[bbox,AP,78,5\]\]"),
+        ("train.expected_results=[[bbox,AP,78]]", "tolerances"),
+        ("train.expected_results=[[bbox,AP,high,5]]", "tolerances"),
+        ("train.expected_results=78", "tolerances"),
     ],
 )
 def test_values_out_of_range(config: Path, override: str, part: str) -> None:

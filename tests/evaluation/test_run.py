@@ -94,6 +94,33 @@ def test_pairs_have_masks_if_the_detections_do(tmp_path):
         EvaluatedRun.load(str(tmp_path)).pairs(5, threshold=0.5)
 
 
+def test_the_worst_images_come_first(tmp_path):
+    results = [detection(2, 0.9, category=9), detection(3, 0.8), detection(4, 0.9, category=9)]
+    results += [detection(3, 0.6, box=[15.0, 3.0, 5.0, 5.0]), detection(4, 0.95, category=9)]
+    run = EvaluatedRun.load(write_run(tmp_path, [*results, detection(5, 0.2)], images=5))
+    pairs = run.worst_pairs(9, threshold=0.5)
+    # 4: two false, one missed; 2: one of each; 3: one false; 1: one missed; 5: below the threshold.
+    assert [Path(pair.file_name).stem for pair in pairs] == ["4", "2", "3", "1"]
+    assert [pair.errors for pair in pairs] == [(1, 2), (1, 1), (0, 1), (1, 0)]
+    assert [pair.file_name for pair in run.worst_pairs(2, 0.5)] == [p.file_name for p in pairs[:2]]
+    assert run.worst_pairs(9, threshold=0.99)[0].errors == (1, 0)
+
+
+def test_masks_decide_what_is_false_if_they_are_analyzed(tmp_path):
+    def mask(left):
+        return {"size": [20, 30], "counts": [20 * left, 100, 500 - 20 * left]}
+
+    write_run(tmp_path, [{**detection(1, 0.9), "segmentation": mask(10)}])
+    truth = json.loads((tmp_path / "truth.json").read_text())
+    for annotation in truth["annotations"]:
+        annotation["segmentation"] = mask(2)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    run = EvaluatedRun.load(str(tmp_path))
+    assert [pair.errors for pair in run.pairs(1, 0.5, task="bbox")] == [(0, 0)]
+    assert [pair.errors for pair in run.pairs(1, 0.5, task="segm")] == [(1, 1)]
+    assert run.worst_pairs(1, 0.5, task="segm")[0].predictions.masks is not None
+
+
 def test_pairs_show_what_passes_the_threshold(tmp_path):
     results = [detection(1, 0.9, category=9), detection(1, 0.5), detection(1, 0.4)]
     pairs = EvaluatedRun.load(write_run(tmp_path, results)).pairs(5, threshold=0.5)

@@ -12,6 +12,9 @@ from brloss_d2.errors import InputError
 from brloss_d2.utils.suggest import did_you_mean
 from brloss_d2.utils.text import printable
 
+# Types of a task, a metric, its value and the tolerance.
+_EXPECTED = [[str, str, a, b] for a in (int, float) for b in (int, float)]
+
 
 def _key(
     default: Any,
@@ -106,6 +109,10 @@ class _Train:
     eval_period: int = _key(
         5000, "iterations between evaluations; 0: only after the last iteration", at_least=0
     )
+    expected_results: tuple[tuple[str, str, float, float], ...] = _key(
+        (),
+        "what the evaluation at the end must find, else exit status 1: [[bbox,AP,78,5]] is 78 ± 5",
+    )
     log_period: int = _key(20, "iterations between lines of the log", at_least=1)
     wandb: str = _key("", "project of Weights & Biases to log to; empty: none")
     check_images: bool = _key(
@@ -166,6 +173,14 @@ def check_train_values(train: DictConfig) -> None:
         # OmegaConf.structured would take 3 for a string and "yes" for a boolean. For Python a bool
         # is an int, and an int is as good as a float.
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if path == "expected_results":
+            rows = value if isinstance(value, ListConfig) else [value]
+            if not all(isinstance(r, ListConfig) and [*map(type, r)] in _EXPECTED for r in rows):
+                raise InputError(
+                    f"train.{path} is {value!r}: expected a list of tasks, metrics, values and "
+                    "tolerances, such as [[bbox,AP,78,5]]."
+                )
+            continue
         if isinstance(default, tuple):
             if not (isinstance(value, ListConfig) and all(type(x) is str and x for x in value)):
                 raise InputError(f"train.{path} is {value!r}: expected a list of names, [a,b].")

@@ -3,8 +3,9 @@
 import copy
 import json
 import logging
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from detectron2.config import LazyConfig, instantiate
@@ -21,6 +22,7 @@ from brloss_d2.engine.config.test_augmentation import with_test_augmentation
 from brloss_d2.engine.hooks.ema import EMA
 from brloss_d2.engine.logs import progress_bar
 from brloss_d2.engine.randomness import preserved_rng
+from brloss_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +150,26 @@ class Evaluation:
             with open(weights_file, "w", encoding="utf-8") as file:
                 json.dump({"fingerprint": fingerprint(model.state_dict())}, file)
         return results
+
+
+def check_results(results: Mapping[str, Any], expected: Iterable[Sequence[Any]]) -> None:
+    """Compare results with what a config promises, as detectron2's `verify_results` does.
+
+    Args:
+        results: task -> metric -> number; empty except in the main process.
+        expected: task, metric, value and tolerance of each promise.
+
+    Raises:
+        InputError: a result is missing, NaN, or further from its value than the tolerance.
+    """
+    found = flatten_results_dict(results)
+    wrong = []
+    for task, metric, value, tolerance in expected if results else ():
+        actual = found.get(f"{task}/{metric}", math.nan)
+        if not abs(actual - value) <= tolerance:
+            wrong.append(f"{task}/{metric} is {actual:.2f}, expected {value} ± {tolerance}")
+    if wrong:
+        raise InputError(f"{'; '.join(wrong)} (train.expected_results).")
 
 
 def results_table(results: Mapping[str, Any]) -> str:
