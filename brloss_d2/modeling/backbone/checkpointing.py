@@ -1,16 +1,14 @@
 """Activation checkpointing: features are computed again in the backward pass, not kept."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from copy import deepcopy
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from brloss_d2.modeling.backbone.batch_norm import paused_statistics
 from brloss_d2.modeling.backbone.layers import find_blocks
 
 
@@ -43,20 +41,6 @@ def _forward(block: nn.Module, forward: Any, *args: Any) -> Any:
         return forward(*args)
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), _fixed_statistics(block)
+        return nullcontext(), paused_statistics(block)
 
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts)
-
-
-@contextmanager
-def _fixed_statistics(block: nn.Module) -> Iterator[None]:
-    """Let batch normalization normalize as before, without an update of its statistics."""
-    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, deepcopy(norm.num_batches_tracked)
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, batches
