@@ -26,6 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="0.x",
         help="becomes part of the file (default: as for brloss-predict)",
     )
+    parser.add_argument(
+        "--dynamic-batch",
+        action="store_true",
+        help="the file takes any number of images, all of the size of the sample",
+    )
     return run_program(_export, parser.parse_args(argv))
 
 
@@ -36,6 +41,6 @@ def _export(args: argparse.Namespace) -> int:
     sample = read_image(args.sample)
     predictor = load_predictor(args)
     export = export_onnx if args.format == "onnx" else export_torchscript
-    names = export(predictor, sample, args.output)
+    names = export(predictor, sample, args.output, dynamic_batch=args.dynamic_batch)
     print(f"Wrote {args.output}. Outputs: {', '.join(names)}.")
     return 0

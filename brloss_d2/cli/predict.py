@@ -56,6 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--batch-size", type=positive_int, default=1, help="images per batch (default: 1)"
     )
     parser.add_argument(
+        "--num-workers",
+        type=int,
+        default=2,
+        metavar="N",
+        help="threads that read and resize images while the model looks at others (default: 2)",
+    )
+    parser.add_argument(
         "--tile",
         type=positive_int,
         metavar="PIXELS",
@@ -86,7 +93,10 @@ def _predict(args: argparse.Namespace) -> int:
     errors: list[InputError] = []
     objects = 0
     for prediction, image in predictor.stream(
-        files, batch_size=args.batch_size, on_error=errors.append
+        files,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        on_error=errors.append,
     ):
         folder.add(prediction, image)
         objects += len(prediction)

@@ -12,6 +12,7 @@ Hugging Face Hub (`hf upload OWNER/NAME shared/a`) it is `--config-file hf://OWN
 import argparse
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -142,7 +143,7 @@ def _card(
     command = _command(args.output_dir)
     yield f"\n```sh\n{command}\n```\n" if command else ""
     yield "## Use\n"
-    yield f"```sh\nbrloss-predict --config-file {name} --input photo.jpg\n```\n"
+    yield f"```sh\nbrloss-predict --config-file {shlex.quote(name)} --input photo.jpg\n```\n"
     yield "## Limits\n"
     yield "Not described: say what the model is for, and what it must not be used for.\n"
 

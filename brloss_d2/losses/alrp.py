@@ -7,14 +7,12 @@ from torch import Tensor
 from brloss_d2.losses.base import (
     LossDict,
     RankingLoss,
-    check_ranking,
-    check_tensors,
     make_pool,
     no_positives,
     ranking_term,
+    with_kernel,
 )
 from brloss_d2.ops import PoolGroup, Term, attach, exact_negatives
-from brloss_d2.ops.dispatch import fused
 from brloss_d2.ops.ramp import prefix_sums
 from brloss_d2.ops.search import count_reached
 
@@ -23,6 +21,7 @@ from brloss_d2.ops.search import count_reached
 MIN_FALSE_POSITIVES = 1e-5
 
 
+@with_kernel("localize", kind="localization_error", floor=MIN_FALSE_POSITIVES)
 def alrp_loss(
     logits: Tensor,
     labels: Tensor,
@@ -68,40 +67,30 @@ def alrp_loss(
         >>> {name: round(value.item(), 4) for name, value in losses.items()}
         {'loss_rank': 0.0, 'loss_box': 0.3}
     """
-    check_tensors(localization_error=localization_error)
-    if not localization_error.is_floating_point():
-        raise ValueError(f"localization_error must be floating point: {localization_error.dtype}")
-    positives = check_ranking(
-        logits, labels, localization_error, delta, positives, group, kind="localization_error"
-    )
-    if positives.ndim != 1:
-        raise ValueError(f"positives must have the shape (P,), got {tuple(positives.shape)}")
-    terms = fused(
-        "localize", logits, labels, positives, localization_error, delta, group,
-        floor=MIN_FALSE_POSITIVES,
-    )  # fmt: skip
-    if terms is not None:
-        return terms
     logits, pool = make_pool(logits, labels, positives, delta, group)
     error = pool.collect(localization_error)
     if len(pool) == 0:
         (rank_loss,) = attach(logits, no_positives(pool))
         return {"loss_rank": rank_loss, "loss_box": localization_error.sum() + rank_loss.detach()}
+    weights = F.pad(error[None], (0, 0, 1, 0), value=1.0)
     own = 1.0 if delta == 0 else 0.5  # H(0)
-    above, errors_above = pool.own_sum(F.pad(error[None], (0, 0, 1, 0), value=1.0))
+    others = torch.sub(pool.own_sum(weights), weights, alpha=own)  # above a positive, without it
     negatives = exact_negatives(pool)
     fp = negatives.false_positives
-    rank = above + fp + (1 - own)
-    received = torch.add(fp + errors_above, error, alpha=-own) / rank * (fp > MIN_FALSE_POSITIVES)
-    share = received / fp.clamp(min=MIN_FALSE_POSITIVES)
-    term = ranking_term(pool, negatives, (fp / rank).mean(), received, share)
-    (rank_loss,) = attach(logits, term)
-    # The component `mean_i [sum of E_k over s_k >= s_i] / rank(i)`, by k: each error counts in the
+    above, errors_above = others + fp  # a false positive counts like a positive of error 1
+    of_rank = (above + 1).reciprocal() * pool.scale
+    # Too few false positives receive nothing, as if they were infinitely many.
+    share = errors_above * of_rank / F.threshold(fp, MIN_FALSE_POSITIVES, torch.inf)
+    # The component `sum_i [sum of E_k over s_k >= s_i] / rank(i)`, by k: each error counts in the
     # positives at or below it.
     at_or_below = count_reached(pool.logits, pool.logits)
-    weights = prefix_sums(rank.reciprocal()).index_select(0, at_or_below)
-    box_gradient = pool.spread(weights * pool.scale).to(localization_error.dtype)
-    (box_loss,) = attach(localization_error, Term((error * weights).mean(), box_gradient))
+    of_error = prefix_sums(of_rank).index_select(0, at_or_below)
+    rank_value, box_value = torch.dot(fp, of_rank), torch.dot(error, of_error)
+    if pool.group.size > 1:  # by which gradients are multiplied, but not values
+        rank_value, box_value = rank_value / pool.group.size, box_value / pool.group.size
+    term = ranking_term(pool, negatives, rank_value, share * fp, share, scaled=True)
+    (rank_loss,) = attach(logits, term)
+    (box_loss,) = attach(localization_error, Term(box_value, pool.spread(of_error)))
     return {"loss_rank": rank_loss, "loss_box": box_loss}
 
 

@@ -6,11 +6,11 @@ from torch import Tensor
 from brloss_d2.losses.base import (
     LossDict,
     RankingLoss,
-    check_ranking,
     each_ranking,
     make_pool,
     no_positives,
     ranking_term,
+    with_kernel,
 )
 from brloss_d2.ops import (
     Negatives,
@@ -21,7 +21,6 @@ from brloss_d2.ops import (
     bucketed_negatives,
     exact_negatives,
 )
-from brloss_d2.ops.dispatch import fused
 
 
 def precision_term(
@@ -49,6 +48,7 @@ def precision_term(
 
 
 @each_ranking
+@with_kernel("interpolated")
 def ap_loss(
     logits: Tensor,
     labels: Tensor,
@@ -89,10 +89,6 @@ def ap_loss(
         >>> round(losses["loss_rank"].item(), 4)
         0.0
     """
-    positives = check_ranking(logits, labels, quality, delta, positives, group)
-    terms = fused("interpolated", logits, labels, positives, quality, delta, group)
-    if terms is not None:
-        return terms
     logits, pool = make_pool(logits, labels, positives, delta, group)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}
@@ -102,6 +98,7 @@ def ap_loss(
 
 
 @each_ranking
+@with_kernel("precision", bucketed=True)
 def bucketed_ap_loss(
     logits: Tensor,
     labels: Tensor,
@@ -143,10 +140,6 @@ def bucketed_ap_loss(
         >>> round(losses["loss_rank"].item(), 4)
         0.6667
     """
-    positives = check_ranking(logits, labels, quality, delta, positives, group)
-    terms = fused("precision", logits, labels, positives, quality, delta, group, bucketed=True)
-    if terms is not None:
-        return terms
     logits, pool = make_pool(logits, labels, positives, delta, group)
     if len(pool) == 0:
         return {"loss_rank": attach(logits, no_positives(pool))[0]}

@@ -9,12 +9,13 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from brloss_d2.ops import Negatives, PoolGroup, RankingPool, Term, ranks_together
+from brloss_d2.ops.dispatch import fused
 
 LossDict = dict[str, Tensor]
 
@@ -198,13 +199,14 @@ def check_ranking(
     """Check the arguments of a ranking loss.
 
     Args:
-        logits: (M,) logits, or (R, K).
+        logits: (M,) logits, or (R, K); (L, M) of L rankings.
         labels: (M,) integers: 1 positive, 0 negative, -1 ignored; or (R,) class of each row, K for
             the background, -1 ignored.
         values: (P,) quality or localization errors of the positives, None if not used.
         delta: half-width of the ramp, in logits, >= 0.
         positives: (P,) positions of the positives in the flat logits; None searches for them. If
-            they are given, the values of labels, quality and errors are trusted.
+            they are given, the values of labels, quality and errors are trusted. (L, P) of L
+            rankings.
         group: processes whose decisions are ranked together; None is this process alone.
         kind: meaning of `values`, "quality" or "localization_error".
 
@@ -218,10 +220,22 @@ def check_ranking(
     optional = {"positives": positives, kind: values}
     given = {name: x for name, x in optional.items() if x is not None}
     check_tensors(logits=logits, labels=labels, **given)
+    if kind == "localization_error":  # differentiable, and of one ranking
+        if values is not None and not values.is_floating_point():
+            raise ValueError(f"localization_error must be floating point: {values.dtype}")
+        if positives is not None and positives.ndim != 1:
+            raise ValueError(f"positives must have the shape (P,), got {tuple(positives.shape)}")
     if group is not None:
         check_types(group=(group, PoolGroup))
-    rows = logits.ndim == 2 and labels.shape == logits.shape[:1]
     several = logits.ndim == 2 and positives is not None and positives.ndim == 2
+    if several:
+        shapes = [tuple(x.shape) for x in (logits, labels, given["positives"])]
+        if len({shape[:1] for shape in shapes}) > 1 or len(logits) == 0:
+            raise ValueError(
+                f"expected labels and positives for each of {len(logits)} rankings, and at least "
+                f"one; got {shapes[1]} labels, {shapes[2]} positives"
+            )
+    rows = logits.ndim == 2 and labels.shape == logits.shape[:1] and not several
     if not (logits.ndim == 1 or rows or several) or logits.dtype not in _FLOATS:
         raise ValueError(
             f"logits must be a floating point tensor of shape (M,), got {logits.dtype} "
@@ -288,7 +302,11 @@ def ranking_pool(
 
 
 def make_pool(
-    logits: Tensor, labels: Tensor, positives: Tensor, delta: float, group: PoolGroup | None
+    logits: Tensor,
+    labels: Tensor,
+    positives: Tensor | None,
+    delta: float,
+    group: PoolGroup | None,
 ) -> tuple[Tensor, RankingPool]:
     """Set up the pool of a ranking loss from arguments that `check_ranking` has checked.
 
@@ -296,10 +314,11 @@ def make_pool(
         `(logits, pool)`: the flat logits in at least float32 (half precision is upcast once, here)
         and the pool made of them.
     """
+    positives = cast(Tensor, positives)  # found by the check
     if labels.ndim < logits.ndim:
         labels, logits = binary_labels(labels, logits.shape[1], positives), logits.flatten()
     logits = at_least_float32(logits)
-    return logits, RankingPool(logits, labels, delta, group, positives)
+    return logits, RankingPool(logits, labels, positives, delta, group)
 
 
 def each_ranking(loss: Callable[..., LossDict]) -> Callable[..., LossDict]:
@@ -315,26 +334,72 @@ def each_ranking(loss: Callable[..., LossDict]) -> Callable[..., LossDict]:
     """
 
     @functools.wraps(loss)
-    def of_each(logits: Tensor, labels: Tensor, *values: Tensor | None, **options: Any) -> LossDict:
-        positives, group = options.pop("positives", None), options.get("group")
-        several = isinstance(positives, Tensor) and positives.ndim == logits.ndim == 2
-        if several and not len(logits) == len(labels) == len(positives) > 0:
-            raise ValueError(
-                f"expected labels and positives for each of {len(logits)} rankings, and at least "
-                f"one; got {tuple(labels.shape)} labels, {tuple(positives.shape)} positives"
-            )
-        if several and any(v is not None and v.shape != positives.shape for v in values):
-            raise ValueError(f"expected a quality for each of {tuple(positives.shape)} positives")
-        if not several or (group is None and ranks_together(positives)):
-            return loss(logits, labels, *values, positives=positives, **options)
-        rows = zip(logits, labels, positives, strict=True)
+    def of_each(
+        logits: Tensor,
+        labels: Tensor,
+        quality: Tensor | None = None,
+        *,
+        positives: Tensor | None = None,
+        group: PoolGroup | None = None,
+        **options: Any,
+    ) -> LossDict:
+        one = not isinstance(positives, Tensor) or positives.ndim < 2
+        if one or (group is None and ranks_together(cast(Tensor, positives))):
+            return loss(logits, labels, quality, positives=positives, group=group, **options)
+        delta = options.get("delta", 0.0)
+        rows = check_ranking(logits, labels, quality, delta, positives, group)
+        values = [None] * len(rows) if quality is None else quality
         terms = [
-            loss(*row[:2], *(v if v is None else v[i] for v in values), positives=row[2], **options)
-            for i, row in enumerate(rows)
+            loss(*row, positives=where, group=group, **options)
+            for *row, where in zip(logits, labels, values, rows, strict=True)
         ]
         return {name: torch.stack([term[name] for term in terms]) for name in terms[0]}
 
     return of_each
+
+
+def with_kernel(
+    kernel: str, *, kind: str = "quality", **options: Any
+) -> Callable[[Callable[..., LossDict]], Callable[..., LossDict]]:
+    """Check the arguments of a loss, and compute it by a kernel as a whole where one is chosen.
+
+    Args:
+        kernel: kind of the loss in `ops.dispatch.fused`.
+        kind: meaning of the values of the positives; see `check_ranking`.
+        **options: options of the kernel.
+
+    Returns:
+        Decorator of the functional form, which then always gets the positions of the positives.
+    """
+
+    def decorate(loss: Callable[..., LossDict]) -> Callable[..., LossDict]:
+        parameters = inspect.signature(loss).parameters
+        default, required = parameters["delta"].default, parameters[kind].default is not None
+
+        @functools.wraps(loss)
+        def checked(
+            logits: Tensor,
+            labels: Tensor,
+            values: Tensor | None = None,
+            *,
+            delta: float = default,
+            positives: Tensor | None = None,
+            group: PoolGroup | None = None,
+            **named: Tensor,
+        ) -> LossDict:
+            values = named.pop(kind, values)
+            if required:
+                check_tensors(**{kind: values})
+            positives = check_ranking(logits, labels, values, delta, positives, group, kind=kind)
+            terms = fused(kernel, logits, labels, positives, values, delta, group, **options)
+            if terms is not None:
+                return terms
+            given = dict(delta=delta, positives=positives, group=group, **named)
+            return loss(logits, labels, values, **given)
+
+        return checked
+
+    return decorate
 
 
 def no_positives(pool: RankingPool) -> Term:
@@ -344,7 +409,13 @@ def no_positives(pool: RankingPool) -> Term:
 
 
 def ranking_term(
-    pool: RankingPool, negatives: Negatives, value: Tensor, error: Tensor, share: Tensor
+    pool: RankingPool,
+    negatives: Negatives,
+    value: Tensor,
+    error: Tensor,
+    share: Tensor,
+    *,
+    scaled: bool = False,
 ) -> Term:
     """Return the term whose identity update raises each positive and lowers each negative.
 
@@ -354,8 +425,10 @@ def ranking_term(
         value: () value of the loss.
         error: (P,) update of positive i, downhill.
         share: (P,) part of `error` that a negative with H = 1 over positive i receives, uphill.
+        scaled: whether `error` and `share` have been multiplied by `pool.scale`.
     """
-    gradient = negatives.gradient(share * pool.scale)
+    scale = 1.0 if scaled else pool.scale
+    gradient = negatives.gradient(share if scaled else share * scale)
     own = error[..., pool.mine].to(gradient.dtype).view(-1)
-    gradient.view(-1).index_add_(0, pool.where.view(-1), own, alpha=-pool.scale)
+    gradient.view(-1).index_add_(0, pool.where.view(-1), own, alpha=-scale)
     return Term(value, gradient)

@@ -62,14 +62,10 @@ class ClassWeightedLoss(ScoreLoss):
                     f"{self.counts}"
                 )
             counts = counts.new_tensor(self.counts)
-        weights = self._weights(counts)
-        background = 1 - positive.amax(1)
-        return losses * (positive @ weights + background)[:, None]
-
-    def _weights(self, counts: Tensor) -> Tensor:
-        """(K,) weight of each class; 1 for those that do not occur."""
         occurs = counts > 0
         # Not with `expm1`, whose logarithm has no value for beta = 0.
         weights = (1 - self.beta) / (1 - self.beta ** counts.double().clamp(min=1))
         mean = (weights * occurs).sum() / occurs.sum().clamp(min=1)
-        return torch.where(occurs, weights / mean, 1.0).to(counts.dtype)
+        # 1 for classes that do not occur, and for the background.
+        weights = torch.where(occurs, weights / mean, 1.0).to(counts.dtype)
+        return losses * (positive @ weights + (1 - positive.amax(1)))[:, None]

@@ -10,11 +10,10 @@ from brloss_d2.losses.ap import precision_term
 from brloss_d2.losses.base import (
     LossDict,
     RankingLoss,
-    check_ranking,
-    check_tensors,
     each_ranking,
     make_pool,
     no_positives,
+    with_kernel,
 )
 from brloss_d2.ops import (
     Negatives,
@@ -25,7 +24,6 @@ from brloss_d2.ops import (
     bucketed_negatives,
     exact_negatives,
 )
-from brloss_d2.ops.dispatch import fused
 
 # Below this mass of worse positives the published sorting error is 0, and nobody causes it.
 SORT_MIN_MASS = 1e-10
@@ -61,6 +59,7 @@ def sorting_term(pool: RankingPool, quality: Tensor) -> tuple[Term, Tensor]:
 
 
 @each_ranking
+@with_kernel("sort", floor=SORT_MIN_MASS)
 def rank_sort_loss(
     logits: Tensor,
     labels: Tensor,
@@ -106,15 +105,12 @@ def rank_sort_loss(
         {'loss_rank': 0.5333, 'loss_sort': 0.1}
         >>> sum(losses.values()).backward()
     """
-    positives = check_ranking(logits, labels, quality, delta, positives, group)
-    terms = fused("sort", logits, labels, positives, quality, delta, group, floor=SORT_MIN_MASS)
-    if terms is not None:
-        return terms
     logits, pool = make_pool(logits, labels, positives, delta, group)
     return _rank_and_sort(logits, pool, quality, exact_negatives)
 
 
 @each_ranking
+@with_kernel("sort", bucketed=True, floor=SORT_MIN_MASS)
 def bucketed_rank_sort_loss(
     logits: Tensor,
     labels: Tensor,
@@ -156,12 +152,6 @@ def bucketed_rank_sort_loss(
         >>> {name: round(value.item(), 4) for name, value in losses.items()}
         {'loss_rank': 0.5333, 'loss_sort': 0.1}
     """
-    positives = check_ranking(logits, labels, quality, delta, positives, group)
-    terms = fused(
-        "sort", logits, labels, positives, quality, delta, group, bucketed=True, floor=SORT_MIN_MASS
-    )
-    if terms is not None:
-        return terms
     logits, pool = make_pool(logits, labels, positives, delta, group)
     return _rank_and_sort(logits, pool, quality, bucketed_negatives)
 
@@ -173,7 +163,6 @@ def _rank_and_sort(
     summarize: Callable[[RankingPool], Negatives],
 ) -> LossDict:
     """Attach both terms to the logits."""
-    check_tensors(quality=quality)
     if len(pool) == 0:
         terms = no_positives(pool), no_positives(pool)
     else:  # the table of the positives is gone before that with the negatives is made

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from brloss_d2.errors import InputError
 
+_ROWS = 1024  # detections that are compared with all others at a time
 _EDGE = 0.01  # part of a tile: a box that ends so close to an edge may be cut there
 
 
@@ -177,15 +178,21 @@ def _survivors(found: Instances, nms_thresh: float) -> Tensor:
     order = torch.argsort(found.cut.float() * 2 - found.scores, stable=True)
     found = found[order]
     boxes, areas = found.pred_boxes, found.pred_boxes.area().clamp(min=1e-6)
-    dropped = torch.zeros(len(found), dtype=torch.bool)
-    for i in range(len(found)):
-        if dropped[i]:
-            continue
-        overlaps = pairwise_iou(boxes[i], boxes)[0]
-        covered = pairwise_intersection(boxes[i], boxes)[0] / areas
+    places = torch.arange(len(found))
+    pairs = []
+    for rows in places.split(_ROWS):
+        overlaps = pairwise_iou(boxes[rows], boxes)
+        covered = pairwise_intersection(boxes[rows], boxes) / areas
         repeats = torch.where(found.cut, covered, overlaps) > nms_thresh
-        repeats &= (found.pred_classes == found.pred_classes[i]) & (found.tile != found.tile[i])
-        repeats[: i + 1] = False
-        dropped |= repeats
-    kept = order[~dropped]
-    return kept[found.scores[~dropped].argsort(descending=True, stable=True)]
+        repeats &= found.pred_classes[rows, None] == found.pred_classes
+        repeats &= (found.tile[rows, None] != found.tile) & (rows[:, None] < places)
+        better, worse = repeats.nonzero(as_tuple=True)
+        pairs.append((rows[better], worse))
+    better, worse = (torch.cat(part) for part in zip(*pairs, strict=True))
+    # A detection is dropped by a better one that is kept: each round settles one more in a row.
+    kept, previous = torch.ones(len(found), dtype=torch.bool), None
+    while previous is None or not torch.equal(kept, previous):
+        previous = kept
+        kept = torch.ones_like(kept)
+        kept[worse[previous[better]]] = False
+    return order[kept][found.scores[kept].argsort(descending=True, stable=True)]

@@ -32,15 +32,14 @@ class RankingPool:
     Args:
         logits: (..., M) logits of the decisions of this process.
         labels: (..., M) integers: 1 positive, 0 negative, -1 ignored.
+        positives: (..., p) int64 positions of the positives among the decisions, ascending.
         delta: half-width of the ramp, in logits, >= 0.
         group: processes that rank their decisions together; None is this process alone.
-        positives: (..., p) int64 positions of the positives among the decisions, ascending. If
-            None, they are searched for, which makes the host wait for a GPU.
 
     Attributes:
         decisions: (..., M) `logits` without gradient.
         labels, delta, group: the arguments.
-        index: (..., p) positions of the positives of this process among its decisions, ascending.
+        index: (..., p) `positives`.
         mine: (p,) places in score order of the positives at `where`; a slice of all if this
             process is alone.
         where: (..., p) `index` in the order of `mine`, among all decisions, flattened.
@@ -53,13 +52,13 @@ class RankingPool:
         self,
         logits: Tensor,
         labels: Tensor,
+        positives: Tensor,
         delta: float,
         group: PoolGroup | None = None,
-        positives: Tensor | None = None,
     ):
         self.decisions, self.labels, self.delta = logits.detach(), labels, delta
         self.group = group or PoolGroup()
-        self.index = (labels == 1).nonzero().squeeze(1) if positives is None else positives
+        self.index = positives
         ranked, self.mine = self._gather(self.decisions.gather(-1, self.index))
         ranked, self._order = ranked.sort()
         if self.group.group is None:

@@ -30,20 +30,17 @@ _TILE_PAIRS = {"cpu": 1 << 15, "cuda": 1 << 23}
 _LEAF_BITS = 4
 
 
-def running_sums(x: Tensor) -> Tensor:
-    """Inclusive prefix sums along the last axis; the same bits for the same input.
+def prefix_sums(x: Tensor) -> Tensor:
+    """Exclusive prefix sums along the last axis, one longer than the input: `out[..., 0] = 0`.
 
-    On a GPU torch scans a single row in blocks that are added as they finish, so that last digits
-    vary, but each of several rows in a fixed order: a single one gets a second.
+    The same bits for the same input. On a GPU torch scans a single row in blocks that are added as
+    they finish, so that last digits vary, but each of several rows in a fixed order: a single one
+    gets a second.
     """
     if x.device.type == "cpu" or x.numel() > x.shape[-1]:
-        return x.cumsum(-1)
-    return F.pad(x.reshape(1, x.numel()), (0, 0, 0, 1)).cumsum(-1)[0].view_as(x)
-
-
-def prefix_sums(x: Tensor) -> Tensor:
-    """Exclusive prefix sums along the last axis, one longer than the input: `out[..., 0] = 0`."""
-    return F.pad(running_sums(x), (1, 0))
+        return F.pad(x, (1, 0)).cumsum(-1)
+    sums = F.pad(x.reshape(1, x.numel()), (1, 0, 0, 1)).cumsum(-1)[0]
+    return sums.view(*x.shape[:-1], len(sums))
 
 
 def window_sum(

@@ -67,6 +67,10 @@ img { display: block; max-width: 100%; height: auto; background: #ffffff;
 .scroll { overflow-x: auto; }
 .scroll img { max-width: max(100%, 44rem); }
 figcaption { font-size: 0.88rem; margin-top: 0.3rem; }
+@media (max-width: 30rem) {
+  .list th, .list td { padding: 0.3rem 0.4rem; max-width: 9rem; }
+  .list tbody th { min-width: 4rem; }
+}
 """
 
 

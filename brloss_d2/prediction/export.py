@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from brloss_d2.errors import InputError
+from brloss_d2.prediction.batches import COUNTING, BatchDetector
 from brloss_d2.prediction.predictor import Predictor
 from brloss_d2.utils.files import check_folder_of, replacing
 from brloss_d2.utils.terminal import silenced
@@ -28,33 +29,36 @@ _RESCALED = (0.75, 1.25)
 _OPSET = 17
 # In pixels, classes and probabilities.
 _TOLERANCE = {"boxes": 1e-2, "labels": 1e-6, "masks": 1e-3, "scores": 1e-5}
-# Module that counts objects with Python's len(), which a trace would keep as a constant.
-_COUNTING = "brloss_d2.modeling.rcnn.box_predictor"
 
 
 @silenced(())  # the result is compared with the detector anyway
-def export_torchscript(predictor: Predictor, image: np.ndarray, path: str) -> list[str]:
+def export_torchscript(
+    predictor: Predictor, image: np.ndarray, path: str, *, dynamic_batch: bool = False
+) -> list[str]:
     """Write a TorchScript file and return the names of its outputs, in order.
 
     Its input is an image of any size as the network takes it: (3, H, W) uint8, resized, in the
     order of colors of the config; see `Predictor.resized`. Its outputs are those of `detections`
     whose scores reach the threshold of the predictor. A detector with a fixed number of detections
     (one that has `detect_batch`) takes images (N, 3, H, W) instead, any number of the size of the
-    sample, and gives outputs (N, D, ...) of every score. The weights are frozen. The extra file
-    `detector.json` holds what `describe` returns.
+    sample, and gives outputs (N, D, ...) of every score, as others do with `dynamic_batch`. The
+    weights are frozen. The extra file `detector.json` holds what `describe` returns.
 
     Args:
         predictor: detector on the device that the file is for.
         image: (H, W, 3) uint8, RGB, in which the detector finds objects: the file can only do
             what happens in the trace.
         path: file to write.
+        dynamic_batch: whether the file takes any number of images of the size of the sample: for
+            one-stage detectors and R-CNNs for boxes.
 
     Raises:
         InputError: nothing is found in the image, the file cannot be written, or the trace differs
-            from the detector on the same image at other sizes.
+            from the detector on the same image at other sizes; the detector has masks or is of a
+            kind that cannot take batches.
     """
     check_folder_of(path)
-    graph = _graph(predictor, image)
+    graph = _graph(predictor, image, dynamic_batch=dynamic_batch)
     traced = torch.jit.trace(graph.module, (graph.example,), check_trace=False)
     graph.compare(lambda x: dict(zip(graph.names, traced(x), strict=True)))
     about = json.dumps(graph.about, ensure_ascii=False)
@@ -64,7 +68,9 @@ def export_torchscript(predictor: Predictor, image: np.ndarray, path: str) -> li
 
 
 @silenced(())  # the result is compared with the detector anyway
-def export_onnx(predictor: Predictor, image: np.ndarray, path: str) -> list[str]:
+def export_onnx(
+    predictor: Predictor, image: np.ndarray, path: str, *, dynamic_batch: bool = False
+) -> list[str]:
     """Write an ONNX file and return the names of its outputs; see `export_torchscript`.
 
     Its input is called `image`, and `detector.json` is a key of its metadata. This needs the
@@ -74,7 +80,7 @@ def export_onnx(predictor: Predictor, image: np.ndarray, path: str) -> list[str]
         InputError: as for TorchScript, or the package is missing.
     """
     check_folder_of(path)
-    graph = _graph(predictor, image)
+    graph = _graph(predictor, image, dynamic_batch=dynamic_batch)
     names = graph.names
     with replacing(path) as temporary:
         try:
@@ -198,36 +204,47 @@ class _OfBatches(nn.Module):
         return tuple(found[name] for name in sorted(found))
 
 
-def _graph(predictor: Predictor, image: np.ndarray) -> _Graph:
+def _graph(predictor: Predictor, image: np.ndarray, *, dynamic_batch: bool) -> _Graph:
     """Return the detector as a function of one tensor, and such a tensor."""
     example = predictor.resized(image).to(next(predictor.model.parameters()).device)
     # The file shares no weights with the predictor, so that they can be frozen.
     model = copy.deepcopy(predictor.model).requires_grad_(False)
     if hasattr(model, "detect_batch"):
-        names = ["boxes", "labels", "scores"]
-        axes = {name: {0: "batch"} for name in ("image", *names)}
-        height, width = example.shape[1:]
-        about = {**describe(predictor, names), "height": height, "width": width}
-        compare = partial(_compare_batches, predictor, example)
-        return _Graph(_OfBatches(model), example[None], names, axes, about, compare)
+        return _graph_of_batches(predictor, example, _OfBatches(model))
     with torch.no_grad():
-        found = len(detections(predictor.model, example)["boxes"])
-    if not found:
+        found = detections(predictor.model, example)
+    if not len(found["boxes"]):
         raise InputError(
             "The detector finds nothing in the sample image: export needs one with objects, or a "
             "lower score threshold."
         )
+    if dynamic_batch:
+        if "masks" in found:
+            raise InputError("A detector of masks cannot be exported for batches of any size.")
+        # Traced here: the exporter to ONNX does not take a module that has been scripted.
+        module = torch.jit.trace(BatchDetector(model, example), example[None], check_trace=False)
+        return _graph_of_batches(predictor, example, module)
     threshold = predictor.score_threshold
 
     def inference(model: nn.Module, image: Tensor) -> Outputs:
         return _from_score(threshold, detections(model, image))
 
-    adapter = TracingAdapter(model, example, patch_builtin_len([_COUNTING])(inference)).eval()
+    adapter = TracingAdapter(model, example, patch_builtin_len([COUNTING])(inference)).eval()
     adapter(example)
     names = adapter.outputs_schema.keys
     axes = {"image": {1: "height", 2: "width"}, **{name: {0: "count"} for name in names}}
     about, compare = describe(predictor, names), partial(_compare, predictor, example)
     return _Graph(adapter, example, names, axes, about, compare)
+
+
+def _graph_of_batches(predictor: Predictor, example: Tensor, module: nn.Module) -> _Graph:
+    """Return the graph of a module that takes any number of images of one size."""
+    names = ["boxes", "labels", "scores"]
+    axes = {name: {0: "batch"} for name in ("image", *names)}
+    height, width = example.shape[1:]
+    about = {**describe(predictor, names), "height": height, "width": width}
+    compare = partial(_compare_batches, predictor, example)
+    return _Graph(module, example[None], names, axes, about, compare)
 
 
 def _from_score(threshold: float, outputs: Outputs) -> Outputs:
@@ -275,19 +292,20 @@ def _compare(predictor: Predictor, example: Tensor, exported: Callable[[Tensor],
 def _compare_batches(
     predictor: Predictor, example: Tensor, exported: Callable[[Tensor], Outputs]
 ) -> None:
-    """Compare detector and exported graph on several images of the size of the example."""
+    """Compare detector and exported graph on one image and on several of its size."""
     images = torch.stack([example, example.flip(2), example.flip(1)])
-    found = exported(images)
-    for i, image in enumerate(images):
-        with torch.no_grad():
-            expected = detections(predictor.model, image)
-        is_detection = found["scores"][i] > 0  # the others fill up after a suppression
-        own = {name: tensor[i][is_detection] for name, tensor in found.items()}
-        if problem := _difference(expected, own):
-            raise InputError(
-                f"The exported graph differs from the detector on image {i} of a batch: {problem}. "
-                "This detector cannot be exported."
-            )
+    with torch.no_grad():
+        expected = [detections(predictor.model, image) for image in images]
+    for count in (1, len(images)):
+        found = exported(images[:count])
+        for i, own in enumerate(expected[:count]):
+            is_detection = found["scores"][i] > 0  # the others fill up after a suppression
+            kept = {name: tensor[i][is_detection] for name, tensor in found.items()}
+            if problem := _difference(own, kept):
+                raise InputError(
+                    f"The exported graph differs from the detector on image {i} of a batch: "
+                    f"{problem}. This detector cannot be exported."
+                )
 
 
 def _difference(expected: Outputs, found: Outputs) -> str:

@@ -4,15 +4,17 @@ import copy
 import logging
 import os
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, starmap
+from typing import Any, TypeVar
 
 import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.config import instantiate
-from detectron2.data.detection_utils import convert_PIL_to_numpy
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from brloss_d2.checkpoint import Checkpointer, fingerprint, local_file
 from brloss_d2.checkpoint.contents import read_weights
 from brloss_d2.data import DetectionMapper
+from brloss_d2.data.images import as_array
 from brloss_d2.engine import (
     apply_overrides,
     choose_device,
@@ -43,6 +46,8 @@ logger = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
+_MOST_WORKERS = 64
+_Result = TypeVar("_Result")
 _THRESHOLD_KEYS = ("score_thresh", "test_score_thresh")
 
 
@@ -54,6 +59,7 @@ def predict(
     output: str | None = None,
     score_threshold: float | None = None,
     batch_size: int = 1,
+    num_workers: int = 2,
     tile: int | None = None,
     overlap: float | None = None,
     annotations: str | None = None,
@@ -75,6 +81,8 @@ def predict(
         output: folder for pictures and COCO files, see `OutputFolder`; None writes nothing.
         score_threshold: lowest score that is kept, 0..1, see `Predictor.load`.
         batch_size: number of images per batch.
+        num_workers: number of threads that read and resize images while the model looks at others;
+            0 reads each when it is needed. The detections are the same.
         tile: side in pixels of the tiles in which large images are looked at, see
             `brloss_d2.modeling.TiledDetector`; None looks at the whole image only.
         overlap: part of a tile that the next one shares, 0.2 by default.
@@ -98,6 +106,7 @@ def predict(
         True
     """
     _check_batch_size(batch_size)
+    _check_num_workers(num_workers)
     inputs = list_inputs(images)
     if not skip_unreadable:
         missing = [path for path in inputs if isinstance(path, str) and not os.path.exists(path)]
@@ -120,7 +129,9 @@ def predict(
     )
     folder = None if output is None else OutputFolder(output, predictor.categories)
     on_error = logger.warning if skip_unreadable else None
-    found = predictor.stream(inputs, batch_size=batch_size, on_error=on_error)
+    found = predictor.stream(
+        inputs, batch_size=batch_size, num_workers=num_workers, on_error=on_error
+    )
     predictions = []
     for prediction, image in found:
         predictions.append(prediction)
@@ -239,22 +250,14 @@ class Predictor:
             InputError: they are something else.
         """
         arrays = [read_input(image, number) for number, image in enumerate(list_inputs(images))]
-        inputs = [
-            {"image": self.resized(image), "height": image.shape[0], "width": image.shape[1]}
-            for image in arrays
-        ]
-        with torch.inference_mode():
-            outputs = self.model(inputs) if inputs else []
-        return [
-            Prediction.of(output["instances"], self.categories, self.score_threshold)
-            for output in outputs
-        ]
+        return self._detect([self._prepare(image) for image in arrays])
 
     def stream(
         self,
         images: Input | Iterable[Input],
         *,
         batch_size: int = 1,
+        num_workers: int = 0,
         on_error: Callable[[InputError], object] | None = None,
     ) -> Iterator[tuple[Prediction, np.ndarray]]:
         """Yield the detections of one image after the other, each with the image as an array.
@@ -262,6 +265,8 @@ class Predictor:
         Args:
             images: files, or images as for a call.
             batch_size: number of images per batch.
+            num_workers: number of threads that read and resize up to `batch_size + num_workers`
+                images ahead; 0 reads none ahead, as is right for images that come one by one.
             on_error: function that is called with the error of an unreadable image, which is left
                 out; None raises it.
 
@@ -269,18 +274,50 @@ class Predictor:
             InputError: an image cannot be read, and there is no `on_error`.
         """
         _check_batch_size(batch_size)
-        readable = _read(images, on_error)
-        while batch := list(islice(readable, batch_size)):
-            names, arrays = zip(*batch, strict=True)
-            for name, image, found in zip(names, arrays, self(arrays), strict=True):
+        _check_num_workers(num_workers)
+
+        def read(number: int, given: Input) -> tuple[str, np.ndarray, dict[str, Any]] | InputError:
+            try:
+                image = read_input(given, number)
+            except InputError as error:
+                return error
+            name = os.fspath(given) if isinstance(given, str | os.PathLike) else ""
+            return name, image, self._prepare(image)
+
+        def readable() -> Iterator[tuple[str, np.ndarray, dict[str, Any]]]:
+            inputs = enumerate(each_input(images))
+            for found in _computed_ahead(read, inputs, num_workers, batch_size + num_workers):
+                if not isinstance(found, InputError):
+                    yield found
+                elif on_error is None:
+                    raise found
+                else:
+                    on_error(found)
+
+        pending = readable()
+        while batch := list(islice(pending, batch_size)):
+            names, arrays, inputs = zip(*batch, strict=True)
+            for name, image, found in zip(names, arrays, self._detect(inputs), strict=True):
                 yield replace(found, file_name=name), image
 
     def resized(self, image: np.ndarray) -> Tensor:
         """Return the input of the network, (3, H', W') of 0..255, for (H, W, 3) uint8, RGB."""
-        pixels = convert_PIL_to_numpy(Image.fromarray(read_input(image)), self.mapper.image_format)
+        pixels = as_array(Image.fromarray(read_input(image)), self.mapper.image_format)
         augmented = T.AugInput(pixels)
         self.mapper.augmentations(augmented)
         return torch.from_numpy(augmented.image.transpose(2, 0, 1).copy())
+
+    def _prepare(self, image: np.ndarray) -> dict[str, Any]:
+        height, width = image.shape[:2]
+        return {"image": self.resized(image), "height": height, "width": width}
+
+    def _detect(self, inputs: Sequence[dict[str, Any]]) -> list[Prediction]:
+        with torch.inference_mode():
+            outputs = self.model(inputs) if inputs else []
+        return [
+            Prediction.of(output["instances"], self.categories, self.score_threshold)
+            for output in outputs
+        ]
 
 
 def _find_threshold(folder: str, weights: str) -> float | None:
@@ -308,16 +345,27 @@ def _check_path(what: str, path: object) -> None:
         raise InputError(f"{what} is {path!r:.80}: expected a path.")
 
 
-def _read(
-    images: Input | Iterable[Input], on_error: Callable[[InputError], object] | None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the file name, "" if there is none, and the pixels of each image that can be read."""
-    for number, image in enumerate(each_input(images)):
-        try:
-            pixels = read_input(image, number)
-        except InputError as error:
-            if on_error is None:
-                raise
-            on_error(error)
-        else:
-            yield os.fspath(image) if isinstance(image, str | os.PathLike) else "", pixels
+def _check_num_workers(num_workers: object) -> None:
+    if type(num_workers) is not int or not 0 <= num_workers <= _MOST_WORKERS:
+        raise InputError(
+            f"The number of workers is {num_workers!r}: expected 0 to {_MOST_WORKERS}."
+        )
+
+
+def _computed_ahead(
+    function: Callable[..., _Result], arguments: Iterable[tuple], threads: int, ahead: int
+) -> Iterator[_Result]:
+    """Yield the results of a function in order, while threads compute the next ones."""
+    if not threads:
+        yield from starmap(function, arguments)
+        return
+    pool, pending = ThreadPoolExecutor(threads), deque[Future[_Result]]()
+    try:
+        for given in arguments:
+            pending.append(pool.submit(function, *given))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

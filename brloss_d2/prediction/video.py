@@ -1,7 +1,6 @@
 """Detection in videos and streams, frame by frame, through OpenCV."""
 
 import json
-import math
 import os
 import tempfile
 import time
@@ -44,8 +43,7 @@ class VideoSummary:
 
 def is_video(source: str) -> bool:
     """Say whether an input is a video: a file by its suffix, a URL, or the number of a camera."""
-    is_camera = source.isdecimal() and not os.path.exists(source)
-    return is_camera or "://" in source or source.lower().endswith(SUFFIXES)
+    return _is_camera(source) or "://" in source or source.lower().endswith(SUFFIXES)
 
 
 def predict_video(
@@ -78,24 +76,27 @@ def predict_video(
     try:
         os.makedirs(output, exist_ok=True)
         with _opened(source) as video, tempfile.TemporaryDirectory(dir=output) as folder:
-            path, rate = os.path.join(folder, name), _frame_rate(video)
+            import cv2
+
+            path, rate = os.path.join(folder, name), float(video.get(cv2.CAP_PROP_FPS))
+            rate = rate if _FRAME_RATES[0] <= rate <= _FRAME_RATES[1] else _UNKNOWN_RATE
             frames, objects = 0, 0
             with (
                 open(f"{path}.jsonl", "w", encoding="utf-8") as lines,
                 closing(_Film(f"{path}.mp4", rate)) as film,
             ):
-                for found, frame in _predictions(predictor, _frames(video, max_frames), batch_size):
-                    lines.write(_line(found, frames, rate))
-                    if pictures:
-                        film.add(found, frame)
-                    frames, objects = frames + 1, objects + len(found)
+                all_frames = _frames(video, max_frames)
+                while batch := list(islice(all_frames, batch_size)):
+                    for found, frame in zip(predictor(batch), batch, strict=True):
+                        lines.write(_line(found, frames, rate))
+                        if pictures:
+                            film.add(found, frame)
+                        frames, objects = frames + 1, objects + len(found)
             if not frames:
                 raise InputError(f"The video {printable(source)} has no frame that can be read.")
             files = tuple(os.path.join(output, file) for file in sorted(os.listdir(folder)))
             for file in files:
                 os.replace(os.path.join(folder, os.path.basename(file)), file)
-            import cv2
-
             announced = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
     except OSError as error:
         raise InputError(f"Cannot write to {printable(output)}: {error.strerror}.") from error
@@ -131,10 +132,14 @@ class _Film:
             self.writer.release()
 
 
+def _is_camera(source: str) -> bool:
+    return source.isdecimal() and not os.path.exists(source)
+
+
 @contextmanager
 def _opened(source: str) -> Iterator[Any]:
     """Open a video; OpenCV and FFmpeg keep silent about what they cannot read."""
-    is_camera = source.isdecimal() and not os.path.exists(source)
+    is_camera = _is_camera(source)
     if not is_camera and "://" not in source and not os.path.isfile(source):
         raise InputError(f"Video missing: {printable(source)}.")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -166,13 +171,6 @@ def _frames(video: Any, most: int | None) -> Iterator[np.ndarray]:
         return
 
 
-def _predictions(
-    predictor: Predictor, frames: Iterator[np.ndarray], batch_size: int
-) -> Iterator[tuple[Prediction, np.ndarray]]:
-    while batch := list(islice(frames, batch_size)):
-        yield from zip(predictor(batch), batch, strict=True)
-
-
 def _line(found: Prediction, number: int, rate: float) -> str:
     """Return the line of a frame."""
     objects: Sequence[dict[str, Any]] = found.to_coco(number)
@@ -189,11 +187,3 @@ def _name(source: str) -> str:
         return f"camera_{source}"
     name = os.path.splitext(os.path.basename(source.partition("?")[0].rstrip("/")))[0]
     return name or "stream"
-
-
-def _frame_rate(video: Any) -> float:
-    import cv2
-
-    rate = float(video.get(cv2.CAP_PROP_FPS))
-    least, most = _FRAME_RATES
-    return rate if math.isfinite(rate) and least <= rate <= most else _UNKNOWN_RATE

@@ -528,3 +528,15 @@ def test_masks_in_the_alpha_channel_and_images_without(tmp_path):
     assert boxes(tmp_path) == {"images/a.jpg": [("nut", [16, 6, 8, 8])]}
     notes = read_folder(str(tmp_path)).notes
     assert "1 image without masks, left out: images/b.jpg" in notes
+
+
+def test_areas_for_pycocotools(tmp_path):
+    """Of masks if there are any, else of boxes."""
+    image(tmp_path / "a.jpg")
+    text(tmp_path / "a.txt", f"{ROW}\n{POLYGON}")
+    (content,) = [part.content for part in read_folder(str(tmp_path)).parts.values()]
+    assert [item["area"] for item in content["annotations"]] == pytest.approx([64, 128])
+    (tmp_path / "a.txt").unlink()
+    mask(tmp_path / "masks" / "a_1.png", (2, 3, 12, 9))
+    (content,) = [part.content for part in read_folder(str(tmp_path)).parts.values()]
+    assert [item["area"] for item in content["annotations"]] == [60]

@@ -47,6 +47,7 @@ NOT_RUN = [
     (r"^make\b", "fills a virtual environment"),
     (r"^python tools/list_configs\.py --write-docs", "writes documents of the checkout"),
     (r"^python train_net\.py .*train\.wandb=", "needs an account"),
+    (r"^python train_net\.py .*train\.compile=", "compiles for minutes"),
     (r"^python train_net\.py .*co_deformable_detr.* --eval-only", "needs trained weights"),
     (r"^python tools/convert_checkpoint\.py .*co_deformable_detr", "needs published weights"),
 ]
@@ -66,6 +67,10 @@ QUICK = {
     "benchmarks/detectors.py": ["--quick", "--device", "cpu", "--output", "detectors.csv"],
     "benchmarks/inference.py": ["--quick", "--device", "cpu", "--output", "inference.csv"],
     "benchmarks/device_costs.py": ["--only", "bap", "--output", "costs.csv"],
+    "benchmarks/throughput.py": [
+        *("--loader", ATSS, "--most", "1", "--rounds", "1", "--workers", "1"),
+        *("--output", "throughput.csv"),
+    ],
     "benchmarks/bucketing.py": ["--quick", "--output", "bucketing"],
     "tools/draw_losses.py": ["--losses", "ap", "--output", "pictures"],
     "tools/compare_losses.py": [

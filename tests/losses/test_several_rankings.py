@@ -84,7 +84,7 @@ def test_no_positives_and_broken_logits(loss: str) -> None:
     [
         ((3, 3, 2), (2, 1), "for each of 3 rankings"),
         ((0, 0, 0), (0, 1), "at least one"),
-        ((3, 3, 3), (3,), r"a quality for each of \(3, 1\) positives"),
+        ((3, 3, 3), (3,), r"one quality for each of the 3 positives .* \(3, 1\), got \(3,\)"),
     ],
 )
 def test_axes_that_do_not_fit(rows, values, message) -> None:

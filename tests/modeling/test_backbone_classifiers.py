@@ -65,7 +65,7 @@ def test_blocks_behind_the_last_map_are_left_out():
 @pytest.mark.parametrize(
     ("name", "features", "message"),
     [
-        ("mobilnet_v2", FEATURES, "no backbone 'mobilnet_v2'. Did you mean mobilenet_v2"),
+        ("mobilnet_v2", FEATURES, "can be used here. Did you mean mobilenet_v2"),
         ("vit_b_16", FEATURES, "torchvision has no backbone 'vit_b_16'"),
         ("mobilenet_v2", ["res6"], "no feature map 'res6'; it has res2, res3, res4, res5"),
     ],

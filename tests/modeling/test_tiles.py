@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+from detectron2.structures.boxes import pairwise_intersection, pairwise_iou
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -137,3 +138,37 @@ def test_wrong_sides(options: dict[str, Any]) -> None:
 def test_wrong_overlaps(overlap: object) -> None:
     with pytest.raises(InputError, match=r"overlap of tiles is .*: expected 0 to 0\.9"):
         TiledDetector(nn.Module(), [], overlap=overlap)
+
+
+def one_by_one(found: Instances, nms_thresh: float) -> list[int]:
+    """Indices of the detections that are kept, by the definition: the best first."""
+    order = torch.argsort(found.cut.float() * 2 - found.scores, stable=True).tolist()
+    areas = found.pred_boxes.area().clamp(min=1e-6)
+    kept: list[int] = []
+    for j in order:
+        for i in kept:
+            pair = found.pred_boxes[i], found.pred_boxes[j]
+            covered = pairwise_intersection(*pair) / areas[j]
+            overlap = covered if found.cut[j] else pairwise_iou(*pair)
+            same = found.pred_classes[i] == found.pred_classes[j]
+            if same and found.tile[i] != found.tile[j] and overlap > nms_thresh:
+                break
+        else:
+            kept.append(j)
+    return sorted(kept, key=lambda j: -found.scores[j])
+
+
+@pytest.mark.parametrize("count", [0, 1, 80])
+def test_what_is_dropped_drops_nothing(count: int, monkeypatch) -> None:
+    """Also in long rows of detections each of which repeats the one before it."""
+    monkeypatch.setattr("brloss_d2.modeling.tiles._ROWS", 7)
+    generator = torch.Generator().manual_seed(count)
+    corner = torch.rand(count, 2, generator=generator) * torch.tensor([60.0, 5.0])
+    found = Instances((100, 100), pred_boxes=Boxes(torch.cat([corner, corner + 20], dim=1)))
+    found.scores = torch.rand(count, generator=generator)
+    found.pred_classes = torch.randint(2, (count,), generator=generator)
+    found.tile = torch.randint(4, (count,), generator=generator)
+    found.cut = torch.rand(count, generator=generator) < 0.3
+    kept = _survivors(found, 0.5).tolist()
+    assert kept == one_by_one(found, 0.5)
+    assert count < 80 or 5 < len(kept) < 60

@@ -4,7 +4,8 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from brloss_d2.errors import InputError
 from brloss_d2.modeling import DetectorWithTTA
 from brloss_d2.prediction import Categories, Predictor, export_onnx, export_torchscript
+from brloss_d2.prediction.batches import _EachImage
 from brloss_d2.prediction.export import detections
 from tests.helpers.bright_squares import BrightSquares, square_image
 from tests.helpers.golden_models import load
@@ -35,6 +37,7 @@ ONE_STAGE = {  # leaf, channels of the towers, architecture, changes
     "retinanet_alrp": ("retinanet_R_50_FPN_alrp_1x", 32, "retinanet", TWO_SCALES),
     "foveabox_alrp": ("fovea_R_50_FPN_alrp_500s_100e", 32, "fovea", {}),
 }
+NAMES = ["boxes", "labels", "scores"]
 R_CNN = ("faster_brs", "cascade_brs", "mask_brs")
 
 
@@ -100,10 +103,80 @@ def test_onnx(name: str, tmp_path: Path) -> None:
     compare(predictor.model, exported)
 
 
+def images_of_one_size(predictor: Predictor) -> Tensor:
+    """Images that the trace has not seen, of the size of the sample."""
+    first = predictor.resized(sample())
+    second = nn.functional.interpolate(other_images()[0][None].float(), size=first.shape[1:])[0]
+    return torch.stack([second.byte(), first.flip(2), second.byte().flip(1)])
+
+
+@pytest.mark.parametrize("name", [name for name in (*R_CNN, *ONE_STAGE) if name != "mask_brs"])
+def test_batches_of_any_size(name: str, tmp_path: Path) -> None:
+    predictor, formats = predictor_of(trained(name)), [export_torchscript]
+    if importlib.util.find_spec("onnxruntime") and name != "cascade_brs":  # takes long
+        formats.append(export_onnx)
+    images = images_of_one_size(predictor)
+    for export in formats:
+        file = str(tmp_path / export.__name__)
+        names = export(predictor, sample(), file, dynamic_batch=True)
+        assert names == NAMES
+        run = runner(file, is_onnx=export is export_onnx)
+        for others in (images[:0], images[:2]):
+            compare(predictor.model, partial(last_of_batch, run, others), images)
+
+
+def last_of_batch(
+    run: Callable[[Tensor], Sequence[Tensor]], others: Tensor, image: Tensor
+) -> dict[str, Tensor]:
+    """Detections in an image that comes after others in a batch."""
+    boxes, labels, scores = (x[-1] for x in run(torch.cat([others, image[None]])))
+    return {name: x[scores > 0] for name, x in zip(NAMES, (boxes, labels, scores), strict=True)}
+
+
+def runner(file: str, *, is_onnx: bool) -> Callable[[Tensor], list[Tensor]]:
+    if not is_onnx:
+        return torch.jit.load(file)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file)
+    return lambda x: [torch.as_tensor(a) for a in session.run(None, {"image": x.numpy()})]
+
+
+def test_images_with_fewer_detections_are_filled_up() -> None:
+    class Counting(nn.Module):
+        """As many detections as the first number of an image says."""
+
+        def forward(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            rows = packed[1:][: int(packed[0])]
+            return rows[:, None].expand(-1, 4), rows.to(torch.int64), rows
+
+    each = torch.jit.script(_EachImage(torch.jit.script(Counting()), 2))
+    packed = torch.tensor([[0.0, 7, 8, 9], [1, 7, 8, 9], [3, 7, 8, 9]])
+    boxes, labels, scores = each(packed)
+    assert scores.tolist() == [[0, 0], [7, 0], [7, 8]] == labels.tolist()
+    assert boxes[1].tolist() == [[7] * 4, [0] * 4]
+    assert [x.shape[0] for x in each(packed[:1])] == [1, 1, 1]
+
+
+def test_detectors_without_batches_say_so(tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "a.ts"
+    with pytest.raises(InputError, match="A detector of masks cannot be exported for batches"):
+        masks = predictor_of(trained("mask_brs"))
+        export_torchscript(masks, sample(), str(file), dynamic_batch=True)
+    monkeypatch.setattr("brloss_d2.prediction.export.detections", _detections)
+    with pytest.raises(InputError, match=r"Only one-stage detectors.* not a BrightSquares"):
+        export_torchscript(squares(), square_image(), str(file), dynamic_batch=True)
+    assert not file.exists()
+
+
 @torch.no_grad()
-def compare(model: nn.Module, exported: Callable[[Tensor], dict[str, Tensor]]) -> None:
+def compare(
+    model: nn.Module,
+    exported: Callable[[Tensor], dict[str, Tensor]],
+    images: Iterable[Tensor] | None = None,
+) -> None:
     counts = []
-    for image in other_images():
+    for image in other_images() if images is None else images:
         expected, found = detections(model, image), exported(image)
         assert expected.keys() == found.keys()
         assert all(len(found[key]) == len(tensor) for key, tensor in expected.items()), image.shape

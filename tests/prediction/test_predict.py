@@ -119,6 +119,34 @@ def test_batches_hold_the_same(run_folder: Path, square: Path) -> None:
     assert (len(found[3]), found[3].width, found[3].height) == (0, 90, 20)
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_nothing(run_folder: Path, tmp_path: Path, workers: int) -> None:
+    """Detections, their order and errors; only a few images are read ahead."""
+    predictor = Predictor.load(run_folder / "config.yaml", weights(run_folder), device="cpu")
+    files = [tmp_path / f"{i}.png" for i in range(9)]
+    for i, file in enumerate(files):
+        Image.fromarray(np.pad(square_image(), ((0, 0), (i, 40 * (i % 2)), (0, 0)))).save(file)
+    files[4].write_bytes(b"no image")
+    taken: list[Path] = []
+    results = {}
+    for number in (0, workers):
+        errors: list[InputError] = []
+        taken.clear()
+        given = (taken.append(file) or file for file in files)
+        found = predictor.stream(given, batch_size=2, num_workers=number, on_error=errors.append)
+        first = next(found)
+        assert len(taken) <= 2 + (2 + number if number else 0), "no more is read ahead"
+        results[number] = [first, *found], [str(error) for error in errors]
+    (plain, told), (ahead, told_ahead) = results.values()
+    assert told == told_ahead and "4.png" in told[0] and len(told) == 1
+    assert [p.file_name for p, _ in ahead] == [str(file) for file in files if file.stem != "4"]
+    for (one, image), (other, same) in zip(plain, ahead, strict=True):
+        assert np.array_equal(image, same) and np.array_equal(one.scores, other.scores)
+        assert np.array_equal(one.boxes, other.boxes) and len(one) == 1
+    with pytest.raises(InputError, match=r"4\.png"):
+        list(predictor.stream(files, num_workers=workers))
+
+
 def test_tiles(run_folder: Path) -> None:
     image = np.full((120, 200, 3), 20, np.uint8)
     image[50:66, 90:106] = 220
@@ -194,6 +222,9 @@ def test_other_calls(run_folder: Path, square: Path) -> None:
     for size in (0, None, 1.5, True):
         with pytest.raises(InputError, match="batch size is"):
             list(predictor.stream(square, batch_size=size))
+    for number in (-1, 65, True, "2"):
+        with pytest.raises(InputError, match="number of workers is"):
+            predict(run_folder, square, num_workers=number)
 
 
 def test_whatever_is_given(run_folder: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from brloss_d2.data.coco_file import only_files
 from brloss_d2.data.fields import Record
 from brloss_d2.data.folders import coco, labelme, masks, voc, yolo
-from brloss_d2.data.folders.records import Part
+from brloss_d2.data.folders.records import Part, complete_areas
 from brloss_d2.data.folders.tree import Tree, split_of
 from brloss_d2.errors import InputError
 from brloss_d2.utils.text import counted, first_few, printable
@@ -89,6 +89,7 @@ def read_folder(folder: str, image_root: str | None = None) -> DataFolder:
         parts = {split: parts[split] for split in _SPLITS if split in parts}
     else:
         content, notes = reader.read(tree)
+        complete_areas(content)
         parts, more = _by_split(content, tree)
         notes = [*notes, *more]
     found = f"recognized as {reader.NAME}"

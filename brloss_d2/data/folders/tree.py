@@ -11,7 +11,7 @@ from functools import cached_property
 
 from brloss_d2.data.images import read_size
 from brloss_d2.errors import InputError
-from brloss_d2.utils.text import first_few, first_lines
+from brloss_d2.utils.text import first_few, first_lines, printable
 
 _IMAGES = {
     *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm"),
@@ -187,8 +187,14 @@ def is_image(file: str) -> bool:
 
 def _walk(folder: str) -> Iterator[str]:
     """Yield the files below a folder; a link to a folder is followed, in circles once."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(
+            f"{printable(error.filename)} cannot be read: {error.strerror}."
+        ) from error
+
     seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         seen.add(os.path.realpath(parent))
         folders[:] = [
             name

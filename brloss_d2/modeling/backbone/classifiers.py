@@ -143,7 +143,9 @@ class TimmBackbone(Backbone):
 
 def _unknown(library: str, name: str, known: Sequence[str]) -> InputError:
     hint = did_you_mean(name, known, cutoff=0.5) or f" Some names: {', '.join(known[:12])}."
-    return InputError(f"{library} has no backbone {name!r}.{hint}")
+    if name.startswith("res"):
+        hint = " ResNets are those of the recipes, such as quick/atss_R_18_FPN_rs_300it."
+    return InputError(f"{library} has no backbone {name!r} that can be used here.{hint}")
 
 
 def _choose(

@@ -128,9 +128,42 @@ class ScoreVoting:
 
 
 class Postprocessor(ABC):
-    """Base class: turns the outputs of a one-stage head into detections."""
+    """Base class: turns the outputs of a one-stage head into detections.
+
+    Attributes:
+        border: number of pixels by which boxes are clipped inside the right and lower image border.
+    """
+
+    border = 0.0
 
     @abstractmethod
+    def candidates(self, probs: Tensor, quality: Tensor | None) -> tuple[Tensor, ...]:
+        """Choose the candidates of a level.
+
+        Args:
+            probs: (R_l, K) class probabilities.
+            quality: (R_l,) predicted quality in [0, 1], or None.
+
+        Returns:
+            (C,) rows of their anchors, and further tensors (C, ...) for `keep`.
+        """
+
+    @abstractmethod
+    def keep(
+        self, image_size: tuple[int, int], boxes: Boxes, rows: Tensor, *others: Tensor
+    ) -> Instances:
+        """Choose the detections among the candidates of all levels.
+
+        Args:
+            image_size: height and width without padding, in pixels.
+            boxes: boxes of C candidates, clipped.
+            rows: (C,) rows of their anchors among those of all levels.
+            *others: further tensors of `candidates`.
+
+        Returns:
+            `pred_boxes`, `scores` and `pred_classes`, by descending score.
+        """
+
     def __call__(
         self,
         anchors: list[Boxes],
@@ -152,8 +185,19 @@ class Postprocessor(ABC):
             image_size: height and width without padding, in pixels.
 
         Returns:
-            `pred_boxes`, `scores` and `pred_classes`, by descending score.
+            Detections as of `keep`.
         """
+        parts, first = [], 0
+        for level, level_anchors in enumerate(anchors):
+            own_quality = None if quality is None else quality[level]
+            rows, *others = self.candidates(probs[level], own_quality)
+            boxes = decode(deltas[level][rows], level_anchors.tensor[rows])
+            parts.append((boxes, rows + first, *others))
+            first = first + probs[level].shape[0]
+        boxes, rows, *others = (torch.cat(part) for part in zip(*parts, strict=True))
+        clipped = Boxes(boxes)
+        clipped.clip((image_size[0] - self.border, image_size[1] - self.border))
+        return self.keep(image_size, clipped, rows, *others)
 
     def detect(
         self,
@@ -211,28 +255,16 @@ class DensePostprocessor(Postprocessor):
         self.select, self.nms_thresh, self.max_detections = select, nms_thresh, max_detections
         self.voting, self.border = voting, border
 
-    def __call__(
-        self,
-        anchors: list[Boxes],
-        probs: list[Tensor],
-        deltas: list[Tensor],
-        quality: list[Tensor] | None,
-        *,
-        decode: Callable[[Tensor, Tensor], Tensor],
-        image_size: tuple[int, int],
+    def candidates(self, probs: Tensor, quality: Tensor | None) -> tuple[Tensor, ...]:
+        """Return rows, classes and scores of the candidates of a level, (C,) each."""
+        return self.select(probs, quality)
+
+    def keep(
+        self, image_size: tuple[int, int], boxes: Boxes, rows: Tensor, *others: Tensor
     ) -> Instances:
-        """Detect objects in one image; see `Postprocessor`."""
-        parts = []
-        for level, level_anchors in enumerate(anchors):
-            rows, classes, scores = self.select(
-                probs[level], None if quality is None else quality[level]
-            )
-            boxes = decode(deltas[level][rows], level_anchors.tensor[rows])
-            parts.append((boxes, scores, classes))
-        boxes, scores, classes = (torch.cat(part) for part in zip(*parts, strict=True))
-        clipped = Boxes(boxes)
-        clipped.clip((image_size[0] - self.border, image_size[1] - self.border))
-        candidates = Instances(image_size, pred_boxes=clipped, scores=scores, pred_classes=classes)
+        """Choose the detections; see `Postprocessor.keep`."""
+        classes, scores = others
+        candidates = Instances(image_size, pred_boxes=boxes, scores=scores, pred_classes=classes)
         kept = candidates[suppress(candidates, self.nms_thresh, self.max_detections)]
         return kept if self.voting is None else self.voting(kept, candidates)
 

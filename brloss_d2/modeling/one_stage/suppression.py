@@ -1,7 +1,5 @@
 """Fast non-maximum suppression (Bolya et al., ICCV 2019): all classes at once, without a loop."""
 
-from collections.abc import Callable
-
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
@@ -94,35 +92,22 @@ class FastNMSPostprocessor(Postprocessor):
         self.topk, self.score_thresh, self.nms_thresh = topk, score_thresh, nms_thresh
         self.max_per_class, self.max_detections = max_per_class, max_detections
 
-    def __call__(
-        self,
-        anchors: list[Boxes],
-        probs: list[Tensor],
-        deltas: list[Tensor],
-        quality: list[Tensor] | None,
-        *,
-        decode: Callable[[Tensor, Tensor], Tensor],
-        image_size: tuple[int, int],
+    def candidates(self, probs: Tensor, quality: Tensor | None) -> tuple[Tensor, ...]:
+        """Return rows (C,) and scores (C, K) of the anchors of a level."""
+        return best_anchors(probs, quality, self.topk)
+
+    def keep(
+        self, image_size: tuple[int, int], boxes: Boxes, rows: Tensor, *others: Tensor
     ) -> Instances:
-        """Detect objects in one image; see `Postprocessor`.
+        """Choose the detections.
 
         Returns:
             `pred_boxes`, `scores`, `pred_classes` and `anchor_rows`, the row of each detection's
             anchor among the anchors of all levels; by descending score.
         """
-        parts, first = [], 0
-        for level, level_anchors in enumerate(anchors):
-            rows, scores = best_anchors(
-                probs[level], None if quality is None else quality[level], self.topk
-            )
-            boxes = decode(deltas[level][rows], level_anchors.tensor[rows])
-            parts.append((boxes, scores, rows + first))
-            first = first + probs[level].shape[0]
-        boxes, scores, rows = (torch.cat(part) for part in zip(*parts, strict=True))
-        clipped = Boxes(boxes)
-        clipped.clip(image_size)
+        (scores,) = others
         kept, classes, best = fast_nms(
-            clipped.tensor,
+            boxes.tensor,
             scores,
             nms_thresh=self.nms_thresh,
             score_thresh=self.score_thresh,
@@ -131,7 +116,7 @@ class FastNMSPostprocessor(Postprocessor):
         kept = kept[: self.max_detections]
         return Instances(
             image_size,
-            pred_boxes=clipped[kept],
+            pred_boxes=boxes[kept],
             scores=best[: self.max_detections],
             pred_classes=classes[: self.max_detections],
             anchor_rows=rows[kept],
