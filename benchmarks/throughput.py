@@ -165,12 +165,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows += rows_of("predict", measure_prediction(predictor, files, args.workers, args.rounds))
     print(tabulate(rows, HEADERS, disable_numparse=True))
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    stamp = {
-        "device": describe("cpu"),
-        "versions": versions(),
-        "commit": commit(),
-        "images": len(files),
-        "rounds": args.rounds,
+    stamp = {"device": describe("cpu"), "versions": versions(), "commit": commit()}
+    stamp |= {
+        "images": str(len(files)),
+        "rounds": str(args.rounds),
         "loader": args.loader,
         "model": args.model,
     }
