@@ -167,8 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     stamp = {"device": describe("cpu"), "versions": versions(), "commit": commit()}
     stamp |= {
-        "images": len(files),
-        "rounds": args.rounds,
+        "images": str(len(files)),
+        "rounds": str(args.rounds),
         "loader": args.loader,
         "model": args.model,
     }

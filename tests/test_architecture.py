@@ -41,7 +41,7 @@ FOLDERS = {
     *("tests", "tools"),
 }
 # Folders of tests that are not named after a part of the package.
-OTHER_TESTS = {"benchmarks", "compat", "configs", "docs", "tools"}
+OTHER_TESTS = {"curves", "benchmarks", "compat", "configs", "docs", "tools"}
 
 
 def modules(part: str) -> list[Path]:

@@ -15,8 +15,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from brloss_d2.cli.common import make_parser, positive_int, run_program, score
-from brloss_d2.errors import NothingToAnalyzeError
+from brloss_d2.errors import InputError, NothingToAnalyzeError
 from brloss_d2.utils.files import write_text
+from brloss_d2.utils.text import printable
 
 if TYPE_CHECKING:
     from brloss_d2.evaluation import Analysis, Calibration
@@ -72,8 +73,11 @@ def _analyze(args: argparse.Namespace) -> int:
     except NothingToAnalyzeError as error:
         print(_line("report", write_report(args.output_dir, None, str(error))))
         raise
+    before = None if args.calibration else _of_other_images(args.output_dir, calibration)
     threshold, why = args.score_threshold, "--score-threshold"
-    if threshold is None:
+    if threshold is None and before is not None:
+        threshold, why = before.score_threshold, "of other images, in calibration.json"
+    elif threshold is None:
         threshold, why = calibration.score_threshold, "lowest LRP, in calibration.json"
     kept = f"from score {threshold:.4f} on ({why}), at IoU 0.5"
     counts = Counts.of(analysis.matches, threshold)
@@ -82,7 +86,12 @@ def _analyze(args: argparse.Namespace) -> int:
     print(text, end="\n\n")
     folder = os.path.join(args.output_dir, "analysis")
     csv = tables.class_csv(analysis, counts, threshold)
-    files = [save_calibration(calibration, args.output_dir)]
+    files = []
+    if before is None:
+        files.append(save_calibration(calibration, args.output_dir))
+    else:
+        others = printable(before.computed_on["annotations"])
+        print(f"calibration.json stays that of {others}; remove it to choose anew.\n")
     for name, content in (("tables.txt", f"{text}\n"), ("classes.csv", csv)):
         files.append(os.path.join(folder, name))
         write_text(files[-1], content)
@@ -104,6 +113,24 @@ def _analyze(args: argparse.Namespace) -> int:
 
 def _line(name: str, value: str) -> str:
     return f"{name + ':':<18}{value}"
+
+
+def _of_other_images(output_dir: str, found: "Calibration") -> "Calibration | None":
+    """Return the calibration of the run if it is of the same weights, but of other images.
+
+    A threshold that was chosen on validation images is not chosen again on those to test on.
+    """
+    from brloss_d2.evaluation import load_calibration
+
+    try:
+        before = load_calibration(output_dir)
+    except InputError:  # it is written again
+        return None
+    if before is None or not before.is_of(lambda: str(found.computed_on["weights"])):
+        return None
+    path = before.computed_on.get("annotations")
+    same = not path or os.path.basename(path) == os.path.basename(found.computed_on["annotations"])
+    return None if same else before
 
 
 def _calibrate(analysis: "Analysis", run: "EvaluatedRun", kind: str | None) -> "Calibration":

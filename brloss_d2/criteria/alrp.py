@@ -49,6 +49,11 @@ class ALRPCriterion(PooledCriterion):
         self.cls_loss, self.box_loss, self.balancer = cls_loss, box_loss, balancer
         self.error_scale = error_scale
 
+    @property
+    def needs_deltas(self) -> bool:
+        """Whether the box loss compares encoded boxes; see `Criterion`."""
+        return self.box_loss.on_deltas
+
     def pool_losses(self, matched: MatchedPredictions, group: PoolGroup) -> CriterionOutput:
         """Compute both components of one pool."""
         errors = matched.box_losses(self.box_loss) * self.error_scale

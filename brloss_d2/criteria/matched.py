@@ -356,6 +356,11 @@ class Criterion(ConfiguredModule, ABC):
         80
     """
 
+    @property
+    def needs_deltas(self) -> bool:
+        """Whether the criterion reads `gt_deltas`, which an R-CNN encodes only then."""
+        return True
+
     def num_logits(self, num_classes: int) -> int:
         """Return the number of class outputs that a head needs for `num_classes` classes."""
         return num_classes

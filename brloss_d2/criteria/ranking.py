@@ -91,6 +91,11 @@ class RankingCriterion(PooledCriterion):
                 f"box_weights names {list(self.box_weights)}, losses are {list(self.box_losses)}"
             )
 
+    @property
+    def needs_deltas(self) -> bool:
+        """Whether a box loss compares encoded boxes; see `Criterion`."""
+        return any(loss.on_deltas for loss in self.box_losses.values())
+
     def layers(self, matched: MatchedPredictions) -> CriterionOutput:
         """Compute the losses of each layer, (L,) by name; see `Criterion.layers`."""
         one_pool = self.images_per_pool is None or matched.num_images <= self.images_per_pool

@@ -1,7 +1,7 @@
 """Training data in an order that a resumed run continues."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -90,6 +90,30 @@ class ResumableLoader:
                 "Expected one of detectron2's build_detection_train_loader, over a list or a "
                 "dataset with indices."
             )
+
+
+def divided_anew(
+    positions: Sequence[Mapping[str, Any]], rank: int, processes: int
+) -> dict[str, Any]:
+    """Return where one of another number of processes continues the images of a run.
+
+    Image n of process r of W is image n W + r of one stream, also for its random numbers. Those
+    that the earlier processes have not used yet come first.
+
+    Args:
+        positions: `ResumableLoader.state_dict()` of each earlier process.
+        rank: number of the process among the new ones.
+        processes: number of new processes.
+    """
+    furthest = max(position["next_position"] for position in positions) * len(positions)
+    end = -(-furthest // processes)
+    waiting = []
+    for number in range(end):
+        earlier, owner = divmod(number * processes + rank, len(positions))
+        own = positions[owner]
+        if earlier >= own["next_position"] or earlier in own["waiting"]:
+            waiting.append(number)
+    return {"next_position": end, "waiting": waiting}
 
 
 class _PositionedSampler:

@@ -54,7 +54,8 @@ def look_at_data(cfg: DictConfig, class_names: Sequence[str], *, images: int = 8
         order = np.random.permutation(len(records))
         chosen = [records[i] for i in order[: max(images, _MEASURED)]]
         samples = [mapper(record) for record in chosen]
-    labels = [a["category_id"] for r in records for a in _objects(r)]
+    objects = (a for record in records for a in record.get("annotations", ()))
+    labels = [a["category_id"] for a in objects if not a.get("iscrowd", 0)]
     known = len(class_names) or max(labels, default=-1) + 1
     names = list(class_names) or [f"class {label}" for label in range(known)]
     counts = np.bincount(np.array(labels, dtype=int), minlength=known)
@@ -98,10 +99,6 @@ def anchor_sizes(model: DictConfig) -> Iterator[float]:
         if inspect.isclass(target) and issubclass(target, DefaultAnchorGenerator):
             for level in node.sizes:
                 yield from map(float, [level] if isinstance(level, int | float) else level)
-
-
-def _objects(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    return (a for a in record.get("annotations", ()) if not a.get("iscrowd", 0))
 
 
 def _drawable(sample: dict[str, Any], *, bgr: bool) -> tuple[np.ndarray, LabeledBoxes]:

@@ -36,6 +36,7 @@ from brloss_d2.engine.logs import set_up_logging
 from brloss_d2.engine.optimizer import freeze, log_rates
 from brloss_d2.engine.prepare import Job, can_evaluate, prepare
 from brloss_d2.engine.randomness import make_deterministic, seed_run, seeded
+from brloss_d2.engine.speed import apply_speed_keys
 from brloss_d2.engine.trainer import Trainer
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import replacing
@@ -239,6 +240,7 @@ def _build_run(job: Job) -> _Run:
     seed = seed_run(train.seed)
     model = _build_model(job)
     freeze(model, train.freeze)
+    apply_speed_keys(model, train)
     optimizer_node = copy.deepcopy(cfg.optimizer)  # the config is saved without the model
     optimizer_node.params.model = model
     optimizer = instantiate(optimizer_node)

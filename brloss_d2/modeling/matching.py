@@ -115,6 +115,7 @@ def match_predictions(
     transform: Box2BoxTransform,
     num_classes: int,
     rows_per_image: Sequence[int],
+    encode_targets: bool = True,
     clamp_targets: bool = False,
     quality_logits: Tensor | None = None,
     levels: Tensor | None = None,
@@ -131,6 +132,7 @@ def match_predictions(
         transform: encoding of `deltas`.
         num_classes: number of foreground classes.
         rows_per_image: number of rows of each image, in order.
+        encode_targets: whether the ground truth is encoded, for a criterion that `needs_deltas`.
         clamp_targets: whether a ground-truth box is replaced by the nearest one that the encoding
             can express.
         quality_logits: (P,) logits of a quality branch.
@@ -138,7 +140,10 @@ def match_predictions(
     """
     deltas = deltas.float()
     with torch.no_grad():
-        gt_deltas = transform.get_deltas(references, gt_boxes) if len(deltas) else deltas.detach()
+        gt_deltas = None
+        if encode_targets or clamp_targets:
+            known = len(deltas) > 0
+            gt_deltas = transform.get_deltas(references, gt_boxes) if known else deltas.detach()
         if clamp_targets:
             gt_boxes = transform.apply_deltas(gt_deltas, references)
     return MatchedPredictions(

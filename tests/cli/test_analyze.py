@@ -1,6 +1,7 @@
 """brloss-analyze, from saved detections to tables, thresholds and pictures."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -132,6 +133,29 @@ def test_calibration_and_classes(run, capsys, kind):
     assert found.computed_on["held_out"]["ece_after"] < found.computed_on["held_out"]["ece_before"]
     names = {path.name for path in (run / "analysis").iterdir()}
     assert names == PICTURES | TABLES | {"reliability.png", "classes.png", "classes_1.png"}
+
+
+def test_a_threshold_of_other_images_stays(run, capsys, monkeypatch):
+    """One chosen on validation images is not chosen again on those to test on."""
+    for name in ("draw_charts", "draw_images"):
+        monkeypatch.setattr(analysis_pictures, name, lambda *_, **options: [])
+    arguments = ["--output-dir", str(run), *FEW]
+    assert analyze.main(arguments) == 0
+    path = run / "calibration.json"
+    of_val = json.loads(path.read_text())
+    for key, value, stays in (
+        ("annotations", "/data/of_val.json", True),
+        ("annotations", "/moved/" + Path(of_val["computed_on"]["annotations"]).name, False),
+        ("weights", "others", False),
+    ):
+        computed_on = {**of_val["computed_on"], "annotations": "/data/of_val.json", key: value}
+        text = json.dumps({**of_val, "score_threshold": 0.75, "computed_on": computed_on})
+        path.write_text(text)
+        assert analyze.main(arguments) == 0
+        printed = capsys.readouterr().out
+        told = "from score 0.7500 on (of other images, in calibration.json)"
+        assert (told in printed, path.read_text() == text) == (stays, stays)
+    assert "calibration.json stays that of" not in printed
 
 
 def test_another_threshold(run, capsys, monkeypatch):

@@ -47,6 +47,7 @@ NOT_RUN = [
     (r"^make\b", "fills a virtual environment"),
     (r"^python tools/list_configs\.py --write-docs", "writes documents of the checkout"),
     (r"^python train_net\.py .*train\.wandb=", "needs an account"),
+    (r"^python train_net\.py .*train\.compile=", "compiles for minutes"),
     (r"^python train_net\.py .*co_deformable_detr.* --eval-only", "needs trained weights"),
     (r"^python tools/convert_checkpoint\.py .*co_deformable_detr", "needs published weights"),
 ]

@@ -4,8 +4,11 @@ import pytest
 import torch
 from detectron2.structures import Boxes, pairwise_iou
 
+from brloss_d2.criteria import RankingCriterion
+from brloss_d2.losses import GIoULoss, RankSortLoss, SelfBalancer, SmoothL1Loss
 from brloss_d2.modeling import MaxIoUMatcher
-from brloss_d2.modeling.matching import inside_padded_image, kept_rows
+from brloss_d2.modeling.box_coding import BoxTransform
+from brloss_d2.modeling.matching import inside_padded_image, kept_rows, match_predictions
 
 IOU = torch.tensor(
     [
@@ -67,3 +70,13 @@ def test_rows_that_are_kept(sizes, share):
     rows, counts = kept_rows(kept, sizes)
     assert torch.equal(rows, kept.nonzero().squeeze(1))
     assert counts == [int(part.sum()) for part in kept.split(sizes)]
+
+
+def test_the_ground_truth_is_encoded_for_criteria_that_read_it():
+    boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
+    parts = torch.zeros(1, 2), torch.tensor([0]), torch.tensor([0]), torch.zeros(1, 4), boxes, boxes
+    given = dict(transform=BoxTransform((1.0,) * 4), num_classes=2, rows_per_image=[1])
+    assert match_predictions(*parts, **given).gt_deltas.tolist() == [[0.0] * 4]
+    assert match_predictions(*parts, **given, encode_targets=False).gt_deltas is None
+    assert not RankingCriterion(RankSortLoss(), GIoULoss(), SelfBalancer()).needs_deltas
+    assert RankingCriterion(RankSortLoss(), SmoothL1Loss(), SelfBalancer()).needs_deltas

@@ -67,7 +67,11 @@ def set_augmentation(cfg: DictConfig, name: str) -> None:
         ],
     }[name]
     if name == "strong":
-        _mix(mapper, masks=learns_masks(cfg))
+        mapper.pop("min_side", None)  # of a BoxAwareMapper
+        mapper._target_ = MixingMapper
+        mapper.update(names="${dataloader.train.dataset.names}", mosaic=_MIXED)
+        if learns_masks(cfg):
+            mapper.update(copy_paste=_MIXED, instance_mask_format="bitmask")
 
 
 def _jitter(resize: DictConfig, least: float, most: float) -> list[Any]:
@@ -83,12 +87,3 @@ def _jitter(resize: DictConfig, least: float, most: float) -> list[Any]:
         # Masks are padded with what is not the object; detectron2's 255 would be the object.
         L(T.FixedSizeCrop)(crop_size=[height, width], pad="shape" in resize, seg_pad_value=0),
     ]
-
-
-def _mix(mapper: DictConfig, *, masks: bool) -> None:
-    """Make a mapper mix images."""
-    mapper.pop("min_side", None)  # of a BoxAwareMapper
-    mapper._target_ = MixingMapper
-    mapper.update(names="${dataloader.train.dataset.names}", mosaic=_MIXED)
-    if masks:
-        mapper.update(copy_paste=_MIXED, instance_mask_format="bitmask")

@@ -80,6 +80,14 @@ class _Train:
     tf32: bool = _key(
         False, "matrix products of float32 in TensorFloat-32; convolutions have it by default"
     )
+    channels_last: bool = _key(
+        False, "channels are last in the memory of features and weights, as tensor cores prefer"
+    )
+    compile: bool = _key(False, "torch.compile of the backbone with its feature pyramid")
+    activation_checkpointing: bool = _key(
+        False,
+        "features of the backbone are computed again in the backward pass: slower, less memory",
+    )
     auto_scale_lr: int = _key(
         0,
         "images per step that optimizer.lr is meant for; another number scales the rate; 0: never",
@@ -201,6 +209,11 @@ def check_train_values(train: DictConfig) -> None:
             raise InputError(f"train.{path} is {value!r}: expected {' or '.join(choices)}.")
     if train.ema.decay >= 1:
         raise InputError(f"train.ema.decay is {train.ema.decay}: expected less than 1.")
+    if train.compile and train.activation_checkpointing:
+        raise InputError(
+            "train.compile decides itself what is computed again in the backward pass: leave out "
+            "train.activation_checkpointing, or train.compile."
+        )
     if train.early_stopping.patience and not train.best_metric:
         raise InputError("train.early_stopping needs train.best_metric, which it watches.")
     if train.early_stopping.patience and not train.eval_period:

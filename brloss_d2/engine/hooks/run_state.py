@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from brloss_d2.engine.data_order import ResumableLoader
+from brloss_d2.engine.data_order import ResumableLoader, divided_anew
 from brloss_d2.engine.randomness import rng_state, set_rng_state
 from brloss_d2.utils.config_nodes import dataset_of, located, names_of
 from brloss_d2.utils.text import printable
@@ -98,7 +98,7 @@ class RunState(HookBase):
         return {**run, "processes": processes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the seed, and the state of this process if the run has as many as before."""
+        """Restore the seed and the state of this process, or its part of the data of others."""
         self.seed = state["seed"]
         for split, old in state.get("data", {}).items():
             new = self.data.get(split)
@@ -114,9 +114,13 @@ class RunState(HookBase):
         if len(processes) == comm.get_world_size():
             self._loaded = processes[comm.get_rank()]
             return
+        positions = [process["data"] for process in processes]
+        if all(positions):
+            data = divided_anew(positions, comm.get_rank(), comm.get_world_size())
+            self._loaded = {"data": data, "buffers": {}, "rng": rng_state()}
         logger.warning(
-            "The run had %d processes and now has %d: its data and random numbers start again, and "
-            "balancers continue from the state of the first process.",
+            "The run had %d processes and now has %d: its images continue, random numbers of the "
+            "model start again, and balancers continue from the state of the first process.",
             len(processes),
             comm.get_world_size(),
         )

@@ -1,7 +1,12 @@
-"""Batch normalization with fixed statistics and a trainable affine part."""
+"""Batch normalization with fixed statistics: for good, or for a while."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class FixedStatsBatchNorm2d(nn.BatchNorm2d):
@@ -22,5 +27,19 @@ class FixedStatsBatchNorm2d(nn.BatchNorm2d):
 def fix_statistics(module: nn.Module) -> None:
     """Let all batch normalization in a module keep its statistics, in place; state dicts stay."""
     for layer in module.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        if isinstance(layer, _BatchNorm):
             layer.__class__ = FixedStatsBatchNorm2d
+
+
+@contextmanager
+def paused_statistics(module: nn.Module) -> Iterator[None]:
+    """Let all batch normalization in a module normalize as usual, but learn no statistics."""
+    norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, deepcopy(norm.num_batches_tracked)
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches

@@ -1,4 +1,4 @@
-"""Layers of a backbone, counted from the image: by the names of its parameters."""
+"""Layers and blocks of a backbone, by the names of its parts."""
 
 import re
 
@@ -76,3 +76,26 @@ def layer_decay_factors(model: nn.Module, decay: float) -> dict[str, float]:
     if layers in ([], [_STEM]):
         raise InputError(f"layer_decay: no layers are known in {type(network).__name__}.")
     return {name: decay ** (len(layers) - layer) for name, layer in numbers.items()}
+
+
+def find_blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the blocks of a detector's backbone: its layers, or the blocks that a layer chains.
+
+    Args:
+        model: detector with a `backbone`.
+
+    Raises:
+        InputError: no layers are known in this backbone.
+    """
+    _, network = find_network(model)
+    blocks: list[nn.Module] = []
+    for name, layer in network.named_modules():
+        if _LAYER.fullmatch(f"{name}."):
+            parts = list(layer.children())
+            is_chain = isinstance(layer, nn.Sequential) and all(
+                [*part.children()] for part in parts
+            )
+            blocks += parts if is_chain else [layer]
+    if not blocks:
+        raise InputError(f"No blocks are known in the backbone {type(network).__name__}.")
+    return blocks

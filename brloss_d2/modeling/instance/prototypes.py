@@ -114,9 +114,6 @@ def mask_targets(masks: Tensor, image_size: Sequence[int], map_size: Sequence[in
     """
     padding = [0, image_size[1] - masks.shape[2], 0, image_size[0] - masks.shape[1]]
     chunks = masks.split(max(_PIXELS_AT_ONCE // (image_size[0] * image_size[1]), 1))
-    resized = [_resize(F.pad(chunk.float(), padding), map_size) > 0.5 for chunk in chunks]
-    return torch.cat(resized)
-
-
-def _resize(masks: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(masks[:, None], tuple(size), mode="bilinear", align_corners=False)[:, 0]
+    padded = (F.pad(chunk.float(), padding)[:, None] for chunk in chunks)
+    resized = (F.interpolate(x, tuple(map_size), mode="bilinear")[:, 0] for x in padded)
+    return torch.cat([x > 0.5 for x in resized])

@@ -126,6 +126,7 @@ class CriterionBoxPredictor(FastRCNNOutputLayers):
             torch.cat([p.proposal_boxes.tensor for p in proposals])[foreground],
             torch.cat([x.tensor for x in gt_boxes])[foreground],
             transform=self.box2box_transform,
+            encode_targets=self.criterion.needs_deltas,
             num_classes=self.num_classes,
             rows_per_image=counts,
         )

@@ -179,6 +179,7 @@ class CriterionRPN(RPN):
             Boxes.cat(anchors).tensor[foreground % num_anchors],
             torch.cat(gt_boxes)[foreground],
             transform=self.box2box_transform,
+            encode_targets=self.criterion.needs_deltas,
             num_classes=1,
             rows_per_image=[num_anchors] * len(gt_labels),
         )

@@ -1,0 +1,51 @@
+"""The same images in one, two and four processes take the same steps."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers import steps
+from tests.helpers.programs import ROOT, Programs
+
+LEAVES = ["atss_R_18_FPN_brs", "faster_rcnn_R_18_FPN_rs"]
+OF_AUXILIARY = re.compile("_(dense|roi)_layer")
+CO_DETR = ROOT / "projects/co_detr/configs/quick/co_deformable_detr_R_18_brs_300it.py"
+
+
+def runs(programs: Programs, leaf: Path, pool: str, number: int, folder: Path) -> list[dict]:
+    """Losses, gradients and weights of one, two and four processes."""
+    for processes in (1, 2, 4):
+        arguments = (str(leaf), pool, number, str(folder))
+        programs.spawn(steps.train, *arguments, processes=processes, folder=folder)
+    return [torch.load(folder / f"{size}.pt", weights_only=True) for size in (1, 2, 4)]
+
+
+@pytest.mark.parametrize(
+    "number", [pytest.param(1, id="one step"), pytest.param(10, marks=pytest.mark.nightly)]
+)
+@pytest.mark.parametrize("pool", ["local", "global"])
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_detectors(programs: Programs, leaf: str, pool: str, number: int, tmp_path: Path) -> None:
+    config = ROOT / "configs/quick" / f"{leaf}_300it.py"
+    one, *others = runs(programs, config, pool, number, tmp_path)
+    assert all(gradient.isfinite().all() for gradient in one["gradients"].values())
+    for other in others:
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("pool", ["local", "global"])
+def test_co_detr(programs: Programs, pool: str, tmp_path: Path) -> None:
+    """All losses but those of the queries of auxiliary heads.
+
+    An image has as many of these as the image of its process that needs most, the rest negatives.
+    """
+    own = [
+        {name: loss for name, loss in run["losses"][0].items() if not OF_AUXILIARY.search(name)}
+        for run in runs(programs, CO_DETR, pool, 1, tmp_path)
+    ]
+    assert len(own[0]) > 20
+    for other in own[1:]:
+        torch.testing.assert_close(other, own[0], rtol=1e-5, atol=1e-8)
