@@ -21,6 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torchvision  # noqa: F401  registers its operators, before the device can be told of them
 from torch import nn
 from torch._library.custom_ops import OPDEFS
 from torch.overrides import TorchFunctionMode

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from brloss_d2.errors import InputError
 
 _ROWS = 1024  # detections that are compared with all others at a time
+_MOST_TILES = 10_000  # of an image
 _EDGE = 0.01  # part of a tile: a box that ends so close to an edge may be cut there
 
 
@@ -79,11 +80,21 @@ class TiledDetector(nn.Module):
         self.train(model.training)
 
     def tiles(self, height: int, width: int) -> list[Tile]:
-        """Return the tiles of an image of this size in pixels, row by row."""
+        """Return the tiles of an image of this size in pixels, row by row.
+
+        Raises:
+            InputError: they are more than 10,000, as of a side that was meant to be another number.
+        """
+        rows, columns = self._starts(height), self._starts(width)
+        if len(rows) * len(columns) > _MOST_TILES:
+            raise InputError(
+                f"An image of {width} x {height} pixels has {len(rows) * len(columns):,} tiles of "
+                f"{self.tile}: expected at most {_MOST_TILES:,}."
+            )
         return [
             Tile(x, y, min(x + self.tile, width), min(y + self.tile, height))
-            for y in self._starts(height)
-            for x in self._starts(width)
+            for y in rows
+            for x in columns
         ]
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:

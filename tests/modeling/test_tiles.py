@@ -172,3 +172,9 @@ def test_what_is_dropped_drops_nothing(count: int, monkeypatch) -> None:
     kept = _survivors(found, 0.5).tolist()
     assert kept == one_by_one(found, 0.5)
     assert count < 80 or 5 < len(kept) < 60
+
+
+def test_too_many_tiles() -> None:
+    detector = TiledDetector(torch.nn.Identity(), [], tile=1)
+    with pytest.raises(InputError, match="128 x 96 pixels has [0-9,]+ tiles of 1: expected at most"):
+        detector.tiles(96, 128)

@@ -154,7 +154,7 @@ class ShortKeys:
             _repeat_rare(cfg, self.repeat_rare)
         if self.batch_size:
             cfg.dataloader.train.total_batch_size = self.batch_size
-        if self.layer_decay:
+        if self.layer_decay is not None:
             params = cfg.optimizer.get("params")
             if target_of(params) is not params_by_name:
                 raise InputError("train.layer_decay needs optimizer.params to be params_by_name.")
