@@ -176,5 +176,5 @@ def test_what_is_dropped_drops_nothing(count: int, monkeypatch) -> None:
 
 def test_too_many_tiles() -> None:
     detector = TiledDetector(torch.nn.Identity(), [], tile=1)
-    with pytest.raises(InputError, match="128 x 96 pixels has [0-9,]+ tiles of 1: expected at most"):
+    with pytest.raises(InputError, match=r"128 x 96 .* has [0-9,]+ tiles of 1: expected"):
         detector.tiles(96, 128)
