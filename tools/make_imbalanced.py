@@ -56,6 +56,8 @@ def _write(args: argparse.Namespace) -> int:
     if args.output.exists():
         raise InputError(f"{args.output} exists: choose another --output.")
     ratios = _ratios(args.ratios)
+    if args.seed < 0:
+        raise InputError(f"--seed={args.seed}: expected a number of at least 0.")
     folder = read_folder(args.data)
     if not {"train", "val"} <= set(folder.parts):
         raise InputError(f"{args.data}: expected a folder with a training and a validation split.")
@@ -94,7 +96,7 @@ def _write(args: argparse.Namespace) -> int:
 
 def _ratios(text: str) -> list[float]:
     try:
-        ratios = [float(part) for part in text.split(",")]
+        ratios = list(dict.fromkeys(float(part) for part in text.split(",")))
     except ValueError:
         ratios = []
     if not ratios or not all(1 <= ratio < float("inf") for ratio in ratios):
@@ -150,7 +152,7 @@ def without(train: Part, left_out: set[int], folder: Path) -> dict[str, Any]:
     of_image = defaultdict(list)
     for number, record in enumerate(train.content["annotations"]):
         of_image[record["image_id"]].append((record, number in left_out))
-    images = []
+    images, names = [], {image["file_name"] for image in train.content["images"]}
     for image in train.content["images"]:
         old, new = Path(train.image_root, image["file_name"]), folder / image["file_name"]
         new.parent.mkdir(parents=True, exist_ok=True)
@@ -164,8 +166,11 @@ def without(train: Part, left_out: set[int], folder: Path) -> dict[str, Any]:
         # From the background alone, not from an object next to it.
         painted = cv2.inpaint(pixels, old_place | others, _RADIUS, cv2.INPAINT_TELEA)
         pixels = np.where((old_place > _pixels_of(staying, image))[..., None], painted, pixels)
-        Image.fromarray(pixels).save(new.with_suffix(".png"))
-        images.append({**image, "file_name": str(Path(image["file_name"]).with_suffix(".png"))})
+        name = str(Path(image["file_name"]).with_suffix(".png"))
+        if name in names - {image["file_name"]}:
+            name = f"{image['file_name']}.png"
+        Image.fromarray(pixels).save(folder / name)
+        images.append({**image, "file_name": name})
     kept = [r for records in of_image.values() for r, out in records if not out]
     return {**train.content, "images": images, "annotations": kept}
 

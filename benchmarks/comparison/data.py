@@ -121,6 +121,8 @@ class Data(NamedTuple):
             files = []
             for key, part in (("data.val", parts["train"]), ("data.test", parts["val"])):
                 new = replace(part, key=key).written(str(folder))
+                if not new.content["annotations"]:
+                    raise InputError(f"{self.val}: no objects in a part of {fraction:g}.")
                 files.append(Path(new.json_file))
                 files[-1].write_text(new.text, encoding="utf-8")
             return self._replace(val=files[0], test=files[1], test_images=self.val_images)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "oLRP")
+# Of this machine, in a command.
+_FOLDERS = re.compile(r"(?:(?<=[\s=,\[(\"'])|^)(?:~[^/\s]*|\.{1,2})?/(?:[^\s=,\]\"']*/)?")
 _PATHS = ("json_file", "image_root", "output_dir", "init_checkpoint")
 
 
@@ -61,7 +63,8 @@ def _share(args: argparse.Namespace) -> int:
         calibration = None
     categories = Categories.find(cfg, args.output_dir, None)
     classes = categories.names
-    card = "\n".join(_card(args, cfg, classes, weights, calibration))
+    iteration = content.get("iteration")
+    card = "\n".join(_card(args, cfg, classes, weights, iteration, calibration))
     temporary = f"{os.path.normpath(args.to)}.{os.getpid()}.tmp"
     try:
         os.makedirs(temporary)
@@ -108,10 +111,12 @@ def _card(
     cfg: "DictConfig",
     classes: Sequence[str],
     weights: dict[str, Any],
+    iteration: int | None,
     calibration: Any,
 ) -> Iterator[str]:
     """Yield the lines of the model card."""
     from brloss_d2 import __version__
+    from brloss_d2.cli.run_facts import training_in_log
     from brloss_d2.utils.config_nodes import dataset_of, learns_masks, names_of, target_of
     from brloss_d2.utils.text import printable
 
@@ -130,7 +135,7 @@ def _card(
         file = os.path.basename(node.get("json_file") or "")
         yield f"* {split}: {', '.join(names_of(node)) or 'unknown'}{file and f' ({file})'}"
     yield "\n## Metrics\n"
-    yield from _metrics(args.output_dir)
+    yield from _metrics(args.output_dir, iteration)
     yield "\n## Score threshold\n"
     if calibration is None:
         yield "That of the model: none was chosen by `brloss-analyze` for these weights.\n"
@@ -140,16 +145,19 @@ def _card(
     yield "## Training\n"
     images = (cfg.dataloader.get("train") or {}).get("total_batch_size", "some")
     yield f"{cfg.train.max_iter} iterations of {images} images"
-    command = _command(args.output_dir)
-    yield f"\n```sh\n{command}\n```\n" if command else ""
+    command = training_in_log(os.path.join(args.output_dir, "log.txt")).get("command", "")
+    yield f"\n```sh\n{_FOLDERS.sub('', command)}\n```\n" if command else ""
     yield "## Use\n"
     yield f"```sh\nbrloss-predict --config-file {shlex.quote(name)} --input photo.jpg\n```\n"
     yield "## Limits\n"
     yield "Not described: say what the model is for, and what it must not be used for.\n"
 
 
-def _metrics(output_dir: str) -> Iterator[str]:
-    """Yield a table of the last evaluation in `metrics.json`, in percent."""
+def _metrics(output_dir: str, iteration: int | None) -> Iterator[str]:
+    """Yield a table of the evaluation of an iteration in `metrics.json`, in percent.
+
+    That of the last one if it is unknown of which iteration the weights are.
+    """
     from tabulate import tabulate
 
     from brloss_d2.plotting.run_plots import read_metrics
@@ -158,25 +166,18 @@ def _metrics(output_dir: str) -> Iterator[str]:
     found = read_metrics(path) if os.path.isfile(path) else {}
     rows = []
     for task in ("bbox", "segm"):
-        values = {key: found.get(f"{task}/{key}") for key in _METRICS}
-        if values["AP"] is not None:
-            known = [
-                None if v is None or v[1, -1] != v[1, -1] else v[1, -1] for v in values.values()
-            ]
-            rows.append([task, int(values["AP"][0, -1]), *known])
+        curves = {key: found[f"{task}/{key}"] for key in _METRICS if f"{task}/{key}" in found}
+        if "AP" not in curves:
+            continue
+        # The evaluation at the end of a training is written under the number of iterations.
+        own = [i for i in curves["AP"][0].tolist() if iteration is None or 0 <= i - iteration <= 1]
+        values = {key: dict(curve.T.tolist()).get(own[-1]) for key, curve in curves.items() if own}
+        if values:
+            shown = [None if v is None or v != v else v for v in map(values.get, _METRICS)]
+            rows.append([task, int(own[-1]), *shown])
     if rows:
         yield tabulate(
             rows, ["task", "iteration", *_METRICS], "pipe", floatfmt=".1f", missingval="-"
         )
     else:
-        yield "The run was not evaluated."
-
-
-def _command(output_dir: str) -> str:
-    """Return the command of the training from its log, without folders; "" if there is none."""
-    try:
-        with open(os.path.join(output_dir, "log.txt"), encoding="utf-8", errors="replace") as file:
-            found = re.search(r"Command line: (.*)", file.read())
-    except OSError:
-        return ""
-    return re.sub(r"(?<=[ =])/\S*/", "", found[1]) if found else ""
+        yield "There is no evaluation of these weights in the log of the run."

@@ -117,7 +117,7 @@ class EvaluatedRun:
             raise InputError(f"{path} does not exist: expected the output folder of train_net.py.")
         try:
             node = LazyConfig.load(path).dataloader.test.dataset
-        except YAMLError as error:
+        except (YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not valid YAML: {error}") from error
         except (OmegaConfBaseException, AttributeError) as error:
             raise NothingToAnalyzeError(
@@ -314,4 +314,12 @@ def _read_results(path: str) -> list[dict[str, Any]]:
         isinstance(r, dict) and keys <= r.keys() for r in results
     ):
         raise InputError(f"{path} is not a list of COCO detections. Evaluate again.")
+    try:
+        ids = np.array([(r["image_id"], r["category_id"]) for r in results] or [(0, 0)])
+        numbers = np.array([(*r["bbox"], r["score"]) for r in results] or [(0.0,) * 5], float)
+        is_damaged = ids.dtype.kind not in "iu" or numbers.shape[1:] != (5,)
+    except (ValueError, TypeError):
+        is_damaged = True
+    if is_damaged or not np.isfinite(numbers).all():
+        raise InputError(f"{path} has damaged detections. Evaluate again.")
     return results

@@ -15,6 +15,7 @@ from brloss_d2.errors import InputError
 from brloss_d2.prediction.categories import Categories
 from brloss_d2.utils.files import write_text
 from brloss_d2.utils.optional import import_optional
+from brloss_d2.utils.text import printable
 
 PREDICTIONS_FILE = "predictions.json"
 IMAGES_FILE = "images.json"
@@ -180,6 +181,11 @@ class OutputFolder:
                 prediction.boxes, prediction.labels, prediction.scores, prediction.masks
             )
             path = os.path.join(self.path, record["picture"])
+            if os.path.realpath(path) == os.path.realpath(prediction.file_name):
+                raise InputError(
+                    f"{printable(path)} would be replaced by its annotated copy: choose another "
+                    "output folder."
+                )
             draw_detections(image, objects, dict(zip(labels, names, strict=True)), path)
         self._images.append(record)
         self._results.extend(prediction.to_coco(number))

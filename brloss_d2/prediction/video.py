@@ -73,6 +73,12 @@ def predict_video(
         InputError: the video cannot be opened or has no frame, or the folder cannot be written to.
     """
     start, name = time.perf_counter(), _name(source)
+    for target in (f"{name}.mp4", f"{name}.jsonl"):
+        if os.path.realpath(os.path.join(output, target)) == os.path.realpath(source):
+            raise InputError(
+                f"{printable(source)} would be replaced by the annotated video: choose another "
+                "output folder."
+            )
     try:
         os.makedirs(output, exist_ok=True)
         with _opened(source) as video, tempfile.TemporaryDirectory(dir=output) as folder:

@@ -30,10 +30,15 @@ def shared(run_folder: Path, tmp_path: Path) -> Path:
         "computed_on": {"weights": fingerprint(weights), "annotations": "/secret/a.json"},
     }
     (run_folder / "calibration.json").write_text(json.dumps(content))
-    records = [{"iteration": 9, "bbox/AP": 12.5, "bbox/APl": float("nan")}]
+    records = [{"iteration": 4, "bbox/AP": 12.5, "bbox/APl": float("nan")}]
     (run_folder / "metrics.json").write_text("\n".join(map(json.dumps, records)) + "\n")
-    line = "DEBUG: Command line: train_net.py --config /home/me/a.py train.output_dir=/x/run\n"
-    (run_folder / "log.txt").write_text(line)
+    lines = [
+        "Command line: train_net.py --config other.py",  # of an earlier run of the folder
+        "Command line: train_net.py --config /home/me/a.py train.output_dir=/x/run "
+        "data.train=~/me/b.json 'x=[../../me/c.json,/me/d]' model.e=f/g",
+        "Command line: train_net.py --eval-only --config other.py",
+    ]
+    (run_folder / "log.txt").write_text("".join(f"DEBUG: {line}\n" for line in lines))
     assert main(["--output-dir", str(run_folder), "--to", str(tmp_path / "nuts")]) == 0
     return tmp_path / "nuts"
 
@@ -45,12 +50,26 @@ def test_the_folder(shared: Path, run_folder: Path, capsys: pytest.CaptureFixtur
     assert card.startswith("---\nlibrary_name: brloss_d2\npipeline_tag: ")
     for text in ("# nuts\n", "\nnut, bolt\n", "(truth.json)", "| 12.5 |", "0.4000, the lowest LRP"):
         assert text in card
-    assert "train_net.py --config a.py train.output_dir=run" in card
+    command = "train_net.py --config a.py train.output_dir=run data.train=b.json 'x=[c.json,d]'"
+    assert f"\n{command} model.e=f/g\n" in card and "other.py" not in card
     for path in shared.iterdir():
         content = path.read_bytes()
         assert str(run_folder.parent).encode() not in content and b"/secret" not in content
     assert main(["--output-dir", str(run_folder), "--to", str(shared)]) == 1
     assert "exists: name a new folder" in capsys.readouterr().err
+
+
+def test_the_metrics_are_those_of_the_weights(run_folder: Path, tmp_path: Path) -> None:
+    _, weights = read_weights(str(run_folder / "model_final.pth"))
+    records = [{"iteration": 9, "bbox/AP": 70.0}, {"iteration": 19, "bbox/AP": 30.0}]
+    (run_folder / "metrics.json").write_text("\n".join(map(json.dumps, records)) + "\n")
+    texts = ("|           9 | 70.0 |", "|          19 | 30.0 |", "no evaluation of these weights")
+    for iteration, text in zip((9, 19, 14), texts, strict=True):
+        torch.save({"model": weights, "iteration": iteration}, run_folder / "model_best.pth")
+        to = tmp_path / str(iteration)
+        arguments = ["--output-dir", str(run_folder), "--weights", "model_best.pth"]
+        assert main([*arguments, "--to", str(to)]) == 0
+        assert text in (to / "README.md").read_text()
 
 
 def test_it_predicts_as_the_run_does(shared: Path, run_folder: Path, square: Path, tmp_path: Path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from brloss_d2.cli.predict import main
 from brloss_d2.errors import InputError
@@ -70,6 +71,26 @@ def test_the_program(run_folder: Path, clip: Path, tmp_path: Path, capsys) -> No
     assert [p.name for p in out.iterdir()] == ["clip.jsonl"]
     assert main([*arguments, "--input", str(clip), str(clip)]) == 1
     assert "a video is read alone" in capsys.readouterr().err
+
+
+def test_the_input_is_never_replaced(
+    predictor: Predictor, clip: Path, run_folder: Path, tmp_path: Path, capsys
+) -> None:
+    content = clip.read_bytes()
+    (tmp_path / "other").mkdir()
+    for source in (clip, tmp_path / "other" / ".." / "clip.mp4"):
+        with pytest.raises(InputError, match="would be replaced by the annotated video"):
+            predict_video(predictor, str(source), str(tmp_path))
+    assert clip.read_bytes() == content
+    picture = tmp_path / "pictures" / "a.png"
+    picture.parent.mkdir()
+    Image.fromarray(square_image()).save(picture)
+    content = picture.read_bytes()
+    model = ["--config-file", str(run_folder / "config.yaml"), "--device", "cpu"]
+    model += ["--weights", str(run_folder / "model_final.pth")]
+    assert main([*model, "--input", str(picture), "--output", str(tmp_path)]) == 1
+    assert "would be replaced by its annotated copy" in capsys.readouterr().err
+    assert picture.read_bytes() == content
 
 
 def test_what_cannot_be_read(predictor: Predictor, clip: Path, tmp_path: Path) -> None:
