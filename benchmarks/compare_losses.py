@@ -198,9 +198,9 @@ class Comparison:
     def _intervals(self, study: Study) -> dict[str, dict[str, tuple[float, float]]]:
         tests, data = self.tests(), self.plan.data
         runs = [tests.get(run, run) for run in study.outcomes]
-        limit = self._limit(study.losses[0])
+        reference, truth = study.losses[0], str(data.test or data.val)
         task = "segm" if study.main.startswith(PREFIXES["segm"]) else "bbox"
-        return intervals(runs, str(data.test or data.val), limit, self.args.rare, task)
+        return intervals(runs, reference, truth, self._limit(reference), self.args.rare, task)
 
     def _limit(self, loss: str) -> int:
         """Return how many detections count per image."""

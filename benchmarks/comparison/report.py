@@ -123,8 +123,8 @@ def summary_table(study: Study) -> str:
 
 
 def _chosen(tuning: Tuning, loss: str) -> str:
-    """Write the chosen rate of a loss, if one has been tried."""
-    if not tuning.means(loss):
+    """Write the chosen rate of a loss, if all have been tried."""
+    if len(tuning.means(loss)) < len(tuning.rates[loss]):
         return "–"
     return f"{tuning.best(loss):.3g}{' †' * tuning.is_at_edge(loss)}"
 

@@ -47,12 +47,19 @@ def detections(run: Run) -> list[dict]:
 
 
 def intervals(
-    runs: Iterable[Run], json_file: str, limit: int, rare: Collection[str] = (), task: str = "bbox"
+    runs: Iterable[Run],
+    reference: str,
+    json_file: str,
+    limit: int,
+    rare: Collection[str] = (),
+    task: str = "bbox",
 ) -> dict[str, dict[str, tuple[float, float]]]:
-    """Compute 95 % intervals of AP over images and seeds, and of differences to the first loss.
+    """Compute 95 % intervals of AP over images and seeds, and of differences to a loss.
 
     Args:
-        runs: finished runs that have evaluated the same images; those of the first loss come first.
+        runs: finished runs that have evaluated the same images.
+        reference: loss that the others are compared with; without a run of it there are no
+            differences.
         json_file: annotations of the images.
         limit: number of detections that count per image and class.
         rare: classes that are averaged apart from the others.
@@ -77,9 +84,10 @@ def intervals(
     if not found:
         return {}
     drawn = bootstrap(found, groups)
-    first = drawn[next(iter(drawn))]["AP"]
-    for samples in drawn.values():
-        samples[DIFFERENCE] = samples["AP"] - first
+    if reference in drawn:
+        first = drawn[reference]["AP"]
+        for samples in drawn.values():
+            samples[DIFFERENCE] = samples["AP"] - first
     return {
         loss: {
             name if name == DIFFERENCE else PREFIXES[task] + name: interval(100 * ap)

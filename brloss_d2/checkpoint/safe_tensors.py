@@ -29,7 +29,9 @@ def read_safetensors(file: str) -> dict[str, Any]:
         content: dict[str, Any] = {"model": {name: opened.get_tensor(name) for name in names}}
         about = opened.metadata() or {}
     with suppress(KeyError, ValueError):
-        content["classes"] = json.loads(about["classes"])
+        classes = json.loads(about["classes"])
+        if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+            content["classes"] = classes
     return content
 
 

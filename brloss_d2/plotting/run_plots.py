@@ -77,20 +77,21 @@ def read_metrics(path: str) -> dict[str, np.ndarray]:
     """
     if not os.path.isfile(path):
         raise InputError(f"{path} does not exist: expected the output folder of train_net.py.")
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         lines = [line for line in file if line.strip()]
     found: dict[str, dict[int, float]] = defaultdict(dict)
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            iteration = record.pop("iteration")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            iteration = int(record.pop("iteration"))
+            values = {k: float(v) for k, v in record.items() if isinstance(v, int | float)}
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             if number == len(lines) > 1:
                 break
             raise InputError(f"{path}, line {number}: expected a record of metrics.") from error
-        for name, value in record.items():
-            if isinstance(value, int | float) and np.isfinite(value):
-                found[name][iteration] = float(value)
+        for name, value in values.items():
+            if np.isfinite(value):
+                found[name][iteration] = value
     if not found:
         raise InputError(f"{path} has no metrics yet.")
     curves = {name: sorted(values.items()) for name, values in found.items()}

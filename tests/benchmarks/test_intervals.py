@@ -1,6 +1,8 @@
 """Bootstrap intervals: samples of images are evaluated exactly as if they were a test set."""
 
+import json
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ from pycocotools.coco import COCO
 
 from brloss_d2.evaluation import Evaluation, evaluate_detections
 from brloss_d2.evaluation.protocols import renumber_annotations
+from comparison import tested
 from comparison.intervals import bootstrap, interval, resampled_ap
+from tests.helpers import random_boxes
 
 IMAGES, CLASSES = 6, 3
 
@@ -103,3 +107,26 @@ def test_images_and_seeds_are_drawn_for_all_losses_alike():
 def test_samples_without_objects_are_left_out():
     low, high = interval(np.array([np.nan, *np.linspace(0, 1, 201)]))
     assert (low, high) == pytest.approx((0.025, 0.975))
+
+
+@pytest.mark.parametrize("reference", ["focal", "rs"])
+def test_differences_are_those_to_the_reference(monkeypatch, tmp_path, reference):
+    """A loss without runs is not replaced by the next one."""
+    path = tmp_path / "truth.json"
+    path.write_text(
+        json.dumps(
+            random_boxes.ground_truth(
+                np.random.default_rng(0), images=2, categories=2, objects=3, crowds=False
+            )
+        )
+    )
+    drawn = {"rs": {"AP": np.array([0.25, 0.5])}, "brs": {"AP": np.array([0.5, 0.75])}}
+    monkeypatch.setattr(tested, "bootstrap", lambda *_: drawn)
+    monkeypatch.setattr(tested, "detections", lambda _: [{}])
+    monkeypatch.setattr(tested, "evaluate_detections", lambda *_, **options: None)
+    runs = [SimpleNamespace(loss=loss, seed=1) for loss in drawn]
+    found = tested.intervals(runs, reference, str(path), 100)
+    assert [tested.DIFFERENCE in found[loss] for loss in drawn] == [reference == "rs"] * 2
+    if reference == "rs":
+        assert found["rs"][tested.DIFFERENCE] == (0, 0)
+        assert found["brs"][tested.DIFFERENCE] == pytest.approx((25, 25))
