@@ -48,6 +48,8 @@ def cases(args: argparse.Namespace) -> list[Case]:
         found = [case._replace(name=_name(case, found)) for case in found]
     same = {case.name for case in found if [c.name for c in found].count(case.name) > 1}
     if same:
+        if not min(same):
+            raise InputError("The same comparison is asked for twice.")
         raise InputError(f"Several comparisons would have the name {min(same)}.")
     return found
 

@@ -50,6 +50,7 @@ class Plan:
         self.factors = rate_factors(args.lr_grid, args.lr_factors)
         self.overrides = [*args.overrides, *case.varied]
         self._check_overrides()
+        load_config(str(case.config), self.overrides)  # before anything is trained
         self.output: Path = args.output / case.name
         data, images = self._read_data(args, case.data)
         self.losses = choose_losses(args.losses, case.config)
@@ -78,8 +79,8 @@ class Plan:
 
     @property
     def tunes(self) -> bool:
-        """Whether each loss is trained with several learning rates."""
-        return len(self.factors) > 1
+        """Whether each loss is trained with other learning rates than that of its recipe."""
+        return self.factors != [1.0]
 
     def training(self, loss: str, rate: float, seed: int) -> Run:
         """Return a training with a loss, a learning rate and a seed."""

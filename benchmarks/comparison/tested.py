@@ -58,8 +58,7 @@ def intervals(
 
     Args:
         runs: finished runs that have evaluated the same images.
-        reference: loss that the others are compared with; without a run of it there are no
-            differences.
+        reference: loss that the others are compared with, if they have runs of the same seeds.
         json_file: annotations of the images.
         limit: number of detections that count per image and class.
         rare: classes that are averaged apart from the others.
@@ -84,10 +83,9 @@ def intervals(
     if not found:
         return {}
     drawn = bootstrap(found, groups)
-    if reference in drawn:
-        first = drawn[reference]["AP"]
-        for samples in drawn.values():
-            samples[DIFFERENCE] = samples["AP"] - first
+    for loss, samples in drawn.items():
+        if reference in drawn and found[loss].keys() == found[reference].keys():  # the same seeds
+            samples[DIFFERENCE] = samples["AP"] - drawn[reference]["AP"]
     return {
         loss: {
             name if name == DIFFERENCE else PREFIXES[task] + name: interval(100 * ap)

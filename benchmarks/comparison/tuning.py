@@ -1,5 +1,6 @@
 """Learning rates that each loss is trained with, and the choice among them on validation data."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ def rate_factors(grid: int, text: str | None) -> list[float]:
         factors = sorted(float(part) for part in text.split(","))
     except ValueError:
         factors = []
-    if not factors or not 0 < factors[0] <= factors[-1] < float("inf"):
+    if not factors or not all(0 < factor < math.inf for factor in factors):
         raise InputError(f"--lr-factors={text}: expected numbers above 0, such as 0.5,1,2.")
     if len(set(factors)) < len(factors):
         raise InputError(f"--lr-factors={text}: a factor comes twice.")
@@ -105,19 +106,18 @@ def learning_rates(text: str | None, losses: Sequence[str]) -> dict[str, float]:
     Raises:
         InputError: a rate that is not a positive number, or an unknown loss.
     """
-    found: dict[str, float] = {}
+    found: dict[str, float] = {}  # by loss, "" for all others
     for part in text.split(",") if text else []:
         loss, equals, rate = part.rpartition("=")
         try:
             value = float(rate)
         except ValueError:
             value = 0.0
-        if not value > 0 or (equals and loss not in losses):
+        if not 0 < value < math.inf or loss in found or (equals and loss not in losses):
             raise InputError(
                 f"--lr: cannot use {part!r}: expected RATE, for all, or LOSS=RATE with one of "
-                f"{', '.join(losses)}."
+                f"{', '.join(losses)}, each once."
             )
-        found.update(
-            {loss: value} if equals else {name: value for name in losses if name not in found}
-        )
-    return found
+        found[loss] = value
+    rate_of_others = found.pop("", None)
+    return found if rate_of_others is None else {**dict.fromkeys(losses, rate_of_others), **found}

@@ -91,15 +91,20 @@ def _predict(args: argparse.Namespace) -> int:
     predictor = load_predictor(args)
     folder = OutputFolder(args.output, predictor.categories, pictures=not args.no_pictures)
     errors: list[InputError] = []
-    objects = 0
-    for prediction, image in predictor.stream(
-        files,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        on_error=errors.append,
-    ):
-        folder.add(prediction, image)
-        objects += len(prediction)
+    images = objects = 0
+    try:
+        for prediction, image in predictor.stream(
+            files,
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+            on_error=errors.append,
+        ):
+            folder.add(prediction, image)
+            images, objects = images + 1, objects + len(prediction)
+    except KeyboardInterrupt:
+        folder.write()
+        print(f"Interrupted after {counted(images, 'image')}: {args.output}", file=sys.stderr)
+        raise
     folder.write()
     for error in errors[:_MAX_ERRORS]:
         print(f"error: {error}", file=sys.stderr)

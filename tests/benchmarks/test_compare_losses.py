@@ -167,7 +167,7 @@ def test_learning_rates():
     assert learning_rates(None, ["ce", "rs"]) == {}
     assert learning_rates("0.5", ["ce", "rs"]) == {"ce": 0.5, "rs": 0.5}
     assert learning_rates("rs=2e-3,0.5", ["ce", "rs"]) == {"ce": 0.5, "rs": 0.002}
-    for bad in ("x", "0", "rs=-1", "brs=0.1", "rs=nan"):
+    for bad in ("x", "0", "rs=-1", "brs=0.1", "rs=nan", "inf", "0.1,0.2", "rs=1,rs=2"):
         with pytest.raises(InputError, match="--lr"):
             learning_rates(bad, ["ce", "rs"])
 

@@ -125,6 +125,8 @@ def test_differences_are_those_to_the_reference(monkeypatch, tmp_path, reference
     monkeypatch.setattr(tested, "detections", lambda _: [{}])
     monkeypatch.setattr(tested, "evaluate_detections", lambda *_, **options: None)
     runs = [SimpleNamespace(loss=loss, seed=1) for loss in drawn]
+    other_seed = [runs[0], SimpleNamespace(loss="brs", seed=2)]
+    assert tested.DIFFERENCE not in tested.intervals(other_seed, reference, str(path), 100)["brs"]
     found = tested.intervals(runs, reference, str(path), 100)
     assert [tested.DIFFERENCE in found[loss] for loss in drawn] == [reference == "rs"] * 2
     if reference == "rs":

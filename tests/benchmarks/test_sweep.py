@@ -40,6 +40,7 @@ def test_factors_of_the_learning_rate():
         (1, "1,x"),
         (1, "1,1.0"),
         (1, "nan"),
+        (1, "1,nan,2"),
         (1, "inf"),
     ):
         with pytest.raises(InputError, match="--lr-"):
@@ -154,6 +155,8 @@ def test_comparisons_are_named_by_what_differs():
     assert found[-1].varied == ("model.criterion.images_per_pool=2", "model.a=[1,2]")
     with pytest.raises(InputError, match="would have the name shapes"):
         cases(arguments(data=["a/shapes", "b/shapes"]))
+    with pytest.raises(InputError, match="asked for twice"):
+        cases(arguments(data=["a/shapes", "a/shapes"]))
 
 
 @pytest.mark.parametrize("text", ["key", "=1,2", "key=", "key=1,,2"])
@@ -300,6 +303,7 @@ def test_mistakes_of_the_user(shapes, tmp_path, capsys):
         (["--rare", "circle,rectangle,triangle"], "not all"),
         (["--lr-grid", "3", "optimizer.lr=0.1"], "give --lr RATE"),
         (["--vary", "data.val=a,b"], "every run has its own"),
+        (["--vary", "optimizer.weight_decay=0.1,abc"], "abc"),
     ):
         assert main([*output, *options]) == 1
         assert message in capsys.readouterr().err

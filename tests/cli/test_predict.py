@@ -12,6 +12,7 @@ from PIL import Image
 
 from brloss_d2.checkpoint import Checkpointer
 from brloss_d2.cli.predict import main
+from brloss_d2.prediction import Predictor
 from tests.helpers.golden_models import load
 from tests.helpers.golden_rcnn import detector, small_faster_rcnn
 
@@ -58,6 +59,26 @@ def test_detects_what_the_published_model_does(
         boxes.flatten().tolist(), abs=0.01
     )
     assert (tmp_path / "out/pictures/0.png").exists()
+
+
+def test_ctrl_c_keeps_what_was_found(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch
+) -> None:
+    whole = Predictor.stream
+
+    def interrupted(*arguments, **options):
+        yield from whole(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Predictor, "stream", interrupted)
+    arguments = (
+        *("--device", "cpu", "--config-file", run_folder / "config.yaml", "--no-pictures"),
+        *("--weights", run_folder / "model_best.pth", "--input", run_folder / "0.png"),
+        *("--output", tmp_path / "out"),
+    )
+    assert main(list(map(str, arguments))) == 130
+    assert "Interrupted after 1 image: " in capsys.readouterr().err
+    assert json.loads((tmp_path / "out/predictions.json").read_text())
 
 
 def test_refuses_with_one_line(run_folder: Path, tmp_path: Path) -> None:
