@@ -8,13 +8,19 @@ COMPAT := $(shell find compat -type f ! -path '*/__pycache__/*')
 SHAPES := datasets/shapes
 DEMO := output/demo
 
-.PHONY: help install demo test nightly lint docs clean
+# `make versions`: the oldest packages with the oldest Python, and the newest with the newest.
+OLDEST_PYTHON ?= python3.10
+NEWEST_PYTHON ?= python3.13
+FAST := $(addprefix tests/,ops losses criteria evaluation data utils engine/test_train.py)
+
+.PHONY: help install demo test nightly versions oldest newest lint docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      train Faster R-CNN with BRS loss on colored shapes, evaluate and draw it"
 	@echo "make test      lint, docs and pytest"
 	@echo "make nightly   the tests that take minutes"
+	@echo "make versions  the fast tests with the oldest and the newest packages that are supported"
 	@echo "make lint      ruff, mypy and codespell"
 	@echo "make docs      the documents and API pages as a website, in site/"
 	@echo "make install   fill $(VENV) (the targets above do it when needed)"
@@ -55,6 +61,12 @@ nightly: $(INSTALLED)
 	$(BIN)/python -m pip install -q -c requirements/lock.txt -e '.[evidence]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly
 
+versions: oldest newest
+
+oldest newest:
+	$(if $(filter oldest,$@),$(OLDEST_PYTHON),$(NEWEST_PYTHON)) requirements/install.py $(VENV)-$@ $@
+	OMP_NUM_THREADS=1 $(VENV)-$@/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(FAST)
+
 clean:
-	rm -rf $(VENV) $(SHAPES) $(DEMO) site .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest $(SHAPES) $(DEMO) site .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

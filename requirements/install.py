@@ -4,6 +4,9 @@ detectron2 is not on PyPI. If the virtual environment or the running Python has 
 together with the torch that it was built for, and only what is missing is installed, in any version
 that fits. Otherwise everything is installed in the versions of lock.txt, with the detectron2 of
 compat/. This program needs the standard library only.
+
+`python requirements/install.py .venv-oldest oldest` installs the versions of oldest.txt instead,
+`newest` the newest ones there are, each with what is needed to run tests and no more.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPAT = ROOT / "compat" / "detectron2"
+TEST_RUNNER = ("pytest>=8.0", "pytest-xdist>=3.5")
 LINK = "brloss_d2_detectron2.pth"  # makes the packages of another environment importable
 
 # Prints the version of a distribution if its module can be imported, without importing it.
@@ -31,10 +35,18 @@ if spec and spec.origin:  # a folder of that name is no package
 _SITE_PACKAGES = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
 
 
-def main(folder: str) -> None:
+def main(folder: str, versions: str = "pinned") -> None:
     """Create the environment in `folder` if needed and install into it."""
     python = make_environment(Path(folder).absolute())
     lock = str(ROOT / "requirements" / "lock.txt")
+    if versions != "pinned":
+        chosen = {
+            "oldest": ["-c", str(ROOT / "requirements" / "oldest.txt")],
+            "newest": ["--upgrade", "--upgrade-strategy", "eager"],
+        }[versions]
+        say(f"Installing the {versions} versions, 5 GB with torch and its CUDA libraries.")
+        pip_install(python, *chosen, "-e", str(ROOT), str(COMPAT), *TEST_RUNNER)
+        return say(f"Ready: {folder}")
     if find_foreign_detectron2(python):
         use_detectron2(python)
     else:
@@ -130,4 +142,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

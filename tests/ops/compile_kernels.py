@@ -1,5 +1,6 @@
 """Compile every kernel for three generations of GPUs. Run by `test_triton.py`; needs no GPU."""
 
+import os
 import tempfile
 from typing import Any
 
@@ -12,6 +13,8 @@ from brloss_d2.ops.triton import fused
 from brloss_d2.ops.triton import ramp as ramp_triton
 from brloss_d2.projects.co_detr.layers import ms_deform_triton
 
+RECENT = hasattr(triton, "knobs")  # since 3.3 constants are part of the signature
+CAPABILITIES = (80, 90, 100) if RECENT else (80, 90)
 _SAMPLING = dict.fromkeys(["value", "locations", "weights"], "*f") | {"levels": "*i32"}
 _SAMPLED = dict.fromkeys(["cells", "queries", "heads", "channels"], "i32")
 _BLOCKS = {"LEVELS": 4, "POINTS": 4, "QUERIES": 32, "CHANNELS": 32}
@@ -118,17 +121,21 @@ def compile_kernel(name: str, real: str, capability: int) -> None:
     kernel, types, constants = KERNELS[name]
     names = kernel.arg_names
     types = {n: f"*{real}" if t == "*f" else t for n, t in types.items()}
-    signature = {n: types.get(n, "constexpr") for n in names}
-    source = ASTSource(kernel, signature, {(names.index(n),): v for n, v in constants.items()})
+    if RECENT:
+        signature = {n: types.get(n, "constexpr") for n in names}
+        constants = {(names.index(n),): value for n, value in constants.items()}
+    else:
+        signature = {n: types[n] for n in names if n in types}
+    source = ASTSource(kernel, signature, constants)
     made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
     assert made.asm["cubin"], name
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as cache, triton.knobs.cache.scope():
-        triton.knobs.cache.dir = cache
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TRITON_CACHE_DIR"] = cache
         for kernel_name in KERNELS:
-            for capability in (80, 90, 100):
+            for capability in CAPABILITIES:
                 compile_kernel(kernel_name, "fp32", capability)
         for kernel_name in OTHER_TYPES:
             for real in ("fp16", "bf16", "fp64"):

@@ -134,6 +134,12 @@ def store(pointer, x, mask):
     tl.store(pointer, x.to(pointer.dtype.element_ty), mask=mask)
 
 
+@triton.jit
+def double(x: tl.constexpr):
+    """A constant in float64: Triton 3.0 reads numbers of Python in float32."""
+    return tl.full([], x, tl.float64)
+
+
 def first_step(size: int) -> int:
     """First step of a binary search for one of `size` entries or none: the highest bit."""
     return 1 << (size.bit_length() - 1)

@@ -26,7 +26,7 @@ import triton.language as tl
 from torch import Tensor
 
 from brloss_d2.ops.autograd import attach_function
-from brloss_d2.ops.triton.cells import LabeledLogits, first_step, store
+from brloss_d2.ops.triton.cells import LabeledLogits, double, first_step, store
 from brloss_d2.ops.triton.launch import current_device
 
 # Names of the second terms.
@@ -42,7 +42,7 @@ def _ramp(x, DELTA: tl.constexpr):
     if DELTA == 0:
         return tl.where(x >= 0, 1.0, 0.0).to(tl.float64)
     else:
-        return tl.minimum(tl.maximum(x * (0.5 / DELTA) + 0.5, 0.0), 1.0)
+        return tl.minimum(tl.maximum(x * double(0.5 / DELTA) + 0.5, 0.0), 1.0)
 
 
 @triton.jit
@@ -52,7 +52,8 @@ def _count_ends(ranked, shift: tl.constexpr, end, num, step, STRICT: tl.constexp
     while step > 0:
         probe = count + step
         score = tl.load(ranked + probe - 1, mask=probe <= num, other=0.0).to(tl.float64)
-        passed = score + shift < end if STRICT else score + shift <= end
+        start = score + double(shift)
+        passed = start < end if STRICT else start <= end
         count = tl.where((probe <= num) & passed, probe, count)
         step //= 2
     return count
@@ -67,10 +68,10 @@ def _cut(ranked, edges, num, step, DELTA: tl.constexpr, BUCKETS: tl.constexpr, B
     if DELTA == 0:
         tl.store(edges + i, score, mask=known)
     elif BUCKETS:
-        tl.store(edges + i, score - DELTA, mask=i == 0)
+        tl.store(edges + i, score - double(DELTA), mask=i == 0)
         tl.store(edges + i + 1, score, mask=known)
     else:  # two ascending runs are merged
-        low, high = score - DELTA, score + DELTA
+        low, high = score - double(DELTA), score + double(DELTA)
         tl.store(edges + i + _count_ends(ranked, DELTA, low, num, step, True), low, mask=known)
         tl.store(edges + i + _count_ends(ranked, -DELTA, high, num, step, False), high, mask=known)
 
@@ -139,7 +140,9 @@ def _rank(
     tl.store(values + i, value, mask=known)
     if KIND == "localize":
         half = 0.5 if DELTA > 0 else 1.0
-        error = tl.where(fp > FLOOR, (fp + tl.sum(weighted, axis=1) - half * own) / rank, 0.0)
+        error = tl.where(
+            fp > double(FLOOR), (fp + tl.sum(weighted, axis=1) - half * own) / rank, 0.0
+        )
         tl.store(others + i, tl.sum(part, axis=1) / rank, mask=known)
         tl.store(shares + i, 1 / rank, mask=known)
     if KIND == "sort":
@@ -147,9 +150,9 @@ def _rank(
         worse = tl.sum(part, axis=1)
         # The others by difference: they hold the positive itself and never vanish.
         change = lacking / positives - (lacking - lacking_worse) / (positives - worse)
-        change = tl.where(worse > FLOOR, tl.maximum(change, 0.0), 0.0)
+        change = tl.where(worse > double(FLOOR), tl.maximum(change, 0.0), 0.0)
         tl.store(others + i, change, mask=known)
-        tl.store(shares + i, tl.where(worse > FLOOR, change / worse, 0.0), mask=known)
+        tl.store(shares + i, tl.where(worse > double(FLOOR), change / worse, 0.0), mask=known)
     tl.store(errors + i, error, mask=known)
 
 
@@ -172,9 +175,9 @@ def _level(
         share = tl.where(fp > 0, error / fp, 0.0)
         levels += _ramp(at[:, None] - score[None, :], DELTA) * share[None, :]
         if SLOPED:
-            rising = left[:, None] >= (score - DELTA)[None, :]
-            rising &= left[:, None] < (score + DELTA)[None, :]
-            slopes += tl.where(rising, share[None, :] * (0.5 / DELTA), 0.0)
+            rising = left[:, None] >= (score - double(DELTA))[None, :]
+            rising &= left[:, None] < (score + double(DELTA))[None, :]
+            slopes += tl.where(rising, share[None, :] * double(0.5 / DELTA), 0.0)
         start += COLUMNS
     total = tl.sum(levels, axis=1) / num + tl.load(poison)
     tl.store(level + c, total, mask=c < cells)

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from brloss_d2.ops.triton.cells import double
 from brloss_d2.ops.triton.launch import current_device
 
 _THRESHOLDS = 64
@@ -48,7 +49,7 @@ def _sum_pairs(
         if DELTA == 0:
             ramp = tl.where(difference >= 0, 1.0, 0.0)
         else:
-            ramp = tl.minimum(tl.maximum(difference * (0.5 / DELTA) + 0.5, 0.0), 1.0)
+            ramp = tl.minimum(tl.maximum(difference * double(0.5 / DELTA) + 0.5, 0.0), 1.0)
         total += tl.where(j[None, :] < end[:, None], ramp, 0.0) * weight[None, :]
     at = (chunk.to(tl.int64) * rows + row) * num_thresholds + i
     tl.store(partial + at, tl.sum(total, axis=1), mask=known)
