@@ -6,8 +6,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from brloss_d2.data.fields import Record
-from brloss_d2.data.folders.records import Problems, numbered, polygon_box
+from brloss_d2.data.folders.records import Problems, numbered
 from brloss_d2.data.folders.tree import Tree
+from brloss_d2.data.masks import mask_box
 from brloss_d2.errors import InputError
 from brloss_d2.utils.text import first_few
 
@@ -94,7 +95,7 @@ def _read_object(node: ElementTree.Element) -> Record:
         raise InputError(f"bndbox of {name}: expected the numbers {', '.join(_CORNERS)}") from error
     if polygon:
         found["segmentation"] = [polygon]
-        x, y, w, h = polygon_box([polygon])
+        x, y, w, h = mask_box([polygon])
         found.setdefault("corners", [x, y, x + w, y + h])
     x0, y0, x1, y1 = found["corners"]
     if not (x0 <= x1 and y0 <= y1):
