@@ -77,6 +77,17 @@ def to_rle(mask: Any, height: int, width: int) -> dict[str, Any]:
     return mask_util.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else mask
 
 
+def count_pixels(mask: Any, height: int, width: int) -> int:
+    """Return the number of pixels of a mask.
+
+    Args:
+        mask: result of `normalized_mask`, not None.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+    """
+    return int(mask_util.area(to_rle(mask, height, width)))
+
+
 def mask_box(mask: Any) -> list[float]:
     """Return the box around a mask, XYWH, in pixels or the unit of its polygons.
 

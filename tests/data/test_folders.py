@@ -14,6 +14,7 @@ from PIL import Image
 from brloss_d2.data import read_folder
 from brloss_d2.data.coco_file import read_coco
 from brloss_d2.data.folders.tree import Tree
+from brloss_d2.data.masks import to_rle
 from brloss_d2.errors import InputError
 
 WIDTH, HEIGHT = 40, 20
@@ -531,11 +532,19 @@ def test_masks_in_the_alpha_channel_and_images_without(tmp_path):
 
 
 def test_areas_for_pycocotools(tmp_path):
-    """Of masks if there are any, else of boxes."""
+    """Of masks if there are any, else of boxes; those that training would fill in."""
     image(tmp_path / "a.jpg")
-    text(tmp_path / "a.txt", f"{ROW}\n{POLYGON}")
+    small = "0 0.5 0.3 0.6125 0.3 0.6125 0.525 0.5 0.525"  # 4.5 x 4.5, of 25 pixels
+    text(tmp_path / "a.txt", f"{ROW}\n{POLYGON}\n{small}")
     (content,) = [part.content for part in read_folder(str(tmp_path)).parts.values()]
-    assert [item["area"] for item in content["annotations"]] == pytest.approx([64, 128])
+    box, polygon, square = content["annotations"]
+    assert box["area"] == pytest.approx(64)
+    for item in (polygon, square):
+        assert item["area"] == mask_util.area(to_rle(item["segmentation"], HEIGHT, WIDTH))
+    assert not read_coco("labels", content=content).notes
+    unfilled = {**content, "annotations": [{**polygon, "area": None}, {**square, "area": 0}]}
+    filled = read_coco("labels", content=unfilled, masks=True).annotations
+    assert [item["area"] for item in filled] == [polygon["area"], square["area"]]
     (tmp_path / "a.txt").unlink()
     mask(tmp_path / "masks" / "a_1.png", (2, 3, 12, 9))
     (content,) = [part.content for part in read_folder(str(tmp_path)).parts.values()]

@@ -137,31 +137,6 @@ def numbered(
     }
 
 
-def complete_areas(content: Record) -> None:
-    """Give each object without an `area` that of its mask, or of its box, in square pixels.
-
-    pycocotools does not evaluate annotations without it.
-
-    Args:
-        content: content of a COCO file, changed in place.
-    """
-    for item in content["annotations"]:
-        if "area" in item:
-            continue
-        mask = item.get("segmentation")
-        if isinstance(mask, dict):
-            item["area"] = float(mask_util.area(mask))
-        elif mask:
-            item["area"] = sum(map(_polygon_area, mask))
-        else:
-            item["area"] = item["bbox"][2] * item["bbox"][3]
-
-
-def _polygon_area(polygon: Sequence[float]) -> float:
-    x, y = np.asarray(polygon, dtype=float).reshape(-1, 2).T
-    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
-
-
 def mask_record(mask: np.ndarray) -> Record:
     """Return box and compressed mask of an object.
 
