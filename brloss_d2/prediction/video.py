@@ -15,6 +15,7 @@ import numpy as np
 from brloss_d2.errors import InputError
 from brloss_d2.prediction.predictor import Predictor
 from brloss_d2.prediction.results import Prediction
+from brloss_d2.utils.files import check_not_input
 from brloss_d2.utils.text import printable
 
 SUFFIXES = (*(".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"),)
@@ -74,11 +75,7 @@ def predict_video(
     """
     start, name = time.perf_counter(), _name(source)
     for target in (f"{name}.mp4", f"{name}.jsonl"):
-        if os.path.realpath(os.path.join(output, target)) == os.path.realpath(source):
-            raise InputError(
-                f"{printable(source)} would be replaced by the annotated video: choose another "
-                "output folder."
-            )
+        check_not_input(os.path.join(output, target), source, "the annotated video")
     try:
         os.makedirs(output, exist_ok=True)
         with _opened(source) as video, tempfile.TemporaryDirectory(dir=output) as folder:
