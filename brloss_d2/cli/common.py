@@ -125,6 +125,19 @@ def score(text: str) -> float:
     return number
 
 
+def fraction(text: str) -> float:
+    """Convert the text of an argument to a fraction between 0 and 1, neither of which it may be.
+
+    Raises:
+        ArgumentTypeError: the number is smaller or larger, or 0 or 1.
+        ValueError: the text is no number.
+    """
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, got {text}")
+    return number
+
+
 def find_config(name: str) -> str:
     """Return the file of a config.
 
