@@ -81,9 +81,11 @@ def load_predictor(args: argparse.Namespace) -> "Predictor":
 
     Tiles are those of --tile and --overlap, in a program that has them.
     """
+    from brloss_d2.engine import choose_device
     from brloss_d2.prediction import Predictor
     from brloss_d2.prediction.hub import is_shared
 
+    choose_device(args.device, key="--device")
     shared = is_shared(args.config_file)
     if args.weights is None and not shared:
         raise InputError("--weights is missing: name a checkpoint, such as model_final.pth.")
