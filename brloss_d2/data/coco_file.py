@@ -398,9 +398,10 @@ def _complete(
         annotation["keypoints"] = points
         annotation["num_keypoints"] = sum(seen > 0 for seen in points[2::3])
     box_area = w * h
+    largest = 1.1 * (w + 1) * (h + 1)  # the pixels of a mask reach beyond the box of its corners
     if annotation["area"] > 1.01 * max(box_area, image["height"] * image["width"]) + 1:
         yield "area", f" (area {annotation['area']})"
-    elif annotation["role"] == "object" and annotation["area"] > 1.1 * (w + 1) * (h + 1):
+    elif annotation["role"] == "object" and annotation["area"] > largest:
         yield "area beyond box", ""
     elif annotation["role"] == "object" and record.get("area") == 0:
         yield "area 0", ""
