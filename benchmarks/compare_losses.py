@@ -36,7 +36,7 @@ from pathlib import Path
 
 import torch
 
-from brloss_d2.cli.common import positive_int
+from brloss_d2.cli.common import fraction, positive_int
 from brloss_d2.errors import InputError
 from comparison.cases import Case, cases, data_name
 from comparison.notes import notes
@@ -288,13 +288,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _fraction(text: str) -> float:
-    number = float(text)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, got {text}")
-    return number
-
-
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
@@ -323,8 +316,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     option(
         "--metric", help="metric of choice and comparison (bbox/AP, or segm/AP if there are masks)"
     )
-    fraction = "part of the validation images to test on if there are no others (%(default)s)"
-    option("--test-fraction", type=_fraction, default=0.5, metavar="0.x", help=fraction)
+    part = "part of the validation images to test on if there are no others (%(default)s)"
+    option("--test-fraction", type=fraction, default=0.5, metavar="0.x", help=part)
     option(
         "--rare",
         type=lambda text: text.split(","),

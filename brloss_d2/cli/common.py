@@ -81,9 +81,11 @@ def load_predictor(args: argparse.Namespace) -> "Predictor":
 
     Tiles are those of --tile and --overlap, in a program that has them.
     """
+    from brloss_d2.engine import choose_device
     from brloss_d2.prediction import Predictor
     from brloss_d2.prediction.hub import is_shared
 
+    choose_device(args.device, key="--device")
     shared = is_shared(args.config_file)
     if args.weights is None and not shared:
         raise InputError("--weights is missing: name a checkpoint, such as model_final.pth.")
@@ -122,6 +124,19 @@ def score(text: str) -> float:
     number = float(text)
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
+    return number
+
+
+def fraction(text: str) -> float:
+    """Convert the text of an argument to a fraction between 0 and 1, neither of which it may be.
+
+    Raises:
+        ArgumentTypeError: the number is smaller or larger, or 0 or 1.
+        ValueError: the text is no number.
+    """
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, got {text}")
     return number
 
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from brloss_d2.cli.common import make_parser, run_program
+from brloss_d2.cli.common import fraction, make_parser, run_program
 from brloss_d2.errors import InputError
 from brloss_d2.utils.text import counted, printable
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", help="folder for instances_train.json and the like")
     parser.add_argument(
         "--val-fraction",
-        type=_fraction,
+        type=fraction,
         metavar="0.x",
         help="part of the images to set aside, the same as data.val_fraction",
     )
@@ -94,10 +94,3 @@ def _write(sources: Mapping[str, "Source"], output: str) -> None:
         key = "val" if split == "test" else split
         end = "  (--eval-only)" if split == "test" else ""
         print(f"  data.{key}={files[split]} data.{key}_images={source.image_root}{end}")
-
-
-def _fraction(text: str) -> float:
-    number = float(text)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, got {text}")
-    return number

@@ -119,7 +119,7 @@ def _devices(device: str) -> Iterator[Finding]:
     if not torch.cuda.is_available():
         yield Finding("GPU", "none that torch can use")
     yield Finding("CPU", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch")
-    chosen = torch.device(choose_device(device))
+    chosen = choose_device(device, key="--device")
     yield Finding("losses by", f"{brloss_d2.ops.chosen_backend(chosen)} on {chosen}")
 
 
@@ -146,7 +146,7 @@ def _losses(device: str) -> Iterator[Finding]:
         (gradient,) = torch.autograd.grad(total, x)
         return torch.cat([total.detach().reshape(1), gradient]).cpu().double()
 
-    chosen = torch.device(choose_device(device))
+    chosen = choose_device(device, key="--device")
     for name in _LOSSES:
         found = measured(name, chosen, torch.float32)
         with brloss_d2.ops.use_backend("reference"):

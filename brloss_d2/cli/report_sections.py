@@ -88,12 +88,10 @@ def last_evaluation(log: TrainedRun) -> Html:
     if not tasks:
         return Html()
     names = [n for n in _LOGGED if any(f"{task}/{n}" in log.metrics for task in tasks)]
-    rows = []
-    for task in tasks:
-        values = [log.curve(f"{task}/{name}")[1] for name in names]
-        rows.append([_SHAPES[task], *(float(v[-1]) if len(v) else np.nan for v in values)])
-    iteration = int(log.curve(f"{tasks[0]}/AP")[0, -1])
-    text = f"Last evaluation during the training, iteration {iteration:,}"
+    rows = [[_SHAPES[task], *(log.last(f"{task}/{name}") for name in names)] for task in tasks]
+    text = f"Last evaluation during the training, iteration {log.last_evaluation:,.0f}"
+    if all(np.isnan(log.last(f"{task}/AP")) for task in tasks):
+        text += ": nothing was found"
     return joined([element("h3", text), table(["of", *names], rows)])
 
 
@@ -137,12 +135,12 @@ def classes(found: Findings) -> Html:
 def classes_of_log(log: TrainedRun) -> Html:
     """Return the AP of each class as the last evaluation of a training logged it."""
     rows = []
-    for name, values in log.metrics.items():
+    for name in log.metrics:
         task, is_class, class_name = name.partition("/AP-")
         if is_class:
-            rows.append((class_name, _SHAPES.get(task, task), float(values[1, -1])))
+            rows.append((class_name, _SHAPES.get(task, task), log.last(name)))
     text = "AP of the last evaluation, percent, the lowest one first."
-    ranked = sorted(rows, key=lambda row: row[2])
+    ranked = sorted(rows, key=lambda row: np.nan_to_num(row[2], nan=-1.0))
     return joined([element("p", text), table(["class", "of", "AP"], ranked)])
 
 

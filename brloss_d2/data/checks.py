@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as mask_util
 import torch
 from detectron2.structures import Boxes
 from detectron2.structures.boxes import matched_pairwise_iou
@@ -19,6 +18,7 @@ from detectron2.structures.boxes import matched_pairwise_iou
 from brloss_d2.data.coco_file import DROPPED, read_coco
 from brloss_d2.data.fields import Record
 from brloss_d2.data.file_names import locate_all_images
+from brloss_d2.data.masks import mask_box
 from brloss_d2.errors import InputError
 from brloss_d2.utils.text import first_few, printable
 
@@ -199,7 +199,7 @@ def geometry_notes(images: Sequence[Record], annotations: Sequence[Record]) -> l
     labels = [annotation["category_id"] for annotation in annotations]
     repeated = _repetitions(zip(places, labels, strict=True))
     with_mask = [i for i, annotation in enumerate(annotations) if annotation.get("segmentation")]
-    masks = np.array([_mask_box(annotations[i]["segmentation"]) for i in with_mask], float)
+    masks = np.array([mask_box(annotations[i]["segmentation"]) for i in with_mask], float)
     found = {
         "of {} boxes are thinner than a pixel": (boxes[:, 2:] < 1).any(1).sum(),
         "of {} boxes repeat another of the same image and class": repeated,
@@ -289,12 +289,3 @@ def _corners(boxes: np.ndarray) -> Boxes:
     """Return boxes, (G, 4) XYWH, as detectron2's."""
     xywh = boxes.reshape(-1, 4)
     return Boxes(torch.from_numpy(np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]])))
-
-
-def _mask_box(mask: Any) -> Sequence[float]:
-    """Return the box around polygons or compressed RLE, XYWH."""
-    if isinstance(mask, dict):
-        return mask_util.toBbox(mask).tolist()
-    x0, y0 = (min(min(polygon[axis::2]) for polygon in mask) for axis in (0, 1))
-    x1, y1 = (max(max(polygon[axis::2]) for polygon in mask) for axis in (0, 1))
-    return x0, y0, x1 - x0, y1 - y0

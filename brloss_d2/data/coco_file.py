@@ -7,16 +7,14 @@ that they cannot disagree about a field.
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import pycocotools.mask as mask_util
-
 from brloss_d2.data import fields
 from brloss_d2.data.fields import Record, Rule, is_number, name_of, read_records
-from brloss_d2.data.masks import MaskError, normalized_mask, to_rle
+from brloss_d2.data.masks import MaskError, count_pixels, normalized_mask
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import kind_of_content, what_instead
 from brloss_d2.utils.text import first_few, printable
@@ -315,6 +313,30 @@ def only_files(content: Record, names: Container[str]) -> Record:
     return {**content, "images": images, "annotations": annotations}
 
 
+def complete_areas(content: Record) -> None:
+    """Give each annotation without an `area` that of its mask, or of its box, in square pixels.
+
+    pycocotools does not evaluate annotations without it.
+
+    Args:
+        content: content of a COCO-format file, changed in place.
+    """
+    images = {image["id"]: image for image in content["images"]}
+    for item in content["annotations"]:
+        sides = [images[item["image_id"]][side] for side in ("height", "width")]
+        try:
+            mask = normalized_mask(item.get("segmentation"), *sides)
+        except MaskError:  # told to those who learn masks
+            mask = None
+        _fill_area(item, 0 if mask is None else count_pixels(mask, *sides))
+
+
+def _fill_area(annotation: Record, pixels: int) -> None:
+    """Give an annotation whose area is missing or 0 that of its mask, or else of its box."""
+    _, _, w, h = annotation["bbox"]
+    annotation["area"] = min(annotation.get("area") or pixels or w * h, _LARGEST_AREA)
+
+
 def _shown_ids(ids: Collection[object]) -> str:
     return f"its ids are {first_few([repr(id_) for id_ in islice(ids, 4)], count=3)}"
 
@@ -376,44 +398,46 @@ def _complete(
         annotation["keypoints"] = points
         annotation["num_keypoints"] = sum(seen > 0 for seen in points[2::3])
     box_area = w * h
+    largest = 1.1 * (w + 1) * (h + 1)  # the pixels of a mask reach beyond the box of its corners
     if annotation["area"] > 1.01 * max(box_area, image["height"] * image["width"]) + 1:
         yield "area", f" (area {annotation['area']})"
-    elif annotation["role"] == "object" and annotation["area"] > 1.1 * box_area + 1:
+    elif annotation["role"] == "object" and annotation["area"] > largest:
         yield "area beyond box", ""
     elif annotation["role"] == "object" and record.get("area") == 0:
         yield "area 0", ""
     elif annotation["role"] == "object" and 0 < annotation["area"] < min(1, box_area / 10):
         yield "area of fractions", ""
+    pixels = 0
     if masks is not False:
         inside_box = [left, top, right, top, right, bottom, left, bottom]
-        yield from _add_mask(annotation, record, image, inside_box, needed=bool(masks))
-    annotation["area"] = min(annotation["area"] or box_area, _LARGEST_AREA)
+        pixels = yield from _add_mask(annotation, record, image, inside_box, needed=bool(masks))
+    _fill_area(annotation, pixels)
 
 
 def _add_mask(
     annotation: Record, record: Record, image: Record, box: list[float], *, needed: bool
-) -> Iterator[tuple[str, str]]:
-    """Add a mask to an annotation; if it is needed, its pixels determine role and missing area.
+) -> Generator[tuple[str, str], None, int]:
+    """Add a mask to an annotation; if it is needed, count its pixels, without which it is dropped.
 
     The polygon `box` is the mask of crowds and of what is dropped if they have none, since
-    pycocotools needs one. Yields what `_complete` yields.
+    pycocotools needs one. Yields what `_complete` yields; returns the pixels, 0 if not needed.
     """
     try:
         mask = normalized_mask(record.get("segmentation"), image["height"], image["width"])
     except MaskError as error:
         if needed:
             yield "mask", f" ({error})"
-        return
+        return 0
     if mask is None:
         if annotation["role"] == "object":
             if needed:
                 yield "no mask", ""
-            return
+            return 0
         mask = [box]
     annotation["segmentation"] = mask
     if not needed:
-        return
-    pixels = int(mask_util.area(to_rle(mask, image["height"], image["width"])))
-    annotation["area"] = annotation["area"] or pixels
+        return 0
+    pixels = count_pixels(mask, image["height"], image["width"])
     if annotation["role"] == "object" and not pixels:
         annotation["role"] = "with an empty mask"
+    return pixels

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import transform_proposals
+from detectron2.data.detection_utils import annotations_to_instances, transform_proposals
 from detectron2.structures import BitMasks, PolygonMasks
 from detectron2.utils.file_io import PathManager
 
@@ -63,9 +63,9 @@ class DetectionMapper(DatasetMapper):
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]
     ) -> None:
+        objects = [a for a in dataset_dict["annotations"] if not a.get("iscrowd", 0)]
         if self.use_instance_mask:
             file = dataset_dict["file_name"]
-            objects = [a for a in dataset_dict["annotations"] if not a.get("iscrowd", 0)]
             masks = [a["segmentation"] for a in objects if a.get("segmentation")]
             if len(masks) < len(objects):
                 raise InputError(
@@ -77,9 +77,14 @@ class DetectionMapper(DatasetMapper):
                     f"{file} has a mask in RLE, which polygons cannot hold: set "
                     "instance_mask_format=bitmask in dataloader.train.mapper."
                 )
-        super()._transform_annotations(dataset_dict, transforms, image_shape)
+        # detectron2 creates the field of masks from the first object, so that an empty image has
+        # none, from which it would recompute boxes.
+        if objects:
+            super()._transform_annotations(dataset_dict, transforms, image_shape)
+        else:
+            del dataset_dict["annotations"]
+            dataset_dict["instances"] = annotations_to_instances([], image_shape)
         instances = dataset_dict["instances"]
-        # detectron2 creates the field from the first object, so that an empty image has none.
         if self.use_instance_mask and not len(instances):
             polygons = self.instance_mask_format == "polygon"
             empty = torch.zeros((0, *instances.image_size), dtype=torch.bool)

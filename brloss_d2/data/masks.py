@@ -77,6 +77,30 @@ def to_rle(mask: Any, height: int, width: int) -> dict[str, Any]:
     return mask_util.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else mask
 
 
+def count_pixels(mask: Any, height: int, width: int) -> int:
+    """Return the number of pixels of a mask.
+
+    Args:
+        mask: result of `normalized_mask`, not None.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+    """
+    return int(mask_util.area(to_rle(mask, height, width)))
+
+
+def mask_box(mask: Any) -> list[float]:
+    """Return the box around a mask, XYWH, in pixels or the unit of its polygons.
+
+    Args:
+        mask: polygons, each of x and y of the corners in turn, or compressed RLE.
+    """
+    if isinstance(mask, dict):
+        return mask_util.toBbox(mask).tolist()
+    x0, y0 = (min(min(polygon[axis::2]) for polygon in mask) for axis in (0, 1))
+    x1, y1 = (max(max(polygon[axis::2]) for polygon in mask) for axis in (0, 1))
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
 def _runs(rle: dict[str, Any], height: int, width: int) -> list[int]:
     """Return the lengths of the runs of RLE, which add up to the image."""
     if rle.get("size") != [height, width]:

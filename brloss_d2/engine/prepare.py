@@ -158,8 +158,12 @@ def can_evaluate(cfg: DictConfig) -> bool:
     return all(cfg.dataloader.get(key) is not None for key in ("test", "evaluator"))
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, *, key: str = "train.device") -> torch.device:
     """Return the device for a value of `train.device`; "auto" is a GPU if there is one.
+
+    Args:
+        name: "auto", "cpu" or "cuda".
+        key: what messages call the value.
 
     Raises:
         InputError: there is no such device.
@@ -169,11 +173,11 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
-        raise InputError(f"train.device is {name!r}: expected auto, cpu or cuda.") from error
+        raise InputError(f"{key} is {name!r}: expected auto, cpu or cuda.") from error
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"train.device is {name!r}: expected auto, cpu or cuda.")
+        raise InputError(f"{key} is {name!r}: expected auto, cpu or cuda.")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"train.device is {name!r}, but torch finds no GPU.")
+        raise InputError(f"{key} is {name!r}, but torch finds no GPU.")
     if device.type != "cuda" and comm.get_world_size() > 1 and dist.get_backend() == "nccl":
         raise InputError("Several processes on the CPU need CUDA_VISIBLE_DEVICES= (empty).")
     return device

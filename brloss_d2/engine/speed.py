@@ -55,7 +55,9 @@ def compile_backbone(model: nn.Module) -> None:
     try:
         with preserved_rng():
             images = torch.rand(2, 3, _SIDE, _SIDE, device=next(backbone.parameters()).device)
-            sum(x.sum() for x in backbone.train()(images).values()).backward()
+            total = sum(x.sum() for x in backbone.train()(images).values())
+            if total.requires_grad:  # not all of it is frozen
+                total.backward()
     except Exception as error:  # compilers raise almost anything
         cause = getattr(error, "inner_exception", error)
         raise InputError(

@@ -62,6 +62,17 @@ class TrainedRun:
         """Return iterations and values, (2, S), with S = 0 if the metric is missing."""
         return self.metrics.get(metric, np.zeros((2, 0)))
 
+    def last(self, metric: str) -> float:
+        """Return a metric of the last evaluation; NaN if that evaluation has none."""
+        return dict(self.curve(metric).T.tolist()).get(self.last_evaluation, math.nan)
+
+    @property
+    def last_evaluation(self) -> float:
+        """Iteration of the last evaluation, whether it found something or not; NaN for none."""
+        tasks = tuple(task.removesuffix("AP") for task in _TASKS)
+        found = [c[0, -1] for name, c in self.metrics.items() if name.startswith(tasks)]
+        return float(max(found, default=math.nan))
+
 
 def read_metrics(path: str) -> dict[str, np.ndarray]:
     """Read the file of detectron2's `JSONWriter`, one JSON record per line.
@@ -70,7 +81,8 @@ def read_metrics(path: str) -> dict[str, np.ndarray]:
     incomplete while the run is going on.
 
     Returns:
-        Metric name -> iterations and values, (2, S).
+        Metric name -> iterations and values, (2, S). They are finite but for AP, which is NaN where
+        an evaluation found nothing.
 
     Raises:
         InputError: the file is missing, empty or damaged.
@@ -90,7 +102,7 @@ def read_metrics(path: str) -> dict[str, np.ndarray]:
                 break
             raise InputError(f"{path}, line {number}: expected a record of metrics.") from error
         for name, value in values.items():
-            if np.isfinite(value):
+            if np.isfinite(value) or (name in _TASKS and np.isnan(value)):
                 found[name][iteration] = value
     if not found:
         raise InputError(f"{path} has no metrics yet.")
@@ -170,7 +182,7 @@ def draw_ap(axes: Axes, runs: Sequence[TrainedRun]) -> None:
     if max(len(run.curve(task)[0]) for _, run, task in found) > 1:
         for number, run, task in found:
             iterations, values = run.curve(task)
-            label = f"{plain(run.name)}, {_TASKS[task]}: {values[-1]:.1f}"
+            label = f"{plain(run.name)}, {_TASKS[task]}: {_shown(values[-1])}"
             marker = "o" if task == tasks[0] else "^"
             axes.plot(iterations, values, marker=marker, label=label, **style_of(number))
         axes.set_xlim(left=0)
@@ -181,13 +193,18 @@ def draw_ap(axes: Axes, runs: Sequence[TrainedRun]) -> None:
     # A single evaluation makes no curve.
     for row, (number, run, task) in enumerate(found):
         (iteration,), (value,) = run.curve(task)
-        axes.barh(-row, value, color=style_of(number)["color"], height=0.6, alpha=0.5)
-        text = f"{value:.1f} ({_TASKS[task]}, iteration {iteration:.0f})"
+        length = np.nan_to_num(value)
+        axes.barh(-row, length, color=style_of(number)["color"], height=0.6, alpha=0.5)
+        text = f"{_shown(value)} ({_TASKS[task]}, iteration {iteration:.0f})"
         axes.text(1, -row, text, va="center", fontsize=9)
     axes.set_yticks([])
     axes.set_ylim(-max(len(found), 3) + 0.4, 0.6)
     axes.set_xlim(0, 100)
     tidy(axes, xlabel="AP", title="AP")
+
+
+def _shown(ap: float) -> str:
+    return "nothing found" if np.isnan(ap) else f"{ap:.1f}"
 
 
 def _draw_scores(figure: SubFigure, runs: Sequence[tuple[TrainedRun, Matches]]) -> None:

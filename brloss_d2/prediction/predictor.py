@@ -193,10 +193,11 @@ class Predictor:
             device: "auto", "cpu" or "cuda".
 
         Raises:
-            InputError: config, weights, annotations or threshold are missing or wrong.
+            InputError: config, weights, annotations, threshold or device are missing or wrong.
         """
         if weights is None and is_shared(config):
             config, weights = find_shared(os.fspath(config))  # type: ignore[arg-type]
+        found_device = choose_device(device, key="device")
         _check_path("weights", weights)
         file = os.fspath(weights)  # type: ignore[arg-type]
         if annotations is not None:
@@ -235,7 +236,7 @@ class Predictor:
                 "The config has no dataloader.test.mapper of the type DetectionMapper, which "
                 "defines how images are resized."
             )
-        model = instantiate(cfg.model).to(choose_device(device)).eval()
+        model = instantiate(cfg.model).to(found_device).eval()
         Checkpointer(model, strict=True).load(file)
         model = with_test_augmentation(model, cfg)
         return cls(model, mapper, categories, score_threshold=threshold or 0.0)

@@ -13,9 +13,8 @@ from pycocotools import mask as rle
 
 from brloss_d2.errors import InputError
 from brloss_d2.prediction.categories import Categories
-from brloss_d2.utils.files import write_text
+from brloss_d2.utils.files import check_not_input, write_text
 from brloss_d2.utils.optional import import_optional
-from brloss_d2.utils.text import printable
 
 PREDICTIONS_FILE = "predictions.json"
 IMAGES_FILE = "images.json"
@@ -181,11 +180,7 @@ class OutputFolder:
                 prediction.boxes, prediction.labels, prediction.scores, prediction.masks
             )
             path = os.path.join(self.path, record["picture"])
-            if os.path.realpath(path) == os.path.realpath(prediction.file_name):
-                raise InputError(
-                    f"{printable(path)} would be replaced by its annotated copy: choose another "
-                    "output folder."
-                )
+            check_not_input(path, prediction.file_name, "its annotated copy")
             draw_detections(image, objects, dict(zip(labels, names, strict=True)), path)
         self._images.append(record)
         self._results.extend(prediction.to_coco(number))

@@ -15,11 +15,13 @@ import numpy as np
 from brloss_d2.errors import InputError
 from brloss_d2.prediction.predictor import Predictor
 from brloss_d2.prediction.results import Prediction
+from brloss_d2.utils.files import check_not_input
 from brloss_d2.utils.text import printable
 
 SUFFIXES = (*(".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"),)
 _FRAME_RATES = (1.0, 240.0)  # others are taken for unknown
 _UNKNOWN_RATE = 25.0
+_MOST_DIGITS = 9  # of the number of a camera, which OpenCV keeps in 32 bits
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,7 @@ def predict_video(
     """
     start, name = time.perf_counter(), _name(source)
     for target in (f"{name}.mp4", f"{name}.jsonl"):
-        if os.path.realpath(os.path.join(output, target)) == os.path.realpath(source):
-            raise InputError(
-                f"{printable(source)} would be replaced by the annotated video: choose another "
-                "output folder."
-            )
+        check_not_input(os.path.join(output, target), source, "the annotated video")
     try:
         os.makedirs(output, exist_ok=True)
         with _opened(source) as video, tempfile.TemporaryDirectory(dir=output) as folder:
@@ -148,6 +146,8 @@ def _opened(source: str) -> Iterator[Any]:
     is_camera = _is_camera(source)
     if not is_camera and "://" not in source and not os.path.isfile(source):
         raise InputError(f"Video missing: {printable(source)}.")
+    if is_camera and len(source) > _MOST_DIGITS:
+        raise InputError(f"There is no camera with the number {printable(source, length=40)}.")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     import cv2

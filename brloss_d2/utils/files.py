@@ -71,6 +71,23 @@ def check_folder_of(file: str) -> None:
         raise InputError(f"There is no folder {folder} to write {name} to.")
 
 
+def check_not_input(target: str, source: str, what: str) -> None:
+    """Check that a file to be written does not replace what it is made from.
+
+    Args:
+        target: path of the file to be written.
+        source: path of the file that is read; it need not exist.
+        what: what is to be written, as messages call it.
+
+    Raises:
+        InputError: both are the same file.
+    """
+    if os.path.realpath(target) == os.path.realpath(source):
+        raise InputError(
+            f"{printable(source)} would be replaced by {what}: choose another output folder."
+        )
+
+
 def what_instead(path: str) -> str:
     """Return what is wrong with a path that should be a file or a folder and is not.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from brloss_d2.cli.common import find_config, run_program
+from brloss_d2.cli.common import find_config, fraction, run_program
 from brloss_d2.errors import InputError
 
 
@@ -56,3 +56,10 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+def test_fractions_are_neither_none_nor_all() -> None:
+    assert fraction("0.25") == 0.25
+    for text in ("0", "1", "-0.5", "2", "nan"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"between 0 and 1, got {text}"):
+            fraction(text)

@@ -1,11 +1,14 @@
 """brloss-env: what it reports, and that it notices what is wrong."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 
 import brloss_d2
 from brloss_d2 import ap_loss
-from brloss_d2.cli import env
+from brloss_d2.cli import env, export, predict
 
 
 def test_report(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,3 +42,22 @@ def test_a_missing_package_is_told(monkeypatch, capsys: pytest.CaptureFixture[st
     assert env.main(["--device", "cpu"]) == 1
     words = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["fvcore", "missing", "<--", "wrong"] in words and ["evaluator", "pycocotools"] in words
+
+
+def test_a_missing_device_is_told_as_it_was_named(
+    monkeypatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(tmp_path / "a.png")
+    Image.new("RGB", (8, 8)).save(image)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = ["--config-file", "a.py", "--weights", "a.pth"]
+    programs = [
+        (env.main, []),
+        (predict.main, [*model, "--input", image]),
+        (export.main, [*model, "--sample", image, "--output", "a.pt"]),
+    ]
+    for program, arguments in programs:
+        for device, what in (("cuda", "but torch finds no GPU"), ("gpu", "expected auto, cpu or")):
+            assert program([*arguments, "--device", device]) == 1
+            assert what in (message := capsys.readouterr().err)
+            assert message.startswith(f"error: --device is '{device}'")

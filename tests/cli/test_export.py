@@ -15,10 +15,14 @@ from tools import export
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
+    """What a training with a compiled backbone leaves."""
     cfg = small_faster_rcnn("brs")
     cfg.dataloader.test.mapper.augmentations[0].short_edge_length = 96
+    cfg.train.compile = True
     LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
-    Checkpointer(detector(load("faster_brs")), str(tmp_path)).save("model_final")
+    model = detector(load("faster_brs"))
+    model.backbone.compile(backend="eager")
+    Checkpointer(model, str(tmp_path)).save("model_final")
     Image.fromarray(load("faster_brs").tensor("in/raw0").numpy()).save(tmp_path / "0.png")
     return tmp_path
 

@@ -163,6 +163,19 @@ def test_metrics_of_a_run_without_coco_results(tmp_path):
     assert seen.texts[at - 3 : at + 3] == ["a", "masks", "10.0", "b & c", "masks", "20.0"]
 
 
+@pytest.mark.parametrize("last", [{"bbox/AP": np.nan, "bbox/AP50": np.nan}, {"bbox/oLRP": 100.0}])
+def test_a_last_evaluation_that_found_nothing(tmp_path, last):
+    """The one before is not shown as the last."""
+    earlier = {"iteration": 4, "bbox/AP": 15.0, "bbox/AP50": 30.0, "bbox/AP-nut": 15.0}
+    write_metrics(tmp_path, [earlier, {"iteration": 9, **last}])
+    write_report(str(tmp_path), None, "There are no detections.")
+    texts = page_of(tmp_path).texts
+    assert "Last evaluation during the training, iteration 9: nothing was found" in texts
+    assert not {"15.0", "30.0"} & set(texts)
+    at = texts.index("nut")
+    assert texts[at : at + 3] == ["nut", "boxes", "\N{EN DASH}"]
+
+
 @pytest.mark.parametrize("count", [1, 80, 1203])
 def test_any_number_of_classes(count):
     found = many_classes(count)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -13,7 +14,9 @@ from PIL import Image
 
 from brloss_d2.data import read_folder
 from brloss_d2.data.coco_file import read_coco
+from brloss_d2.data.folders import voc
 from brloss_d2.data.folders.tree import Tree
+from brloss_d2.data.masks import to_rle
 from brloss_d2.errors import InputError
 
 WIDTH, HEIGHT = 40, 20
@@ -497,8 +500,26 @@ def test_other_lists_and_encodings_of_voc(tmp_path):
     text(tmp_path / "ImageSets/Main/trainval.txt", "")
     with pytest.raises(InputError, match="has the split test, and no train"):
         read_folder(str(tmp_path)).part("train")
-    text(tmp_path / "Annotations/a.xml", '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>')
-    assert "a.xml: it declares entities" in refused(tmp_path)
+    labels = tmp_path / "Annotations/a.xml"
+    for encoding in ("utf-8", "utf-16"):
+        labels.write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', encoding=encoding)
+        assert "a.xml: it declares entities" in refused(tmp_path)
+
+
+def test_voc_parses_what_was_searched(tmp_path, monkeypatch):
+    """A file that changes in between could declare entities all the same."""
+    image(tmp_path / "a.jpg")
+    text(tmp_path / "a.xml", xml(("nut", (1, 1, 5, 5))))
+    tree, opened = Tree.below(str(tmp_path)), []
+
+    def counted(path, *args, **kwargs):
+        opened.append(os.path.basename(path))
+        return open(path, *args, **kwargs)
+
+    monkeypatch.setattr(voc, "open", counted, raising=False)
+    monkeypatch.setattr(ElementTree, "parse", None)
+    voc.read(tree)
+    assert opened == ["a.xml"]
 
 
 def test_labelme_files_that_are_cut_off(tmp_path):
@@ -531,11 +552,19 @@ def test_masks_in_the_alpha_channel_and_images_without(tmp_path):
 
 
 def test_areas_for_pycocotools(tmp_path):
-    """Of masks if there are any, else of boxes."""
+    """Of masks if there are any, else of boxes; those that training would fill in."""
     image(tmp_path / "a.jpg")
-    text(tmp_path / "a.txt", f"{ROW}\n{POLYGON}")
+    small = "0 0.5 0.3 0.6125 0.3 0.6125 0.525 0.5 0.525"  # 4.5 x 4.5, of 25 pixels
+    text(tmp_path / "a.txt", f"{ROW}\n{POLYGON}\n{small}")
     (content,) = [part.content for part in read_folder(str(tmp_path)).parts.values()]
-    assert [item["area"] for item in content["annotations"]] == pytest.approx([64, 128])
+    box, polygon, square = content["annotations"]
+    assert box["area"] == pytest.approx(64)
+    for item in (polygon, square):
+        assert item["area"] == mask_util.area(to_rle(item["segmentation"], HEIGHT, WIDTH))
+    assert not read_coco("labels", content=content).notes
+    unfilled = {**content, "annotations": [{**polygon, "area": None}, {**square, "area": 0}]}
+    filled = read_coco("labels", content=unfilled, masks=True).annotations
+    assert [item["area"] for item in filled] == [polygon["area"], square["area"]]
     (tmp_path / "a.txt").unlink()
     mask(tmp_path / "masks" / "a_1.png", (2, 3, 12, 9))
     (content,) = [part.content for part in read_folder(str(tmp_path)).parts.values()]

@@ -59,7 +59,11 @@ def test_ordinary_images_are_mapped_as_by_detectron2(records, tmp_path, image_fo
     ("mask_format", "kind"), [(None, None), ("polygon", PolygonMasks), ("bitmask", BitMasks)]
 )
 def test_an_image_without_objects_has_empty_instances(records, mask_format, kind):
-    keywords = {"use_instance_mask": True, "instance_mask_format": mask_format}
+    keywords = {
+        "use_instance_mask": True,
+        "instance_mask_format": mask_format,
+        "recompute_boxes": True,
+    }
     item = mapper(**(keywords if mask_format else {}))(records[2])
     instances = item["instances"]
     assert instances.gt_boxes.tensor.shape == (0, 4)

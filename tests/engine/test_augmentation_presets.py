@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from detectron2.config import LazyConfig, instantiate
+from detectron2.data import transforms as T
 from omegaconf import OmegaConf
 
 from brloss_d2.data import MixingMapper, load_coco_dataset
@@ -70,6 +71,25 @@ def test_objects_are_pasted_if_there_are_masks():
         config_file(MASKS), ["data.augment=strong", "dataloader.train.mapper.mosaic=0"]
     )
     assert cfg.dataloader.train.mapper.mosaic == 0
+
+
+def test_boxes_follow_masks_that_are_cut(data):
+    """The lower part of a triangle is narrower than the cut box of the whole one."""
+    opts = ["data.augment=strong", data]
+    opts += [f"dataloader.train.mapper.{mixing}=0" for mixing in ("mosaic", "copy_paste")]
+    cfg, _ = load_config(config_file(MASKS), opts)
+    *records, without_objects = instantiate(cfg.dataloader.train.dataset)
+    mapper = instantiate(cfg.dataloader.train.mapper)
+    crop = T.CropTransform(0, 7, files.WIDTH, files.HEIGHT - 7)
+    mapper.augmentations = T.AugmentationList([crop])
+    for record in records:
+        found = mapper(record)["instances"]
+        (mask,) = found.gt_masks.tensor
+        rows, columns = mask.nonzero().T
+        expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert found.gt_boxes.tensor.tolist() == [expected]
+        assert found.gt_boxes.tensor[0, 0] >= 7  # 2 before
+    assert len(mapper(without_objects)["instances"]) == 0
 
 
 def test_padding_belongs_to_no_mask(data, tmp_path):

@@ -1,21 +1,26 @@
 """Keys of memory and speed: the same model, in another form while it trains."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from detectron2.config import instantiate
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 from torch import nn
 
 from brloss_d2.engine import load_config
+from brloss_d2.engine.optimizer import freeze
 from brloss_d2.engine.speed import apply_speed_keys
 from brloss_d2.errors import InputError
 from brloss_d2.model_zoo import config_file
 from detectors import random_batch
+from tests.helpers.toy import ToyModel
 
 KEYS = ("activation_checkpointing", "channels_last", "compile")
 
@@ -54,6 +59,19 @@ class TinyBackbone(nn.Sequential):
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"res2": super().forward(images)}
+
+
+class ToyWithBackbone(ToyModel):
+    """A classifier of features, for whole trainings."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.backbone = TinyBackbone()
+
+    def forward(self, batch: list[dict[str, Any]]) -> Any:
+        images = torch.stack([F.pad(record["image"], (1, 1, 1, 1)) for record in batch])
+        features = self.backbone(images)["res2"][:, :3]
+        return super().forward([{"image": image} for image in features])
 
 
 def apply(model: nn.Module, *keys: str) -> None:
@@ -99,6 +117,35 @@ def test_a_compiled_backbone_starts_as_it_was(eager: None) -> None:
             losses.append(one.train(mode)(images))
         assert torch.equal(*losses)
     other.load_state_dict(before)
+
+
+def test_a_frozen_backbone_is_compiled(eager: None) -> None:
+    model = Tiny().train()
+    freeze(nn.ModuleDict({"model": model, "head": nn.Linear(1, 1)}), ["model.backbone"])
+    apply(model, "compile")
+    assert torch.isfinite(model(torch.rand(2, 3, 20, 24)))
+
+
+def test_a_compiled_run_resumes(
+    eager: None, train_net: Callable[..., Path], config: Path, tmp_path: Path
+) -> None:
+    """Compiled or not, from checkpoints with the names of any other."""
+    node = "model = L(ToyWithBackbone)(num_classes=3)\n"
+    with config.open("a", encoding="utf-8") as file:
+        file.write(f"from tests.engine.test_speed import ToyWithBackbone\n{node}")
+    keys = ["dataloader.evaluator=null", "lr_multiplier.end_value=1.0"]
+    found = []
+    for name, first, second in (("plain", 0, 0), ("compiled", 1, 1), ("both", 1, 0)):
+        out = tmp_path / name
+        keys_of_run = [*keys, f"train.output_dir={out}"]
+        train_net(*keys_of_run, f"train.compile={bool(first)}", "train.max_iter=2")
+        train_net(*keys_of_run, f"train.compile={bool(second)}", resume=True)
+        state = torch.load(out / "model_final.pth", weights_only=True)
+        assert state["iteration"] == 3
+        found.append(state["model"])
+    for other in found[1:]:
+        assert list(other) == list(found[0])
+        assert all(torch.equal(value, other[name]) for name, value in found[0].items())
 
 
 def test_channels_are_last_in_memory() -> None:

@@ -102,6 +102,10 @@ def test_what_cannot_be_read(predictor: Predictor, clip: Path, tmp_path: Path) -
         predict_video(predictor, str(clip), str(out))
     with pytest.raises(InputError, match="no camera with the number 97"):
         predict_video(predictor, "97", str(out))
+    for number in ("9" * 10, "9" * 20, "9" * 5000):
+        with pytest.raises(InputError, match="There is no camera with the number 99999") as error:
+            predict_video(predictor, number, str(out))
+        assert len(str(error.value)) < 90
     assert list(out.iterdir()) == []
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"Cannot write to .*file"):

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from brloss_d2.errors import InputError
-from brloss_d2.plotting.run_plots import TrainedRun, read_metrics
+from brloss_d2.plotting.figures import new_figure
+from brloss_d2.plotting.run_plots import TrainedRun, draw_ap, read_metrics
 from tests.helpers.imaginary_run import write_metrics, write_run
 from tools import plot_run
 
@@ -59,7 +60,7 @@ def test_two_runs_with_one_evaluation_each(run, tmp_path):
 
 
 def test_the_metrics(tmp_path):
-    """A resumed run repeats iterations; NaN and text are no points; the last line is half done."""
+    """A resumed run repeats iterations; NaN but for AP and text are no points; half a last line."""
     path = tmp_path / "metrics.json"
     lines = [
         '{"iteration": 19, "total_loss": 3.0, "name": "x"}',
@@ -67,13 +68,25 @@ def test_the_metrics(tmp_path):
         '{"iteration": 59, "total_loss": NaN}',
         '{"iteration": 19, "total_loss": 2.5}',
         '{"iteration": 100, "bbox/AP": 40.0}',
+        '{"iteration": 110, "bbox/AP": NaN, "bbox/AP50": NaN}',
         '{"iteration": 119, "tot',
     ]
     path.write_text("\n".join(lines))
     metrics = read_metrics(str(path))
     assert set(metrics) == {"total_loss", "bbox/AP"}
     np.testing.assert_array_equal(metrics["total_loss"], [[19, 39], [2.5, 2.0]])
-    np.testing.assert_array_equal(metrics["bbox/AP"], [[100], [40]])
+    np.testing.assert_array_equal(metrics["bbox/AP"], [[100, 110], [40, np.nan]])
+
+
+@pytest.mark.parametrize("before", [[], [{"iteration": 19, "bbox/AP": 40.0}]])
+def test_an_evaluation_that_found_nothing(tmp_path, before):
+    write_metrics(tmp_path, [*before, {"iteration": 39, "bbox/AP": np.nan}])
+    axes = new_figure(4, 3).subplots()
+    draw_ap(axes, [TrainedRun("a", read_metrics(str(tmp_path / "metrics.json")), None)])
+    texts = [text.get_text() for text in axes.texts]
+    texts += axes.get_legend_handles_labels()[1]
+    (text,) = texts
+    assert "nothing found" in text
 
 
 @pytest.mark.parametrize(

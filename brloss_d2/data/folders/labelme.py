@@ -14,8 +14,9 @@ from PIL import Image
 
 from brloss_d2.data.coco_file import read_json
 from brloss_d2.data.fields import Record, is_number
-from brloss_d2.data.folders.records import Problems, mask_record, numbered, polygon_box
+from brloss_d2.data.folders.records import Problems, mask_record, numbered
 from brloss_d2.data.folders.tree import Tree
+from brloss_d2.data.masks import mask_box
 from brloss_d2.errors import InputError
 from brloss_d2.utils.text import printable
 
@@ -95,7 +96,7 @@ def _objects(shapes: Any, size: tuple[int, int] | None) -> Iterator[Record]:
         if masks:
             yield {"class": label, **_merged(masks, polygons, size)}
         elif polygons:
-            yield {"class": label, "bbox": polygon_box(polygons), "segmentation": polygons}
+            yield {"class": label, "bbox": mask_box(polygons), "segmentation": polygons}
 
 
 def _kind(shape: Record) -> Any:

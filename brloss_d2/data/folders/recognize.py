@@ -5,10 +5,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from brloss_d2.data.coco_file import only_files
+from brloss_d2.data.coco_file import complete_areas, only_files
 from brloss_d2.data.fields import Record
 from brloss_d2.data.folders import coco, labelme, masks, voc, yolo
-from brloss_d2.data.folders.records import Part, complete_areas
+from brloss_d2.data.folders.records import Part
 from brloss_d2.data.folders.tree import Tree, split_of
 from brloss_d2.errors import InputError
 from brloss_d2.utils.text import counted, first_few, printable

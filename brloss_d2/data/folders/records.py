@@ -9,6 +9,7 @@ import pycocotools.mask as mask_util
 
 from brloss_d2.data.fields import Record
 from brloss_d2.data.folders.tree import Tree
+from brloss_d2.data.masks import mask_box
 from brloss_d2.errors import InputError
 from brloss_d2.utils.text import first_lines, printable
 
@@ -136,42 +137,6 @@ def numbered(
     }
 
 
-def polygon_box(polygons: Sequence[Sequence[float]]) -> list[float]:
-    """Return the box around polygons, XYWH.
-
-    Args:
-        polygons: x and y of the corners in turn, in any unit.
-    """
-    x0, y0 = (min(min(polygon[axis::2]) for polygon in polygons) for axis in (0, 1))
-    x1, y1 = (max(max(polygon[axis::2]) for polygon in polygons) for axis in (0, 1))
-    return [x0, y0, x1 - x0, y1 - y0]
-
-
-def complete_areas(content: Record) -> None:
-    """Give each object without an `area` that of its mask, or of its box, in square pixels.
-
-    pycocotools does not evaluate annotations without it.
-
-    Args:
-        content: content of a COCO file, changed in place.
-    """
-    for item in content["annotations"]:
-        if "area" in item:
-            continue
-        mask = item.get("segmentation")
-        if isinstance(mask, dict):
-            item["area"] = float(mask_util.area(mask))
-        elif mask:
-            item["area"] = sum(map(_polygon_area, mask))
-        else:
-            item["area"] = item["bbox"][2] * item["bbox"][3]
-
-
-def _polygon_area(polygon: Sequence[float]) -> float:
-    x, y = np.asarray(polygon, dtype=float).reshape(-1, 2).T
-    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
-
-
 def mask_record(mask: np.ndarray) -> Record:
     """Return box and compressed mask of an object.
 
@@ -185,4 +150,4 @@ def mask_record(mask: np.ndarray) -> Record:
         raise InputError("the mask is empty")
     rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
     segmentation = {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
-    return {"bbox": mask_util.toBbox(rle).tolist(), "segmentation": segmentation}
+    return {"bbox": mask_box(rle), "segmentation": segmentation}

@@ -96,8 +96,7 @@ class Tree:
     def contains(self, file: str, *words: str) -> bool:
         """Return whether a file of labels, which may be too large to parse, has all words in it."""
         with open(self.path(file), "rb") as opened:
-            content = opened.read().replace(b"\0", b"")  # of UTF-16
-        return all(word.encode() in content for word in words)
+            return has_all(opened.read(), *words)
 
     def image_of(self, labels: str, named: str = "") -> str | None:
         """Return the image that a file of labels is about; None if there is none.
@@ -178,6 +177,12 @@ class Tree:
         for image in self.images:
             found[place(image)[-1]].append(image)
         return found
+
+
+def has_all(content: bytes, *words: str) -> bool:
+    """Return whether text of labels, in UTF-8 or UTF-16, has all words in it."""
+    plain = content.replace(b"\0", b"")  # of UTF-16
+    return all(word.encode() in plain for word in words)
 
 
 def is_image(file: str) -> bool:

@@ -6,8 +6,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from brloss_d2.data.fields import Record
-from brloss_d2.data.folders.records import Problems, numbered, polygon_box
-from brloss_d2.data.folders.tree import Tree
+from brloss_d2.data.folders.records import Problems, numbered
+from brloss_d2.data.folders.tree import Tree, has_all
+from brloss_d2.data.masks import mask_box
 from brloss_d2.errors import InputError
 from brloss_d2.utils.text import first_few
 
@@ -40,10 +41,12 @@ def read(tree: Tree) -> tuple[Record, list[str]]:
     declared = {}
     for file in tree.ending(".xml"):
         with problems.about(file):
-            if tree.contains(file, "<!ENTITY"):
+            with open(tree.path(file), "rb") as opened:
+                content = opened.read()
+            if has_all(content, "<!ENTITY"):
                 raise InputError("it declares entities, which labels do not need")
             try:
-                root = ElementTree.parse(tree.path(file)).getroot()  # noqa: S314
+                root = ElementTree.fromstring(content)  # noqa: S314
             except (ElementTree.ParseError, ValueError, LookupError) as error:
                 raise InputError(f"its XML cannot be read: {error}") from error
             if root.tag != "annotation":
@@ -66,15 +69,15 @@ def read(tree: Tree) -> tuple[Record, list[str]]:
         for item in objects:
             x0, y0, x1, y1 = item.pop("corners")
             item["bbox"] = [x0 - first, y0 - first, x1 - x0 + first, y1 - y0 + first]
-    content = numbered(tree, found, declared=declared)
+    coco = numbered(tree, found, declared=declared)
     listed = _image_sets(tree)
-    for image in content["images"]:
+    for image in coco["images"]:
         stem = os.path.splitext(os.path.basename(image["file_name"]))[0]
         if stem in listed:
             image["split"] = listed.pop(stem)
     if not listed:
-        return content, []
-    return content, [f"ImageSets lists {len(listed)} more without labels: {first_few([*listed])}"]
+        return coco, []
+    return coco, [f"ImageSets lists {len(listed)} more without labels: {first_few([*listed])}"]
 
 
 def _read_object(node: ElementTree.Element) -> Record:
@@ -94,7 +97,7 @@ def _read_object(node: ElementTree.Element) -> Record:
         raise InputError(f"bndbox of {name}: expected the numbers {', '.join(_CORNERS)}") from error
     if polygon:
         found["segmentation"] = [polygon]
-        x, y, w, h = polygon_box([polygon])
+        x, y, w, h = mask_box([polygon])
         found.setdefault("corners", [x, y, x + w, y + h])
     x0, y0, x1, y1 = found["corners"]
     if not (x0 <= x1 and y0 <= y1):

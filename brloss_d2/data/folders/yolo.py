@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from brloss_d2.data.fields import Record, whole_number
-from brloss_d2.data.folders.records import Problems, numbered, polygon_box
+from brloss_d2.data.folders.records import Problems, numbered
 from brloss_d2.data.folders.tree import Tree
+from brloss_d2.data.masks import mask_box
 from brloss_d2.errors import InputError
 from brloss_d2.utils.text import first_few, printable
 
@@ -181,7 +182,7 @@ def _read_row(words: Sequence[str], names: Mapping[int, str], *, boxes_only: boo
         if min(w, h) < 0:
             raise InputError("width or height is negative")
         return {"category_id": id_, "bbox": [x - w / 2, y - h / 2, w, h]}
-    return {"category_id": id_, "bbox": polygon_box([numbers]), "segmentation": [numbers]}
+    return {"category_id": id_, "bbox": mask_box([numbers]), "segmentation": [numbers]}
 
 
 def _scale(content: Record) -> None:

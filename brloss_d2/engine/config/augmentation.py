@@ -23,7 +23,7 @@ def set_augmentation(cfg: DictConfig, name: str) -> None:
     * none: resizing as in the recipe
     * light: and a horizontal flip, changes of brightness, contrast and saturation
     * strong: large-scale jitter, a horizontal flip, the colors of SSD, mosaics, and with masks
-      objects pasted from other images
+      objects pasted from other images, and boxes around what is left of the masks
     * aerial: flips in both directions, quarter turns, a slight change of scale, colors as in light
 
     Args:
@@ -71,7 +71,7 @@ def set_augmentation(cfg: DictConfig, name: str) -> None:
         mapper._target_ = MixingMapper
         mapper.update(names="${dataloader.train.dataset.names}", mosaic=_MIXED)
         if learns_masks(cfg):
-            mapper.update(copy_paste=_MIXED, instance_mask_format="bitmask")
+            mapper.update(copy_paste=_MIXED, instance_mask_format="bitmask", recompute_boxes=True)
 
 
 def _jitter(resize: DictConfig, least: float, most: float) -> list[Any]:
