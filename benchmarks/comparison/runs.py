@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from brloss_d2.errors import InputError
+from brloss_d2.utils.files import write_text
 
 # Metrics of a detector that finds nothing; detectron2 reports NaN.
 _NOTHING_FOUND = {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, "oLRP": 100.0}
@@ -106,6 +107,10 @@ class Run:
     def record(self) -> Path:
         """File with the settings of a finished run."""
         return self.output / "done.json"
+
+    def write_record(self, **more: str) -> None:
+        """Write the settings of the run, which has finished; others may be read at this moment."""
+        write_text(str(self.record), json.dumps({**self.settings, **more}, indent=1))
 
 
 @dataclass(frozen=True)
@@ -199,9 +204,9 @@ def _execute(
         errors = [line for line in lines if line.startswith("error: ")]
         gist = (errors or lines or ["no output"])[-1]
         if _DIVERGED in gist:  # as it would again
-            run.record.write_text(json.dumps({**run.settings, "diverged": gist}, indent=1))
+            run.write_record(diverged=gist)
         return f"exit status {status}: {gist}; see {console}", seconds
-    run.record.write_text(json.dumps(run.settings, indent=1))
+    run.write_record()
     return None, seconds
 
 

@@ -6,7 +6,9 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -67,10 +69,24 @@ _UNUSED = (
     "pathlib.PurePosixPath",
     "pathlib._local.PosixPath",
 )
+
+
+def _under(name: str, part: Callable[..., Any]) -> Callable[..., Any]:
+    """Make what torch takes for the object of that name; before torch 2.6 it has to bear it."""
+    module, _, own = name.rpartition(".")
+    names = {"__module__": module, "__name__": own, "__qualname__": own}
+    if part is _Placeholder:
+        return type(own, (_Placeholder,), names)
+    alias = partial(part)
+    vars(alias).update(names)
+    return alias
+
+
 _SAFE: list[Any] = [
-    *((part, name) for name, part in _ARRAY_PARTS.items()),
+    *(_under(name, part) for name, part in _ARRAY_PARTS.items() if name.count(".") > 1),
+    *(part for name, part in _ARRAY_PARTS.items() if name.count(".") == 1),
     *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
-    *((_Placeholder, name) for name in _UNUSED),
+    *(_under(name, _Placeholder) for name in _UNUSED),
 ]
 
 
@@ -178,9 +194,21 @@ def _check_archive(file: str, *, checksums: bool) -> None:
         _refuse_damaged(file, sign)
 
 
+@contextmanager
+def _safe_globals() -> Iterator[None]:
+    """Let checkpoints contain `_SAFE`, too; as `torch.serialization.safe_globals` of torch 2.5."""
+    known = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(_SAFE)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(known)
+
+
 def _read_torch(file: str) -> Any:
     try:
-        with torch.serialization.safe_globals(_SAFE):
+        with _safe_globals():
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises almost anything
         if match := re.search(r"GLOBAL (\S+)", str(error)):

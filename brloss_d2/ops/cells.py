@@ -11,8 +11,9 @@ from brloss_d2.ops.search import count_reached
 
 # Logits that are widened to float64, or have their gradient written, at a time.
 _CHUNK = 1 << 18
-# Logits by which is judged how many count.
+# Fewest logits by which is judged how many count.
 _SAMPLE = 1 << 10
+_STEPS = (4097, 257, 17)  # from one logit of a sample to the next; constants for torch.compile
 # Cells of all copies together, where many threads add to the same cell.
 _COPIED_CELLS, _MAX_COPIES = 1 << 17, 256
 
@@ -44,7 +45,8 @@ def accumulate(logits: Tensor, labels: Tensor, edges: Tensor) -> Cells:
     """
     # A logit reaches an edge if it reaches the next number of its own precision.
     left = F.pad(round_up(edges, logits.dtype), (1, 0))
-    sample = logits[:: len(logits) // _SAMPLE | 1] >= left[1]
+    step = next((step for step in _STEPS if step * _SAMPLE <= len(logits)), 1)
+    sample = logits[::step] >= left[1]
     if 4 * int(sample.count_nonzero()) > 3 * len(sample):
         # Nearly all reach an edge: it takes longer to tell them apart than to visit the others.
         chosen, values = None, logits

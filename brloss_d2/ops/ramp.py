@@ -171,7 +171,8 @@ def _dominated_sums(
     rows, before = torch.empty_like(columns), columns.new_zeros(size + 1, columns.shape[1])
     window, below = columns.new_zeros(2, len(prefix), columns.shape[1])
     sums = torch.empty_like(window)
-    for bit in reversed(range(_LEAF_BITS, size.bit_length())):
+    # No `size.bit_length()`: torch 2.4 cannot trace that of a size that it does not know.
+    for bit in reversed([bit for bit in range(_LEAF_BITS, 31) if size >= 1 << bit]):
         half, right, taken = 1 << bit, (positions >> bit) & 1, (prefix >> bit) & 1
         torch.cumsum(right, 0, dtype=torch.int32, out=right_before[1:])
         # Half of the entries before a node go right, for the nodes before it are full.

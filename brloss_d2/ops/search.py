@@ -38,7 +38,8 @@ def count_reached(values: Tensor, edges: Tensor) -> Tensor:
     edges_in = torch.bincount(bin_of(edges), minlength=bins)
     before = (edges_in.cumsum(0) - edges_in).int()
     # Add the edges of the value's own bin that it reaches, by halving steps.
-    steps = [1 << bit for bit in reversed(range(int(edges_in.max()).bit_length()))]
+    most = int(edges_in.max())
+    steps = [1 << bit for bit in reversed(range(31)) if most >= 1 << bit]
     padded = torch.cat([edges, edges.new_full((2 * steps[0],), torch.nan)])  # NaN: never reached
     reached = before.new_empty(len(values))
     for part, own in zip(reached.split(_CHUNK), values.split(_CHUNK), strict=True):
