@@ -256,9 +256,7 @@ def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace
                     if not own:
                         _check_gpus(size)
                     torch.cuda.set_device(0 if own else rank)
-                dist.init_process_group(
-                    "nccl" if has_gpu else "gloo", init_method="env://", timeout=DEFAULT_TIMEOUT
-                )
+                _join_peers("nccl" if has_gpu else "gloo")
                 comm.create_local_process_group(size)
                 # The start method of the launcher, spawn, would also hold for data loaders: a new
                 # Python with all imports per worker, at every start of a loader.
@@ -272,6 +270,20 @@ def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace
         _leave(end.code)
         raise
     _leave(0)
+
+
+def _join_peers(backend: str) -> None:
+    """Make the process group of the run.
+
+    torchrun keeps its store when it starts the processes again, with the addresses of those that
+    have ended: each attempt has names of its own in it.
+    """
+    store, rank, size = next(dist.rendezvous("env://", timeout=DEFAULT_TIMEOUT))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt_{attempt}", store)
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=DEFAULT_TIMEOUT
+    )
 
 
 def _leave(status: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.helpers import toy
-from tests.helpers.programs import Programs
+from tests.helpers.programs import TORCHRUN, Programs, train_net
 
 # Everything that has a state: dropout, a balancer, momentum, averaged weights, two aspect ratios,
 # workers that map at random, evaluation between checkpoints.
@@ -60,19 +60,39 @@ def test_killed_anywhere(
     check(killed, whole)
 
 
+TWO = ("--resume", *OPTIONS, "dataloader.train.total_batch_size=4", "model.nan_rank=1")
+FATAL = "model.kill_from=15"
+
+
+@pytest.fixture(scope="module")
+def whole_of_two(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an uninterrupted run of two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    config = folder / "config.py"
+    config.write_text(toy.CONFIG, encoding="utf-8")
+    programs.train_net("--num-gpus", "2", *TWO, f"train.output_dir={folder}", config=config)
+    return folder
+
+
 def test_two_processes_of_which_one_is_killed(
-    programs: Programs, config: Path, tmp_path: Path
+    programs: Programs, config: Path, whole_of_two: Path
 ) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "out"
-    options = ("--num-gpus", "2", *OPTIONS, "dataloader.train.total_batch_size=4")
-    programs.train_net(*options, f"train.output_dir={whole}", config=config)
-    fatal = ("model.nan_rank=1", "model.kill_from=15")
+    killed = config.parent / "out"
     with pytest.raises(AssertionError, match="exit status 1"):
-        programs.train_net(*options, *fatal, config=config)
+        programs.train_net("--num-gpus", "2", *TWO, FATAL, config=config)
     assert not (killed / "model_final.pth").exists()
-    programs.train_net("--resume", *options, "model.nan_rank=1", config=config)
-    check(killed, whole)
-    assert any(name.startswith("other.balancer") for name in states(whole)), "it has its own"
+    programs.train_net("--num-gpus", "2", *TWO, config=config)
+    check(killed, whole_of_two)
+    assert any(name.startswith("other.balancer") for name in states(whole_of_two)), "it has its own"
+
+
+def test_torchrun_starts_them_again(config: Path, whole_of_two: Path) -> None:
+    """Without the store of the first attempt, in which are the addresses of its processes."""
+    launcher = (*TORCHRUN, "--max-restarts", "1")
+    result = train_net(*TWO, FATAL, config=config, launcher=launcher)
+    assert result.returncode == 0, result.stderr
+    assert "6 of 12 iterations done" in result.stdout
+    check(config.parent / "out", whole_of_two)
 
 
 def check(killed: Path, whole: Path) -> None:

@@ -83,7 +83,8 @@ class ToyModel(nn.Module):
         num_classes: number of outputs.
         nan_from: number of steps after which a loss is NaN.
         nan_rank: rank of the process in which the model fails.
-        kill_from: number of steps after which the process gets SIGKILL.
+        kill_from: number of steps after which the process gets SIGKILL, the first time only if
+            torchrun starts it again.
         stop_from: number of steps after which the process gets SIGTERM, as at the end of a job.
         dropout: probability of dropout. With dropout, the result depends on random numbers and on
             the state of a balancer.
@@ -122,7 +123,8 @@ class ToyModel(nn.Module):
     def _losses(self, logits: Tensor) -> dict[str, Tensor]:
         here, step = comm.get_rank() == self.nan_rank, int(self.steps)
         self.steps += 1
-        if here and step == self.kill_from:
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+        if here and step == self.kill_from and not again:
             os.kill(os.getpid(), signal.SIGKILL)
         if here and step == self.stop_from:
             os.kill(os.getpid(), signal.SIGTERM)
