@@ -11,7 +11,7 @@ DEMO := output/demo
 # `make versions`: the oldest packages with the oldest Python, and the newest with the newest.
 OLDEST_PYTHON ?= python3.10
 NEWEST_PYTHON ?= python3.13
-FAST := $(addprefix tests/,ops losses criteria evaluation data utils engine/test_train.py)
+FAST := $(addprefix tests/,ops losses criteria evaluation checkpoint data utils engine/test_train.py)
 
 .PHONY: help install demo test nightly versions oldest newest lint docs clean
 .DEFAULT_GOAL := help

@@ -9,7 +9,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from comparison.runs import COMMON, PREFIXES, RARE, Outcome, Run, main_metric
-from comparison.tested import DIFFERENCE
+from comparison.tested import DIFFERENCE, difference_of
 from comparison.tuning import Tuning
 
 METRICS = tuple(
@@ -85,9 +85,9 @@ class Study:
             if run.loss == loss
         }
 
-    def differences(self, loss: str) -> dict[int, float]:
-        """Return the main metric minus that of the first loss, for seeds that both have."""
-        first, own = (self.values(name, self.main) for name in (self.losses[0], loss))
+    def differences(self, loss: str, metric: str = "") -> dict[int, float]:
+        """Return a metric, or the main one, minus that of the first loss, for seeds of both."""
+        first, own = (self.values(name, metric or self.main) for name in (self.losses[0], loss))
         return {seed: own[seed] - first[seed] for seed in own if seed in first}
 
 
@@ -190,13 +190,15 @@ def write_markdown(study: Study, path: Path, picture: str) -> None:
 def write_csv(study: Study, path: Path) -> None:
     """Write a row for each run, and for mean and standard deviation of each loss."""
     metrics = [*study.metrics, SECONDS]
-    difference = f"{study.main} minus {study.losses[0]}"
+    compared = [study.main, *(name for name in (RARE, COMMON) if name in metrics)]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["loss", "seed", *metrics, difference])
+        writer.writerow(
+            ["loss", "seed", *metrics, *(f"{name} minus {study.losses[0]}" for name in compared)]
+        )
         for loss in study.losses:
             columns = [study.values(loss, metric) for metric in metrics]
-            columns.append(study.differences(loss))
+            columns += [study.differences(loss, metric) for metric in compared]
             lines: dict[int | str, list[float | None]] = {
                 seed: [column.get(seed) for column in columns] for seed in sorted(columns[0])
             }
@@ -205,7 +207,8 @@ def write_csv(study: Study, path: Path) -> None:
                 lines[name] = [pair and pair[i] for pair in found]
             known = study.intervals.get(loss, {})
             for i, name in enumerate(("95 % from", "95 % to")[: 2 * bool(known)]):
-                lines[name] = [pair and pair[i] for pair in map(known.get, (*metrics, DIFFERENCE))]
+                names = (*metrics, *map(difference_of, compared))
+                lines[name] = [pair and pair[i] for pair in map(known.get, names)]
             for line, values in lines.items():
                 cells = ("" if value is None else f"{value:.4f}" for value in values)
                 writer.writerow([loss, line, *cells])

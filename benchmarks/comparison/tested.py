@@ -10,7 +10,7 @@ from brloss_d2.evaluation.protocols import read_ground_truth
 from comparison.intervals import MOST_IMAGES, bootstrap, interval
 from comparison.runs import COMMON, PREFIXES, RARE, Run, read_metrics
 
-DIFFERENCE = "difference"  # of AP to that of the first loss
+DIFFERENCE = "difference"  # of AP to that of the first loss; "AP rare difference" likewise
 
 
 def metrics_of_test(
@@ -41,6 +41,11 @@ def metrics_of_test(
     return read_metrics(line, rare)
 
 
+def difference_of(metric: str) -> str:
+    """Return the name of the interval of the difference of a metric to that of the first loss."""
+    return f"{metric} {DIFFERENCE}" if metric in (RARE, COMMON) else DIFFERENCE
+
+
 def detections(run: Run) -> list[dict]:
     """Return the detections of a finished evaluation in COCO format."""
     return json.loads((run.output / "inference" / "coco_instances_results.json").read_text())
@@ -65,8 +70,8 @@ def intervals(
         task: `bbox` or `segm`.
 
     Returns:
-        Loss -> metric, or `DIFFERENCE` -> interval in percent. Empty for too many images, or if a
-        run has found nothing.
+        Loss -> metric, or `difference_of` it -> interval in percent. Empty for too many images, or
+        if a run has found nothing.
     """
     truth = read_ground_truth(json_file, masks=task == "segm")
     found: dict[str, dict[int, Evaluation]] = {}
@@ -85,10 +90,11 @@ def intervals(
     drawn = bootstrap(found, groups)
     for loss, samples in drawn.items():
         if reference in drawn and found[loss].keys() == found[reference].keys():  # the same seeds
-            samples[DIFFERENCE] = samples["AP"] - drawn[reference]["AP"]
+            for group in groups:
+                samples[difference_of(group)] = samples[group] - drawn[reference][group]
     return {
         loss: {
-            name if name == DIFFERENCE else PREFIXES[task] + name: interval(100 * ap)
+            name if DIFFERENCE in name else PREFIXES[task] + name: interval(100 * ap)
             for name, ap in samples.items()
         }
         for loss, samples in drawn.items()

@@ -1,5 +1,6 @@
 """Which detectron2 `make` chooses: environments with made-up packages, nothing is installed."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +111,16 @@ def test_lock_pins_one_version_of_each_package_for_every_python():
         names = [r.name for r in requirements if not r.marker or r.marker.evaluate(environment)]
         assert len(names) == len(set(names))
     assert all(str(r.specifier).startswith("==") for r in requirements)
+
+
+def test_the_oldest_versions_are_those_that_are_promised():
+    """`make oldest` tests what pyproject.toml promises."""
+    text = (install.ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.search(r"^dependencies = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)[1]
+    promised = dict(re.findall(r'"([a-z-]+)(?:\[.*?\])?>=([0-9.]+)"', listed))
+    pins = (install.ROOT / "requirements" / "oldest.txt").read_text(encoding="utf-8")
+    tested = dict(re.findall(r"^([a-z-]+)==(\S+)$", pins, re.MULTILINE))
+    assert len(promised) == listed.count(">=") > 10
+    assert tested.keys() == promised.keys()
+    for name, lowest in promised.items():
+        assert re.fullmatch(rf"{re.escape(lowest)}(\.0)*(\.post\d+)?", tested[name]), name
