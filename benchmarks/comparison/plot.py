@@ -50,7 +50,7 @@ def _draw_results(ax: Axes, study: Study) -> None:
         if found is None:
             continue
         mean, spread = found
-        color, marker = _style(number)
+        color, marker = style(number)
         ax.errorbar(
             number - 0.12, mean, spread, fmt=marker, color=color, capsize=5, markersize=8, zorder=3
         )
@@ -71,7 +71,7 @@ def _draw_results(ax: Axes, study: Study) -> None:
 
 def _draw_curves(ax: Axes, curves: dict[str, dict[int, float]], metric: str) -> None:
     for number, curve in enumerate(curves.values()):
-        color, marker = _style(number)
+        color, marker = style(number)
         ax.plot(list(curve), list(curve.values()), marker=marker, color=color, markersize=5)
     evaluated = sorted({i for curve in curves.values() for i in curve})
     if len(evaluated) <= _TICKS:
@@ -90,7 +90,7 @@ def _draw_rates(ax: Axes, tuning: Tuning) -> None:
         factors = dict(zip(rates, tuning.factors, strict=True))
         curves[loss] = {factors[rate]: mean for rate, mean in tuning.means(loss).items()}
     for number, (loss, curve) in enumerate(curves.items()):
-        color, marker = _style(number)
+        color, marker = style(number)
         ax.plot(list(curve), list(curve.values()), marker=marker, color=color, markersize=5)
         if curve:
             best = list(tuning.rates[loss]).index(tuning.best(loss))
@@ -114,7 +114,7 @@ def _label_ends(ax: Axes, curves: dict[str, dict[Any, float]], last: float) -> N
     to_the_right = ax.get_yaxis_transform()
     for number, loss in enumerate(curves):
         if loss in heights:
-            color, marker = _style(number)
+            color, marker = style(number)
             options: dict[str, Any] = dict(transform=to_the_right, clip_on=False)
             ax.plot(1.025, heights[loss], marker=marker, color=color, markersize=6, **options)
             ax.text(1.045, heights[loss], loss, fontsize=9, va="center", **options)
@@ -131,5 +131,6 @@ def spread_labels(heights: dict[str, float], gap: float) -> dict[str, float]:
     return {name: height - shift for name, height in zip(order, moved, strict=True)}
 
 
-def _style(number: int) -> tuple[str, str]:
+def style(number: int) -> tuple[str, str]:
+    """Return color and marker of the loss of that number."""
     return _COLORS[number % len(_COLORS)], _MARKERS[number % len(_MARKERS)]

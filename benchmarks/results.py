@@ -1,0 +1,220 @@
+"""Gather finished comparisons in docs/results, and draw the figures of docs/results.md.
+
+    python benchmarks/results.py --gather imbalance output/rare_shapes output/rare_pcb
+    python benchmarks/results.py
+
+Each comparison is an output folder of compare_losses.py. `--gather NAME` writes all of their
+trainings and evaluations to NAME.csv, and means and intervals to NAME_means.csv. Figures are drawn
+from these files.
+"""
+
+import argparse
+import csv
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from brloss_d2.cli.common import make_parser, run_program
+from brloss_d2.errors import InputError
+from comparison.plot import spread_labels, style
+from comparison.runs import COMMON, RARE
+
+ROOT = Path(__file__).parents[1]
+RANKING = ("ap", "bap", "alrp", "rs", "brs")
+LOSSES = ("ce", "wce", "focal", "qfl", "iabce", "rs", "brs", "ap", "bap")  # in order of their style
+Row = dict[str, str]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    parser = make_parser(__doc__)
+    option = parser.add_argument
+    option("comparisons", nargs="*", type=Path, help="output folders of compare_losses.py")
+    option("--gather", metavar="NAME", help="name of the files to write; default: draw only")
+    option("--folder", type=Path, default=ROOT / "docs" / "results", help="folder of the files")
+    return run_program(_run, parser.parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> int:
+    if bool(args.gather) != bool(args.comparisons):
+        raise InputError("Name comparisons together with --gather NAME.")
+    if args.gather:
+        gather(args.comparisons, args.folder, args.gather)
+    draw_imbalance(args.folder)
+    draw_rates(args.folder)
+    return 0
+
+
+def gather(comparisons: Iterable[Path], folder: Path, name: str) -> None:
+    """Write the runs of the comparisons, and their means and intervals."""
+    runs: list[Row] = []
+    means: list[Row] = []
+    for comparison in comparisons:
+        tables = sorted(comparison.glob("**/table.csv"))
+        if not tables:
+            raise InputError(f"{comparison}: expected an output folder of compare_losses.py.")
+        runs += [{"comparison": comparison.name, **row} for row in read(comparison / "runs.csv")]
+        for table in tables:
+            case = "" if table.parent == comparison else table.parent.name
+            means += [
+                {"comparison": comparison.name, "case": case, **row}
+                for row in read(table)
+                if not row["seed"].isdigit()
+            ]
+    folder.mkdir(parents=True, exist_ok=True)
+    write(runs, folder / f"{name}.csv")
+    write(means, folder / f"{name}_means.csv")
+
+
+def read(path: Path) -> list[Row]:
+    """Read a CSV file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write(rows: Sequence[Row], path: Path) -> None:
+    """Write a CSV file with the columns of all rows."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def interval_rows(rows: Sequence[Row], comparison: str, metric: str) -> list[str]:
+    """Return rows of a Markdown table: a loss, and mean and interval of a metric in each case."""
+    own = [row for row in rows if row["comparison"] == comparison]
+    found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in own:
+        found[row["loss"]][row["case"]][row["seed"]] = float(row[metric] or "nan")
+    cases = sorted({row["case"] for row in own}, key=_ratio)
+    return [
+        " | ".join([f"| {loss}", *(_cell(values[case]) for case in cases)]) + " |"
+        for loss, values in found.items()
+    ]
+
+
+def _cell(values: Mapping[str, float]) -> str:
+    return f"{values['mean']:.1f} [{values['95 % from']:.1f}, {values['95 % to']:.1f}]"
+
+
+def draw_imbalance(folder: Path) -> None:
+    """Draw the AP of rare and of common classes by how much rarer they are."""
+    rows = _read_if_there(folder / "imbalance_means.csv")
+    names = list(dict.fromkeys(row["comparison"] for row in rows))
+    if not names:
+        return
+    figure = Figure(figsize=(11, 4.3 * len(names)), dpi=110, layout="constrained")
+    axes = figure.subplots(len(names), 2, squeeze=False)
+    for line, name in zip(axes, names, strict=True):
+        for ax, metric in zip(line, (RARE, COMMON), strict=True):
+            _draw_ratios(ax, [row for row in rows if row["comparison"] == name], metric)
+            what = "rare class" if metric == RARE else "mean of the other classes"
+            ax.set_title(f"{name.removeprefix('rare_')}: {what}", fontsize=10)
+            ax.set_ylabel("AP, images to test on")
+    figure.suptitle("Ranking losses solid, score-based losses dashed; bars: 95 % intervals")
+    figure.savefig(folder / "imbalance.png")
+
+
+def _draw_ratios(ax: Axes, rows: Sequence[Row], metric: str) -> None:
+    found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        if row[metric]:
+            found[row["loss"]][row["case"]][row["seed"]] = float(row[metric])
+    cases = sorted({case for own in found.values() for case in own}, key=_ratio)
+    for number, (loss, own) in enumerate(found.items()):
+        places = [i + 0.05 * (number - len(found) / 2) for i in range(len(cases))]
+        middle = [own[case]["mean"] for case in cases]
+        bars = [
+            [own[case]["mean"] - own[case]["95 % from"] for case in cases],
+            [own[case]["95 % to"] - own[case]["mean"] for case in cases],
+        ]
+        color, marker = style(LOSSES.index(loss))
+        ranks = loss in RANKING
+        ax.errorbar(
+            places, middle, bars, color=color, marker=marker, markersize=6, capsize=2.5,
+            linestyle="-" if ranks else "--", linewidth=2 if ranks else 1, elinewidth=1,
+        )  # fmt: skip
+    _label(ax, {loss: own[cases[-1]]["mean"] for loss, own in found.items()})
+    ax.set_xticks(range(len(cases)), [f"1 : {_ratio(case)}" for case in cases])
+    ax.set_xlabel("objects of the rare class : objects of each other class")
+    ax.grid(axis="y", alpha=0.3)
+
+
+def _ratio(case: str) -> int:
+    return int(case.rpartition("_")[2])
+
+
+def draw_rates(folder: Path) -> None:
+    """Draw AP on the validation split by learning rate, and how far it is below the best."""
+    rows = [row for row in _read_if_there(folder / "learning_rates.csv") if row["images"] == "val"]
+    names = list(dict.fromkeys(row["comparison"] for row in rows))
+    if not names:
+        return
+    figure = Figure(figsize=(11, 4.3 * len(names)), dpi=110, layout="constrained")
+    axes = figure.subplots(len(names), 2, squeeze=False)
+    for line, name in zip(axes, names, strict=True):
+        curves = rate_curves([row for row in rows if row["comparison"] == name])
+        _draw_curves(line[0], curves)
+        _draw_curves(
+            line[1],
+            {loss: {f: y - max(c.values()) for f, y in c.items()} for loss, c in curves.items()},
+        )
+        data = name.removeprefix("tune_")
+        line[0].set(title=f"{data}: AP, validation split, mean of the seeds", ylabel="AP")
+        line[1].set(title=f"{data}: AP below that of the best rate of each loss", ylim=(-30, 2))
+    figure.suptitle("Ranking losses solid, score-based losses dashed")
+    figure.savefig(folder / "learning_rates.png")
+
+
+def rate_curves(rows: Iterable[Row]) -> dict[str, dict[float, float]]:
+    """Return the mean AP over the seeds by loss and factor of the learning rate."""
+    values: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        ap = 0.0 if row["diverged"] == "1" else float(row["AP"])
+        values[row["loss"]][float(row["factor"])].append(ap)
+    return {
+        loss: {factor: fmean(own[factor]) for factor in sorted(own)} for loss, own in values.items()
+    }
+
+
+def _draw_curves(ax: Axes, curves: dict[str, dict[float, float]]) -> None:
+    for loss, curve in curves.items():
+        color, marker = style(LOSSES.index(loss))
+        ranks = loss in RANKING
+        ax.plot(
+            list(curve), list(curve.values()), color=color, marker=marker, markersize=6,
+            linestyle="-" if ranks else "--", linewidth=2 if ranks else 1,
+        )  # fmt: skip
+    factors = sorted({factor for curve in curves.values() for factor in curve})
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(factors, [f"{factor:g}" for factor in factors])
+    ax.minorticks_off()
+    ax.set_xlabel("factor of the learning rate of the recipe")
+    ax.grid(alpha=0.3)
+    _label(ax, {loss: list(curve.values())[-1] for loss, curve in curves.items()})
+
+
+def _label(ax: Axes, ends: dict[str, float]) -> None:
+    """Write the names of the losses to the right of the axes, each next to its marker."""
+    low, high = ax.get_ylim()
+    heights = spread_labels({k: min(max(v, low), high) for k, v in ends.items()}, (high - low) / 20)
+    for loss, height in heights.items():
+        color, marker = style(LOSSES.index(loss))
+        place = dict(transform=ax.get_yaxis_transform(), clip_on=False)
+        ax.plot(1.03, height, marker=marker, color=color, markersize=6, **place)
+        ax.text(1.05, height, loss, fontsize=9, va="center", **place)
+    ax.set_ylim(low, high)
+
+
+def _read_if_there(path: Path) -> list[Row]:
+    return read(path) if path.exists() else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""What docs/results.md says is what is in docs/results."""
+
+from pathlib import Path
+
+import pytest
+
+import results
+
+FOLDER = results.ROOT / "docs" / "results"
+PAGE = (results.ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("metric", ["AP rare", "AP common"])
+def test_tables_of_rare_classes(metric: str) -> None:
+    rows = results.read(FOLDER / "imbalance_means.csv")
+    for comparison in {row["comparison"] for row in rows}:
+        lines = results.interval_rows(rows, comparison, metric)
+        assert len(lines) == 7
+        assert "\n".join(lines) in PAGE
+
+
+def test_means_are_those_of_the_runs() -> None:
+    runs = results.read(FOLDER / "imbalance.csv")
+    for row in results.read(FOLDER / "imbalance_means.csv"):
+        if row["seed"] == "mean":
+            of = {"comparison": row["comparison"], "data": row["case"], "loss": row["loss"]}
+            own = [
+                float(run["AP rare"])
+                for run in runs
+                if run["images"] == "test" and of.items() <= run.items()
+            ]
+            assert len(own) == 3
+            assert sum(own) / 3 == pytest.approx(float(row["AP rare"]), abs=1e-3)
+
+
+def test_gather_and_draw(tmp_path: Path) -> None:
+    for case in ("ratio_1", "ratio_10"):
+        table = tmp_path / "rare_toys" / case / "table.csv"
+        table.parent.mkdir(parents=True)
+        lines = ["loss,seed,AP rare,AP common", "rs,1,3,4"]
+        lines += [f"rs,{name},{n},5" for n, name in enumerate(("95 % from", "mean", "95 % to"))]
+        table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "rare_toys" / "runs.csv").write_text("data,loss\nratio_1,rs\n", encoding="utf-8")
+    folder = tmp_path / "results"
+    arguments = ["--gather", "imbalance", str(tmp_path / "rare_toys"), "--folder", str(folder)]
+    assert results.main(arguments) == 0
+    assert results.read(folder / "imbalance.csv") == [
+        {"comparison": "rare_toys", "data": "ratio_1", "loss": "rs"}
+    ]
+    means = results.read(folder / "imbalance_means.csv")
+    assert [row["case"] for row in means] == ["ratio_1"] * 3 + ["ratio_10"] * 3, "no single runs"
+    assert results.interval_rows(means, "rare_toys", "AP rare") == [
+        "| rs | 1.0 [0.0, 2.0] | 1.0 [0.0, 2.0] |"
+    ]
+    assert (folder / "imbalance.png").stat().st_size > 10_000
+
+
+def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert results.main([str(tmp_path)]) == 1
+    assert "--gather NAME" in capsys.readouterr().err
+    assert results.main(["--gather", "a", str(tmp_path), "--folder", str(tmp_path / "b")]) == 1
+    assert "expected an output folder of compare_losses.py" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+
+
+def test_rate_curves() -> None:
+    rows = [
+        {"loss": "rs", "factor": factor, "AP": ap, "diverged": diverged}
+        for factor, ap, diverged in (("2", "50", "0"), ("0.5", "10", "0"), ("2", "", "1"))
+    ]
+    assert results.rate_curves(rows) == {"rs": {0.5: 10.0, 2.0: 25.0}}
