@@ -152,7 +152,7 @@ def _ratio(case: str) -> int:
 
 def draw_rates(folder: Path) -> None:
     """Draw AP on the validation split by learning rate, and how far it is below the best."""
-    rows = [row for row in _read_if_there(folder / "learning_rates.csv") if row["images"] == "val"]
+    rows = validated(_read_if_there(folder / "learning_rates.csv"))
     names = list(dict.fromkeys(row["comparison"] for row in rows))
     if not names:
         return
@@ -167,9 +167,14 @@ def draw_rates(folder: Path) -> None:
         )
         data = name.removeprefix("tune_")
         line[0].set(title=f"{data}: AP, validation split, mean of the seeds", ylabel="AP")
-        line[1].set(title=f"{data}: AP below that of the best rate of each loss", ylim=(-30, 2))
+        line[1].set(title=f"{data}: AP below that of the best rate of each loss", ylim=(-36, 2))
     figure.suptitle("Ranking losses solid, score-based losses dashed")
     figure.savefig(folder / "learning_rates.png")
+
+
+def validated(rows: Iterable[Row]) -> list[Row]:
+    """Return the trainings, which are evaluated on the validation split."""
+    return [row for row in rows if row["images"] == "val"]
 
 
 def rate_curves(rows: Iterable[Row]) -> dict[str, dict[float, float]]:
@@ -181,6 +186,17 @@ def rate_curves(rows: Iterable[Row]) -> dict[str, dict[float, float]]:
     return {
         loss: {factor: fmean(own[factor]) for factor in sorted(own)} for loss, own in values.items()
     }
+
+
+def rate_rows(rows: Iterable[Row]) -> list[str]:
+    """Return rows of a Markdown table: a loss, and its mean AP with each rate, the best in bold."""
+    lines = []
+    for loss, curve in rate_curves(rows).items():
+        cells = [
+            f"**{ap:.1f}**" if ap == max(curve.values()) else f"{ap:.1f}" for ap in curve.values()
+        ]
+        lines.append(" | ".join([f"| {loss}", *cells]) + " |")
+    return lines
 
 
 def _draw_curves(ax: Axes, curves: dict[str, dict[float, float]]) -> None:

@@ -33,6 +33,14 @@ def test_means_are_those_of_the_runs() -> None:
             assert sum(own) / 3 == pytest.approx(float(row["AP rare"]), abs=1e-3)
 
 
+def test_tables_of_learning_rates() -> None:
+    rows = results.validated(results.read(FOLDER / "learning_rates.csv"))
+    for comparison in {row["comparison"] for row in rows}:
+        lines = results.rate_rows(row for row in rows if row["comparison"] == comparison)
+        assert len(lines) == 6
+        assert "\n".join(lines) in PAGE
+
+
 def test_gather_and_draw(tmp_path: Path) -> None:
     for case in ("ratio_1", "ratio_10"):
         table = tmp_path / "rare_toys" / case / "table.csv"
