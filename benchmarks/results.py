@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -222,7 +223,7 @@ def _label(ax: Axes, ends: dict[str, float]) -> None:
     heights = spread_labels({k: min(max(v, low), high) for k, v in ends.items()}, (high - low) / 20)
     for loss, height in heights.items():
         color, marker = style(LOSSES.index(loss))
-        place = dict(transform=ax.get_yaxis_transform(), clip_on=False)
+        place: dict[str, Any] = dict(transform=ax.get_yaxis_transform(), clip_on=False)
         ax.plot(1.03, height, marker=marker, color=color, markersize=6, **place)
         ax.text(1.05, height, loss, fontsize=9, va="center", **place)
     ax.set_ylim(low, high)

@@ -32,7 +32,7 @@ _FOREIGN_ARCHIVES = (
 )
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # What dictionaries of arrays and numbers consist of; NumPy 2 renamed a module.
-_ARRAY_PARTS = {
+_ARRAY_PARTS: dict[str, Any] = {
     "_codecs.encode": codecs.encode,
     "collections.OrderedDict": OrderedDict,
     "numpy.dtype": np.dtype,
