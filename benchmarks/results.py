@@ -12,7 +12,7 @@ import argparse
 import csv
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -89,15 +89,22 @@ def write(rows: Sequence[Row], path: Path) -> None:
 
 def interval_rows(rows: Sequence[Row], comparison: str, metric: str) -> list[str]:
     """Return rows of a Markdown table: a loss, and mean and interval of a metric in each case."""
-    own = [row for row in rows if row["comparison"] == comparison]
-    found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    for row in own:
-        found[row["loss"]][row["case"]][row["seed"]] = float(row[metric] or "nan")
-    cases = sorted({row["case"] for row in own}, key=_ratio)
+    found, cases = _by_case([row for row in rows if row["comparison"] == comparison], metric)
     return [
         " | ".join([f"| {loss}", *(_cell(values[case]) for case in cases)]) + " |"
         for loss, values in found.items()
     ]
+
+
+def _by_case(
+    rows: Iterable[Row], metric: str
+) -> tuple[dict[str, dict[str, dict[str, float]]], list[str]]:
+    """Return a metric by loss, case and statistic, and the cases by ratio."""
+    found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        if row[metric]:
+            found[row["loss"]][row["case"]][row["seed"]] = float(row[metric])
+    return found, sorted({case for own in found.values() for case in own}, key=_ratio)
 
 
 def _cell(values: Mapping[str, float]) -> str:
@@ -106,28 +113,30 @@ def _cell(values: Mapping[str, float]) -> str:
 
 def draw_imbalance(folder: Path) -> None:
     """Draw the AP of rare and of common classes by how much rarer they are."""
-    rows = _read_if_there(folder / "imbalance_means.csv")
-    names = list(dict.fromkeys(row["comparison"] for row in rows))
-    if not names:
-        return
-    figure = Figure(figsize=(11, 4.3 * len(names)), dpi=110, layout="constrained")
-    axes = figure.subplots(len(names), 2, squeeze=False)
-    for line, name in zip(axes, names, strict=True):
+    figure = Figure(dpi=110, layout="constrained")
+    for name, rows, line in _panels(figure, _read_if_there(folder / "imbalance_means.csv")):
         for ax, metric in zip(line, (RARE, COMMON), strict=True):
-            _draw_ratios(ax, [row for row in rows if row["comparison"] == name], metric)
+            _draw_ratios(ax, rows, metric)
             what = "rare class" if metric == RARE else "mean of the other classes"
             ax.set_title(f"{name.removeprefix('rare_')}: {what}", fontsize=10)
             ax.set_ylabel("AP, images to test on")
     figure.suptitle("Ranking losses solid, score-based losses dashed; bars: 95 % intervals")
-    figure.savefig(folder / "imbalance.png")
+    if figure.axes:
+        figure.savefig(folder / "imbalance.png")
+
+
+def _panels(figure: Figure, rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], Sequence[Axes]]]:
+    """Yield each comparison, its rows and two axes side by side."""
+    names = list(dict.fromkeys(row["comparison"] for row in rows))
+    if not names:
+        return
+    figure.set_size_inches(11, 4.3 * len(names))
+    for name, line in zip(names, figure.subplots(len(names), 2, squeeze=False), strict=True):
+        yield name, [row for row in rows if row["comparison"] == name], line
 
 
 def _draw_ratios(ax: Axes, rows: Sequence[Row], metric: str) -> None:
-    found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        if row[metric]:
-            found[row["loss"]][row["case"]][row["seed"]] = float(row[metric])
-    cases = sorted({case for own in found.values() for case in own}, key=_ratio)
+    found, cases = _by_case(rows, metric)
     for number, (loss, own) in enumerate(found.items()):
         places = [i + 0.05 * (number - len(found) / 2) for i in range(len(cases))]
         middle = [own[case]["mean"] for case in cases]
@@ -153,14 +162,10 @@ def _ratio(case: str) -> int:
 
 def draw_rates(folder: Path) -> None:
     """Draw AP on the validation split by learning rate, and how far it is below the best."""
-    rows = validated(_read_if_there(folder / "learning_rates.csv"))
-    names = list(dict.fromkeys(row["comparison"] for row in rows))
-    if not names:
-        return
-    figure = Figure(figsize=(11, 4.3 * len(names)), dpi=110, layout="constrained")
-    axes = figure.subplots(len(names), 2, squeeze=False)
-    for line, name in zip(axes, names, strict=True):
-        curves = rate_curves([row for row in rows if row["comparison"] == name])
+    figure = Figure(dpi=110, layout="constrained")
+    trained = validated(_read_if_there(folder / "learning_rates.csv"))
+    for name, rows, line in _panels(figure, trained):
+        curves = rate_curves(rows)
         _draw_curves(line[0], curves)
         _draw_curves(
             line[1],
@@ -170,7 +175,8 @@ def draw_rates(folder: Path) -> None:
         line[0].set(title=f"{data}: AP, validation split, mean of the seeds", ylabel="AP")
         line[1].set(title=f"{data}: AP below that of the best rate of each loss", ylim=(-36, 2))
     figure.suptitle("Ranking losses solid, score-based losses dashed")
-    figure.savefig(folder / "learning_rates.png")
+    if figure.axes:
+        figure.savefig(folder / "learning_rates.png")
 
 
 def validated(rows: Iterable[Row]) -> list[Row]:
