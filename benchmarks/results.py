@@ -10,20 +10,22 @@ from these files.
 
 import argparse
 import csv
+import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from brloss_d2.cli.common import make_parser, run_program
 from brloss_d2.errors import InputError
 from comparison.plot import spread_labels, style
-from comparison.runs import COMMON, RARE
+from comparison.runs import COMMON, RARE, main_metric
 
 ROOT = Path(__file__).parents[1]
 RANKING = ("ap", "bap", "alrp", "rs", "brs")
@@ -46,8 +48,8 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError("Name comparisons together with --gather NAME.")
     if args.gather:
         gather(args.comparisons, args.folder, args.gather)
-    draw_imbalance(args.folder)
-    draw_rates(args.folder)
+    for draw in (draw_imbalance, draw_rates, draw_pools, draw_pretrained):
+        draw(args.folder)
     return 0
 
 
@@ -99,12 +101,13 @@ def interval_rows(rows: Sequence[Row], comparison: str, metric: str) -> list[str
 def _by_case(
     rows: Iterable[Row], metric: str
 ) -> tuple[dict[str, dict[str, dict[str, float]]], list[str]]:
-    """Return a metric by loss, case and statistic, and the cases by ratio."""
+    """Return a metric by loss, case and statistic, and the cases by the number at their end."""
     found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         if row[metric]:
             found[row["loss"]][row["case"]][row["seed"]] = float(row[metric])
-    return found, sorted({case for own in found.values() for case in own}, key=_ratio)
+    cases = dict.fromkeys(case for own in found.values() for case in own)
+    return found, sorted(cases, key=_number)
 
 
 def _cell(values: Mapping[str, float]) -> str:
@@ -114,28 +117,79 @@ def _cell(values: Mapping[str, float]) -> str:
 def draw_imbalance(folder: Path) -> None:
     """Draw the AP of rare and of common classes by how much rarer they are."""
     figure = Figure(dpi=110, layout="constrained")
-    for name, rows, line in _panels(figure, _read_if_there(folder / "imbalance_means.csv")):
+    groups = _comparisons(_read_if_there(folder / "imbalance_means.csv"))
+    for (name, rows), line in zip(groups.items(), _axes(figure, len(groups)), strict=True):
         for ax, metric in zip(line, (RARE, COMMON), strict=True):
-            _draw_ratios(ax, rows, metric)
+            _draw_cases(ax, rows, metric, "1 : {}")
             what = "rare class" if metric == RARE else "mean of the other classes"
             ax.set_title(f"{name.removeprefix('rare_')}: {what}", fontsize=10)
             ax.set_ylabel("AP, images to test on")
+            ax.set_xlabel("objects of the rare class : objects of each other class")
     figure.suptitle("Ranking losses solid, score-based losses dashed; bars: 95 % intervals")
+    _save(figure, folder / "imbalance.png")
+
+
+def draw_pools(folder: Path) -> None:
+    """Draw the AP of exact and of bucketed losses by how many images are ranked together."""
+    figure = Figure(dpi=110, layout="constrained")
+    groups = _comparisons(_read_if_there(folder / "pools_means.csv"))
+    axes = _axes(figure, len(groups) // 2).flat
+    for (name, rows), ax in zip(groups.items(), axes, strict=True):
+        _draw_cases(ax, rows, "AP", "{}")
+        ax.set_title(name.removeprefix("pools_").rpartition("_")[0], fontsize=10)
+        ax.set_ylabel("AP, validation split")
+        ax.set_xlabel("images per pool, of a batch of 8")
+    figure.suptitle("Exact and bucketed ranking; bars: 95 % intervals")
+    _save(figure, folder / "pools.png")
+
+
+def draw_pretrained(folder: Path) -> None:
+    """Draw the AP of detectors with a pretrained backbone on each data set."""
+    figure = Figure(dpi=110, layout="constrained")
+    groups = _comparisons(_read_if_there(folder / "pretrained_means.csv"))
+    axes = _axes(figure, int(bool(groups)), len(groups)).flat
+    for (name, rows), ax in zip(groups.items(), axes, strict=True):
+        metric = main_metric(rows[0])
+        _draw_cases(ax, rows, metric, "", connected=False)
+        ax.set_title(name.removeprefix("pretrained_"), fontsize=10)
+        ax.set_ylabel(f"{metric}, images to test on")
+    figure.suptitle("From ImageNet weights; bars: 95 % intervals")
+    _save(figure, folder / "pretrained.png")
+
+
+def _comparisons(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each comparison."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row["comparison"]].append(row)
+    return found
+
+
+def _axes(figure: Figure, lines: int, columns: int = 2) -> np.ndarray:
+    """Return axes, (lines, columns), and make the figure as large as they need."""
+    if not lines:
+        return np.empty((0, columns), dtype=object)
+    figure.set_size_inches(5.5 * columns, 4.3 * lines)
+    return figure.subplots(lines, columns, squeeze=False)
+
+
+def _save(figure: Figure, path: Path) -> None:
     if figure.axes:
-        figure.savefig(folder / "imbalance.png")
+        figure.savefig(path)
 
 
-def _panels(figure: Figure, rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], Sequence[Axes]]]:
-    """Yield each comparison, its rows and two axes side by side."""
-    names = list(dict.fromkeys(row["comparison"] for row in rows))
-    if not names:
-        return
-    figure.set_size_inches(11, 4.3 * len(names))
-    for name, line in zip(names, figure.subplots(len(names), 2, squeeze=False), strict=True):
-        yield name, [row for row in rows if row["comparison"] == name], line
+def _draw_cases(
+    ax: Axes, rows: Sequence[Row], metric: str, tick: str, *, connected: bool = True
+) -> None:
+    """Draw a metric and its intervals by case, for each loss.
 
-
-def _draw_ratios(ax: Axes, rows: Sequence[Row], metric: str) -> None:
+    Args:
+        ax: axes to draw into.
+        rows: means and intervals of one comparison.
+        metric: name of the metric.
+        tick: format of the number at the end of a case; empty: the name of the case.
+        connected: whether the cases are in an order, so that a line connects them.
+    """
     found, cases = _by_case(rows, metric)
     for number, (loss, own) in enumerate(found.items()):
         places = [i + 0.05 * (number - len(found) / 2) for i in range(len(cases))]
@@ -146,25 +200,27 @@ def _draw_ratios(ax: Axes, rows: Sequence[Row], metric: str) -> None:
         ]
         color, marker = style(LOSSES.index(loss))
         ranks = loss in RANKING
+        line = ("-" if ranks else "--") if connected else ""
         ax.errorbar(
             places, middle, bars, color=color, marker=marker, markersize=6, capsize=2.5,
-            linestyle="-" if ranks else "--", linewidth=2 if ranks else 1, elinewidth=1,
+            linestyle=line, linewidth=2 if ranks else 1, elinewidth=1,
         )  # fmt: skip
     _label(ax, {loss: own[cases[-1]]["mean"] for loss, own in found.items()})
-    ax.set_xticks(range(len(cases)), [f"1 : {_ratio(case)}" for case in cases])
-    ax.set_xlabel("objects of the rare class : objects of each other class")
+    ax.set_xticks(range(len(cases)), [tick.format(_number(case)) or case for case in cases])
     ax.grid(axis="y", alpha=0.3)
 
 
-def _ratio(case: str) -> int:
-    return int(case.rpartition("_")[2])
+def _number(case: str) -> int:
+    """Return the number at the end of the name of a case, 0 without one."""
+    found = re.search(r"\d+$", case)
+    return int(found.group()) if found else 0
 
 
 def draw_rates(folder: Path) -> None:
     """Draw AP on the validation split by learning rate, and how far it is below the best."""
     figure = Figure(dpi=110, layout="constrained")
-    trained = validated(_read_if_there(folder / "learning_rates.csv"))
-    for name, rows, line in _panels(figure, trained):
+    groups = _comparisons(validated(_read_if_there(folder / "learning_rates.csv")))
+    for (name, rows), line in zip(groups.items(), _axes(figure, len(groups)), strict=True):
         curves = rate_curves(rows)
         _draw_curves(line[0], curves)
         _draw_curves(
@@ -175,8 +231,7 @@ def draw_rates(folder: Path) -> None:
         line[0].set(title=f"{data}: AP, validation split, mean of the seeds", ylabel="AP")
         line[1].set(title=f"{data}: AP below that of the best rate of each loss", ylim=(-36, 2))
     figure.suptitle("Ranking losses solid, score-based losses dashed")
-    if figure.axes:
-        figure.savefig(folder / "learning_rates.png")
+    _save(figure, folder / "learning_rates.png")
 
 
 def validated(rows: Iterable[Row]) -> list[Row]:

@@ -41,26 +41,49 @@ def test_tables_of_learning_rates() -> None:
         assert "\n".join(lines) in PAGE
 
 
-def test_gather_and_draw(tmp_path: Path) -> None:
-    for case in ("ratio_1", "ratio_10"):
-        table = tmp_path / "rare_toys" / case / "table.csv"
-        table.parent.mkdir(parents=True)
-        lines = ["loss,seed,AP rare,AP common", "rs,1,3,4"]
-        lines += [f"rs,{name},{n},5" for n, name in enumerate(("95 % from", "mean", "95 % to"))]
-        table.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (tmp_path / "rare_toys" / "runs.csv").write_text("data,loss\nratio_1,rs\n", encoding="utf-8")
+@pytest.mark.parametrize(
+    ("name", "comparisons", "cases", "metrics"),
+    [
+        ("imbalance", ["rare_toys"], ["ratio_1", "ratio_10"], "AP rare,AP common"),
+        ("pools", ["pools_toys_rs", "pools_toys_ap"], ["pool=2", "pool=10"], "AP"),
+        ("pretrained", ["pretrained_atss", "pretrained_mask_rcnn"], ["toys", "bccd"], "AP,mask AP"),
+    ],
+)
+def test_gather_and_draw(
+    tmp_path: Path, name: str, comparisons: list[str], cases: list[str], metrics: str
+) -> None:
+    for comparison in comparisons:
+        for case in cases:
+            table = tmp_path / comparison / case / "table.csv"
+            table.parent.mkdir(parents=True)
+            lines = [f"loss,seed,{metrics}", "rs,1,3,4"]
+            lines += [f"rs,{what},{n},5" for n, what in enumerate(("95 % from", "mean", "95 % to"))]
+            table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (tmp_path / comparison / "runs.csv").write_text("data,loss\ntoys,rs\n", encoding="utf-8")
     folder = tmp_path / "results"
-    arguments = ["--gather", "imbalance", str(tmp_path / "rare_toys"), "--folder", str(folder)]
-    assert results.main(arguments) == 0
-    assert results.read(folder / "imbalance.csv") == [
-        {"comparison": "rare_toys", "data": "ratio_1", "loss": "rs"}
+    arguments = ["--gather", name, *(str(tmp_path / c) for c in comparisons)]
+    assert results.main([*arguments, "--folder", str(folder)]) == 0
+    assert results.read(folder / f"{name}.csv") == [
+        {"comparison": comparison, "data": "toys", "loss": "rs"} for comparison in comparisons
     ]
-    means = results.read(folder / "imbalance_means.csv")
-    assert [row["case"] for row in means] == ["ratio_1"] * 3 + ["ratio_10"] * 3, "no single runs"
-    assert results.interval_rows(means, "rare_toys", "AP rare") == [
+    means = results.read(folder / f"{name}_means.csv")
+    own = [row for row in means if row["comparison"] == comparisons[0]]
+    assert len(own) == 6, "no single runs"
+    assert [path.name for path in folder.glob("*.png")] == [f"{name}.png"]
+    assert (folder / f"{name}.png").stat().st_size > 10_000
+    first, *_ = metrics.split(",")
+    assert results.interval_rows(means, comparisons[0], first) == [
         "| rs | 1.0 [0.0, 2.0] | 1.0 [0.0, 2.0] |"
     ]
-    assert (folder / "imbalance.png").stat().st_size > 10_000
+
+
+def test_cases_are_in_the_order_of_their_numbers() -> None:
+    rows = [
+        {"comparison": "a", "case": case, "loss": "rs", "seed": seed, "AP": value}
+        for case, value in (("pool=10", "2"), ("pool=9", "1"))
+        for seed in ("95 % from", "mean", "95 % to")
+    ]
+    assert results.interval_rows(rows, "a", "AP") == ["| rs | 1.0 [1.0, 1.0] | 2.0 [2.0, 2.0] |"]
 
 
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
