@@ -73,10 +73,12 @@ def test_objects_are_pasted_if_there_are_masks():
     assert cfg.dataloader.train.mapper.mosaic == 0
 
 
-def test_boxes_follow_masks_that_are_cut(data):
+@pytest.mark.parametrize("name", ["strong", "aerial"])
+def test_boxes_follow_masks_that_are_cut(name, data):
     """The lower part of a triangle is narrower than the cut box of the whole one."""
-    opts = ["data.augment=strong", data]
-    opts += [f"dataloader.train.mapper.{mixing}=0" for mixing in ("mosaic", "copy_paste")]
+    opts = [f"data.augment={name}", data, "dataloader.train.mapper.instance_mask_format=bitmask"]
+    mixing = ("mosaic", "copy_paste") if name == "strong" else ()
+    opts += [f"dataloader.train.mapper.{way}=0" for way in mixing]
     cfg, _ = load_config(config_file(MASKS), opts)
     *records, without_objects = instantiate(cfg.dataloader.train.dataset)
     mapper = instantiate(cfg.dataloader.train.mapper)

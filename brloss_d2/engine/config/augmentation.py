@@ -71,7 +71,9 @@ def set_augmentation(cfg: DictConfig, name: str) -> None:
         mapper._target_ = MixingMapper
         mapper.update(names="${dataloader.train.dataset.names}", mosaic=_MIXED)
         if learns_masks(cfg):
-            mapper.update(copy_paste=_MIXED, instance_mask_format="bitmask", recompute_boxes=True)
+            mapper.update(copy_paste=_MIXED, instance_mask_format="bitmask")
+    if name in ("strong", "aerial") and learns_masks(cfg):  # which cut masks
+        mapper.recompute_boxes = True
 
 
 def _jitter(resize: DictConfig, least: float, most: float) -> list[Any]:
