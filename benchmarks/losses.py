@@ -28,7 +28,7 @@ from grid.measure import Grid, measure_missing
 from grid.summary import summarize
 from grid.table import OK, Row
 from support.contenders import CONTENDERS
-from support.machine import ROOT, commit, describe, versions
+from support.machine import ROOT, commit, describe, devices, versions
 from support.problems import SOURCES
 
 QUICK = {"sizes": [10_000], "positives": [0.001, 0.05], "rounds": 3, "limit": 1.0}
@@ -82,7 +82,6 @@ def _print(rows: list[Row]) -> None:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     formatter = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=formatter)
-    best = "cuda" if torch.cuda.is_available() else "cpu"
     option = parser.add_argument
     option(
         "--sizes",
@@ -102,7 +101,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     option("--losses", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="contenders")
     option("--rounds", type=int, default=20, help="largest number of samples per cell")
     option("--limit", type=float, default=20.0, help="seconds per cell; longer ones are skipped")
-    option("--device", choices=["cpu", "cuda"], default=best, help="device")
+    option("--device", choices=devices(), default=devices()[-1], help="device")
     option("--backend", choices=get_args(Backend), default="auto", help="back-end of our losses")
     option("--threads", type=int, help="CPU threads; all if not given")
     option("--output", type=Path, default=ROOT / "docs" / "benchmarks", help="folder")

@@ -17,6 +17,11 @@ MIB = 2**20
 _COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
 
 
+def devices() -> list[str]:
+    """Return the devices of this machine that can be measured, the best last."""
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
 def describe(device: str) -> str:
     """Return the name of the device, for a CPU with the number of threads in use."""
     if device == "cuda":

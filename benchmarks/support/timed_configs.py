@@ -11,7 +11,7 @@ import torch
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 
-from support.machine import ROOT, commit, describe, versions
+from support.machine import ROOT, commit, describe, devices, versions
 
 
 class Timing(Protocol):
@@ -47,8 +47,7 @@ def parser_of_configs(
     option("--configs", type=Path, nargs="+", required=True, help="the first is the reference")
     option("--size", type=int, nargs=2, default=list(size), help="height and width in pixels")
     option("--rounds", type=int, default=10, help=rounds)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    option("--device", choices=["cpu", "cuda"], default=device, help="device")
+    option("--device", choices=devices(), default=devices()[-1], help="device")
     option("--threads", type=int, help="CPU threads; all if not given")
     option("--output", type=Path, help="CSV file; one of docs/benchmarks if not given")
     option("--quick", action="store_true", help="one tiny image, results to output/")
