@@ -31,7 +31,7 @@ from support.contenders import CONTENDERS
 from support.machine import ROOT, commit, describe, devices, versions
 from support.problems import SOURCES
 
-QUICK = {"sizes": [10_000], "positives": [0.001, 0.05], "rounds": 3, "limit": 1.0}
+QUICK = {"sizes": [10_000], "positives": [0.001, 0.05], "rounds": 3, "limit": 20.0}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -118,8 +118,13 @@ def test_yolo_with_lists_of_images(tmp_path):
         "images/b.jpg",
     ]
     assert "1 image of no split, left out" in found.notes
-    text(tmp_path / "data.yaml", f"{YAML}train: nowhere\n")
-    assert "train is nowhere, which has no images in" in refused(tmp_path)
+    (tmp_path / "train.txt").write_text("images/a.jpg\ntrain.txt\n", encoding="utf-16")
+    found = read_folder(str(tmp_path))
+    assert len(found.part("train").content["images"]) == 1
+    assert "missing, but listed: train.txt" in found.notes
+    for entry in ("nowhere", "data.yaml"):
+        text(tmp_path / "data.yaml", f"{YAML}train: {entry}\n")
+        assert f"train is {entry}, which has no images in" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -257,8 +262,9 @@ def test_bad_xml(tmp_path, content, expected):
 
 def test_xml_without_size_or_image(tmp_path):
     image(tmp_path / "a.jpg")
-    text(tmp_path / "a.xml", xml(("nut", (1, 1, 2, 9)), size=SIZE.format(0, 0)))
-    assert len(boxes(tmp_path)) == 1
+    for side in (0, "9" * 5000):  # Python reads no number of so many digits
+        text(tmp_path / "a.xml", xml(("nut", (1, 1, 2, 9)), size=SIZE.format(side, side)))
+        assert len(boxes(tmp_path)) == 1
     text(tmp_path / "b.xml", xml(("nut", (1, 1, 2, 9)), name="b.jpg"))
     assert "1 of 2 XML files have a mistake:\n  b.xml: its image b.jpg is missing" in refused(
         tmp_path
@@ -497,6 +503,8 @@ def test_other_lists_and_encodings_of_voc(tmp_path):
         "test": 1,
     }
     assert "ImageSets lists 1 more without labels: z" in found.notes
+    (tmp_path / "ImageSets/Main/test.txt").write_text("c\n", encoding="utf-16")
+    assert read_folder(str(tmp_path)).parts.keys() == {"train", "test"}
     text(tmp_path / "ImageSets/Main/trainval.txt", "")
     with pytest.raises(InputError, match="has the split test, and no train"):
         read_folder(str(tmp_path)).part("train")
@@ -511,12 +519,13 @@ def test_voc_parses_what_was_searched(tmp_path, monkeypatch):
     image(tmp_path / "a.jpg")
     text(tmp_path / "a.xml", xml(("nut", (1, 1, 5, 5))))
     tree, opened = Tree.below(str(tmp_path)), []
+    read_bytes = Tree.read_bytes
 
-    def counted(path, *args, **kwargs):
-        opened.append(os.path.basename(path))
-        return open(path, *args, **kwargs)
+    def counted(self, file):
+        opened.append(file)
+        return read_bytes(self, file)
 
-    monkeypatch.setattr(voc, "open", counted, raising=False)
+    monkeypatch.setattr(Tree, "read_bytes", counted)
     monkeypatch.setattr(ElementTree, "parse", None)
     voc.read(tree)
     assert opened == ["a.xml"]

@@ -1,5 +1,6 @@
 """The files below a folder of images and labels, and which of them belong together."""
 
+import codecs
 import os
 import re
 import unicodedata
@@ -93,10 +94,20 @@ class Tree:
         """Return the absolute path of a file of labels."""
         return os.path.join(self.folder, file)
 
+    def read_bytes(self, file: str) -> bytes:
+        """Return the content of a file of labels."""
+        with open(self.path(file), "rb") as opened:
+            return opened.read()
+
+    def lines(self, file: str) -> list[str]:
+        """Return the lines of a file of labels, in UTF-8 or, with its mark, UTF-16."""
+        content = self.read_bytes(file)
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig", "replace").splitlines()
+
     def contains(self, file: str, *words: str) -> bool:
         """Return whether a file of labels, which may be too large to parse, has all words in it."""
-        with open(self.path(file), "rb") as opened:
-            return has_all(opened.read(), *words)
+        return has_all(self.read_bytes(file), *words)
 
     def image_of(self, labels: str, named: str = "") -> str | None:
         """Return the image that a file of labels is about; None if there is none.

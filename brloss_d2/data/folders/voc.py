@@ -1,6 +1,7 @@
 """Folders in the format of Pascal VOC: an XML file per image."""
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
@@ -15,6 +16,7 @@ from brloss_d2.utils.text import first_few
 NAME = "Pascal VOC"
 LOOKED_FOR = "an XML file per image (Annotations/*.xml, or next to the images)"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_SIDE = re.compile(r"0*[1-9]\d{0,8}")  # of an image that may exist, in pixels
 
 
 def recognizes(tree: Tree) -> bool:
@@ -41,8 +43,7 @@ def read(tree: Tree) -> tuple[Record, list[str]]:
     declared = {}
     for file in tree.ending(".xml"):
         with problems.about(file):
-            with open(tree.path(file), "rb") as opened:
-                content = opened.read()
+            content = tree.read_bytes(file)
             if has_all(content, "<!ENTITY"):
                 raise InputError("it declares entities, which labels do not need")
             try:
@@ -59,7 +60,7 @@ def read(tree: Tree) -> tuple[Record, list[str]]:
             problems.check_alone(image, file)
             found.append((image, objects))
             sides = [root.findtext(f"size/{side}") or "" for side in ("width", "height")]
-            if all(side.isdecimal() and int(side) for side in sides):
+            if all(_SIDE.fullmatch(side) for side in sides):
                 declared[image] = (int(sides[0]), int(sides[1]))
     problems.refuse(len(found))
     first = 1.0
@@ -125,12 +126,12 @@ def _image_sets(tree: Tree) -> dict[str, str]:
     for file in tree.files:
         folder, name = os.path.split(file)
         if folder.endswith("ImageSets/Main"):
-            lists[os.path.splitext(name)[0]] = tree.path(file)
+            lists[os.path.splitext(name)[0]] = file
     if "train" not in lists and "val" not in lists and "trainval" in lists:
         lists["train"] = lists["trainval"]
     found: dict[str, str] = {}
     for split in ("test", "val", "train"):
         if split in lists:
-            with open(lists[split], encoding="utf-8") as opened:
-                found.update({line.split()[0]: split for line in opened if line.strip()})
+            lines = tree.lines(lists[split])
+            found.update({line.split()[0]: split for line in lines if line.strip()})
     return found

@@ -9,7 +9,7 @@ import yaml
 
 from brloss_d2.data.fields import Record, whole_number
 from brloss_d2.data.folders.records import Problems, numbered
-from brloss_d2.data.folders.tree import Tree
+from brloss_d2.data.folders.tree import Tree, is_image
 from brloss_d2.data.masks import mask_box
 from brloss_d2.errors import InputError
 from brloss_d2.utils.text import first_few, printable
@@ -56,7 +56,7 @@ def read(tree: Tree) -> tuple[Record, list[str]]:
             continue
         with problems.about(file):
             problems.check_alone(image, file)
-        for number, line in enumerate(_lines(tree.path(file)), 1):
+        for number, line in enumerate(tree.lines(file), 1):
             with problems.about(f"{file}, line {number}"):
                 if line.strip():
                     item = _read_row(line.split(), names, boxes_only=boxes_only)
@@ -99,7 +99,7 @@ def _read_info(tree: Tree) -> dict[str, Any]:
         if isinstance(content, dict) and {"names", "nc"} & set(content):
             return {**content, "file": path}
     for file in tree.ending(".data"):
-        pairs = (line.partition("=") for line in _lines(tree.path(file)))
+        pairs = (line.partition("=") for line in tree.lines(file))
         values = {key.strip(): value.strip() for key, _, value in pairs}
         if "train" in values:
             return {
@@ -135,14 +135,9 @@ def _names(tree: Tree, info: Mapping[str, Any]) -> dict[int, str]:
         raise InputError(f"{info['file']}: names is {printable(names, length=80)}: {_NAMES}")
     for file in tree.files:
         if os.path.basename(file) in _NAMES_FILES:
-            lines = [line.strip() for line in _lines(tree.path(file))]
+            lines = [line.strip() for line in tree.lines(file)]
             return dict(enumerate(filter(None, lines)))
     return {number: f"class {number}" for number in range(whole_number(info.get("nc")) or 0)}
-
-
-def _lines(path: str) -> Sequence[str]:
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        return file.read().splitlines()
 
 
 def _is_labels(tree: Tree, file: str) -> bool:
@@ -152,7 +147,7 @@ def _is_labels(tree: Tree, file: str) -> bool:
         return False
     if tree.image_of(file) is not None:
         return True
-    first = next(iter(_lines(tree.path(file))), "").split()
+    first = next(iter(tree.lines(file)), "").split()
     return folder.casefold().split("/")[-1] in _LABEL_FOLDERS and len(first) > 4
 
 
@@ -221,20 +216,25 @@ def _splits(tree: Tree, info: Mapping[str, Any], missing: list[str]) -> Iterator
             yield from ((image, split) for image in found)
 
 
-def _listed(tree: Tree, base: str, entry: str, missing: list[str]) -> Iterator[str]:
-    """Yield the images of a folder below `base`, or those that a text file lists."""
+def _listed(
+    tree: Tree, base: str, entry: str, missing: list[str], *, in_list: bool = False
+) -> Iterator[str]:
+    """Yield an image below `base`, those of a folder, or those that a text file lists.
+
+    A list names no lists, so that it cannot name itself.
+    """
     parts = [p for p in PurePosixPath(entry.replace("\\", "/")).parts if p not in ("..", ".", "/")]
     for start in range(len(parts)):
         tail = base + "/".join(parts[start:])
         if tail in tree.image_folders:
             yield from tree.image_folders[tail]
-        elif tail in tree.known and tail.endswith(".txt"):
-            for line in filter(None, map(str.strip, _lines(tree.path(tail)))):
-                images = list(_listed(tree, base, line, missing))
+        elif tail in tree.known and is_image(tail):
+            yield tail
+        elif tail in tree.known and tail.endswith(".txt") and not in_list:
+            for line in filter(None, map(str.strip, tree.lines(tail))):
+                images = list(_listed(tree, base, line, missing, in_list=True))
                 missing += [] if images else [line]
                 yield from images
-        elif tail in tree.known:
-            yield tail
         else:
             continue
         return
