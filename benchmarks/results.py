@@ -98,6 +98,22 @@ def interval_rows(rows: Sequence[Row], comparison: str, metric: str) -> list[str
     ]
 
 
+def mean_row(rows: Sequence[Row], comparison: str, metric: str, pair: tuple[str, str]) -> str:
+    """Return the end of a row of a Markdown table: the mean of each loss, and a difference.
+
+    Args:
+        rows: means and intervals of several comparisons.
+        comparison: name of the comparison, which has a single case.
+        metric: name of the metric.
+        pair: loss, and the first loss of the comparison, which it is compared with.
+    """
+    own = [row for row in rows if row["comparison"] == comparison]
+    loss, reference = pair
+    means = [f"{values['']['mean']:.1f}" for values in _by_case(own, metric)[0].values()]
+    difference = _by_case(own, f"{metric} minus {reference}")[0][loss][""]
+    return " | ".join([*means, _cell(difference)]) + " |"
+
+
 def _by_case(
     rows: Iterable[Row], metric: str
 ) -> tuple[dict[str, dict[str, dict[str, float]]], list[str]]:
@@ -226,10 +242,11 @@ def draw_rates(folder: Path) -> None:
         _draw_curves(
             line[1],
             {loss: {f: y - max(c.values()) for f, y in c.items()} for loss, c in curves.items()},
+            limits=(-36, 2),
         )
         data = name.removeprefix("tune_")
         line[0].set(title=f"{data}: AP, validation split, mean of the seeds", ylabel="AP")
-        line[1].set(title=f"{data}: AP below that of the best rate of each loss", ylim=(-36, 2))
+        line[1].set(title=f"{data}: AP below that of the best rate of each loss")
     figure.suptitle("Ranking losses solid, score-based losses dashed")
     _save(figure, folder / "learning_rates.png")
 
@@ -261,7 +278,9 @@ def rate_rows(rows: Iterable[Row]) -> list[str]:
     return lines
 
 
-def _draw_curves(ax: Axes, curves: dict[str, dict[float, float]]) -> None:
+def _draw_curves(
+    ax: Axes, curves: dict[str, dict[float, float]], limits: tuple[float, float] | None = None
+) -> None:
     for loss, curve in curves.items():
         color, marker = style(LOSSES.index(loss))
         ranks = loss in RANKING
@@ -275,16 +294,20 @@ def _draw_curves(ax: Axes, curves: dict[str, dict[float, float]]) -> None:
     ax.minorticks_off()
     ax.set_xlabel("factor of the learning rate of the recipe")
     ax.grid(alpha=0.3)
+    ax.set_ylim(limits)
     _label(ax, {loss: list(curve.values())[-1] for loss, curve in curves.items()})
 
 
 def _label(ax: Axes, ends: dict[str, float]) -> None:
     """Write the names of the losses to the right of the axes, each next to its marker."""
     low, high = ax.get_ylim()
-    heights = spread_labels({k: min(max(v, low), high) for k, v in ends.items()}, (high - low) / 20)
+    gap = (high - low) / 20
+    heights = spread_labels({k: min(max(v, low), high) for k, v in ends.items()}, gap)
+    above = max(0.0, max(heights.values()) - high + gap / 2)
     for loss, height in heights.items():
         color, marker = style(LOSSES.index(loss))
         place: dict[str, Any] = dict(transform=ax.get_yaxis_transform(), clip_on=False)
+        height -= above
         ax.plot(1.03, height, marker=marker, color=color, markersize=6, **place)
         ax.text(1.05, height, loss, fontsize=9, va="center", **place)
     ax.set_ylim(low, high)

@@ -41,6 +41,19 @@ def test_tables_of_learning_rates() -> None:
         assert "\n".join(lines) in PAGE
 
 
+def test_results_with_the_best_rates() -> None:
+    rows = results.read(FOLDER / "learning_rates_means.csv")
+    for name, metric in (
+        ("tune_shapes", "AP"),
+        ("tune_bccd", "AP"),
+        ("tune_bccd", "AP rare"),
+        ("tune_bccd", "AP common"),
+    ):
+        row = results.mean_row(rows, name, metric, ("rs", "focal"))
+        assert row.count("|") == 7
+        assert f" | {row}\n" in PAGE
+
+
 @pytest.mark.parametrize(
     ("name", "comparisons", "cases", "metrics"),
     [

@@ -24,6 +24,7 @@ INSTALLED = {
 PLACEHOLDERS = {
     "CONFIG": CONFIG,
     "FOLDER": SHAPES,
+    "Platelets": "circle",
     # The 1203 classes of LVIS take most of a minute; the recipe is read by the tests of configs.
     "configs/lvis_v1/mask_rcnn_R_50_FPN_rs_1x.py": "configs/coco/mask_rcnn_R_50_FPN_rs_1x.py",
     f"{CO_DETR}/co_deformable_detr_R_50_brs_1x.py": (
@@ -198,9 +199,10 @@ def _last_loss(arguments: list[str]) -> list[str]:
     if "--vary" in arguments:
         at = arguments.index("--vary") + 1
         arguments[at] = arguments[at].split(",")[0]
-    elif "--lr-grid" in arguments:  # two rates are enough for a choice
-        at = arguments.index("--lr-grid")
-        arguments[at : at + 2] = ["--lr-factors", "1,2"]
+    for option in {"--lr-grid", "--lr-factors"} & set(arguments):
+        at = arguments.index(option)
+        several = ["--lr-factors", "1,2"]  # are enough for a choice
+        arguments[at : at + 2] = several if "--vary" not in arguments else []
     if "--seeds" in arguments:
         del arguments[arguments.index("--seeds") : arguments.index("--seeds") + 2]
     return arguments
