@@ -2,6 +2,7 @@
 
     %(prog)s datasets/cards
     %(prog)s datasets/cards --val-fraction 0.2 --output datasets/cards_coco
+    %(prog)s datasets/cards --classes ace king --output datasets/two_cards
 
 COCO, LabelMe, Pascal VOC, YOLO, Roboflow's exports of these, and masks in files of their own are
 recognized; docs/data.md describes them. Training needs no conversion: data.train=FOLDER reads the
@@ -11,6 +12,7 @@ same folders.
 import argparse
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from brloss_d2.cli.common import fraction, make_parser, run_program
@@ -33,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="0.x",
         help="part of the images to set aside, the same as data.val_fraction",
     )
+    classes = "classes to keep; their images and all others stay"
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help=classes)
     return run_program(_tell_and_convert, parser.parse_args(argv))
 
 
@@ -40,6 +44,8 @@ def _tell_and_convert(args: argparse.Namespace) -> int:
     from brloss_d2.data.custom import CustomDataSummary, check_same_classes
 
     sources = _read(args)
+    if args.classes:
+        sources = {split: _only(source, args.classes) for split, source in sources.items()}
     checked = {split: source.check(masks=False) for split, source in sources.items()}
     check_same_classes(checked)
     test = checked.pop("test", None)
@@ -78,6 +84,17 @@ def _read(args: argparse.Namespace) -> dict[str, "Source"]:
         raise InputError(f"{where}: it has splits ({', '.join(sources)}): no --val-fraction.")
     (source,) = sources.values()
     return divided(source, args.val_fraction, args.output or "")
+
+
+def _only(source: "Source", classes: Sequence[str]) -> "Source":
+    """Return annotations of some classes, after a check."""
+    from brloss_d2.data.coco_file import only_classes
+
+    source.check(masks=False)
+    try:
+        return replace(source, content=only_classes(source.content, classes))
+    except InputError as error:
+        raise InputError(f"--classes, {source.where}: {error}") from error
 
 
 def _write(sources: Mapping[str, "Source"], output: str) -> None:

@@ -17,6 +17,7 @@ from brloss_d2.data.fields import Record, Rule, is_number, name_of, read_records
 from brloss_d2.data.masks import MaskError, count_pixels, normalized_mask
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import kind_of_content, what_instead
+from brloss_d2.utils.suggest import did_you_mean
 from brloss_d2.utils.text import first_few, printable
 
 DROPPED = ("without area", "outside of the image", "with an empty mask")
@@ -311,6 +312,27 @@ def only_files(content: Record, names: Container[str]) -> Record:
     ids = {fields.identity(record["id"]) for record in images}
     annotations = [r for r in content["annotations"] if fields.identity(r["image_id"]) in ids]
     return {**content, "images": images, "annotations": annotations}
+
+
+def only_classes(content: Record, names: Collection[str]) -> Record:
+    """Return a checked file with some of its classes; all images stay, the others as background.
+
+    Args:
+        content: content of a COCO-format file.
+        names: names of the classes to keep.
+
+    Raises:
+        InputError: there is no class of that name.
+    """
+    known = [record["name"] for record in content["categories"]]
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(name, known) or f" Its classes: {first_few(known)}."
+            raise InputError(f"There is no class {printable(name)}.{hint}")
+    categories = [record for record in content["categories"] if record["name"] in names]
+    ids = {fields.identity(record["id"]) for record in categories}
+    annotations = [r for r in content["annotations"] if fields.identity(r["category_id"]) in ids]
+    return {**content, "categories": categories, "annotations": annotations}
 
 
 def complete_areas(content: Record) -> None:

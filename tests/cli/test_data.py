@@ -43,6 +43,19 @@ def test_a_folder_is_converted(folder, capsys):
     assert (output / "instances_val.json").read_text() == before
 
 
+def test_some_classes_are_kept(folder, capsys):
+    output = folder.parent / "coco"
+    assert convert_data.main([str(folder), "--classes", "bolt", "--output", str(output)]) == 0
+    out = capsys.readouterr().out
+    assert "bolt (id 1)" in out and "nut" not in out
+    found = read_coco(str(output / "instances_train.json"))
+    assert (found.categories, len(found.images)) == ({1: "bolt"}, 4)
+    assert convert_data.main([str(folder), "--classes", "bolt", "nutt"]) == 1
+    assert "There is no class nutt. Did you mean nut?" in capsys.readouterr().err
+    assert convert_data.main([str(folder), "--classes", "7"]) == 1
+    assert "There is no class 7. Its classes: nut, bolt." in capsys.readouterr().err
+
+
 def test_all_splits_are_converted(tmp_path, capsys):
     for split in ("train", "valid", "test"):
         coco(tmp_path / "set" / split / "_annotations.coco.json")
