@@ -148,13 +148,24 @@ def draw_imbalance(folder: Path) -> None:
 def draw_pools(folder: Path) -> None:
     """Draw the AP of exact and of bucketed losses by how many images are ranked together."""
     figure = Figure(dpi=110, layout="constrained")
-    groups = _comparisons(_read_if_there(folder / "pools_means.csv"))
-    axes = _axes(figure, len(groups) // 2).flat
-    for (name, rows), ax in zip(groups.items(), axes, strict=True):
-        _draw_cases(ax, rows, "AP", "{}")
-        ax.set_title(name.removeprefix("pools_").rpartition("_")[0], fontsize=10)
-        ax.set_ylabel("AP, validation split")
-        ax.set_xlabel("images per pool, of a batch of 8")
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in _read_if_there(folder / "pools_means.csv"):
+        groups[row["comparison"].rpartition("_")[0]].append(row)
+    for (name, rows), line in zip(groups.items(), _axes(figure, len(groups)), strict=True):
+        pairs = (("brs", "AP minus rs"), ("bap", "AP minus ap"))
+        differences = [
+            {**row, "AP": row[minus]}
+            for loss, minus in pairs
+            for row in rows
+            if row["loss"] == loss
+        ]
+        line[1].axhline(0, color="black", linewidth=0.8)
+        for ax, values in zip(line, (rows, differences), strict=True):
+            _draw_cases(ax, values, "AP", "{}")
+            ax.set_xlabel("images per pool, of a batch of 8")
+        data = name.removeprefix("pools_")
+        line[0].set(title=f"{data}: AP", ylabel="AP, validation split")
+        line[1].set(title=f"{data}: brs minus rs, bap minus ap", ylabel="difference of AP")
     figure.suptitle("Exact and bucketed ranking; bars: 95 % intervals")
     _save(figure, folder / "pools.png")
 

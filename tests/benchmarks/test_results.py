@@ -41,6 +41,27 @@ def test_tables_of_learning_rates() -> None:
         assert "\n".join(lines) in PAGE
 
 
+def test_tables_of_pools() -> None:
+    rows = results.read(FOLDER / "pools_means.csv")
+    names = dict.fromkeys(row["comparison"] for row in rows)
+    assert len(names) == 4
+    for name in names:
+        lines = results.interval_rows(rows, name, "AP")
+        assert len(lines) == 2
+        assert "\n".join(lines) in PAGE
+    by_seed = {(r["comparison"], r["loss"], r["case"], r["seed"]): r for r in rows}
+    for name, exact, loss in (
+        *((name, "rs", "brs") for name in names if name.endswith("_rs")),
+        *((name, "ap", "bap") for name in names if name.endswith("_ap")),
+    ):
+        for images in (1, 2, 4, 8):
+            low, high = (
+                by_seed[name, loss, f"images_per_pool={images}", end][f"AP minus {exact}"]
+                for end in ("95 % from", "95 % to")
+            )
+            assert float(low) < 0 < float(high), "the page says so"
+
+
 def test_results_with_the_best_rates() -> None:
     rows = results.read(FOLDER / "learning_rates_means.csv")
     for name, metric in (
@@ -58,7 +79,10 @@ def test_results_with_the_best_rates() -> None:
     ("name", "comparisons", "cases", "metrics"),
     [
         ("imbalance", ["rare_toys"], ["ratio_1", "ratio_10"], "AP rare,AP common"),
-        ("pools", ["pools_toys_rs", "pools_toys_ap"], ["pool=2", "pool=10"], "AP"),
+        (
+            *("pools", ["pools_toys_rs", "pools_toys_ap"], ["pool=2", "pool=10"]),
+            "AP,AP minus rs,AP minus ap",
+        ),
         ("pretrained", ["pretrained_atss", "pretrained_mask_rcnn"], ["toys", "bccd"], "AP,mask AP"),
     ],
 )
@@ -69,15 +93,16 @@ def test_gather_and_draw(
         for case in cases:
             table = tmp_path / comparison / case / "table.csv"
             table.parent.mkdir(parents=True)
-            lines = [f"loss,seed,{metrics}", "rs,1,3,4"]
-            lines += [f"rs,{what},{n},5" for n, what in enumerate(("95 % from", "mean", "95 % to"))]
+            lines = [f"loss,seed,{metrics}", "brs,1,3,4,5"]
+            whats = ("95 % from", "mean", "95 % to")
+            lines += [f"brs,{what},{n},5,5" for n, what in enumerate(whats)]
             table.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (tmp_path / comparison / "runs.csv").write_text("data,loss\ntoys,rs\n", encoding="utf-8")
+        (tmp_path / comparison / "runs.csv").write_text("data,loss\ntoys,brs\n", encoding="utf-8")
     folder = tmp_path / "results"
     arguments = ["--gather", name, *(str(tmp_path / c) for c in comparisons)]
     assert results.main([*arguments, "--folder", str(folder)]) == 0
     assert results.read(folder / f"{name}.csv") == [
-        {"comparison": comparison, "data": "toys", "loss": "rs"} for comparison in comparisons
+        {"comparison": comparison, "data": "toys", "loss": "brs"} for comparison in comparisons
     ]
     means = results.read(folder / f"{name}_means.csv")
     own = [row for row in means if row["comparison"] == comparisons[0]]
@@ -86,7 +111,7 @@ def test_gather_and_draw(
     assert (folder / f"{name}.png").stat().st_size > 10_000
     first, *_ = metrics.split(",")
     assert results.interval_rows(means, comparisons[0], first) == [
-        "| rs | 1.0 [0.0, 2.0] | 1.0 [0.0, 2.0] |"
+        "| brs | 1.0 [0.0, 2.0] | 1.0 [0.0, 2.0] |"
     ]
 
 
