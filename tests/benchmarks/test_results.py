@@ -94,8 +94,8 @@ def test_gather_and_draw(
             table = tmp_path / comparison / case / "table.csv"
             table.parent.mkdir(parents=True)
             lines = [f"loss,seed,{metrics}", "brs,1,3,4,5"]
-            whats = ("95 % from", "mean", "95 % to")
-            lines += [f"brs,{what},{n},5,5" for n, what in enumerate(whats)]
+            ends = ("95 % from", "mean", "95 % to")
+            lines += [f"brs,{what},{n},5,5" for n, what in enumerate(ends)]
             table.write_text("\n".join(lines) + "\n", encoding="utf-8")
         (tmp_path / comparison / "runs.csv").write_text("data,loss\ntoys,brs\n", encoding="utf-8")
     folder = tmp_path / "results"
