@@ -91,7 +91,7 @@ def write(rows: Sequence[Row], path: Path) -> None:
 
 def interval_rows(rows: Sequence[Row], comparison: str, metric: str) -> list[str]:
     """Return rows of a Markdown table: a loss, and mean and interval of a metric in each case."""
-    found, cases = _by_case([row for row in rows if row["comparison"] == comparison], metric)
+    found, cases = _by_case(_comparisons(rows)[comparison], metric)
     return [
         " | ".join([f"| {loss}", *(_cell(values[case]) for case in cases)]) + " |"
         for loss, values in found.items()
@@ -107,7 +107,7 @@ def mean_row(rows: Sequence[Row], comparison: str, metric: str, pair: tuple[str,
         metric: name of the metric.
         pair: loss, and the first loss of the comparison, which it is compared with.
     """
-    own = [row for row in rows if row["comparison"] == comparison]
+    own = _comparisons(rows)[comparison]
     loss, reference = pair
     means = [f"{values['']['mean']:.1f}" for values in _by_case(own, metric)[0].values()]
     difference = _by_case(own, f"{metric} minus {reference}")[0][loss][""]
@@ -148,9 +148,8 @@ def draw_imbalance(folder: Path) -> None:
 def draw_pools(folder: Path) -> None:
     """Draw the AP of exact and of bucketed losses by how many images are ranked together."""
     figure = Figure(dpi=110, layout="constrained")
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in _read_if_there(folder / "pools_means.csv"):
-        groups[row["comparison"].rpartition("_")[0]].append(row)
+    means = _read_if_there(folder / "pools_means.csv")
+    groups = _comparisons({**r, "comparison": r["comparison"].rpartition("_")[0]} for r in means)
     for (name, rows), line in zip(groups.items(), _axes(figure, len(groups)), strict=True):
         pairs = (("brs", "AP minus rs"), ("bap", "AP minus ap"))
         differences = [
@@ -225,13 +224,8 @@ def _draw_cases(
             [own[case]["mean"] - own[case]["95 % from"] for case in cases],
             [own[case]["95 % to"] - own[case]["mean"] for case in cases],
         ]
-        color, marker = style(LOSSES.index(loss))
-        ranks = loss in RANKING
-        line = ("-" if ranks else "--") if connected else ""
-        ax.errorbar(
-            places, middle, bars, color=color, marker=marker, markersize=6, capsize=2.5,
-            linestyle=line, linewidth=2 if ranks else 1, elinewidth=1,
-        )  # fmt: skip
+        look = _look(loss) if connected else {**_look(loss), "linestyle": ""}
+        ax.errorbar(places, middle, bars, capsize=2.5, elinewidth=1, **look)
     _label(ax, {loss: own[cases[-1]]["mean"] for loss, own in found.items()})
     ax.set_xticks(range(len(cases)), [tick.format(_number(case)) or case for case in cases])
     ax.grid(axis="y", alpha=0.3)
@@ -293,12 +287,7 @@ def _draw_curves(
     ax: Axes, curves: dict[str, dict[float, float]], limits: tuple[float, float] | None = None
 ) -> None:
     for loss, curve in curves.items():
-        color, marker = style(LOSSES.index(loss))
-        ranks = loss in RANKING
-        ax.plot(
-            list(curve), list(curve.values()), color=color, marker=marker, markersize=6,
-            linestyle="-" if ranks else "--", linewidth=2 if ranks else 1,
-        )  # fmt: skip
+        ax.plot(list(curve), list(curve.values()), **_look(loss))
     factors = sorted({factor for curve in curves.values() for factor in curve})
     ax.set_xscale("log", base=2)
     ax.set_xticks(factors, [f"{factor:g}" for factor in factors])
@@ -309,6 +298,13 @@ def _draw_curves(
     _label(ax, {loss: list(curve.values())[-1] for loss, curve in curves.items()})
 
 
+def _look(loss: str) -> dict[str, Any]:
+    """Return how lines and markers of a loss are drawn."""
+    color, marker = style(LOSSES.index(loss))
+    line, width = ("-", 2) if loss in RANKING else ("--", 1)
+    return dict(color=color, marker=marker, markersize=6, linestyle=line, linewidth=width)
+
+
 def _label(ax: Axes, ends: dict[str, float]) -> None:
     """Write the names of the losses to the right of the axes, each next to its marker."""
     low, high = ax.get_ylim()
@@ -316,10 +312,9 @@ def _label(ax: Axes, ends: dict[str, float]) -> None:
     heights = spread_labels({k: min(max(v, low), high) for k, v in ends.items()}, gap)
     above = max(0.0, max(heights.values()) - high + gap / 2)
     for loss, height in heights.items():
-        color, marker = style(LOSSES.index(loss))
         place: dict[str, Any] = dict(transform=ax.get_yaxis_transform(), clip_on=False)
         height -= above
-        ax.plot(1.03, height, marker=marker, color=color, markersize=6, **place)
+        ax.plot(1.03, height, **_look(loss), **place)
         ax.text(1.05, height, loss, fontsize=9, va="center", **place)
     ax.set_ylim(low, high)
 

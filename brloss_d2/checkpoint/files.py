@@ -18,7 +18,7 @@ import torch
 from brloss_d2.checkpoint.safe_tensors import SUFFIX, read_safetensors
 from brloss_d2.errors import InputError
 from brloss_d2.utils.files import kind_of_content
-from brloss_d2.utils.text import first_few, printable
+from brloss_d2.utils.text import decoded, first_few, printable
 
 # Archives that are no checkpoints, by the names in them.
 _FOREIGN_ARCHIVES = (
@@ -157,8 +157,7 @@ def check_file(file: str, *, checksums: bool = False) -> None:
     elif start.startswith(_TORCH_LEGACY):
         pass  # the weights follow the pickle: torch sees whether there are enough
     elif not (start.startswith(b"\x80") or file.endswith(".pkl")):
-        is_utf16 = start.startswith((b"\xff\xfe", b"\xfe\xff"))
-        text = start.decode("utf-16" if is_utf16 else "utf-8-sig", "ignore").strip()
+        text = decoded(start, "ignore").strip()
         is_text = text and all(char.isprintable() or char.isspace() for char in text)
         begin = f"a text that begins with '{printable(text[:30])}'"
         kind = begin if is_text else "no checkpoint of PyTorch"

@@ -1,5 +1,6 @@
 """Text of users, such as names of classes and files, in messages and tables."""
 
+import codecs
 import unicodedata
 from collections.abc import Collection
 from itertools import accumulate, islice
@@ -65,6 +66,17 @@ def counted(count: int, noun: str) -> str:
     """
     ending = "" if count == 1 else "es" if noun.endswith(("s", "x", "ch")) else "s"
     return f"{count:,} {noun}{ending}"
+
+
+def decoded(content: bytes, errors: str = "replace") -> str:
+    """Return the text of a file in UTF-8 or, with its byte order mark, UTF-16, without the mark.
+
+    Args:
+        content: content of the file.
+        errors: what becomes of bytes that are no text, as in `bytes.decode`.
+    """
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig", errors)
 
 
 def first_few(items: Collection[object], *, count: int = 5) -> str:

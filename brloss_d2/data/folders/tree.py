@@ -1,6 +1,5 @@
 """The files below a folder of images and labels, and which of them belong together."""
 
-import codecs
 import os
 import re
 import unicodedata
@@ -12,7 +11,7 @@ from functools import cached_property
 
 from brloss_d2.data.images import read_size
 from brloss_d2.errors import InputError
-from brloss_d2.utils.text import first_few, first_lines, printable
+from brloss_d2.utils.text import decoded, first_few, first_lines, printable
 
 _IMAGES = {
     *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm"),
@@ -101,9 +100,7 @@ class Tree:
 
     def lines(self, file: str) -> list[str]:
         """Return the lines of a file of labels, in UTF-8 or, with its mark, UTF-16."""
-        content = self.read_bytes(file)
-        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return content.decode("utf-16" if is_utf16 else "utf-8-sig", "replace").splitlines()
+        return decoded(self.read_bytes(file)).splitlines()
 
     def contains(self, file: str, *words: str) -> bool:
         """Return whether a file of labels, which may be too large to parse, has all words in it."""
