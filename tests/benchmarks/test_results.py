@@ -62,6 +62,19 @@ def test_tables_of_pools() -> None:
             assert float(low) < 0 < float(high), "the page says so"
 
 
+def test_tables_of_pretrained_backbones() -> None:
+    rows = results.read(FOLDER / "pretrained_means.csv")
+    names = dict.fromkeys(row["comparison"] for row in rows)
+    assert names
+    for name in names:
+        for metric in ("AP", "AP minus focal"):
+            lines = results.interval_rows(rows, name, metric)
+            if metric != "AP":  # the reference, which does not differ from itself
+                assert lines.pop(0).startswith("| focal | 0.0 [0.0, 0.0]")
+            assert len(lines) == (4 if metric == "AP" else 3)
+            assert "\n".join(lines) in PAGE
+
+
 def test_results_with_the_best_rates() -> None:
     rows = results.read(FOLDER / "learning_rates_means.csv")
     for name, metric in (

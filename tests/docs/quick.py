@@ -26,6 +26,7 @@ PLACEHOLDERS = {
     "FOLDER": SHAPES,
     "Platelets": "circle",
     "WBC": "circle",
+    "train.init_checkpoint=mobilenet_v2.pth": "train.init_checkpoint=",
     # The 1203 classes of LVIS take most of a minute; the recipe is read by the tests of configs.
     "configs/lvis_v1/mask_rcnn_R_50_FPN_rs_1x.py": "configs/coco/mask_rcnn_R_50_FPN_rs_1x.py",
     f"{CO_DETR}/co_deformable_detr_R_50_brs_1x.py": (
