@@ -19,18 +19,19 @@ def test_tables_of_rare_classes(metric: str) -> None:
         assert "\n".join(lines) in PAGE
 
 
-def test_means_are_those_of_the_runs() -> None:
-    runs = results.read(FOLDER / "imbalance.csv")
-    for row in results.read(FOLDER / "imbalance_means.csv"):
+@pytest.mark.parametrize(("name", "metric"), [("imbalance", "AP rare"), ("pretrained", "AP")])
+def test_means_are_those_of_the_runs(name: str, metric: str) -> None:
+    runs = results.read(FOLDER / f"{name}.csv")
+    for row in results.read(FOLDER / f"{name}_means.csv"):
         if row["seed"] == "mean":
             of = {"comparison": row["comparison"], "data": row["case"], "loss": row["loss"]}
             own = [
-                float(run["AP rare"])
+                float(run[metric])
                 for run in runs
                 if run["images"] == "test" and of.items() <= run.items()
             ]
             assert len(own) == 3
-            assert sum(own) / 3 == pytest.approx(float(row["AP rare"]), abs=1e-3)
+            assert sum(own) / 3 == pytest.approx(float(row[metric]), abs=1e-3)
 
 
 def test_tables_of_learning_rates() -> None:
@@ -67,12 +68,12 @@ def test_tables_of_pretrained_backbones() -> None:
     names = dict.fromkeys(row["comparison"] for row in rows)
     assert names
     for name in names:
-        for metric in ("AP", "AP minus focal"):
-            lines = results.interval_rows(rows, name, metric)
-            if metric != "AP":  # the reference, which does not differ from itself
-                assert lines.pop(0).startswith("| focal | 0.0 [0.0, 0.0]")
-            assert len(lines) == (4 if metric == "AP" else 3)
-            assert "\n".join(lines) in PAGE
+        lines = results.interval_rows(rows, name, "AP")
+        reference, *differences = results.interval_rows(rows, name, "AP minus focal")
+        assert reference.startswith("| focal | 0.0 [0.0, 0.0]")
+        assert (len(lines), len(differences)) == (4, 3)
+        assert "\n".join(lines) in PAGE
+        assert "\n".join(differences) in PAGE
 
 
 def test_results_with_the_best_rates() -> None:
