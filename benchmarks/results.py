@@ -4,8 +4,8 @@
     python benchmarks/results.py
 
 Each comparison is an output folder of compare_losses.py. `--gather NAME` writes all of their
-trainings and evaluations to NAME.csv, and means and intervals to NAME_means.csv. Figures are drawn
-from these files.
+trainings and evaluations to NAME.csv, and means and intervals to NAME_means.csv, after the
+comparisons of other names that are there. Figures are drawn from these files.
 """
 
 import argparse
@@ -53,17 +53,21 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def gather(comparisons: Iterable[Path], folder: Path, name: str) -> None:
-    """Write the runs of the comparisons, and their means and intervals."""
-    runs: list[Row] = []
-    means: list[Row] = []
+def gather(comparisons: Sequence[Path], folder: Path, name: str) -> None:
+    """Write the runs of the comparisons, and their means and intervals.
+
+    Comparisons of other names that are in the files stay there.
+    """
+    runs = _without(_read_if_there(folder / f"{name}.csv"), comparisons)
+    means = _without(_read_if_there(folder / f"{name}_means.csv"), comparisons)
     for comparison in comparisons:
         tables = sorted(comparison.glob("**/table.csv"))
         if not tables:
             raise InputError(f"{comparison}: expected an output folder of compare_losses.py.")
-        runs += [{"comparison": comparison.name, **row} for row in read(comparison / "runs.csv")]
+        own = read(comparison / "runs.csv")
+        runs += [{"comparison": comparison.name, **row} for row in own]
         for table in tables:
-            case = "" if table.parent == comparison else table.parent.name
+            case = own[0]["data"] if table.parent == comparison else table.parent.name
             means += [
                 {"comparison": comparison.name, "case": case, **row}
                 for row in read(table)
@@ -72,6 +76,11 @@ def gather(comparisons: Iterable[Path], folder: Path, name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write(runs, folder / f"{name}.csv")
     write(means, folder / f"{name}_means.csv")
+
+
+def _without(rows: Iterable[Row], comparisons: Iterable[Path]) -> list[Row]:
+    names = {comparison.name for comparison in comparisons}
+    return [row for row in rows if row["comparison"] not in names]
 
 
 def read(path: Path) -> list[Row]:
@@ -109,8 +118,9 @@ def mean_row(rows: Sequence[Row], comparison: str, metric: str, pair: tuple[str,
     """
     own = _comparisons(rows)[comparison]
     loss, reference = pair
-    means = [f"{values['']['mean']:.1f}" for values in _by_case(own, metric)[0].values()]
-    difference = _by_case(own, f"{metric} minus {reference}")[0][loss][""]
+    found, (case,) = _by_case(own, metric)
+    means = [f"{values[case]['mean']:.1f}" for values in found.values()]
+    difference = _by_case(own, f"{metric} minus {reference}")[0][loss][case]
     return " | ".join([*means, _cell(difference)]) + " |"
 
 
@@ -175,12 +185,17 @@ def draw_pretrained(folder: Path) -> None:
     groups = _comparisons(_read_if_there(folder / "pretrained_means.csv"))
     axes = _axes(figure, int(bool(groups)), len(groups)).flat
     for (name, rows), ax in zip(groups.items(), axes, strict=True):
-        metric = main_metric(rows[0])
+        metric, _ = compared(rows)
         _draw_cases(ax, rows, metric, "", connected=False)
         ax.set_title(name.removeprefix("pretrained_"), fontsize=10)
         ax.set_ylabel(f"{metric}, images to test on")
     figure.suptitle("From ImageNet weights; bars: 95 % intervals")
     _save(figure, folder / "pretrained.png")
+
+
+def compared(rows: Sequence[Row]) -> tuple[str, str]:
+    """Return the main metric of a comparison, and the loss that the others are compared with."""
+    return main_metric([name for name, value in rows[0].items() if value]), rows[0]["loss"]
 
 
 def _comparisons(rows: Iterable[Row]) -> dict[str, list[Row]]:
