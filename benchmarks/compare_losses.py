@@ -27,6 +27,7 @@ criterion and is divided by the same number of positives. In an R-CNN it is soft
 import argparse
 import math
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -38,7 +39,7 @@ import torch
 
 from brloss_d2.cli.common import fraction, positive_int
 from brloss_d2.errors import InputError
-from comparison.cases import Case, cases, data_name
+from comparison.cases import Case, cases, check_output, data_name
 from comparison.notes import notes
 from comparison.plan import DEFAULT_LOSSES, Plan
 from comparison.plot import plot
@@ -271,7 +272,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 1 if a run has failed."""
     args = _parse(argv)
     try:
-        comparisons = [Comparison(args, case) for case in cases(args)]
+        found = cases(args)
+        check_output(args.output, several=len(found) > 1)
+        comparisons = [Comparison(args, case) for case in found]
         studies: dict[str, Study] = {}
         for comparison in comparisons:
             studies[comparison.case.name] = comparison.run()
@@ -330,9 +333,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     option("--output", type=Path, default=Path("output/comparison"), help="folder (%(default)s)")
     option("--quick", action="store_true", help="a look: one seed, 8 iterations, 16 images")
     option("overrides", nargs="*", metavar="key=value", help="overrides as of train_net.py")
+    if parser.parse_args(argv).quick:
+        parser.set_defaults(**QUICK)
     args = parser.parse_args(argv)
-    if args.quick:
-        vars(args).update(QUICK)
+    if args.tune_seeds and not (args.lr_factors or args.lr_grid > 1):
+        parser.error("--tune-seeds: give --lr-grid or --lr-factors, whose rates are trained")
+    if args.tune_seeds and args.tune_seeds > args.seeds:
+        parser.error(f"--tune-seeds={args.tune_seeds}: expected no more than --seeds={args.seeds}")
+    program, *_ = [*shlex.split(args.prefix), ""]
+    if program and not shutil.which(program):
+        parser.error(f"--prefix: there is no program {program!r}")
     return args
 
 

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from brloss_d2.errors import InputError
 from comparison.recipe import slim_recipe
+from comparison.runs import finished_arguments
 
+_OF_SPLIT = re.compile(r"(instances_)?train(2017|2014)?")  # names no data set
 _COMMA = re.compile(r",(?![^\[]*\])")  # outside of [1,2]
 
 
@@ -50,8 +52,25 @@ def cases(args: argparse.Namespace) -> list[Case]:
     if same:
         if not min(same):
             raise InputError("The same comparison is asked for twice.")
-        raise InputError(f"Several comparisons would have the name {min(same)}.")
+        raise InputError(
+            f"Several comparisons would have the name {min(same)}, which is that of the training "
+            "data: rename the file or folder of one of them."
+        )
     return found
+
+
+def check_output(output: Path, *, several: bool) -> None:
+    """Check that a folder of one comparison does not get several, nor the other way round.
+
+    Raises:
+        InputError: runs of such a comparison have finished there.
+    """
+    other = [output] if several else [path.parent for path in sorted(output.glob("*/runs"))]
+    for folder in other:
+        if finished_arguments(folder):
+            raise InputError(
+                f"{folder} has finished runs of another comparison: give another --output."
+            )
 
 
 def settings(text: str) -> list[str]:
@@ -69,8 +88,12 @@ def settings(text: str) -> list[str]:
 
 def data_name(data: str) -> str:
     """Return a short name of a data set: its folder, or the file of the training split."""
-    path = Path(data.split(",")[0])
-    return path.resolve().name if "," not in data else path.stem
+    path = Path(data.split(",")[0]).resolve()
+    if "," not in data:
+        return path.name
+    if not _OF_SPLIT.fullmatch(path.stem):
+        return path.stem
+    return path.parents[path.parent.name == "annotations"].name
 
 
 def _name(case: Case, all_cases: Sequence[Case]) -> str:

@@ -53,7 +53,8 @@ class Data(NamedTuple):
         raise InputError(
             f"--data={text}: expected a folder with annotations/instances_train.json, train/, "
             "annotations/instances_val.json and val/ (or train2017 and val2017), or four paths: "
-            "train.json,train_images,val.json,val_images."
+            "train.json,train_images,val.json,val_images. tools/convert_data.py makes them from "
+            "YOLO, VOC and other folders, with --val-fraction from one without a validation split."
         )
 
     @property
@@ -110,9 +111,10 @@ class Data(NamedTuple):
             folder: folder for the JSON files of both parts, named by their content.
 
         Raises:
-            InputError: there is one image only, or one to test on is in another split too.
+            InputError: there is one image only, or one is in two splits.
         """
         if self.test is None:
+            self._check_apart("val", "train")
             if len(self.images("val")) < 2:
                 raise InputError(f"{self.val}: one image cannot be split into validation and test.")
             source = Source("data.val", f"data.val={self.val}", str(self.val), str(self.val_images))
@@ -127,16 +129,18 @@ class Data(NamedTuple):
                 files[-1].write_text(new.text, encoding="utf-8")
             return self._replace(val=files[0], test=files[1], test_images=self.val_images)
         check_coco_json(str(self.test), str(self.test_images), key="test")
-        tested = self.images("test")
-        for split in ("train", "val"):
-            shared = sorted(tested & self.images(split))
-            if shared:
-                raise InputError(
-                    f"{self.test}: {counted(len(shared), 'image')} to test on "
-                    f"{'is' if len(shared) == 1 else 'are'} in {getattr(self, split)} too: "
-                    f"{first_few(shared)}."
-                )
+        for split, other in (("test", "train"), ("test", "val"), ("val", "train")):
+            self._check_apart(split, other)
         return self
+
+    def _check_apart(self, split: str, other: str) -> None:
+        shared = sorted(self.images(split) & self.images(other))
+        if shared:
+            raise InputError(
+                f"{getattr(self, split)}: {counted(len(shared), 'image')} "
+                f"{'is' if len(shared) == 1 else 'are'} in {getattr(self, other)} too: "
+                f"{first_few(shared)}."
+            )
 
     def images(self, split: str) -> set[str]:
         """Return the paths of the images of a split."""

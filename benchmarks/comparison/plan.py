@@ -1,20 +1,22 @@
 """Trainings of a comparison, as the command line asks for them."""
 
 import argparse
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
-from brloss_d2.data import CustomData
+from brloss_d2.data import CustomData, read_coco
 from brloss_d2.engine import load_config
 from brloss_d2.errors import InputError
 from brloss_d2.utils.config_nodes import learns_masks
 from comparison.cases import Case
 from comparison.data import Data
 from comparison.recipe import losses_of, with_loss
-from comparison.runs import PREFIXES, Run
+from comparison.runs import PREFIXES, Run, finished_arguments
 from comparison.tuning import learning_rates, rate_factors
 
 DEFAULT_LOSSES = ("ce", "focal", "qfl", "vfl", "mal", "rs", "brs")
@@ -22,6 +24,7 @@ _PER_RUN = (
     *("loss=", "train.seed=", "train.output_dir="),
     *(f"data.{key.name}=" for key in fields(CustomData)),
 )
+_OF_ONE_RUN = ("train.seed=", "train.output_dir=", "optimizer.lr=")
 _METRICS = ("AP", "AP50", "AP75", "oLRP")
 
 
@@ -68,6 +71,7 @@ class Plan:
         needs_test = self.tunes or data.test
         folder = self.output / "data"
         self.data = data.with_test(args.test_fraction, folder) if needs_test else data
+        self._check_rare(args.rare)
         self.seeds = range(1, args.seeds + 1)
         tried = self.seeds[: args.tune_seeds] if self.tunes else self.seeds
         self.trials = [
@@ -99,8 +103,10 @@ class Plan:
             Loss -> config as the trainings have it, but for learning rate and seed.
 
         Raises:
-            InputError: a run with another config has finished, or an override is wrong.
+            InputError: a run with another config or of another comparison has finished, or an
+                override is wrong.
         """
+        self._check_finished()
         folder = self.output / "configs"
         folder.mkdir(parents=True, exist_ok=True)
         found = {}
@@ -112,8 +118,21 @@ class Plan:
                 new.unlink()
                 raise finished[0].other_settings()
             new.replace(path)
-            found[loss], _ = load_config(str(path), [*self.data.overrides, *self.overrides])
+            try:
+                found[loss], _ = load_config(str(path), [*self.data.overrides, *self.overrides])
+            except InputError as error:
+                raise InputError(f"{loss}: {error}") from error
         return found
+
+    def _check_finished(self) -> None:
+        """Check that finished runs in the folder have the data and overrides of this comparison."""
+        own = _shared(self.trials[0].arguments)
+        for folder, arguments in finished_arguments(self.output).items():
+            if _shared(arguments) != own:
+                raise InputError(
+                    f"{folder} is a finished run of another comparison, with other data or "
+                    "settings: give another --output."
+                )
 
     def _check_overrides(self) -> None:
         for text in self.overrides:
@@ -123,6 +142,18 @@ class Plan:
                 )
             if self.tunes and text.lstrip("+").startswith("optimizer.lr="):
                 raise InputError(f"{text!r}: give --lr RATE, whose multiples are compared.")
+
+    def _check_rare(self, rare: Sequence[str]) -> None:
+        for split in ("val", "test") if rare and self.data.test else ("val",) if rare else ():
+            content = read_coco(str(getattr(self.data, split)), masks=False)
+            counts = Counter(record["category_id"] for record in content.annotations)
+            known = {name for id_, name in content.categories.items() if counts[id_]}
+            if not known & {*rare} or not known - {*rare}:
+                raise InputError(
+                    f"--rare={','.join(rare)}: {getattr(self.data, split)} has objects of "
+                    f"{', '.join(sorted(known))} only, so that AP of rare and of common classes "
+                    "cannot be told apart."
+                )
 
     def _read_data(self, args: argparse.Namespace, text: str) -> tuple[Data, int]:
         """Return the data, as many as asked for, and the number of images to train with."""
@@ -137,6 +168,12 @@ class Plan:
                 f"{', '.join(names)}."
             )
         return data, summary.images
+
+
+def _shared(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments that all trainings of a comparison have in common."""
+    _option, _config, *others = arguments
+    return [text for text in others if not text.startswith(_OF_ONE_RUN)]
 
 
 def choose_losses(text: str | None, path: Path) -> list[str]:

@@ -101,7 +101,9 @@ def _draw_rates(ax: Axes, tuning: Tuning) -> None:
     ax.minorticks_off()
     ax.grid(alpha=0.3)
     ax.set_xlabel("factor of the learning rate")
-    ax.set_ylabel(f"{tuning.metric} on the validation split, mean over the seeds")
+    seeds = len({run.seed for run in tuning.outcomes})
+    over = f", mean of {seeds} seeds" * (seeds > 1)
+    ax.set_ylabel(f"{tuning.metric} on the validation split{over}")
     ax.set_title("ring: chosen", fontsize=9)
     _label_ends(ax, curves, tuning.factors[-1])
 

@@ -100,7 +100,7 @@ class Run:
         """Return the error for a finished run with other settings."""
         return InputError(
             f"{self.output} is a finished run with other settings: give another --output, or "
-            "remove that folder."
+            "remove that folder to train again."
         )
 
     @property
@@ -111,6 +111,12 @@ class Run:
     def write_record(self, **more: str) -> None:
         """Write the settings of the run, which has finished; others may be read at this moment."""
         write_text(str(self.record), json.dumps({**self.settings, **more}, indent=1))
+
+
+def finished_arguments(folder: Path) -> dict[Path, list[str]]:
+    """Return the arguments of the finished trainings in the `runs` of a comparison, by folder."""
+    records = sorted(folder.glob("runs/*/done.json"))
+    return {path.parent: json.loads(path.read_text())["arguments"] for path in records}
 
 
 @dataclass(frozen=True)
@@ -255,6 +261,6 @@ def read_metrics(line: Mapping[str, float], rare: Collection[str] = ()) -> dict[
         classes = {k.removeprefix(start): v for k, v in line.items() if k.startswith(start)}
         for name, is_rare in ((RARE, True), (COMMON, False)):
             known = [v for c, v in classes.items() if (c in rare) == is_rare and not math.isnan(v)]
-            if classes:
+            if classes:  # all NaN if nothing was found
                 found[prefix + name] = statistics.fmean(known) if known else 0.0
     return found

@@ -70,17 +70,19 @@ def intervals(
         task: `bbox` or `segm`.
 
     Returns:
-        Loss -> metric, or `difference_of` it -> interval in percent. Empty for too many images, or
-        if a run has found nothing.
+        Loss -> metric, or `difference_of` it -> interval in percent. Empty for too many images;
+        without a loss of which a run has found nothing.
     """
     truth = read_ground_truth(json_file, masks=task == "segm")
+    if len(truth.dataset["images"]) > MOST_IMAGES:
+        return {}
+    results = [(run, detections(run)) for run in runs]
+    nothing = {run.loss for run, own in results if not own}
     found: dict[str, dict[int, Evaluation]] = {}
-    for run in runs:
-        results = detections(run)
-        if not results or len(truth.dataset["images"]) > MOST_IMAGES:
-            return {}
-        evaluation = evaluate_detections(truth, results, task, limits=[1, 10, limit])
-        found.setdefault(run.loss, {})[run.seed] = evaluation
+    for run, own in results:
+        if run.loss not in nothing:
+            evaluation = evaluate_detections(truth, own, task, limits=[1, 10, limit])
+            found.setdefault(run.loss, {})[run.seed] = evaluation
     names = [name for _, name in sorted(read_categories(json_file).items())]
     groups: dict[str, Sequence[int]] = {"AP": range(len(names))}
     for group, is_rare in ((RARE, True), (COMMON, False)) if rare else ():

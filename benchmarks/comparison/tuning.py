@@ -17,7 +17,8 @@ def rate_factors(grid: int, text: str | None) -> list[float]:
         text: factors, separated by commas.
 
     Raises:
-        InputError: a factor is not a positive number or comes twice, or the grid has no middle.
+        InputError: a factor is not a positive number or comes twice, there is only one, or the
+            grid has no middle.
     """
     if text is None:
         if grid % 2 == 0:
@@ -31,6 +32,8 @@ def rate_factors(grid: int, text: str | None) -> list[float]:
         raise InputError(f"--lr-factors={text}: expected numbers above 0, such as 0.5,1,2.")
     if len(set(factors)) < len(factors):
         raise InputError(f"--lr-factors={text}: a factor comes twice.")
+    if len(factors) == 1:
+        raise InputError(f"--lr-factors={text}: one factor leaves no choice; give --lr RATE.")
     return factors
 
 

@@ -303,6 +303,10 @@ def test_mistakes_of_the_user(shapes, tmp_path, capsys):
         (["--data", str(shapes), "data.train=a.json"], "every run has its own"),
         (["--data", str(shapes), "data.short_side=0"], "data.short_side is '0'"),
         (["--data", str(shapes), "model.nms=1"], "There is no key model.nms"),
+        (
+            ["--data", str(shapes), "--losses", "ce", "model.criterion.images_per_pool=2"],
+            "error: ce: There is no key model.criterion.images_per_pool",
+        ),
     ):
         assert main([*arguments, *output]) == 1
         assert message in capsys.readouterr().err

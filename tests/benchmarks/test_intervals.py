@@ -109,6 +109,19 @@ def test_samples_without_objects_are_left_out():
     assert (low, high) == pytest.approx((0.025, 0.975))
 
 
+def test_a_run_that_has_found_nothing_takes_the_intervals_of_its_loss(monkeypatch, tmp_path):
+    path = tmp_path / "truth.json"
+    rng = np.random.default_rng(0)
+    truth = random_boxes.ground_truth(rng, images=4, categories=2, objects=3, crowds=False)
+    path.write_text(json.dumps(truth))
+    keys = ("image_id", "category_id", "bbox")
+    perfect = [{**{key: a[key] for key in keys}, "score": 0.5} for a in truth["annotations"]]
+    monkeypatch.setattr(tested, "detections", lambda run: perfect * (run.seed < 3))
+    runs = [SimpleNamespace(loss=loss, seed=s) for loss, s in (("ce", 1), ("rs", 1), ("rs", 3))]
+    found = tested.intervals(runs, "ce", str(path), 100)
+    assert list(found) == ["ce"] and found["ce"]["AP"][1] == pytest.approx(100)
+
+
 @pytest.mark.parametrize("reference", ["focal", "rs"])
 def test_differences_are_those_to_the_reference(monkeypatch, tmp_path, reference):
     """A loss without runs is not replaced by the next one."""

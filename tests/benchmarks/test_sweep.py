@@ -42,6 +42,7 @@ def test_factors_of_the_learning_rate():
         (1, "nan"),
         (1, "1,nan,2"),
         (1, "inf"),
+        (1, "2"),
     ):
         with pytest.raises(InputError, match="--lr-"):
             rate_factors(grid, text)
@@ -123,8 +124,14 @@ def test_images_to_test_on_must_be_new(shapes, split):
     same = data._replace(
         test=getattr(data, split), test_images=shapes / "annotations" / ".." / split
     )
-    with pytest.raises(InputError, match=f"to test on are in .*instances_{split}.json too"):
+    with pytest.raises(InputError, match=f"are in .*instances_{split}.json too"):
         same.with_test(0.5, shapes)
+
+
+def test_images_to_validate_on_must_be_new(shapes):
+    data = Data.parse(str(shapes))
+    with pytest.raises(InputError, match=r"4 images are in .*instances_train.json too"):
+        data._replace(val=data.train, val_images=data.train_images).with_test(0.5, shapes)
 
 
 def arguments(**changes) -> argparse.Namespace:
@@ -153,7 +160,9 @@ def test_comparisons_are_named_by_what_differs():
         "shapes-atss_R_18_FPN_brs_300it-images_per_pool=1-a=_1,2_",
     ]
     assert found[-1].varied == ("model.criterion.images_per_pool=2", "model.a=[1,2]")
-    with pytest.raises(InputError, match="would have the name shapes"):
+    data = ["a/bccd/annotations/instances_train.json,b,c,d", "a/nuts/train.json,b,c,d"]
+    assert [case.name for case in cases(arguments(data=data))] == ["bccd", "nuts"]
+    with pytest.raises(InputError, match=r"would have the name shapes.* rename"):
         cases(arguments(data=["a/shapes", "b/shapes"]))
     with pytest.raises(InputError, match="asked for twice"):
         cases(arguments(data=["a/shapes", "a/shapes"]))
@@ -292,6 +301,65 @@ def test_several_comparisons_have_one_table(shapes, tmp_path, trained):
         assert f"model.criterion.{name}" in (tmp_path / name / "commands.sh").read_text()
     rows = list(csv.DictReader((tmp_path / "runs.csv").open()))
     assert len(rows) == 6 and len({row["settings"] for row in rows}) == 2
+
+
+def test_a_folder_keeps_its_comparison(shapes, tmp_path, trained, capsys):
+    """Its runs, configs and tables stay if another comparison is asked for there."""
+    other = tmp_path / "other"
+    write_shapes(other, train=4, val=6, size=(48, 64))
+    rates = ["--lr-factors", "0.25,0.5", "--seeds", "1"]
+    first = ["--data", str(shapes), "--losses", "rs", *rates, "--output", str(tmp_path / "x")]
+    assert main(first) == 0
+    files = {path: path.read_bytes() for path in (tmp_path / "x").rglob("*") if path.is_file()}
+    for change in (
+        ["--data", str(other), "--losses", "rs", *rates],
+        ["--data", str(other), "--losses", "ce", *rates],
+        ["--data", str(other), "--losses", "ce", "--seeds", "1", "--detector", "retinanet"],
+        ["--data", str(shapes), "--losses", "rs", *rates, "optimizer.weight_decay=0.1"],
+        ["--data", str(shapes), "--data", str(other), "--losses", "rs", *rates],
+    ):
+        assert main([*change, "--output", str(tmp_path / "x")]) == 1
+        assert "of another comparison" in capsys.readouterr().err
+    assert files == {path: path.read_bytes() for path in files}
+    assert main([*first[:3], "rs,ce", *first[4:]]) == 0, "losses can be added"
+    several = ["--data", str(shapes), "--data", str(other), "--losses", "rs", *rates]
+    assert main([*several, "--output", str(tmp_path / "y")]) == 0
+    assert main([*first[:-1], str(tmp_path / "y")]) == 1
+    assert "of another comparison" in capsys.readouterr().err
+
+
+def test_quick_is_a_default(shapes, tmp_path, trained):
+    command = ["--data", str(shapes), "--losses", "rs", "--quick", "--lr-factors", "0.25,0.5"]
+    assert main([*command, "--seeds", "2", "--output", str(tmp_path / "x")]) == 0
+    assert [name for name in trained if name.endswith("test")] == [
+        f"rs seed {seed}, learning rate 0.0005, test" for seed in (1, 2)
+    ]
+
+
+def test_rare_classes_need_objects_to_be_measured(shapes, tmp_path, capsys):
+    content = json.loads((shapes / "annotations" / "instances_val.json").read_text())
+    (circle,) = (x["id"] for x in content["categories"] if x["name"] == "circle")
+    content["annotations"] = [x for x in content["annotations"] if x["category_id"] != circle]
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    train = f"{shapes}/annotations/instances_train.json,{shapes}/train"
+    options = ["--data", f"{train},{tmp_path}/val.json,{shapes}/val", "--output", f"{tmp_path}/x"]
+    assert main([*options, "--rare", "circle"]) == 1
+    assert "val.json has objects of rectangle, triangle only" in capsys.readouterr().err
+    assert main([*options, "--rare", "rectangle,triangle"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tune-seeds", "1"], "--tune-seeds: give --lr-grid or --lr-factors"),
+        (["--tune-seeds", "4", "--lr-grid", "3"], "--tune-seeds=4: expected no more than --seeds"),
+        (["--prefix", "tasket -c 0"], "there is no program 'tasket'"),
+    ],
+)
+def test_options_that_have_no_effect(shapes, capsys, options, message):
+    with pytest.raises(SystemExit):
+        main(["--data", str(shapes), *options])
+    assert message in capsys.readouterr().err
 
 
 def test_mistakes_of_the_user(shapes, tmp_path, capsys):
