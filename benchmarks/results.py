@@ -13,7 +13,7 @@ import csv
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,6 +30,7 @@ from comparison.runs import COMMON, RARE, main_metric
 ROOT = Path(__file__).parents[1]
 RANKING = ("ap", "bap", "alrp", "rs", "brs")
 LOSSES = ("ce", "wce", "focal", "qfl", "iabce", "rs", "brs", "ap", "bap")  # in order of their style
+NEEDED = {"imbalance": (RARE, COMMON)}  # metrics of figures, by name of their files
 Row = dict[str, str]
 
 
@@ -47,7 +48,10 @@ def _run(args: argparse.Namespace) -> int:
     if bool(args.gather) != bool(args.comparisons):
         raise InputError("Name comparisons together with --gather NAME.")
     if args.gather:
-        gather(args.comparisons, args.folder, args.gather)
+        comparisons = [path.resolve() for path in args.comparisons]
+        if len({path.name for path in comparisons}) < len(comparisons):
+            raise InputError("Two comparisons have the same name, that of their folder.")
+        gather(comparisons, args.folder, args.gather)
     for draw in (draw_imbalance, draw_rates, draw_pools, draw_pretrained):
         draw(args.folder)
     return 0
@@ -61,21 +65,35 @@ def gather(comparisons: Sequence[Path], folder: Path, name: str) -> None:
     runs = _without(_read_if_there(folder / f"{name}.csv"), comparisons)
     means = _without(_read_if_there(folder / f"{name}_means.csv"), comparisons)
     for comparison in comparisons:
-        tables = sorted(comparison.glob("**/table.csv"))
-        if not tables:
+        tables = sorted([*comparison.glob("table.csv"), *comparison.glob("*/table.csv")])
+        if not tables or not (comparison / "runs.csv").is_file():
             raise InputError(f"{comparison}: expected an output folder of compare_losses.py.")
         own = read(comparison / "runs.csv")
         runs += [{"comparison": comparison.name, **row} for row in own]
         for table in tables:
             case = own[0]["data"] if table.parent == comparison else table.parent.name
-            means += [
-                {"comparison": comparison.name, "case": case, **row}
-                for row in read(table)
-                if not row["seed"].isdigit()
-            ]
+            found = [row for row in read(table) if not row["seed"].isdigit()]
+            _check_means(found, table, NEEDED.get(name, ()))
+            means += [{"comparison": comparison.name, "case": case, **row} for row in found]
     folder.mkdir(parents=True, exist_ok=True)
-    write(runs, folder / f"{name}.csv")
-    write(means, folder / f"{name}_means.csv")
+    for file, rows in ((f"{name}.csv", runs), (f"{name}_means.csv", means)):
+        write(rows, folder / file)
+        print(f"Wrote {folder / file}: {len(rows)} rows.")
+
+
+def _check_means(rows: Sequence[Row], table: Path, needed: Collection[str]) -> None:
+    """Check that all runs of a comparison have finished, and that it can be drawn."""
+    losses = {row["loss"] for row in rows}
+    complete = {row["loss"] for row in rows if row["seed"] == "95 % to"}
+    if not losses or losses - complete:
+        missing = ", ".join(sorted(losses - complete)) or "all losses"
+        raise InputError(f"{table}: no intervals of {missing}: repeat the comparison to finish it.")
+    if losses - {*LOSSES}:
+        raise InputError(
+            f"{table}: {', '.join(sorted(losses - {*LOSSES}))} has no style in LOSSES."
+        )
+    if {*needed} - {*rows[0]}:
+        raise InputError(f"{table}: expected {', '.join(needed)}; see --rare.")
 
 
 def _without(rows: Iterable[Row], comparisons: Iterable[Path]) -> list[Row]:
@@ -146,7 +164,7 @@ def draw_imbalance(folder: Path) -> None:
     groups = _comparisons(_read_if_there(folder / "imbalance_means.csv"))
     for (name, rows), line in zip(groups.items(), _axes(figure, len(groups)), strict=True):
         for ax, metric in zip(line, (RARE, COMMON), strict=True):
-            _draw_cases(ax, rows, metric, "1 : {}")
+            _draw_cases(ax, rows, metric, "1 : {:g}")
             what = "rare class" if metric == RARE else "mean of the other classes"
             ax.set_title(f"{name.removeprefix('rare_')}: {what}", fontsize=10)
             ax.set_ylabel("AP, images to test on")
@@ -161,16 +179,13 @@ def draw_pools(folder: Path) -> None:
     means = _read_if_there(folder / "pools_means.csv")
     groups = _comparisons({**r, "comparison": r["comparison"].rpartition("_")[0]} for r in means)
     for (name, rows), line in zip(groups.items(), _axes(figure, len(groups)), strict=True):
-        pairs = (("brs", "AP minus rs"), ("bap", "AP minus ap"))
+        pairs = {"brs": "AP minus rs", "bap": "AP minus ap"}
         differences = [
-            {**row, "AP": row[minus]}
-            for loss, minus in pairs
-            for row in rows
-            if row["loss"] == loss
+            {**row, "AP": row[pairs[row["loss"]]]} for row in rows if row["loss"] in pairs
         ]
         line[1].axhline(0, color="black", linewidth=0.8)
         for ax, values in zip(line, (rows, differences), strict=True):
-            _draw_cases(ax, values, "AP", "{}")
+            _draw_cases(ax, values, "AP", "{:g}")
             ax.set_xlabel("images per pool, of a batch of 8")
         data = name.removeprefix("pools_")
         line[0].set(title=f"{data}: AP", ylabel="AP, validation split")
@@ -234,22 +249,21 @@ def _draw_cases(
     found, cases = _by_case(rows, metric)
     for number, (loss, own) in enumerate(found.items()):
         places = [i + 0.05 * (number - len(found) / 2) for i in range(len(cases))]
-        middle = [own[case]["mean"] for case in cases]
-        bars = [
-            [own[case]["mean"] - own[case]["95 % from"] for case in cases],
-            [own[case]["95 % to"] - own[case]["mean"] for case in cases],
-        ]
+        ends = [(own[case]["95 % from"], own[case]["95 % to"]) for case in cases]
         look = _look(loss) if connected else {**_look(loss), "linestyle": ""}
-        ax.errorbar(places, middle, bars, capsize=2.5, elinewidth=1, **look)
+        ax.plot(places, [own[case]["mean"] for case in cases], **look)
+        # Apart from the mean, which a skewed interval may not contain.
+        middles, halves = [fmean(end) for end in ends], [(high - low) / 2 for low, high in ends]
+        ax.errorbar(places, middles, halves, fmt="none", ecolor=look["color"], capsize=2.5)
     _label(ax, {loss: own[cases[-1]]["mean"] for loss, own in found.items()})
     ax.set_xticks(range(len(cases)), [tick.format(_number(case)) or case for case in cases])
     ax.grid(axis="y", alpha=0.3)
 
 
-def _number(case: str) -> int:
+def _number(case: str) -> float:
     """Return the number at the end of the name of a case, 0 without one."""
-    found = re.search(r"\d+$", case)
-    return int(found.group()) if found else 0
+    found = re.search(r"\d+(\.\d+)?$", case)
+    return float(found.group()) if found else 0
 
 
 def draw_rates(folder: Path) -> None:
@@ -325,7 +339,7 @@ def _label(ax: Axes, ends: dict[str, float]) -> None:
     low, high = ax.get_ylim()
     gap = (high - low) / 20
     heights = spread_labels({k: min(max(v, low), high) for k, v in ends.items()}, gap)
-    above = max(0.0, max(heights.values()) - high + gap / 2)
+    above = max(0.0, max(heights.values(), default=low) - high + gap / 2)
     for loss, height in heights.items():
         place: dict[str, Any] = dict(transform=ax.get_yaxis_transform(), clip_on=False)
         height -= above

@@ -134,10 +134,11 @@ def test_gather_keeps_other_comparisons(tmp_path: Path) -> None:
     def gather(comparison: str, metric: str, value: int) -> None:
         source = tmp_path / comparison
         source.mkdir(exist_ok=True)
-        (source / "runs.csv").write_text(f"data,loss,{metric}\ntoys,rs,{value}\n", encoding="utf-8")
-        (source / "table.csv").write_text(
-            f"loss,seed,{metric}\nrs,mean,{value}\n", encoding="utf-8"
-        )
+        runs = f"data,loss,{metric}\ntoys,rs,{value}\n"
+        (source / "runs.csv").write_text(runs, encoding="utf-8")
+        rows = [f"rs,{seed},{value}" for seed in ("mean", "95 % from", "95 % to")]
+        text = "\n".join([f"loss,seed,{metric}", *rows]) + "\n"
+        (source / "table.csv").write_text(text, encoding="utf-8")
         arguments = ["--gather", "own", str(source), "--folder", str(tmp_path / "results")]
         assert results.main(arguments) == 0
 
@@ -150,16 +151,17 @@ def test_gather_keeps_other_comparisons(tmp_path: Path) -> None:
     ]
     means = results.read(tmp_path / "results" / "own_means.csv")
     assert [(row["comparison"], row["case"], row["AP"]) for row in means] == [
-        ("second", "toys", ""),
-        ("first", "toys", "3"),
+        *[("second", "toys", "")] * 3,
+        *[("first", "toys", "3")] * 3,
     ]
-    assert [results.compared([row]) for row in means] == [("mask AP", "rs"), ("AP", "rs")]
+    assert results.compared(means[:3]) == ("mask AP", "rs")
+    assert results.compared(means[3:]) == ("AP", "rs")
 
 
 def test_cases_are_in_the_order_of_their_numbers() -> None:
     rows = [
         {"comparison": "a", "case": case, "loss": "rs", "seed": seed, "AP": value}
-        for case, value in (("pool=10", "2"), ("pool=9", "1"))
+        for case, value in (("pool=10", "2"), ("pool=9.5", "1"))
         for seed in ("95 % from", "mean", "95 % to")
     ]
     assert results.interval_rows(rows, "a", "AP") == ["| rs | 1.0 [1.0, 1.0] | 2.0 [2.0, 2.0] |"]
@@ -171,6 +173,43 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert results.main(["--gather", "a", str(tmp_path), "--folder", str(tmp_path / "b")]) == 1
     assert "expected an output folder of compare_losses.py" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+
+
+def test_what_cannot_be_drawn_is_not_gathered(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def gather(name: str, *rows: str, columns: str = "loss,seed,AP") -> str:
+        source = tmp_path / "comparison"
+        source.mkdir(exist_ok=True)
+        (source / "runs.csv").write_text("data,loss\ntoys,rs\n", encoding="utf-8")
+        text = "\n".join([columns, *rows]) + "\n"
+        (source / "table.csv").write_text(text, encoding="utf-8")
+        folder = tmp_path / "results"
+        assert results.main(["--gather", name, str(source), "--folder", str(folder)]) == 1
+        assert not folder.exists()
+        return capsys.readouterr().err
+
+    whole = [f"rs,{seed},1" for seed in ("mean", "95 % from", "95 % to")]
+    assert "no intervals of ce: repeat" in gather("pools", *whole, "ce,mean,1")
+    assert "no intervals of all losses" in gather("pools")
+    assert "vfl has no style" in gather("pools", *whole, "vfl,mean,1", "vfl,95 % to,1")
+    assert "expected AP rare, AP common; see --rare" in gather("imbalance", *whole)
+    twice = ["--gather", "own", str(tmp_path / "comparison"), str(tmp_path / "comparison" / ".")]
+    assert results.main(twice) == 1
+    assert "the same name" in capsys.readouterr().err
+    (tmp_path / "comparison" / "runs.csv").unlink()
+    assert results.main(twice[:3]) == 1
+    assert "expected an output folder" in capsys.readouterr().err
+
+
+def test_intervals_need_not_contain_the_mean(tmp_path: Path) -> None:
+    rows = [
+        f"pretrained_a,toys,rs,{s},{x}" for s, x in (("mean", 1), ("95 % from", 2), ("95 % to", 3))
+    ]
+    text = "\n".join(["comparison,case,loss,seed,AP", *rows]) + "\n"
+    (tmp_path / "pretrained_means.csv").write_text(text, encoding="utf-8")
+    assert results.main(["--folder", str(tmp_path)]) == 0
+    assert (tmp_path / "pretrained.png").stat().st_size > 10_000
 
 
 def test_rate_curves() -> None:
