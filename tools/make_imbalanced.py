@@ -5,9 +5,9 @@
 All ratios have the same images and the same objects of the other classes; a rare class keeps the
 mean number of their objects divided by the ratio, and what it has at a larger ratio it has at a
 smaller one too. Objects that are left out are painted over from their surroundings, since they
-would be background with an object in it. The validation split, which is not changed, is divided
-into images to validate and images to test on, with as equal numbers of objects of each class as
-some hundred divisions allow.
+would be background with an object in it; not where an object that stays lies over them, which is
+reported. The validation split, which is not changed, is divided into images to validate and images
+to test on, with as equal numbers of objects of each class as some hundred divisions allow.
 
 Writes ratio_1.json and ratio_1/ and so on, val.json and test.json, and prints what
 tools/compare_losses.py needs.
@@ -15,10 +15,12 @@ tools/compare_losses.py needs.
 
 import argparse
 import json
+import math
+import shlex
 import shutil
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,10 +36,13 @@ from brloss_d2.data.coco_file import only_files
 from brloss_d2.data.folders.records import Part
 from brloss_d2.data.masks import to_rle
 from brloss_d2.errors import InputError
+from brloss_d2.utils.text import counted
 
 _DIVISIONS = 300
 _MARGIN = 2  # pixels around an object that are painted over with it
 _RADIUS = 3  # pixels from which a pixel is painted
+_TOLERANCE = 0.1  # relative difference of a ratio from that asked for
+_VISIBLE = 0.1  # part of an object that may stay visible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,13 +65,17 @@ def _write(args: argparse.Namespace) -> int:
         raise InputError(f"--seed={args.seed}: expected a number of at least 0.")
     folder = read_folder(args.data)
     if not {"train", "val"} <= set(folder.parts):
-        raise InputError(f"{args.data}: expected a folder with a training and a validation split.")
+        raise InputError(
+            f"{args.data}: expected a folder with a training and a validation split, such as "
+            "tools/convert_data.py --val-fraction makes from one split."
+        )
     train, val = (folder.parts[split] for split in ("train", "val"))
     for part in (train, val):
         check_coco_json(part.file, part.image_root, content=part.content)
     names = {record["id"]: record["name"] for record in train.content["categories"]}
-    rare = [id_ for id_, name in names.items() if name in args.rare.split(",")]
-    if len(rare) < len(args.rare.split(",")) or len(rare) == len(names):
+    wanted = set(args.rare.split(","))
+    rare = [id_ for id_, name in names.items() if name in wanted]
+    if len(rare) < len(wanted) or len(rare) == len(names):
         known = ", ".join(names.values())
         raise InputError(f"--rare={args.rare}: expected some, not all, of {known}.")
     val_names, test_names = halves(val.content, args.seed)
@@ -75,23 +84,54 @@ def _write(args: argparse.Namespace) -> int:
         for name, kept in (("val", val_names), ("test", test_names))
     }
     args.output.parent.mkdir(parents=True, exist_ok=True)
+    visible: dict[float, list[float]] = {}
     with TemporaryDirectory(dir=args.output.parent, prefix=f".{args.output.name}-") as temporary:
         new = Path(temporary, "new")
         for ratio in ratios:
             gone = surplus(train.content["annotations"], rare, list(names), ratio, args.seed)
-            files[f"ratio_{ratio:g}"] = without(train, gone, new / f"ratio_{ratio:g}")
+            content, visible[ratio] = without(train, gone, new / f"ratio_{ratio:g}")
+            files[f"ratio_{ratio:g}"] = content
         for name, content in files.items():
             (new / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
         new.rename(args.output)
     counts = {n: Counter(a["category_id"] for a in c["annotations"]) for n, c in files.items()}
     rows = [[name, *(counts[file][id_] for file in files)] for id_, name in names.items()]
-    print(tabulate(rows, ["objects", *files]), "\nCompare losses with", sep="\n")
+    print(tabulate(rows, ["objects", *files]))
+    for ratio in ratios:
+        _warn(ratio, counts[f"ratio_{ratio:g}"], {id_: names[id_] for id_ in rare}, visible[ratio])
+    print("\nCompare losses with")
     parts = ",".join(f"{args.output}/{split}.json,{val.image_root}" for split in ("val", "test"))
     for ratio in ratios:
         start = f"{args.output}/ratio_{ratio:g}"
-        print(f"  --data {start}.json,{start},{parts} \\")
-    print(f"  --rare {args.rare}")
+        print(f"  --data {shlex.quote(f'{start}.json,{start},{parts}')} \\")
+    print(f"  --rare {shlex.quote(args.rare)}")
     return 0
+
+
+def _warn(
+    ratio: float, counts: Mapping[int, int], rare: Mapping[int, str], visible: Sequence[float]
+) -> None:
+    """Say where a ratio is another one than its name, and what could not be painted over.
+
+    Args:
+        ratio: mean number of objects of the other classes per object of a rare one, as asked for.
+        counts: number of objects by id of the class.
+        rare: names of the rare classes by id.
+        visible: part of each object that was left out which was not painted over, 0..1.
+    """
+    common = np.mean([count for id_, count in counts.items() if id_ not in rare])
+    for id_, name in rare.items():
+        found = common / counts[id_] if counts[id_] else math.inf
+        if abs(found / ratio - 1) > _TOLERANCE:
+            print(
+                f"warning: ratio_{ratio:g}: {name} is 1 : {found:.3g}, with {counts[id_]} objects"
+            )
+    partly = sum(part > _VISIBLE for part in visible)
+    if partly:
+        print(
+            f"warning: ratio_{ratio:g}: {partly} of {counted(len(visible), 'object')} left out "
+            f"remain visible by more than {_VISIBLE:.0%}, below objects that stay"
+        )
 
 
 def _ratios(text: str) -> list[float]:
@@ -134,7 +174,7 @@ def surplus(
     return found
 
 
-def without(train: Part, left_out: set[int], folder: Path) -> dict[str, Any]:
+def without(train: Part, left_out: set[int], folder: Path) -> tuple[dict[str, Any], list[float]]:
     """Write images in which some objects are painted over.
 
     Args:
@@ -143,7 +183,8 @@ def without(train: Part, left_out: set[int], folder: Path) -> dict[str, Any]:
         folder: folder of the new images.
 
     Returns:
-        Content of the COCO file of the new images.
+        Content of the COCO file of the new images, and the part of each object left out that could
+        not be painted over since objects that stay are there, 0..1.
     """
     try:
         import cv2
@@ -153,6 +194,7 @@ def without(train: Part, left_out: set[int], folder: Path) -> dict[str, Any]:
     for number, record in enumerate(train.content["annotations"]):
         of_image[record["image_id"]].append((record, number in left_out))
     images, names = [], {image["file_name"] for image in train.content["images"]}
+    visible = []
     for image in train.content["images"]:
         old, new = Path(train.image_root, image["file_name"]), folder / image["file_name"]
         new.parent.mkdir(parents=True, exist_ok=True)
@@ -165,14 +207,18 @@ def without(train: Part, left_out: set[int], folder: Path) -> dict[str, Any]:
         old_place, others = (cv2.dilate(_pixels_of(x, image), around) for x in (gone, staying))
         # From the background alone, not from an object next to it.
         painted = cv2.inpaint(pixels, old_place | others, _RADIUS, cv2.INPAINT_TELEA)
-        pixels = np.where((old_place > _pixels_of(staying, image))[..., None], painted, pixels)
+        kept_place = _pixels_of(staying, image)
+        pixels = np.where((old_place > kept_place)[..., None], painted, pixels)
+        for record in gone:
+            own = _pixels_of([record], image)
+            visible.append(float((own & kept_place).sum() / max(1, own.sum())))
         name = str(Path(image["file_name"]).with_suffix(".png"))
         if name in names - {image["file_name"]}:
             name = f"{image['file_name']}.png"
         Image.fromarray(pixels).save(folder / name)
         images.append({**image, "file_name": name})
     kept = [r for records in of_image.values() for r, out in records if not out]
-    return {**train.content, "images": images, "annotations": kept}
+    return {**train.content, "images": images, "annotations": kept}, visible
 
 
 def _pixels_of(records: Sequence[dict[str, Any]], image: dict[str, Any]) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from brloss_d2.data import check_coco_json, read_image, write_shapes
 from tools.make_imbalanced import halves, main, surplus
@@ -111,3 +112,44 @@ def test_mistakes_of_the_user(shapes, written, tmp_path, capsys):
         assert main(arguments) == 1
         assert message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_it_says_which_ratios_and_objects_are_not_as_asked_for(tmp_path, capsys):
+    """Three circles of ten other objects, two of them below a rectangle."""
+    folder = tmp_path / "data"
+    boxes = {
+        1: [[2, 2, 8, 8], [22, 22, 8, 8], [40, 40, 8, 8]],
+        2: [[0, 0, 11, 11], [20, 20, 12, 5]],
+    }
+    boxes[2] += [[x, 55, 3, 3] for x in range(0, 40, 5)]
+    annotations = [
+        {"image_id": 1, "category_id": class_, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+        for class_, own in boxes.items()
+        for box in own
+    ]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 64, "width": 64}],
+        "categories": [{"id": 1, "name": "big circle"}, {"id": 2, "name": "rectangle"}],
+        "annotations": [{"id": n, **record} for n, record in enumerate(annotations, 1)],
+    }
+    val = {
+        **content,
+        "images": [{**content["images"][0], "id": n, "file_name": f"{n}.png"} for n in (1, 2)],
+    }
+    (folder / "annotations").mkdir(parents=True)
+    for split, own in (("train", content), ("val", val)):
+        (folder / split).mkdir()
+        for image in own["images"]:
+            Image.new("RGB", (64, 64)).save(folder / split / image["file_name"])
+        file = folder / "annotations" / f"instances_{split}.json"
+        file.write_text(json.dumps(own))
+    command = ["--data", str(folder), "--rare", "big circle", "--output", str(tmp_path / "x y")]
+    assert main([*command, "--ratios", "1,5,100", "--seed", "0"]) == 0
+    text = capsys.readouterr().out
+    assert "warning: ratio_1: big circle is 1 : 3.33, with 3 objects" in text
+    assert "warning: ratio_100: big circle is 1 : 10, with 1 objects" in text
+    assert "ratio_5: big circle" not in text and "ratio_1: 0 of" not in text
+    kept = json.loads((tmp_path / "x y" / "ratio_100.json").read_text())["annotations"][0]["bbox"]
+    hidden = 2 - (kept in boxes[1][:2])  # one of these, half of it, is below a narrow rectangle
+    assert f"warning: ratio_100: {hidden} of 2 objects left out remain visible" in text
+    assert "--data '" in text and "--rare 'big circle'" in text
