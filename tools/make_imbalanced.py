@@ -63,7 +63,12 @@ def _write(args: argparse.Namespace) -> int:
     ratios = _ratios(args.ratios)
     if args.seed < 0:
         raise InputError(f"--seed={args.seed}: expected a number of at least 0.")
-    folder = read_folder(args.data)
+    if not Path(args.data).exists():
+        raise InputError(f"{args.data}: there is no such folder.")
+    try:
+        folder = read_folder(args.data)
+    except InputError as error:
+        raise InputError(f"{args.data}: {error}") from error
     if not {"train", "val"} <= set(folder.parts):
         raise InputError(
             f"{args.data}: expected a folder with a training and a validation split, such as "

@@ -106,7 +106,9 @@ def test_mistakes_of_the_user(shapes, written, tmp_path, capsys):
         ({"--ratios": "0.5"}, "expected numbers of at least 1"),
         ({"--ratios": "a"}, "expected numbers of at least 1"),
         ({"--output": str(written)}, "exists: choose another"),
-        ({"--data": str(shapes / "train")}, "no labels of a known format"),
+        ({"--data": str(shapes / "train")}, f"{shapes}/train: no labels of a known format"),
+        ({"--data": f"{shapes}/annotations/instances_val.json"}, "val.json: expected a folder"),
+        ({"--data": f"{shapes}/no"}, "no: there is no such folder"),
     ):
         arguments = [text for pair in {**good, **change}.items() for text in pair]
         assert main(arguments) == 1
