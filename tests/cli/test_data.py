@@ -74,7 +74,7 @@ def test_bad_folders(tmp_path, capsys):
     assert f"error: {tmp_path}: no labels of a known format" in capsys.readouterr().err
     file = tmp_path / "labels.json"
     file.write_text("{}")
-    assert main([str(file)]) == 1
+    assert convert_data.main([str(file)]) == 1
     assert f"error: {file}: expected a folder" in capsys.readouterr().err
     assert convert_data.main([str(tmp_path / "gone")]) == 1
     assert "gone: there is no such folder" in capsys.readouterr().err
