@@ -125,21 +125,20 @@ def interval_rows(rows: Sequence[Row], comparison: str, metric: str) -> list[str
     ]
 
 
-def mean_row(rows: Sequence[Row], comparison: str, metric: str, pair: tuple[str, str]) -> str:
-    """Return the end of a row of a Markdown table: the mean of each loss, and a difference.
+def mean_row(rows: Sequence[Row], comparison: str, metric: str, losses: Sequence[str]) -> str:
+    """Return the end of a row of a Markdown table: the mean of each loss, and differences.
 
     Args:
         rows: means and intervals of several comparisons.
         comparison: name of the comparison, which has a single case.
         metric: name of the metric.
-        pair: loss, and the first loss of the comparison, which it is compared with.
+        losses: losses whose differences to the first loss of the comparison are shown.
     """
     own = _comparisons(rows)[comparison]
-    loss, reference = pair
     found, (case,) = _by_case(own, metric)
     means = [f"{values[case]['mean']:.1f}" for values in found.values()]
-    difference = _by_case(own, f"{metric} minus {reference}")[0][loss][case]
-    return " | ".join([*means, _cell(difference)]) + " |"
+    differences, _ = _by_case(own, f"{metric} minus {own[0]['loss']}")
+    return " | ".join([*means, *(_cell(differences[loss][case]) for loss in losses)]) + " |"
 
 
 def _by_case(
