@@ -19,6 +19,19 @@ def test_tables_of_rare_classes(metric: str) -> None:
         assert "\n".join(lines) in PAGE
 
 
+def test_ranking_losses_are_ahead_with_every_seed_and_ratio() -> None:
+    """The sentence in which the section on rare classes ends."""
+    ap: dict[tuple[str, ...], dict[str, float]] = {}
+    for row in results.read(FOLDER / "imbalance.csv"):
+        if row["images"] == "test":
+            case = row["comparison"], row["data"], row["seed"]
+            ap.setdefault(case, {})[row["loss"]] = float(row["AP"])
+    assert len(ap) == 18
+    for values in ap.values():
+        ranking = [values.pop(loss) for loss in ("rs", "brs")]
+        assert len(values) == 5 and min(ranking) > max(values.values())
+
+
 @pytest.mark.parametrize("name", ["imbalance", "pretrained"])
 def test_means_are_those_of_the_runs(name: str) -> None:
     runs = results.read(FOLDER / f"{name}.csv")
