@@ -20,7 +20,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -103,7 +103,8 @@ def _write(args: argparse.Namespace) -> int:
     rows = [[name, *(counts[file][id_] for file in files)] for id_, name in names.items()]
     print(tabulate(rows, ["objects", *files]))
     for ratio in ratios:
-        _warn(ratio, counts[f"ratio_{ratio:g}"], {id_: names[id_] for id_ in rare}, visible[ratio])
+        found = counts[f"ratio_{ratio:g}"]
+        _warn(ratio, {name: found[id_] for id_, name in names.items()}, wanted, visible[ratio])
     print("\nCompare losses with")
     parts = ",".join(f"{args.output}/{split}.json,{val.image_root}" for split in ("val", "test"))
     for ratio in ratios:
@@ -114,23 +115,22 @@ def _write(args: argparse.Namespace) -> int:
 
 
 def _warn(
-    ratio: float, counts: Mapping[int, int], rare: Mapping[int, str], visible: Sequence[float]
+    ratio: float, counts: Mapping[str, int], rare: Collection[str], visible: Sequence[float]
 ) -> None:
     """Say where a ratio is another one than its name, and what could not be painted over.
 
     Args:
         ratio: mean number of objects of the other classes per object of a rare one, as asked for.
-        counts: number of objects by id of the class.
-        rare: names of the rare classes by id.
+        counts: number of objects by class.
+        rare: names of the rare classes.
         visible: part of each object that was left out which was not painted over, 0..1.
     """
-    common = np.mean([count for id_, count in counts.items() if id_ not in rare])
-    for id_, name in rare.items():
-        found = common / counts[id_] if counts[id_] else math.inf
+    common = np.mean([count for name, count in counts.items() if name not in rare])
+    for name in sorted(rare):
+        found = common / counts[name] if counts[name] else math.inf
         if abs(found / ratio - 1) > _TOLERANCE:
-            print(
-                f"warning: ratio_{ratio:g}: {name} is 1 : {found:.3g}, with {counts[id_]} objects"
-            )
+            objects = counted(counts[name], "object")
+            print(f"warning: ratio_{ratio:g}: {name} is 1 : {found:.3g}, with {objects}")
     partly = sum(part > _VISIBLE for part in visible)
     if partly:
         print(

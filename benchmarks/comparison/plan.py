@@ -144,7 +144,9 @@ class Plan:
                 raise InputError(f"{text!r}: give --lr RATE, whose multiples are compared.")
 
     def _check_rare(self, rare: Sequence[str]) -> None:
-        for split in ("val", "test") if rare and self.data.test else ("val",) if rare else ():
+        """Check that AP of rare and of common classes can be measured, if it is asked for."""
+        splits = ("val", "test") if self.data.test else ("val",)
+        for split in splits if rare else ():
             content = read_coco(str(getattr(self.data, split)), masks=False)
             counts = Counter(record["category_id"] for record in content.annotations)
             known = {name for id_, name in content.categories.items() if counts[id_]}

@@ -149,7 +149,7 @@ def test_it_says_which_ratios_and_objects_are_not_as_asked_for(tmp_path, capsys)
     assert main([*command, "--ratios", "1,5,100", "--seed", "0"]) == 0
     text = capsys.readouterr().out
     assert "warning: ratio_1: big circle is 1 : 3.33, with 3 objects" in text
-    assert "warning: ratio_100: big circle is 1 : 10, with 1 objects" in text
+    assert "warning: ratio_100: big circle is 1 : 10, with 1 object\n" in text
     assert "ratio_5: big circle" not in text and "ratio_1: 0 of" not in text
     kept = json.loads((tmp_path / "x y" / "ratio_100.json").read_text())["annotations"][0]["bbox"]
     hidden = 2 - (kept in boxes[1][:2])  # one of these, half of it, is below a narrow rectangle
