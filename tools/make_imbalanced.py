@@ -63,8 +63,6 @@ def _write(args: argparse.Namespace) -> int:
     ratios = _ratios(args.ratios)
     if args.seed < 0:
         raise InputError(f"--seed={args.seed}: expected a number of at least 0.")
-    if not Path(args.data).exists():
-        raise InputError(f"{args.data}: there is no such folder.")
     try:
         folder = read_folder(args.data)
     except InputError as error:

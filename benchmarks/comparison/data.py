@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,18 +130,19 @@ class Data(NamedTuple):
                 files[-1].write_text(new.text, encoding="utf-8")
             return self._replace(val=files[0], test=files[1], test_images=self.val_images)
         check_coco_json(str(self.test), str(self.test_images), key="test")
-        for split, other in (("test", "train"), ("test", "val"), ("val", "train")):
-            self._check_apart(split, other)
+        self._check_apart("test", "val", "train")
         return self
 
-    def _check_apart(self, split: str, other: str) -> None:
-        shared = sorted(self.images(split) & self.images(other))
-        if shared:
-            raise InputError(
-                f"{getattr(self, split)}: {counted(len(shared), 'image')} "
-                f"{'is' if len(shared) == 1 else 'are'} in {getattr(self, other)} too: "
-                f"{first_few(shared)}."
-            )
+    def _check_apart(self, *splits: str) -> None:
+        images = {split: self.images(split) for split in splits}
+        for split, other in combinations(splits, 2):
+            shared = sorted(images[split] & images[other])
+            if shared:
+                raise InputError(
+                    f"{getattr(self, split)}: {counted(len(shared), 'image')} "
+                    f"{'is' if len(shared) == 1 else 'are'} in {getattr(self, other)} too: "
+                    f"{first_few(shared)}."
+                )
 
     def images(self, split: str) -> set[str]:
         """Return the paths of the images of a split."""

@@ -67,8 +67,6 @@ def _read(args: argparse.Namespace) -> dict[str, "Source"]:
     from brloss_d2.data.sources import divided, of_folder
 
     where = printable(args.folder)
-    if not os.path.exists(args.folder):
-        raise InputError(f"{where}: there is no such folder.")
     if args.images is not None and not os.path.isdir(args.images):
         raise InputError(f"--images {printable(args.images)}: there is no such folder.")
     try:

@@ -74,6 +74,8 @@ def read_folder(folder: str, image_root: str | None = None) -> DataFolder:
     """
     if folder.endswith((".yaml", ".yml")) and os.path.isfile(folder):
         folder = os.path.dirname(folder)
+    if not os.path.exists(folder):
+        raise InputError("there is no such folder.")
     if os.path.isfile(folder):
         raise InputError("expected a folder, or the data.yaml in it; this is another file.")
     tree = Tree.below(os.path.abspath(folder), image_root and os.path.abspath(image_root))
