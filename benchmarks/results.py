@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Transform, offset_copy
 
 from brloss_d2.cli.common import make_parser, run_program
 from brloss_d2.errors import InputError
@@ -197,7 +198,8 @@ def draw_pretrained(folder: Path) -> None:
     """Draw the AP of detectors with a pretrained backbone on each data set."""
     figure = Figure(dpi=110, layout="constrained")
     groups = _comparisons(_read_if_there(folder / "pretrained_means.csv"))
-    axes = _axes(figure, int(bool(groups)), len(groups)).flat
+    widths = [1.1 * (1 + len({row["case"] for row in rows})) for rows in groups.values()]
+    axes = _axes(figure, int(bool(groups)), widths).flat
     for (name, rows), ax in zip(groups.items(), axes, strict=True):
         metric, _ = compared(rows)
         _draw_cases(ax, rows, metric, "", connected=False)
@@ -220,12 +222,12 @@ def _comparisons(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def _axes(figure: Figure, lines: int, columns: int = 2) -> np.ndarray:
-    """Return axes, (lines, columns), and make the figure as large as they need."""
+def _axes(figure: Figure, lines: int, widths: Sequence[float] = (5.5, 5.5)) -> np.ndarray:
+    """Return axes, (lines, columns), and fit the figure to columns of these widths in inches."""
     if not lines:
-        return np.empty((0, columns), dtype=object)
-    figure.set_size_inches(5.5 * columns, 4.3 * lines)
-    return figure.subplots(lines, columns, squeeze=False)
+        return np.empty((0, len(widths)), dtype=object)
+    figure.set_size_inches(sum(widths), 4.3 * lines)
+    return figure.subplots(lines, len(widths), squeeze=False, width_ratios=widths)
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -247,7 +249,7 @@ def _draw_cases(
     """
     found, cases = _by_case(rows, metric)
     for number, (loss, own) in enumerate(found.items()):
-        places = [i + 0.05 * (number - len(found) / 2) for i in range(len(cases))]
+        places = [i + 0.05 * (number - (len(found) - 1) / 2) for i in range(len(cases))]
         ends = [(own[case]["95 % from"], own[case]["95 % to"]) for case in cases]
         look = _look(loss) if connected else {**_look(loss), "linestyle": ""}
         ax.plot(places, [own[case]["mean"] for case in cases], **look)
@@ -256,6 +258,7 @@ def _draw_cases(
         ax.errorbar(places, middles, halves, fmt="none", ecolor=look["color"], capsize=2.5)
     _label(ax, {loss: own[cases[-1]]["mean"] for loss, own in found.items()})
     ax.set_xticks(range(len(cases)), [tick.format(_number(case)) or case for case in cases])
+    ax.set_xlim(-0.3, len(cases) - 0.7)
     ax.grid(axis="y", alpha=0.3)
 
 
@@ -340,11 +343,15 @@ def _label(ax: Axes, ends: dict[str, float]) -> None:
     heights = spread_labels({k: min(max(v, low), high) for k, v in ends.items()}, gap)
     above = max(0.0, max(heights.values(), default=low) - high + gap / 2)
     for loss, height in heights.items():
-        place: dict[str, Any] = dict(transform=ax.get_yaxis_transform(), clip_on=False)
         height -= above
-        ax.plot(1.03, height, **_look(loss), **place)
-        ax.text(1.05, height, loss, fontsize=9, va="center", **place)
+        ax.plot(1, height, transform=_beside(ax, 9), clip_on=False, **_look(loss))
+        ax.text(1, height, loss, transform=_beside(ax, 15), fontsize=9, va="center")
     ax.set_ylim(low, high)
+
+
+def _beside(ax: Axes, points: float) -> Transform:
+    """Return coordinates: x = 1 is `points` to the right of the axes, y is theirs."""
+    return offset_copy(ax.get_yaxis_transform(), ax.figure, points, units="points")
 
 
 def _read_if_there(path: Path) -> list[Row]:
