@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Transform, offset_copy
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from brloss_d2.cli.common import make_parser, run_program
 from brloss_d2.errors import InputError
@@ -145,13 +145,13 @@ def mean_row(rows: Sequence[Row], comparison: str, metric: str, losses: Sequence
 def _by_case(
     rows: Iterable[Row], metric: str
 ) -> tuple[dict[str, dict[str, dict[str, float]]], list[str]]:
-    """Return a metric by loss, case and statistic, and the cases by the number at their end."""
+    """Return a metric by loss, case and statistic, and the cases by number at the end and name."""
     found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         if row[metric]:
             found[row["loss"]][row["case"]][row["seed"]] = float(row[metric])
     cases = dict.fromkeys(case for own in found.values() for case in own)
-    return found, sorted(cases, key=_number)
+    return found, sorted(cases, key=lambda case: (_number(case), case))
 
 
 def _cell(values: Mapping[str, float]) -> str:
@@ -248,8 +248,9 @@ def _draw_cases(
         connected: whether the cases are in an order, so that a line connects them.
     """
     found, cases = _by_case(rows, metric)
+    step = 0.05 if connected else 0.1
     for number, (loss, own) in enumerate(found.items()):
-        places = [i + 0.05 * (number - (len(found) - 1) / 2) for i in range(len(cases))]
+        places = [i + step * (number - (len(found) - 1) / 2) for i in range(len(cases))]
         ends = [(own[case]["95 % from"], own[case]["95 % to"]) for case in cases]
         look = _look(loss) if connected else {**_look(loss), "linestyle": ""}
         ax.plot(places, [own[case]["mean"] for case in cases], **look)
@@ -351,7 +352,7 @@ def _label(ax: Axes, ends: dict[str, float]) -> None:
 
 def _beside(ax: Axes, points: float) -> Transform:
     """Return coordinates: x = 1 is `points` to the right of the axes, y is theirs."""
-    return offset_copy(ax.get_yaxis_transform(), ax.figure, points, units="points")
+    return ax.get_yaxis_transform() + ScaledTranslation(points / 72, 0, ax.figure.dpi_scale_trans)
 
 
 def _read_if_there(path: Path) -> list[Row]:
