@@ -76,6 +76,7 @@ def gather(comparisons: Sequence[Path], folder: Path, name: str) -> None:
             found = [row for row in read(table) if not row["seed"].isdigit()]
             _check_means(found, table, NEEDED.get(name, ()))
             means += [{"comparison": comparison.name, "case": case, **row} for row in found]
+        _check_losses(own, comparison)
     folder.mkdir(parents=True, exist_ok=True)
     for file, rows in ((f"{name}.csv", runs), (f"{name}_means.csv", means)):
         write(rows, folder / file)
@@ -95,6 +96,18 @@ def _check_means(rows: Sequence[Row], table: Path, needed: Collection[str]) -> N
         )
     if {*needed} - {*rows[0]}:
         raise InputError(f"{table}: expected {', '.join(needed)}; see --rare.")
+
+
+def _check_losses(runs: Iterable[Row], comparison: Path) -> None:
+    """Check that each data set was trained on with the same losses."""
+    losses: dict[str, set[str]] = defaultdict(set)
+    for row in runs:
+        losses[row["data"]].add(row["loss"])
+    every = set().union(*losses.values())
+    for data, own in losses.items():
+        if every - own:
+            missing = ", ".join(sorted(every - own))
+            raise InputError(f"{comparison}: no runs of {missing} with {data}.")
 
 
 def _without(rows: Iterable[Row], comparisons: Iterable[Path]) -> list[Row]:
@@ -226,7 +239,7 @@ def _axes(figure: Figure, lines: int, widths: Sequence[float] = (5.5, 5.5)) -> n
     """Return axes, (lines, columns), and fit the figure to columns of these widths in inches."""
     if not lines:
         return np.empty((0, len(widths)), dtype=object)
-    figure.set_size_inches(sum(widths), 4.3 * lines)
+    figure.set_size_inches(max(5.5, sum(widths)), 4.3 * lines)  # room for the title
     return figure.subplots(lines, len(widths), squeeze=False, width_ratios=widths)
 
 
@@ -248,7 +261,7 @@ def _draw_cases(
         connected: whether the cases are in an order, so that a line connects them.
     """
     found, cases = _by_case(rows, metric)
-    step = 0.05 if connected else 0.1
+    step = 0.05 if connected else min(0.1, 0.5 / len(found))
     for number, (loss, own) in enumerate(found.items()):
         places = [i + step * (number - (len(found) - 1) / 2) for i in range(len(cases))]
         ends = [(own[case]["95 % from"], own[case]["95 % to"]) for case in cases]
@@ -313,6 +326,24 @@ def rate_rows(rows: Iterable[Row]) -> list[str]:
         ]
         lines.append(" | ".join([f"| {loss}", *cells]) + " |")
     return lines
+
+
+def cost_rows(rows: Iterable[Row], comparison: str) -> list[str]:
+    """Return rows of a Markdown table: a loss, and its AP below that of its best rate.
+
+    Two numbers per data set, in the order of their names: those of the smallest and of the
+    largest rate, on the validation split and with the first seed, which has all rates.
+    """
+    by_data: dict[str, list[Row]] = defaultdict(list)
+    for row in validated(rows):
+        if (row["comparison"], row["seed"]) == (comparison, "1"):
+            by_data[row["data"]].append(row)
+    cells: dict[str, list[str]] = defaultdict(list)
+    for data in sorted(by_data):
+        for loss, curve in rate_curves(by_data[data]).items():
+            ends = (max(curve.values()) - curve[rate] for rate in (min(curve), max(curve)))
+            cells[loss].append(", ".join(f"{cost:.1f}" for cost in ends))
+    return [" | ".join([f"| {loss}", *own]) + " |" for loss, own in cells.items()]
 
 
 def _draw_curves(

@@ -90,6 +90,15 @@ def test_tables_of_pretrained_backbones() -> None:
         assert "\n".join(differences) in PAGE
 
 
+def test_costs_of_other_rates() -> None:
+    rows = results.read(FOLDER / "pretrained.csv")
+    names = dict.fromkeys(row["comparison"] for row in rows)
+    for name in names:
+        lines = results.cost_rows(rows, name)
+        assert len(lines) >= 3
+        assert "\n".join(lines) in PAGE
+
+
 def test_results_with_the_best_rates() -> None:
     rows = results.read(FOLDER / "learning_rates_means.csv")
     for name, metric in (
@@ -191,11 +200,11 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 def test_what_cannot_be_drawn_is_not_gathered(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    def gather(name: str, *rows: str, columns: str = "loss,seed,AP") -> str:
+    def gather(name: str, *rows: str, runs: str = "data,loss\ntoys,rs\n") -> str:
         source = tmp_path / "comparison"
         source.mkdir(exist_ok=True)
-        (source / "runs.csv").write_text("data,loss\ntoys,rs\n", encoding="utf-8")
-        text = "\n".join([columns, *rows]) + "\n"
+        (source / "runs.csv").write_text(runs, encoding="utf-8")
+        text = "\n".join(["loss,seed,AP", *rows]) + "\n"
         (source / "table.csv").write_text(text, encoding="utf-8")
         folder = tmp_path / "results"
         assert results.main(["--gather", name, str(source), "--folder", str(folder)]) == 1
@@ -207,6 +216,9 @@ def test_what_cannot_be_drawn_is_not_gathered(
     assert "no intervals of all losses" in gather("pools")
     assert "vfl has no style" in gather("pools", *whole, "vfl,mean,1", "vfl,95 % to,1")
     assert "expected AP rare, AP common; see --rare" in gather("imbalance", *whole)
+    assert "no runs of ce with coins" in gather(
+        "pools", *whole, runs="data,loss\ntoys,rs\ntoys,ce\ncoins,rs\n"
+    )
     twice = ["--gather", "own", str(tmp_path / "comparison"), str(tmp_path / "comparison" / ".")]
     assert results.main(twice) == 1
     assert "the same name" in capsys.readouterr().err
