@@ -306,11 +306,11 @@ def validated(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row["images"] == "val"]
 
 
-def rate_curves(rows: Iterable[Row]) -> dict[str, dict[float, float]]:
-    """Return the mean AP over the seeds by loss and factor of the learning rate."""
+def rate_curves(rows: Iterable[Row], metric: str = "AP") -> dict[str, dict[float, float]]:
+    """Return the mean of a metric over the seeds by loss and factor of the learning rate."""
     values: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        ap = 0.0 if row["diverged"] == "1" else float(row["AP"])
+        ap = 0.0 if row["diverged"] == "1" else float(row[metric])
         values[row["loss"]][float(row["factor"])].append(ap)
     return {
         loss: {factor: fmean(own[factor]) for factor in sorted(own)} for loss, own in values.items()
@@ -328,8 +328,8 @@ def rate_rows(rows: Iterable[Row]) -> list[str]:
     return lines
 
 
-def cost_rows(rows: Iterable[Row], comparison: str) -> list[str]:
-    """Return rows of a Markdown table: a loss, and its AP below that of its best rate.
+def cost_rows(rows: Iterable[Row], comparison: str, metric: str) -> list[str]:
+    """Return rows of a Markdown table: a loss, and how far a metric is below its best rate.
 
     Two numbers per data set, in the order of their names: those of the smallest and of the
     largest rate, on the validation split and with the first seed, which has all rates.
@@ -340,7 +340,7 @@ def cost_rows(rows: Iterable[Row], comparison: str) -> list[str]:
             by_data[row["data"]].append(row)
     cells: dict[str, list[str]] = defaultdict(list)
     for data in sorted(by_data):
-        for loss, curve in rate_curves(by_data[data]).items():
+        for loss, curve in rate_curves(by_data[data], metric).items():
             ends = (max(curve.values()) - curve[rate] for rate in (min(curve), max(curve)))
             cells[loss].append(", ".join(f"{cost:.1f}" for cost in ends))
     return [" | ".join([f"| {loss}", *own]) + " |" for loss, own in cells.items()]

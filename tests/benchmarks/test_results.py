@@ -77,6 +77,7 @@ def test_tables_of_pools() -> None:
 
 
 def test_tables_of_pretrained_backbones() -> None:
+    runs = results.read(FOLDER / "pretrained.csv")
     rows = results.read(FOLDER / "pretrained_means.csv")
     names = dict.fromkeys(row["comparison"] for row in rows)
     assert names
@@ -86,17 +87,10 @@ def test_tables_of_pretrained_backbones() -> None:
         reference, *differences = results.interval_rows(rows, name, f"{metric} minus {loss}")
         assert reference.startswith(f"| {loss} | 0.0 [0.0, 0.0]")
         assert len(differences) == len(lines) - 1 >= 2
-        assert "\n".join(lines) in PAGE
-        assert "\n".join(differences) in PAGE
-
-
-def test_costs_of_other_rates() -> None:
-    rows = results.read(FOLDER / "pretrained.csv")
-    names = dict.fromkeys(row["comparison"] for row in rows)
-    for name in names:
-        lines = results.cost_rows(rows, name)
-        assert len(lines) >= 3
-        assert "\n".join(lines) in PAGE
+        costs = results.cost_rows(runs, name, metric)
+        assert len(costs) == len(lines)
+        for table in (lines, differences, costs):
+            assert "\n".join(table) in PAGE
 
 
 def test_results_with_the_best_rates() -> None:
