@@ -100,9 +100,8 @@ def _check_means(rows: Sequence[Row], table: Path, needed: Collection[str]) -> N
 
 def _check_losses(runs: Iterable[Row], comparison: Path) -> None:
     """Check that each data set was trained on with the same losses."""
-    losses: dict[str, set[str]] = defaultdict(set)
-    for row in runs:
-        losses[row["data"]].add(row["loss"])
+    by_data = _grouped(runs, "data")
+    losses = {data: {row["loss"] for row in own} for data, own in by_data.items()}
     every = set().union(*losses.values())
     for data, own in losses.items():
         if every - own:
@@ -229,9 +228,14 @@ def compared(rows: Sequence[Row]) -> tuple[str, str]:
 
 def _comparisons(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """Return the rows of each comparison."""
+    return _grouped(rows, "comparison")
+
+
+def _grouped(rows: Iterable[Row], column: str) -> dict[str, list[Row]]:
+    """Return the rows by what they have in a column."""
     found: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        found[row["comparison"]].append(row)
+        found[row[column]].append(row)
     return found
 
 
@@ -334,16 +338,13 @@ def cost_rows(rows: Iterable[Row], comparison: str, metric: str) -> list[str]:
     Two numbers per data set, in the order of their names: those of the smallest and of the
     largest rate, on the validation split and with the first seed, which has all rates.
     """
-    by_data: dict[str, list[Row]] = defaultdict(list)
-    for row in validated(rows):
-        if (row["comparison"], row["seed"]) == (comparison, "1"):
-            by_data[row["data"]].append(row)
+    first = [row for row in validated(_comparisons(rows)[comparison]) if row["seed"] == "1"]
     cells: dict[str, list[str]] = defaultdict(list)
-    for data in sorted(by_data):
-        for loss, curve in rate_curves(by_data[data], metric).items():
+    for _, own in sorted(_grouped(first, "data").items()):
+        for loss, curve in rate_curves(own, metric).items():
             ends = (max(curve.values()) - curve[rate] for rate in (min(curve), max(curve)))
             cells[loss].append(", ".join(f"{cost:.1f}" for cost in ends))
-    return [" | ".join([f"| {loss}", *own]) + " |" for loss, own in cells.items()]
+    return [" | ".join([f"| {loss}", *row]) + " |" for loss, row in cells.items()]
 
 
 def _draw_curves(
