@@ -12,7 +12,6 @@ import re
 import sys
 import tempfile
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 from unittest import mock
 
@@ -24,7 +23,7 @@ from brloss_d2.engine.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 FILE = Path(__file__).with_name("curves.csv")
-ITERATIONS, HEAVY = 200, 40  # of a curve, and of one of Co-DETR, which takes longest
+ITERATIONS = 200
 HEIGHT, WIDTH = 64, 80
 
 
@@ -86,12 +85,12 @@ def write(names: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, config in configs().items():
             if name in names or not names or name not in curves:
-                curves[name] = record(config, Path(folder), HEAVY if "co_" in name else ITERATIONS)
+                curves[name] = record(config, Path(folder), ITERATIONS)
                 with FILE.open("w", newline="") as file:
                     file.write(f"# {machine()}\n")
                     rows = csv.writer(file, lineterminator="\n")
                     rows.writerow(curves)
-                    rows.writerows(zip_longest(*map(_texts, curves.values())))
+                    rows.writerows(zip(*map(_texts, curves.values()), strict=True))
 
 
 def read() -> tuple[str, dict[str, list[float]]]:
@@ -99,7 +98,7 @@ def read() -> tuple[str, dict[str, list[float]]]:
     first, *lines = FILE.read_text().splitlines()
     names, *rows = csv.reader(lines)
     columns = zip(*rows, strict=True)
-    curves = {n: [float(x) for x in column if x] for n, column in zip(names, columns, strict=True)}
+    curves = {n: [float(x) for x in column] for n, column in zip(names, columns, strict=True)}
     return first.removeprefix("# "), curves
 
 

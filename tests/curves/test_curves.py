@@ -29,16 +29,16 @@ def assert_as_recorded(tmp_path: Path) -> Callable[..., None]:
 
 def test_every_quick_config_has_a_curve() -> None:
     assert sorted(CURVES) == sorted(configs())
-    assert all(3 <= len(curve) <= ITERATIONS for curve in CURVES.values())
+    assert all(len(curve) == ITERATIONS for curve in CURVES.values())
 
 
 @pytest.mark.parametrize("name", CURVES)
 def test_first_iterations(assert_as_recorded: Callable[..., None], name: str) -> None:
-    assert_as_recorded(name, 3 if name.startswith("co_") else FIRST)
+    assert_as_recorded(name, FIRST)
 
 
 @pytest.mark.nightly
 @pytest.mark.skipif(not SAME, reason=f"recorded on {MACHINE}")
 @pytest.mark.parametrize("name", CURVES)
 def test_all_iterations(assert_as_recorded: Callable[..., None], name: str) -> None:
-    assert_as_recorded(name, len(CURVES[name]))
+    assert_as_recorded(name, ITERATIONS)
