@@ -1,14 +1,22 @@
 """Steps of the same training, whose images several processes share."""
 
+from collections.abc import Sequence
+from typing import Any
+from unittest import mock
+
 import torch
 import torch.distributed as dist
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig, ListConfig
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from brloss_d2.projects.co_detr.modeling import co_detr, custom_queries
+
 IMAGES, HEIGHT, WIDTH = 8, 64, 96
+QUERIES, REGIONS = 12, 32  # of an image for an auxiliary head of Co-DETR, if they are its own
 
 
 def train(leaf: str, pool: str, steps: int, folder: str) -> None:
@@ -50,6 +58,29 @@ def train(leaf: str, pool: str, steps: int, folder: str) -> None:
         torch.save(result, f"{folder}/{size}.pt")
 
 
+def train_with_own_queries(*arguments: Any) -> None:
+    """Do as `train`, with customized queries of Co-DETR that depend on their image alone.
+
+    As published, an image has as many as the image of its process that needs most, filled up with
+    random background of regions of which it hands over as many as the image with the fewest.
+    """
+    draw = custom_queries.choose_rows
+
+    def choose_rows(labels: Sequence[Tensor], num_classes: int, *_: int, **__: Any) -> Tensor:
+        own = [draw([x], num_classes, QUERIES, QUERIES, _seeded()) for x in labels]
+        return torch.cat(own)
+
+    with (
+        mock.patch.object(co_detr, "choose_rows", choose_rows),
+        mock.patch.object(custom_queries, "_MAX_REGIONS", REGIONS),
+    ):
+        train(*arguments)
+
+
+def _seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def _set_pools(node: DictConfig | ListConfig, pool: str) -> None:
     for part in node.values() if isinstance(node, DictConfig) else node:
         if isinstance(part, DictConfig | ListConfig):
@@ -60,7 +91,7 @@ def _set_pools(node: DictConfig | ListConfig, pool: str) -> None:
 
 def _image(number: int) -> dict:
     """Draw an image with as many boxes as its number, up to three, the first without any."""
-    generator = torch.Generator().manual_seed(number)
+    generator = _seeded(number)
     corner, side = torch.rand(2, min(number, 3), 2, generator=generator)
     corner = corner * torch.tensor([WIDTH - 40, HEIGHT - 40])
     boxes = torch.cat([corner, corner + 10 + 28 * side], dim=1)
