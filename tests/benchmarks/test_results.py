@@ -19,17 +19,37 @@ def test_tables_of_rare_classes(metric: str) -> None:
         assert "\n".join(lines) in PAGE
 
 
-def test_ranking_losses_are_ahead_with_every_seed_and_ratio() -> None:
-    """The sentence in which the section on rare classes ends."""
-    ap: dict[tuple[str, ...], dict[str, float]] = {}
+@pytest.mark.parametrize(
+    ("metric", "ahead"),
+    [
+        (
+            "AP",
+            {(name, f"ratio_{n}") for name in ("rare_pcb", "rare_shapes") for n in (1, 10, 100)},
+        ),
+        (
+            "AP rare",
+            {("rare_pcb", "ratio_10"), ("rare_shapes", "ratio_1"), ("rare_shapes", "ratio_10")},
+        ),
+    ],
+)
+def test_where_ranking_losses_are_ahead_with_every_seed(
+    metric: str, ahead: set[tuple[str, str]]
+) -> None:
+    """The sentence in which the section on rare classes ends, and the one before it."""
+    ap: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for row in results.read(FOLDER / "imbalance.csv"):
         if row["images"] == "test":
-            case = row["comparison"], row["data"], row["seed"]
-            ap.setdefault(case, {})[row["loss"]] = float(row["AP"])
-    assert len(ap) == 18
-    for values in ap.values():
-        ranking = [values.pop(loss) for loss in ("rs", "brs")]
-        assert len(values) == 5 and min(ranking) > max(values.values())
+            by_seed = ap.setdefault((row["comparison"], row["data"]), {})
+            by_seed.setdefault(row["seed"], {})[row["loss"]] = float(row[metric])
+    assert len(ap) == 6
+    for case, by_seed in ap.items():
+        assert len(by_seed) == 3
+        leads = []
+        for values in by_seed.values():
+            ranking = [values.pop(loss) for loss in ("rs", "brs")]
+            assert len(values) == 5
+            leads.append(min(ranking) - max(values.values()))
+        assert (min(leads) > 0) == (case in ahead)
 
 
 @pytest.mark.parametrize("name", ["imbalance", "pretrained"])
@@ -53,6 +73,23 @@ def test_tables_of_learning_rates() -> None:
         lines = results.rate_rows(row for row in rows if row["comparison"] == comparison)
         assert len(lines) == 6
         assert "\n".join(lines) in PAGE
+
+
+@pytest.mark.parametrize(
+    ("line", "comparison", "lowest", "highest"),
+    [
+        ("shapes, 0.25 to 4", "tune_shapes", 0.25, 4),
+        ("shapes, 1 to 8", "tune_shapes", 1, 8),
+        ("BCCD, 0.25 to 4", "tune_bccd", 0.25, 4),
+        ("BCCD, 1 to 8", "tune_bccd", 1, 8),
+    ],
+)
+def test_flatness(line: str, comparison: str, lowest: float, highest: float) -> None:
+    rows = results.validated(results.read(FOLDER / "learning_rates.csv"))
+    curves = results.rate_curves(row for row in rows if row["comparison"] == comparison)
+    inside = [[y for x, y in c.items() if lowest <= x <= highest] for c in curves.values()]
+    cells = [f"{max(values) - min(values):.1f}" for values in inside]
+    assert f"| {' | '.join([line, *cells])} |\n" in PAGE
 
 
 def test_tables_of_pools() -> None:

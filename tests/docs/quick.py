@@ -33,17 +33,18 @@ PLACEHOLDERS = {
         f"{CO_DETR}/quick/co_deformable_detr_R_18_brs_300it.py"
     ),
 }
-VARIABLES = {"BCCD": SHAPES, "DEEPPCB": SHAPES}
+VARIABLES = {"BCCD": SHAPES, "DEEPPCB": SHAPES, "NUTS": SHAPES}
 CUSTOM_DATA = [
     f"data.train={SHAPES}/annotations/instances_train.json",
     f"data.train_images={SHAPES}/train",
     f"data.val={SHAPES}/annotations/instances_val.json",
     f"data.val_images={SHAPES}/val",
 ]
-# (pattern, why it cannot run). Checked instead: the targets of make, the paths of pip, and for
+# (pattern, why it cannot run). Checked instead: the targets of make, the paths of pip and pytest, and for
 # train_net.py that arguments and overrides of the config are valid.
 NOT_RUN = [
     (r"^(python -m )?pip install ", "downloads"),
+    (r"^python -m pytest ", "tests of the checkout"),
     (r"^python3 -m venv ", "the test has its own environment"),
     (r"^\.venv/bin/pre-commit ", "changes the hooks of a clone"),
     (r"^source ", "there is no virtual environment in the folder of the test"),

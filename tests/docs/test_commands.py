@@ -146,7 +146,7 @@ def _try(command: Command, desk: Path, programs: Programs) -> None:
         dry = ["make", "-n", *quick.words[1:]]
         done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    elif "pip" in quick.words:
+    elif {"pip", "pytest"} & {*quick.words}:
         local = [word for word in quick.words if "/" in word and "+" not in word]
         assert all((ROOT / word).exists() for word in local), f"not all exist: {local}"
     elif quick.words[1] == "train_net.py":
