@@ -40,8 +40,8 @@ CUSTOM_DATA = [
     f"data.val={SHAPES}/annotations/instances_val.json",
     f"data.val_images={SHAPES}/val",
 ]
-# (pattern, why it cannot run). Checked instead: the targets of make, the paths of pip and pytest, and for
-# train_net.py that arguments and overrides of the config are valid.
+# (pattern, why it cannot run). Checked instead: the targets of make, the paths of pip and pytest,
+# and for train_net.py that arguments and overrides of the config are valid.
 NOT_RUN = [
     (r"^(python -m )?pip install ", "downloads"),
     (r"^python -m pytest ", "tests of the checkout"),
