@@ -67,7 +67,7 @@ def train_with_own_queries(*arguments: Any) -> None:
     draw = custom_queries.choose_rows
 
     def choose_rows(labels: Sequence[Tensor], num_classes: int, *_: int, **__: Any) -> Tensor:
-        own = [draw([x], num_classes, QUERIES, QUERIES, _seeded()) for x in labels]
+        own = [draw([x], num_classes, QUERIES, QUERIES, _seeded(0)) for x in labels]
         return torch.cat(own)
 
     with (
@@ -77,7 +77,7 @@ def train_with_own_queries(*arguments: Any) -> None:
         train(*arguments)
 
 
-def _seeded(seed: int = 0) -> torch.Generator:
+def _seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
