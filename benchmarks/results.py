@@ -5,13 +5,16 @@
 
 Each comparison is an output folder of compare_losses.py. `--gather NAME` writes all of their
 trainings and evaluations to NAME.csv, and means and intervals to NAME_means.csv, after the
-comparisons of other names that are there. Figures are drawn from these files.
+comparisons of other names that are there. Figures are drawn from these files. Nothing is written if
+that fails.
 """
 
 import argparse
 import csv
 import re
+import shutil
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,15 +35,19 @@ ROOT = Path(__file__).parents[1]
 RANKING = ("ap", "bap", "alrp", "rs", "brs")
 LOSSES = ("ce", "wce", "focal", "qfl", "iabce", "rs", "brs", "ap", "bap")  # in order of their style
 NEEDED = {"imbalance": (RARE, COMMON)}  # metrics of figures, by name of their files
+STATISTICS = {"mean", "95 % from", "95 % to"}
 TITLES = {  # of what is in names of comparisons and of data
     "atss": "ATSS",
     "bccd": "BCCD",
+    "cards": "cards\n(15 images)",
     "deeppcb": "DeepPCB",
     "faster_rcnn": "Faster R-CNN",
     "mask_rcnn": "Mask R-CNN",
+    "nuts": "nuts\n(2 images)",
     "pcb": "DeepPCB",
     "wbc": "white cells of BCCD",
 }
+# What docs/results.md says of the trainings, too.
 SCRATCH = "Slim ATSS from scratch, {}; ranking losses solid, score-based losses dashed"
 BARS = "; bars: 95 % intervals"
 Row = dict[str, str]
@@ -63,9 +70,24 @@ def _run(args: argparse.Namespace) -> int:
         comparisons = [path.resolve() for path in args.comparisons]
         if len({path.name for path in comparisons}) < len(comparisons):
             raise InputError("Two comparisons have the same name, that of their folder.")
-        gather(comparisons, args.folder, args.gather)
-    for draw in (draw_imbalance, draw_rates, draw_pools, draw_pretrained):
-        draw(args.folder)
+        if not re.fullmatch(r"\w+(?<!_means)", args.gather):
+            raise InputError(
+                f"--gather {args.gather}: expected a word, not with _means at its end."
+            )
+    with tempfile.TemporaryDirectory() as name:
+        draft = Path(name)
+        for path in args.folder.glob("*.csv"):
+            shutil.copy(path, draft)
+        if args.gather:
+            gather(comparisons, draft, args.gather)
+        try:
+            for draw in (draw_imbalance, draw_rates, draw_pools, draw_pretrained):
+                draw(draft)
+        except (KeyError, ValueError) as error:
+            raise InputError(f"The files cannot be drawn: {error!r}.") from error
+        args.folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(draft.iterdir()):
+            shutil.copy(path, args.folder)
     return 0
 
 
@@ -81,23 +103,27 @@ def gather(comparisons: Sequence[Path], folder: Path, name: str) -> None:
         if not tables or not (comparison / "runs.csv").is_file():
             raise InputError(f"{comparison}: expected an output folder of compare_losses.py.")
         own = read(comparison / "runs.csv")
+        if not own or not {"data", "loss"} <= own[0].keys():
+            raise InputError(f"{comparison}/runs.csv: expected runs with data and loss.")
+        _check_losses(own, comparison)
         runs += [{"comparison": comparison.name, **row} for row in own]
         for table in tables:
             case = own[0]["data"] if table.parent == comparison else table.parent.name
-            found = [row for row in read(table) if not row["seed"].isdigit()]
+            found = [row for row in read(table) if row.get("seed") in STATISTICS]
             _check_means(found, table, NEEDED.get(name, ()))
+            if {row["loss"] for row in found} != {row["loss"] for row in own}:
+                raise InputError(f"{table}: expected the losses of {comparison}/runs.csv.")
             means += [{"comparison": comparison.name, "case": case, **row} for row in found]
-        _check_losses(own, comparison)
-    folder.mkdir(parents=True, exist_ok=True)
     for file, rows in ((f"{name}.csv", runs), (f"{name}_means.csv", means)):
         write(rows, folder / file)
-        print(f"Wrote {folder / file}: {len(rows)} rows.")
+        print(f"{file}: {len(rows)} rows.")
 
 
 def _check_means(rows: Sequence[Row], table: Path, needed: Collection[str]) -> None:
     """Check that all runs of a comparison have finished, and that it can be drawn."""
-    losses = {row["loss"] for row in rows}
-    complete = {row["loss"] for row in rows if row["seed"] == "95 % to"}
+    by_loss = _grouped(rows, "loss")
+    losses = {*by_loss}
+    complete = {loss for loss, own in by_loss.items() if {row["seed"] for row in own} == STATISTICS}
     if not losses or losses - complete:
         missing = ", ".join(sorted(losses - complete)) or "all losses"
         raise InputError(f"{table}: no intervals of {missing}: repeat the comparison to finish it.")
@@ -126,9 +152,19 @@ def _without(rows: Iterable[Row], comparisons: Iterable[Path]) -> list[Row]:
 
 
 def read(path: Path) -> list[Row]:
-    """Read a CSV file."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    """Read a CSV file.
+
+    Raises:
+        InputError: it is none, or its rows differ in length.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: {error}") from error
+    if any(None in row or None in row.values() for row in rows):
+        raise InputError(f"{path}: rows differ in length.")
+    return rows
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
@@ -190,7 +226,7 @@ def draw_imbalance(folder: Path) -> None:
             _draw_cases(ax, rows, metric, "1 : {:g}")
             what = "rare class" if metric == RARE else "mean of the other classes"
             ax.set_title(f"{_title(name)}: {what}", fontsize=10)
-            ax.set_ylabel("AP, images to test on")
+            ax.set_ylabel("AP, test images")
             ax.set_xlabel("objects of the rare class : objects of each other class")
     figure.suptitle(SCRATCH.format("300 iterations, 3 seeds") + BARS)
     _save(figure, folder / "imbalance.png")
@@ -209,7 +245,7 @@ def draw_pools(folder: Path) -> None:
         line[1].axhline(0, color="black", linewidth=0.8)
         for ax, values in zip(line, (rows, differences), strict=True):
             _draw_cases(ax, values, "AP", "{:g}")
-            ax.set_xlabel("images per pool, of a batch of 8")
+            ax.set_xlabel("images per pool (8: the whole batch)")
         data = _title(name)
         line[0].set(title=f"{data}: AP", ylabel="AP, validation split")
         line[1].set(title=f"{data}: brs minus rs, bap minus ap", ylabel="difference of AP")
@@ -229,7 +265,7 @@ def draw_pretrained(folder: Path) -> None:
         metric, _ = compared(rows)
         _draw_cases(ax, rows, metric, "", connected=False)
         ax.set_title(_title(name), fontsize=10)
-        ax.set_ylabel(f"{metric}, images to test on")
+        ax.set_ylabel(f"{metric}, test images")
     figure.suptitle(f"MobileNetV2 from ImageNet weights, 300 iterations, 3 seeds{BARS}")
     _save(figure, folder / "pretrained.png")
 
@@ -320,7 +356,7 @@ def draw_rates(folder: Path) -> None:
         )
         data = _title(name)
         line[0].set(title=f"{data}: AP, validation split, mean of 2 seeds", ylabel="AP")
-        line[1].set(title=f"{data}: AP below that of the best rate of each loss")
+        line[1].set(title=f"{data}: AP minus AP at the best rate of each loss")
     figure.suptitle(SCRATCH.format("300 iterations"))
     _save(figure, folder / "learning_rates.png")
 

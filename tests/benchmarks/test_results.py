@@ -44,26 +44,29 @@ def test_where_ranking_losses_are_ahead_with_every_seed(
     assert len(ap) == 6
     for case, by_seed in ap.items():
         assert len(by_seed) == 3
-        leads = []
-        for values in by_seed.values():
-            ranking = [values.pop(loss) for loss in ("rs", "brs")]
-            assert len(values) == 5
-            leads.append(min(ranking) - max(values.values()))
-        assert (min(leads) > 0) == (case in ahead)
+        for loss in ("rs", "brs"):
+            leads = []
+            for values in by_seed.values():
+                others = [value for name, value in values.items() if name not in ("rs", "brs")]
+                assert len(others) == 5
+                leads.append(values[loss] - max(others))
+            assert (min(leads) > 0) == (case in ahead)
 
 
-@pytest.mark.parametrize("name", ["imbalance", "pretrained"])
-def test_means_are_those_of_the_runs(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "seeds"), [("imbalance", 3), ("pretrained", 3), ("learning_rates", 2)]
+)
+def test_means_are_those_of_the_runs(name: str, seeds: int) -> None:
     runs = results.read(FOLDER / f"{name}.csv")
     metrics = [column for column in runs[0] if "AP" in column]
     for row in results.read(FOLDER / f"{name}_means.csv"):
         if row["seed"] == "mean":
             of = {"comparison": row["comparison"], "data": row["case"], "loss": row["loss"]}
             own = [run for run in runs if run["images"] == "test" and of.items() <= run.items()]
-            assert len(own) == 3
+            assert len(own) == seeds
             for metric in metrics:
                 if own[0][metric] or row[metric]:
-                    mean = sum(float(run[metric]) for run in own) / 3
+                    mean = sum(float(run[metric]) for run in own) / seeds
                     assert mean == pytest.approx(float(row[metric]), abs=1e-3)
 
 
@@ -87,6 +90,7 @@ def test_tables_of_learning_rates() -> None:
 def test_flatness(line: str, comparison: str, lowest: float, highest: float) -> None:
     rows = results.validated(results.read(FOLDER / "learning_rates.csv"))
     curves = results.rate_curves(row for row in rows if row["comparison"] == comparison)
+    assert f"| highest minus lowest AP | {' | '.join(curves)} |\n" in PAGE
     inside = [[y for x, y in c.items() if lowest <= x <= highest] for c in curves.values()]
     cells = [f"{max(values) - min(values):.1f}" for values in inside]
     assert f"| {' | '.join([line, *cells])} |\n" in PAGE
@@ -161,9 +165,10 @@ def test_gather_and_draw(
         for case in cases:
             table = tmp_path / comparison / case / "table.csv"
             table.parent.mkdir(parents=True)
-            lines = [f"loss,seed,{metrics}", "brs,1,3,4,5"]
+            others = ",5" * metrics.count(",")
+            lines = [f"loss,seed,{metrics}", f"brs,1,3{others}"]
             ends = ("95 % from", "mean", "95 % to")
-            lines += [f"brs,{what},{n},5,5" for n, what in enumerate(ends)]
+            lines += [f"brs,{what},{n}{others}" for n, what in enumerate(ends)]
             table.write_text("\n".join(lines) + "\n", encoding="utf-8")
         (tmp_path / comparison / "runs.csv").write_text("data,loss\ntoys,brs\n", encoding="utf-8")
     folder = tmp_path / "results"
@@ -245,7 +250,15 @@ def test_what_cannot_be_drawn_is_not_gathered(
     whole = [f"rs,{seed},1" for seed in ("mean", "95 % from", "95 % to")]
     assert "no intervals of ce: repeat" in gather("pools", *whole, "ce,mean,1")
     assert "no intervals of all losses" in gather("pools")
-    assert "vfl has no style" in gather("pools", *whole, "vfl,mean,1", "vfl,95 % to,1")
+    assert "no intervals of rs" in gather("pools", *(whole[i] for i in (0, 2)))
+    assert "rows differ in length" in gather("pools", *whole, "rs,1")
+    words = [f"rs,{seed},many" for seed in ("mean", "95 % from", "95 % to")]
+    assert "cannot be drawn: ValueError" in gather("pretrained", *words)
+    assert "expected the losses of" in gather("pools", *whole, runs="data,loss\ntoys,ce\n")
+    assert "expected runs with data and loss" in gather("pools", *whole, runs="data,loss\n")
+    assert "expected a word" in gather("pools_means", *whole)
+    assert "expected a word" in gather("pools.csv", *whole)
+    assert "vfl has no style" in gather("pools", *(row.replace("rs", "vfl") for row in whole))
     assert "expected AP rare, AP common; see --rare" in gather("imbalance", *whole)
     assert "no runs of ce with coins" in gather(
         "pools", *whole, runs="data,loss\ntoys,rs\ntoys,ce\ncoins,rs\n"

@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 from brloss_d2.data import write_shapes
 from tests.helpers.programs import ROOT, Programs
 
-NAMES = ("brloss_0", "brloss_1")
+NAMES = tuple(f"brloss_{os.getpid()}_{rank}" for rank in range(2))
 CONFIG = ROOT / "configs/quick/atss_R_18_FPN_brs_300it.py"
 
 pytestmark = pytest.mark.nightly
@@ -25,10 +27,10 @@ def hosts() -> Iterator[None]:
     if not shutil.which("ip") or os.geteuid() != 0:
         pytest.skip("needs ip and root")
     first, second = NAMES
+    if subprocess.run(["ip", "netns", "add", first], check=False).returncode:
+        pytest.skip("network namespaces are not allowed here")
     try:
-        for name in NAMES:
-            if ip("netns", "add", name).returncode:
-                pytest.skip("network namespaces are not allowed here")
+        ip("netns", "add", second)
         ip("-n", first, *f"link add eth0 type veth peer name eth0 netns {second}".split())
         for number, name in enumerate(NAMES, start=1):
             ip("-n", name, "addr", "add", f"10.213.0.{number}/24", "dev", "eth0")
@@ -37,11 +39,11 @@ def hosts() -> Iterator[None]:
         yield
     finally:
         for name in NAMES:
-            ip("netns", "delete", name)
+            subprocess.run(["ip", "netns", "delete", name], check=False)
 
 
-def ip(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
 
 
 @pytest.mark.usefixtures("hosts")
@@ -60,6 +62,7 @@ def test_two_hosts_train_as_two_processes(programs: Programs, tmp_path: Path) ->
     # Without it gloo takes the address of the host's name, which no other namespace reaches.
     own = {"GLOO_SOCKET_IFNAME": "eth0", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     environment = {**os.environ, **own}
+    logs = [tmp_path / f"{name}.txt" for name in NAMES]
     children = [
         subprocess.Popen(
             [
@@ -68,18 +71,22 @@ def test_two_hosts_train_as_two_processes(programs: Programs, tmp_path: Path) ->
                 *("--dist-url", "tcp://10.213.0.1:29600", *options, f"train.output_dir={two}"),
             ],
             env=environment,
-            stdout=subprocess.PIPE,
+            stdout=log.open("w"),
             stderr=subprocess.STDOUT,
-            text=True,
+            start_new_session=True,
         )
-        for rank, name in enumerate(NAMES)
+        for rank, (name, log) in enumerate(zip(NAMES, logs, strict=True))
     ]
     try:
-        outputs = [child.communicate(timeout=150)[0] for child in children]
+        codes = [child.wait(timeout=150) for child in children]
+    except subprocess.TimeoutExpired:
+        codes = []
     finally:
         for child in children:
-            child.kill()
-    assert [child.returncode for child in children] == [0, 0], outputs
+            with suppress(ProcessLookupError):  # it has ended
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    assert codes == [0, 0], [log.read_text()[-2000:] for log in logs]
     expected, found = (
         torch.load(folder / "model_final.pth", weights_only=True)["model"] for folder in (one, two)
     )

@@ -62,11 +62,14 @@ def train_with_own_queries(*arguments: Any) -> None:
     """Do as `train`, with customized queries of Co-DETR that depend on their image alone.
 
     As published, an image has as many as the image of its process that needs most, filled up with
-    random background of regions of which it hands over as many as the image with the fewest.
+    random background of regions of which it hands over as many as the image with the fewest. Here
+    each has QUERIES rows of its own, and hands over REGIONS, of which every image has more.
     """
     draw = custom_queries.choose_rows
 
     def choose_rows(labels: Sequence[Tensor], num_classes: int, *_: int, **__: Any) -> Tensor:
+        assert all(len(x) >= REGIONS for x in labels), "fewer regions than an image hands over"
+        assert max(custom_queries.count_positives(labels, num_classes)) > 0
         own = [draw([x], num_classes, QUERIES, QUERIES, _seeded(0)) for x in labels]
         return torch.cat(own)
 
