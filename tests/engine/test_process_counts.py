@@ -50,6 +50,8 @@ def test_co_detr(programs: Programs, pool: str, tmp_path: Path) -> None:
     train = steps.train_with_own_queries
     one, *others = runs(programs, CO_DETR, pool, 10, tmp_path, train)
     assert len(one["losses"]) == 10
+    auxiliary = [x for name, x in one["losses"][0].items() if OF_AUXILIARY.search(name)]
+    assert len(auxiliary) > 10 and all(loss > 0 for loss in auxiliary)
     assert all(gradient.isfinite().all() for gradient in one["gradients"].values())
     for other in others:
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-8)
