@@ -54,7 +54,7 @@ def test_where_ranking_losses_are_ahead_with_every_seed(
 
 
 @pytest.mark.parametrize(
-    ("name", "seeds"), [("imbalance", 3), ("pretrained", 3), ("learning_rates", 2)]
+    ("name", "seeds"), [("imbalance", 3), ("pretrained", 3), ("sampling", 3), ("learning_rates", 2)]
 )
 def test_means_are_those_of_the_runs(name: str, seeds: int) -> None:
     runs = results.read(FOLDER / f"{name}.csv")
@@ -132,6 +132,28 @@ def test_tables_of_pretrained_backbones() -> None:
         assert len(costs) == len(lines)
         for table in (lines, differences, costs):
             assert "\n".join(table) in PAGE
+
+
+def test_table_of_sampling() -> None:
+    """Faster R-CNN on BCCD with the sampling of the baseline, and without."""
+    own = results.read(FOLDER / "sampling_means.csv")
+    pretrained = results.read(FOLDER / "pretrained_means.csv")
+
+    def cells(rows: list[results.Row], comparison: str, metric: str) -> list[str]:
+        lines = results.interval_rows(rows, comparison, metric)
+        return [line.split(" | ")[1].removesuffix(" |") for line in lines]  # BCCD is the first
+
+    for metric in ("AP", "AP minus ce"):
+        sampled = cells(own, "faster_rcnn_sampled", metric)
+        ce, *unsampled = cells(pretrained, "pretrained_faster_rcnn", metric)
+        assert sampled[0] == ce, "the same trainings"
+        if metric == "AP":
+            unsampled = [*cells(own, "faster_rcnn_unsampled", metric), *unsampled]
+            losses = ["ce", "rs", "brs"]
+        else:
+            sampled, losses = sampled[1:], ["rs - ce", "brs - ce"]
+        for row in zip(losses, sampled, unsampled, strict=True):
+            assert f"| {' | '.join(row)} |\n" in PAGE
 
 
 def test_results_with_the_best_rates() -> None:
