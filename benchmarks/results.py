@@ -66,20 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     if bool(args.gather) != bool(args.comparisons):
         raise InputError("Name comparisons together with --gather NAME.")
-    if args.gather:
-        comparisons = [path.resolve() for path in args.comparisons]
-        if len({path.name for path in comparisons}) < len(comparisons):
-            raise InputError("Two comparisons have the same name, that of their folder.")
-        if not re.fullmatch(r"\w+(?<!_means)", args.gather):
-            raise InputError(
-                f"--gather {args.gather}: expected a word, not with _means at its end."
-            )
     with tempfile.TemporaryDirectory() as name:
         draft = Path(name)
         for path in args.folder.glob("*.csv"):
             shutil.copy(path, draft)
         if args.gather:
-            gather(comparisons, draft, args.gather)
+            gather([path.resolve() for path in args.comparisons], draft, args.gather)
         try:
             for draw in (draw_imbalance, draw_rates, draw_pools, draw_pretrained):
                 draw(draft)
@@ -96,6 +88,10 @@ def gather(comparisons: Sequence[Path], folder: Path, name: str) -> None:
 
     Comparisons of other names that are in the files stay there.
     """
+    if not re.fullmatch(r"\w+(?<!_means)", name):
+        raise InputError(f"--gather {name}: expected a word, not with _means at its end.")
+    if len({path.name for path in comparisons}) < len(comparisons):
+        raise InputError("Two comparisons have the same name, that of their folder.")
     runs = _without(_read_if_there(folder / f"{name}.csv"), comparisons)
     means = _without(_read_if_there(folder / f"{name}_means.csv"), comparisons)
     for comparison in comparisons:
@@ -105,27 +101,27 @@ def gather(comparisons: Sequence[Path], folder: Path, name: str) -> None:
         own = read(comparison / "runs.csv")
         if not own or not {"data", "loss"} <= own[0].keys():
             raise InputError(f"{comparison}/runs.csv: expected runs with data and loss.")
-        _check_losses(own, comparison)
+        losses = {row["loss"] for row in own}
         runs += [{"comparison": comparison.name, **row} for row in own]
         for table in tables:
             case = own[0]["data"] if table.parent == comparison else table.parent.name
             found = [row for row in read(table) if row.get("seed") in STATISTICS]
-            _check_means(found, table, NEEDED.get(name, ()))
-            if {row["loss"] for row in found} != {row["loss"] for row in own}:
-                raise InputError(f"{table}: expected the losses of {comparison}/runs.csv.")
+            _check_means(found, table, losses, NEEDED.get(name, ()))
             means += [{"comparison": comparison.name, "case": case, **row} for row in found]
     for file, rows in ((f"{name}.csv", runs), (f"{name}_means.csv", means)):
         write(rows, folder / file)
         print(f"{file}: {len(rows)} rows.")
 
 
-def _check_means(rows: Sequence[Row], table: Path, needed: Collection[str]) -> None:
-    """Check that all runs of a comparison have finished, and that it can be drawn."""
+def _check_means(
+    rows: Sequence[Row], table: Path, losses: Collection[str], needed: Collection[str]
+) -> None:
+    """Check that all losses of a comparison have means and intervals, and can be drawn."""
     by_loss = _grouped(rows, "loss")
-    losses = {*by_loss}
     complete = {loss for loss, own in by_loss.items() if {row["seed"] for row in own} == STATISTICS}
-    if not losses or losses - complete:
-        missing = ", ".join(sorted(losses - complete)) or "all losses"
+    losses = {*losses, *by_loss}
+    if losses - complete:
+        missing = ", ".join(sorted(losses - complete))
         raise InputError(f"{table}: no intervals of {missing}: repeat the comparison to finish it.")
     if losses - {*LOSSES}:
         raise InputError(
@@ -133,17 +129,6 @@ def _check_means(rows: Sequence[Row], table: Path, needed: Collection[str]) -> N
         )
     if {*needed} - {*rows[0]}:
         raise InputError(f"{table}: expected {', '.join(needed)}; see --rare.")
-
-
-def _check_losses(runs: Iterable[Row], comparison: Path) -> None:
-    """Check that each data set was trained on with the same losses."""
-    by_data = _grouped(runs, "data")
-    losses = {data: {row["loss"] for row in own} for data, own in by_data.items()}
-    every = set().union(*losses.values())
-    for data, own in losses.items():
-        if every - own:
-            missing = ", ".join(sorted(every - own))
-            raise InputError(f"{comparison}: no runs of {missing} with {data}.")
 
 
 def _without(rows: Iterable[Row], comparisons: Iterable[Path]) -> list[Row]:
