@@ -30,6 +30,12 @@ def runs(
     return [torch.load(folder / f"{size}.pt", weights_only=True) for size in (1, 2, 4)]
 
 
+def assert_equal(one: dict, *others: dict) -> None:
+    assert all(gradient.isfinite().all() for gradient in one["gradients"].values())
+    for other in others:
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-8)
+
+
 @pytest.mark.parametrize(
     "number", [pytest.param(1, id="one step"), pytest.param(10, marks=pytest.mark.nightly)]
 )
@@ -37,10 +43,7 @@ def runs(
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_detectors(programs: Programs, leaf: str, pool: str, number: int, tmp_path: Path) -> None:
     config = ROOT / "configs/quick" / f"{leaf}_300it.py"
-    one, *others = runs(programs, config, pool, number, tmp_path)
-    assert all(gradient.isfinite().all() for gradient in one["gradients"].values())
-    for other in others:
-        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-8)
+    assert_equal(*runs(programs, config, pool, number, tmp_path))
 
 
 @pytest.mark.nightly
@@ -52,16 +55,13 @@ def test_co_detr(programs: Programs, pool: str, tmp_path: Path) -> None:
     assert len(one["losses"]) == 10
     auxiliary = [x for name, x in one["losses"][0].items() if OF_AUXILIARY.search(name)]
     assert len(auxiliary) > 10 and all(loss > 0 for loss in auxiliary)
-    assert all(gradient.isfinite().all() for gradient in one["gradients"].values())
-    for other in others:
-        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-8)
+    assert_equal(one, *others)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("pool", ["local", "global"])
 def test_co_detr_as_published(programs: Programs, pool: str, tmp_path: Path) -> None:
-    """All losses but those of the queries of auxiliary heads, of which images of a process share
-    the number."""
+    """All losses but those of queries whose number the images of a process share."""
     own = [
         {name: loss for name, loss in run["losses"][0].items() if not OF_AUXILIARY.search(name)}
         for run in runs(programs, CO_DETR, pool, 1, tmp_path)
